@@ -1,0 +1,61 @@
+"""EventFrame: what flows from the store to the folds. Columns per event type, clustered by aggregate, in version order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from eventlab.events.types import EventType
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """Rows of one event type.
+
+    Attributes
+    ----------
+    type : EventType
+    offsets : int64 array, shape (aggregates + 1,)
+        Rows of the frame's aggregate ``a`` are ``offsets[a]:offsets[a + 1]``, in version order.
+    position, version, timestamp : int64 array, shape (rows,)
+        The envelope. Timestamps are ns since the epoch, UTC.
+    columns : mapping of str to pyarrow.Array
+        The payload columns that were asked for, in the field's canonical Arrow type, one chunk each.
+    """
+
+    type: EventType
+    offsets: Int64Array
+    position: Int64Array
+    version: Int64Array
+    timestamp: Int64Array
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFrame:
+    """A contiguous stretch of the log: every event, of the types asked for, of its aggregates.
+
+    A read gives several frames in position order; the versions of an aggregate in a later frame are all higher.
+
+    Attributes
+    ----------
+    aggregates : sequence of str
+        Aggregate ids, without repetition; `EventTable.offsets` follows this order.
+    tables : mapping of str to EventTable
+        By event type name. A type without rows here may be left out.
+    """
+
+    aggregates: Sequence[str]
+    tables: Mapping[str, EventTable]
+
+    def __len__(self) -> int:
+        return sum(len(table) for table in self.tables.values())

@@ -1,0 +1,354 @@
+"""What an event is: typed fields with units, nullability and bounds, declared as classes.
+
+An event class is a frozen dataclass. Its :class:`EventType` says how each field is stored, checked and shown, and is
+what the rest of eventlab works with; the class itself is only for people who append a few events by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import enum
+import json
+import keyword
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NewType, TypeVar, Union, dataclass_transform, overload
+
+import polars as pl
+import pyarrow as pa
+
+from eventlab.errors import InvalidEvent, SchemaMismatch, UnknownEventType
+
+Symbol = NewType("Symbol", str)
+"""Annotation of a field that names an instrument. Stored as text, dictionary-encoded; never empty."""
+
+Kind = Literal["float", "int", "bool", "string", "symbol", "enum", "time"]
+
+NULL_INT = -(2**63)
+"""What a fold sees for a null integer or time. Refused as a value, so that it cannot be mistaken for one."""
+
+ENVELOPE = ("position", "aggregate_id", "version", "timestamp", "cause", "event_id", "metadata")
+"""Columns every event has beside its payload; a payload field may not take one of these names."""
+
+RESERVED = frozenset({*ENVELOPE, "recorded_at", "event_type", "schema_version", "at"})
+
+
+class _Required(enum.Enum):
+    REQUIRED = "required"
+
+
+REQUIRED = _Required.REQUIRED
+"""The default of a field that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a number, both inclusive. Attach to a field with ``Annotated[float, Limits(minimum=0)]``."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One payload field: how it is stored and what it may hold. Floats are always finite; missing is null."""
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    limits: Limits = Limits()
+    vocabulary: tuple[str, ...] = ()
+    default: Any = REQUIRED
+
+    @property
+    def is_text(self) -> bool:
+        return self.kind in ("string", "symbol", "enum")
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """Canonical storage type. Text is dictionary-encoded with int32 codes; an enum's codes follow its vocabulary."""
+        return _ARROW[self.kind]
+
+    @property
+    def polars_type(self) -> pl.DataType:
+        """Type in frames handed to users."""
+        if self.kind == "enum":
+            return pl.Enum(list(self.vocabulary))
+        return _POLARS[self.kind]
+
+    def to_json(self) -> dict[str, Any]:
+        """What the registry keeps of a field: everything reading the data later depends on."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "nullable": self.nullable,
+            "minimum": self.limits.minimum,
+            "maximum": self.limits.maximum,
+            "vocabulary": list(self.vocabulary),
+            "default": None if self.default is REQUIRED else self.default,
+            "required": self.default is REQUIRED,
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Field:
+        return Field(
+            name=data["name"],
+            kind=data["kind"],
+            nullable=data["nullable"],
+            limits=Limits(data["minimum"], data["maximum"]),
+            vocabulary=tuple(data["vocabulary"]),
+            default=REQUIRED if data["required"] else data["default"],
+        )
+
+
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+_ARROW: dict[Kind, pa.DataType] = {
+    "float": pa.float64(),
+    "int": pa.int64(),
+    "bool": pa.bool_(),
+    "string": _TEXT,
+    "symbol": _TEXT,
+    "enum": _TEXT,
+    "time": pa.timestamp("ns", tz="UTC"),
+}
+_POLARS: dict[Kind, pl.DataType] = {
+    "float": pl.Float64(),
+    "int": pl.Int64(),
+    "bool": pl.Boolean(),
+    "string": pl.String(),
+    "symbol": pl.String(),
+    "time": pl.Datetime("ns", "UTC"),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventType:
+    """A named list of fields with a schema version. Two are equal if stored data of one can be read as the other."""
+
+    name: str
+    fields: tuple[Field, ...]
+    schema_version: int
+    cls: type
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EventType) and self.schema_json() == other.schema_json()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.schema_version))
+
+    def __repr__(self) -> str:
+        return f"EventType({self.name!r}, schema_version={self.schema_version})"
+
+    def __iter__(self) -> Iterator[Field]:
+        return iter(self.fields)
+
+    def field(self, name: str) -> Field:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise InvalidEvent(
+            f"{self.name} has no field {name!r}", expected=", ".join(field.name for field in self.fields)
+        )
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        """Payload columns in canonical storage types."""
+        return pa.schema([pa.field(f.name, f.arrow_type, f.nullable) for f in self.fields])
+
+    @property
+    def polars_schema(self) -> dict[str, pl.DataType]:
+        """Payload columns in the types handed to users."""
+        return {f.name: f.polars_type for f in self.fields}
+
+    def schema_json(self) -> str:
+        """Canonical JSON of the schema: what the store's registry keeps."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "schema_version": self.schema_version,
+                "fields": [field.to_json() for field in self.fields],
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
+    @staticmethod
+    def from_schema_json(text: str) -> EventType:
+        """An event type as a store remembers it, with a class made for it. Nothing is evaluated."""
+        data = json.loads(text)
+        fields = tuple(Field.from_json(field) for field in data["fields"])
+        for name in (data["name"], *(field.name for field in fields)):
+            _check_name(name)
+        # Dataclasses want defaults last; a stored schema may have been declared in any order.
+        specs: list[Any] = [
+            (f.name, Any) if f.default is REQUIRED else (f.name, Any, f.default) for f in fields
+        ]
+        cls = dataclasses.make_dataclass(
+            _class_name(data["name"]), specs, frozen=True, slots=True, kw_only=True
+        )
+        declared = EventType(data["name"], fields, data["schema_version"], cls)
+        cls.__event_type__ = declared  # type: ignore[attr-defined]
+        return declared
+
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_registry: dict[str, EventType] = {}
+
+
+def _snake(name: str) -> str:
+    partial = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return partial.lower()
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+        raise InvalidEvent(
+            "not a usable name for an event type or field", got=name, expected="lower_snake_case, not a keyword"
+        )
+
+
+T = TypeVar("T")
+
+
+@overload
+def event(cls: type[T], /) -> type[T]: ...
+@overload
+def event(*, schema_version: int = 1) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True)
+def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
+    """Declare an event type.
+
+    Parameters
+    ----------
+    cls : type
+        A class whose annotations are the fields: ``el.Symbol``, ``float``, ``int``, ``bool``, ``str``,
+        ``datetime.datetime``, or ``Literal["a", "b"]`` for a closed vocabulary; ``| None`` makes a field nullable;
+        ``Annotated[float, el.Limits(minimum=0)]`` bounds it. The type's name is the class's in snake_case.
+    schema_version : int
+        Raise it when the fields change.
+
+    Returns
+    -------
+    type
+        A frozen dataclass, with the :class:`EventType` as ``__event_type__``.
+
+    Raises
+    ------
+    InvalidEvent
+        A field with a reserved name, an unsupported annotation or a bad default.
+    SchemaMismatch
+        The name belongs to one of eventlab's own types.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> @el.event
+    ... class Liquidation:
+    ...     symbol: el.Symbol
+    ...     price: float
+    >>> Liquidation("BTCUSDT", 61_000.0)
+    Liquidation(symbol='BTCUSDT', price=61000.0)
+    """
+    if cls is None:
+        return lambda decorated: _declare(decorated, schema_version)
+    return _declare(cls, schema_version)
+
+
+def _declare(cls: type[Any], schema_version: int) -> type[Any]:
+    if isinstance(schema_version, bool) or not isinstance(schema_version, int) or schema_version < 1:
+        raise InvalidEvent("schema_version must be a positive integer", got=schema_version)
+    name = _snake(cls.__name__)
+    _check_name(name)
+    known = _registry.get(name)
+    if known is not None and _is_own(known) and cls.__module__ != known.cls.__module__:
+        raise SchemaMismatch(f"{name!r} is one of eventlab's own event types", hint="Choose another class name.")
+    hints = typing.get_type_hints(cls, include_extras=True)
+    if not hints:
+        raise InvalidEvent(f"{cls.__name__} has no fields", hint="Annotate at least one, e.g. price: float.")
+    fields = tuple(_field_of(cls, field, hint) for field, hint in hints.items())
+    made = dataclass(frozen=True, slots=True)(cls)
+    declared = EventType(name, fields, schema_version, made)
+    made.__event_type__ = declared  # type: ignore[attr-defined]
+    _registry[name] = declared
+    return made
+
+
+def _is_own(declared: EventType) -> bool:
+    return declared.cls.__module__.startswith("eventlab.")
+
+
+_PLAIN: dict[Any, Kind] = {float: "float", int: "int", bool: "bool", str: "string", Symbol: "symbol", dt.datetime: "time"}
+
+
+def _field_of(cls: type, name: str, hint: Any) -> Field:
+    _check_name(name)
+    if name in RESERVED:
+        raise InvalidEvent(f"{cls.__name__}.{name}: the name belongs to the envelope", hint="Choose another name.")
+    limits, nullable, vocabulary = Limits(), False, ()
+    annotation = hint
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is Annotated:
+            annotation, *extras = typing.get_args(annotation)
+            limits = next((extra for extra in extras if isinstance(extra, Limits)), limits)
+        elif origin in (Union, types.UnionType):
+            arms = [arm for arm in typing.get_args(annotation) if arm is not type(None)]
+            nullable = len(arms) < len(typing.get_args(annotation))
+            if len(arms) != 1:
+                break
+            annotation = arms[0]
+        else:
+            break
+    if typing.get_origin(annotation) is Literal:
+        vocabulary = typing.get_args(annotation)
+        kind: Kind | None = "enum" if all(isinstance(word, str) for word in vocabulary) else None
+    else:
+        kind = _PLAIN.get(annotation)
+    if kind is None:
+        raise InvalidEvent(
+            f"{cls.__name__}.{name}: unsupported annotation",
+            got=hint,
+            expected="el.Symbol, float, int, bool, str, datetime or Literal[...], each perhaps | None",
+        )
+    default = cls.__dict__.get(name, REQUIRED)
+    if default is None and not nullable:
+        raise InvalidEvent(f"{cls.__name__}.{name}: None is no default for a field that is not nullable")
+    return Field(name, kind, nullable, limits, vocabulary, default)
+
+
+def event_type(of: str | type | object) -> EventType:
+    """The event type of a class, an event, or a name known in this process.
+
+    Raises
+    ------
+    UnknownEventType
+        Nothing of that name was declared with ``@el.event``.
+    """
+    if isinstance(of, EventType):
+        return of
+    if isinstance(of, str):
+        if of in _registry:
+            return _registry[of]
+    else:
+        declared = getattr(of, "__event_type__", None)
+        if isinstance(declared, EventType):
+            return declared
+    raise UnknownEventType(
+        "unknown event type",
+        got=of,
+        expected=", ".join(sorted(_registry)),
+        hint="Declare it with @el.event before use.",
+    )
+
+
+def declared_types() -> tuple[EventType, ...]:
+    """Every event type declared in this process, by name."""
+    return tuple(_registry[name] for name in sorted(_registry))

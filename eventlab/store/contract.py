@@ -1,0 +1,166 @@
+"""What a store promises: the shapes that go in and come out, and the protocol that every store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from eventlab.events.frame import EventFrame
+from eventlab.events.types import EventType
+
+Late = Literal["reject", "clamp"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Events of one type on their way into a commit, already checked by `events.columns`.
+
+    Attributes
+    ----------
+    payload : pyarrow.RecordBatch
+        As in ``type.arrow_schema``.
+    aggregate_id : str or pyarrow.DictionaryArray
+        One id for all rows, or one a row (no nulls).
+    timestamp : int64 array or None
+        Event times in ns UTC; None takes the commit's `recorded_at`, raised to the aggregate's last event time.
+    cause : int64 array or None
+        Position of each event's cause; negative for none.
+    event_id : pyarrow.StringArray or None
+        Ids supplied by the caller, null where none was.
+    metadata : mapping or None
+        Belongs to each event of the batch.
+    order : int64 array or None
+        Places the rows among those of the commit's other batches: positions follow ascending `order`, ties by batch
+        then row. None for all batches means one batch after the other. Ascending within a batch.
+    """
+
+    type: EventType
+    payload: pa.RecordBatch
+    aggregate_id: str | pa.DictionaryArray
+    timestamp: npt.NDArray[np.int64] | None = None
+    cause: npt.NDArray[np.int64] | None = None
+    event_id: pa.StringArray | None = None
+    metadata: Mapping[str, str] | None = None
+    order: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an append did. `position` and `version` are those of its last event; times are ns UTC.
+
+    `version` is that of the last event's aggregate. `clamped` counts event times raised by ``late="clamp"``.
+    """
+
+    position: int
+    version: int
+    count: int
+    first_position: int
+    recorded_at: int
+    clamped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last event of an aggregate."""
+
+    aggregate_id: str
+    version: int
+    position: int
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events to read. Conditions conjoin.
+
+    Attributes
+    ----------
+    columns : mapping of str to collection of str
+        Payload columns wanted of each event type, by type name.
+    others : bool
+        Also the envelopes of all further event types (their tables then have no payload columns).
+    aggregates : sequence of str or None
+        Only these aggregates; None for all.
+    after_version : mapping of str to int
+        Leave out an aggregate's events up to and including this version.
+    stop_position : int or None
+        Only positions below it.
+    """
+
+    columns: Mapping[str, Collection[str]]
+    others: bool = False
+    aggregates: Sequence[str] | None = None
+    after_version: Mapping[str, int] = field(default_factory=dict)
+    stop_position: int | None = None
+
+
+class Store(Protocol):
+    """An append-only log of events. Positions 0, 1, 2, …; versions 1, 2, 3, … per aggregate; both gapless."""
+
+    @property
+    def store_id(self) -> str: ...
+
+    @property
+    def read_only(self) -> bool: ...
+
+    def register(self, declared: EventType) -> None:
+        """Make an event type known to the store before its first use.
+
+        Raises SchemaMismatch where the store knows the name with other fields.
+        """
+
+    def types(self) -> Mapping[str, EventType]:
+        """Event types this store has, by name, as they were when it was written."""
+
+    def commit(
+        self,
+        batches: Sequence[Batch],
+        *,
+        expected: Mapping[str, int] | None = None,
+        late: Late = "reject",
+        source: tuple[str, int] | None = None,
+    ) -> Receipt:
+        """Append all batches atomically and durably.
+
+        `expected` gives the version each named aggregate must have. `source` is (source identity, chunk number):
+        where that chunk was committed before, its receipt comes back and nothing is written. Where every event id
+        is there already with equal content, the first receipt comes back, before `expected` is looked at.
+        """
+
+    def heads(self, aggregates: Collection[str] | None = None) -> list[Head]:
+        """Last events, sorted by aggregate id. An id asked for that has no events is left out."""
+
+    def aggregate_ids(self, pattern: str = "*") -> list[str]:
+        """Aggregate ids that match a pattern in which ``*`` stands for any run of characters, sorted."""
+
+    def position_at(self, known_at: int) -> int:
+        """First position not yet recorded at `known_at`: events below it have ``recorded_at <= known_at``."""
+
+    @property
+    def stop_position(self) -> int:
+        """The number of events in the log, which is one past its last position."""
+
+    def frames(self, selection: Selection) -> Iterator[EventFrame]:
+        """Events in clustered form, for folds. See EventFrame."""
+
+    def rows(
+        self,
+        declared: EventType,
+        *,
+        aggregates: Sequence[str] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[pl.DataFrame]:
+        """Events in position order, in bounded pieces, in the types handed to users."""
+
+    def subscribe(self, name: str, handler: Callable[[pl.DataFrame], None]) -> Callable[[], None]:
+        """Call `handler` after each commit of this process with its events of type `name`; returns the undoing."""
+
+    def close(self) -> None: ...
