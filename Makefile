@@ -1,0 +1,60 @@
+# Every target sets up what it needs in .venv by itself, with nothing but Python >= 3.11 and make on the machine.
+#   make demo DEMO="--data trades.csv.gz"     options for the demo
+#   make test TESTS=tests/store WORKERS=4     a part of the tests; parallel workers (0: in this process)
+#   make ... PYTHON=/path/to/python3.12       the Python to build .venv from
+
+BIN := .venv/bin
+WORKERS ?= 2
+TESTS ?=
+DEMO ?=
+export PYTHON
+
+.NOTPARALLEL:  # setups of one .venv must not overlap
+.PHONY: help demo test nightly lint format lab bench clean core-environment test-environment notebook-environment
+
+help:
+	@echo "make demo    the whole line on simulated data; writes a report under data/demo/"
+	@echo "make test    lint, types, tests, notebooks"
+	@echo "make lab     JupyterLab on the notebooks"
+	@echo "make bench   benchmarks, and the README's table from them"
+	@echo "make lint    ruff and mypy only;  make format  puts the layout right"
+	@echo "make nightly the long tests;      make clean   removes .venv and caches"
+
+demo: core-environment
+	@$(BIN)/eventlab demo $(DEMO)
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+nightly: test-environment
+	$(BIN)/python -m pytest -m slow $(TESTS)
+
+lint: test-environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+
+format: test-environment
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lab: notebook-environment
+	$(BIN)/jupyter-lab notebooks
+
+# The raw results name the machine and stay out of the repository; table.py keeps what the README shows.
+bench: test-environment
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks/latest.json
+	$(if $(wildcard benchmarks/table.py),$(BIN)/python benchmarks/table.py .benchmarks/latest.json)
+
+clean:
+	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+core-environment:
+	@.ci/environment
+
+test-environment:
+	@.ci/environment test
+
+notebook-environment:
+	@.ci/environment notebook
