@@ -1,0 +1,194 @@
+"""Opening source files: plain, gzip or zip by their first bytes, as blocks of whole lines in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from eventlab.errors import FeedError
+
+BLOCK_BYTES = 1 << 24
+"""Decompressed bytes read at a time. Chunks follow from it, and an interrupted ingest resumes by chunk: never change it."""
+
+LONGEST_LINE = 1 << 26
+
+_GZIP, _ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")
+_FOREIGN = {
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"PAR1": "Parquet",
+    b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines. `done` counts raw bytes of the file read so far."""
+
+    data: bytes
+    done: int
+
+
+class TextFile:
+    """A text file to be read from its start, again and again.
+
+    Raises
+    ------
+    FeedError
+        No such file, not a regular file, or not readable.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self.path = Path(path)
+            if self.path.is_dir():
+                raise FeedError(f"{self.path} is a directory", expected="a file", hint="Name the file inside it.")
+            self.size = self.path.stat().st_size
+            if not self.path.is_file():
+                raise FeedError(f"{self.path} is not a regular file", expected="a file")
+        except (OSError, TypeError, ValueError) as error:
+            if isinstance(error, FeedError):
+                raise
+            raise FeedError(f"{path!s} cannot be read", got=str(error), expected="a file") from error
+        self._digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file as named in messages."""
+        return str(self.path)
+
+    def digest(self) -> str:
+        """SHA-256 over the raw bytes, in hex; computed once."""
+        if self._digest is None:
+            try:
+                with self.path.open("rb") as raw:
+                    self._digest = hashlib.file_digest(raw, "sha256").hexdigest()
+            except OSError as error:
+                raise FeedError(f"{self.name} cannot be read", got=str(error)) from error
+        return self._digest
+
+    def blocks(self) -> Iterator[Block]:
+        """Blocks of whole lines, in valid UTF-8, the same ones each time.
+
+        Raises
+        ------
+        FeedError
+            An empty, torn or foreign file, a zip with more or less than one member, bytes that are not UTF-8.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                raw = stack.enter_context(self.path.open("rb"))
+                stream = self._decompressed(raw, stack)
+                yield from self._lines(raw, stream)
+            except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+                raise FeedError(
+                    f"{self.name} is torn or damaged",
+                    got=str(error) or type(error).__name__,
+                    expected="a whole compressed file",
+                    hint="Download it again and compare its checksum.",
+                ) from error
+            except OSError as error:
+                raise FeedError(f"{self.name} cannot be read", got=str(error)) from error
+
+    def _decompressed(self, raw: IO[bytes], stack: contextlib.ExitStack) -> IO[bytes]:
+        head = raw.read(8)
+        raw.seek(0)
+        if head.startswith(_GZIP):
+            return stack.enter_context(gzip.open(raw))
+        if head.startswith(_ZIP):
+            return self._only_member(stack.enter_context(zipfile.ZipFile(raw)), stack)
+        return raw
+
+    def _only_member(self, archive: zipfile.ZipFile, stack: contextlib.ExitStack) -> IO[bytes]:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) != 1:
+            raise FeedError(
+                f"{self.name}: the zip holds {len(members)} files",
+                got=", ".join(member.filename for member in members[:5]) or "nothing",
+                expected="one file",
+                hint="Extract it and name the file wanted.",
+            )
+        try:
+            return stack.enter_context(archive.open(members[0]))
+        except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a way zipfile does not know
+            raise FeedError(f"{self.name}: the zip cannot be unpacked", got=str(error)) from error
+
+    def _lines(self, raw: IO[bytes], stream: IO[bytes]) -> Iterator[Block]:
+        rest, start = b"", 0
+        while True:
+            fresh = _read_fully(stream, BLOCK_BYTES)
+            if start == 0:
+                self._check_head(fresh)
+            at_end = len(fresh) < BLOCK_BYTES
+            cut = len(fresh) if at_end else fresh.rfind(b"\n") + 1
+            if cut or at_end:
+                data = b"".join((rest, memoryview(fresh)[:cut]))
+                rest = fresh[cut:]
+                self._check_text(data, start)
+                if data:
+                    yield Block(data, self.size if at_end else raw.tell())
+                start += len(data)
+            elif len(rest := rest + fresh) > LONGEST_LINE:
+                raise FeedError(f"{self.name}: a line longer than {LONGEST_LINE} bytes", expected="lines of text")
+            if at_end:
+                return
+
+    def _check_head(self, data: bytes) -> None:
+        if not data:
+            raise FeedError(f"{self.name} is empty", expected="at least one row", hint="Download it again.")
+        for magic, kind in _FOREIGN.items():
+            if data.startswith(magic):
+                raise FeedError(
+                    f"{self.name} is {kind}",
+                    expected="UTF-8 text without a byte order mark, plain or in gzip or zip",
+                    hint="Decompress or convert it first.",
+                )
+
+    def _check_text(self, data: bytes, start: int) -> None:
+        if data.isascii():
+            return
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            first = data.rfind(b"\n", 0, error.start) + 1
+            end = data.find(b"\n", error.start)
+            text = data[first : end if end >= 0 else None].decode("utf-8", "backslashreplace")
+            line = self._lines_before(start) + data.count(b"\n", 0, error.start) + 1
+            raise FeedError(
+                f"{self.name}, line {line}: not UTF-8 text", got=text, expected="UTF-8 text",
+                hint="The file may be torn: download it again, or convert it.",
+            ) from error  # fmt: skip
+
+    def _lines_before(self, start: int) -> int:
+        """Count lines up to an offset, by reading again: counting on every pass would cost a tenth of it."""
+        count = seen = 0
+        for block in self.blocks():
+            if seen >= start:
+                break
+            count += block.data.count(b"\n")
+            seen += len(block.data)
+        return count
+
+
+def _read_fully(stream: IO[bytes], size: int) -> bytes:
+    """Exactly `size` bytes unless the stream ends: a decompressor may hand out less at a time."""
+    data = stream.read(size)
+    if len(data) == size:
+        return data
+    parts = [data]
+    missing = size - len(data)
+    while missing and (more := stream.read(missing)):
+        parts.append(more)
+        missing -= len(more)
+    return b"".join(parts)
