@@ -17,8 +17,9 @@ MIN_NS, MAX_NS = -(2**63) + 1, 2**63 - 1
 
 _ISO = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})"
-    r"(?:[T ](?P<time>\d{2}:\d{2}(?::\d{2})?)(?:\.(?P<fraction>\d{1,9}))?)?"
-    r"\s*(?P<zone>Z|z|[+-]\d{2}:?\d{2})?"
+    r"(?:[T ](?P<time>\d{2}:\d{2}(?::\d{2}(?:\.(?P<fraction>\d{1,9}))?)?))?"
+    r"\s*(?P<zone>Z|z|[+-]\d{2}:?\d{2})?",
+    re.ASCII,
 )
 _DURATION = re.compile(r"(?P<count>\d+)\s*(?P<unit>ns|us|µs|ms|s|m|h|d|w)")
 _UNIT_NS = {
@@ -66,7 +67,7 @@ def to_ns(moment: Moment, *, what: str = "time") -> int:
     elif isinstance(moment, np.datetime64):
         if np.isnat(moment):
             raise AsOfError(f"{what} is not a time", got="NaT")
-        ns = int(moment.astype("datetime64[ns]").astype(np.int64))
+        ns = _from_datetime64(moment)
     else:
         raise AsOfError(
             f"{what} cannot be read as a moment",
@@ -79,7 +80,7 @@ def to_ns(moment: Moment, *, what: str = "time") -> int:
 
 
 def _from_datetime(moment: dt.datetime, what: str) -> int:
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise AsOfError(
             f"{what} is a naive datetime",
             got=moment,
@@ -91,13 +92,22 @@ def _from_datetime(moment: dt.datetime, what: str) -> int:
     return ns + int(getattr(moment, "nanosecond", 0))  # pandas.Timestamp keeps three more digits
 
 
+def _from_datetime64(moment: np.datetime64) -> int:
+    # Whole seconds and their remainder apart: NumPy wraps around silently where nanoseconds do not hold a date.
+    seconds = moment.astype("datetime64[s]")
+    count = int(seconds.astype(np.int64))
+    if not MIN_NS <= count * 1_000_000_000 <= MAX_NS:
+        return count * 1_000_000_000
+    return count * 1_000_000_000 + int((moment - seconds).astype("timedelta64[ns]").astype(np.int64))
+
+
 def _from_iso(text: str, what: str) -> int:
     match = _ISO.fullmatch(text.strip())
     try:
         if match is None:
             raise ValueError(text)
         zone = (match["zone"] or "Z").upper().replace("Z", "+00:00")
-        clock = match["time"] or "00:00"
+        clock = (match["time"] or "00:00").partition(".")[0]
         whole = dt.datetime.fromisoformat(f"{match['date']}T{clock}{zone}")
     except ValueError as error:
         raise AsOfError(
@@ -127,6 +137,6 @@ def duration_ns(duration: str | dt.timedelta, *, what: str = "duration") -> int:
                 f"{what} cannot be read", got=duration, expected="a count and a unit, e.g. '1m', '500ms', '1h'"
             )
         ns = int(match["count"]) * _UNIT_NS[match["unit"]]
-    if ns <= 0:
-        raise AsOfError(f"{what} must be positive", got=duration)
+    if not 0 < ns <= MAX_NS:
+        raise AsOfError(f"{what} must be positive, and below 292 years", got=duration)
     return ns

@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.errors import InvalidEvent
-from eventlab.events.clock import to_ns
-from eventlab.events.types import NULL_INT, REQUIRED, EventType, Field
+from eventlab.errors import AsOfError, InvalidEvent
+from eventlab.events.clock import MAX_NS, MIN_NS, to_ns
+from eventlab.events.types import NULL_INT, REQUIRED, EventType, Field, Kind
 
 Frame: TypeAlias = "pl.DataFrame | pa.Table | pa.RecordBatch"
 
@@ -69,14 +69,14 @@ def payload_from_frame(declared: EventType, frame: pl.DataFrame, *, where: str =
     arrays = []
     for field in declared:
         if field.name in frame.columns:
-            array = _from_series(field, frame[field.name], declared, where)
+            array = _from_series(field, frame[field.name], where)
         elif field.default is not REQUIRED:
             array = _constant(field, len(frame))
         else:
             raise InvalidEvent(
                 f"{_at(where)}{declared.name} needs a column {field.name!r}", got=", ".join(frame.columns) or "none"
             )
-        arrays.append(_checked(field, array, declared, where))
+        arrays.append(_checked(field, array, where))
     return pa.RecordBatch.from_arrays(arrays, schema=declared.arrow_schema)
 
 
@@ -85,7 +85,7 @@ def payload_from_objects(declared: EventType, events: Sequence[Any]) -> pa.Recor
     arrays = []
     for field in declared:
         values = [getattr(item, field.name) for item in events]
-        arrays.append(_checked(field, _from_values(field, values, declared), declared, ""))
+        arrays.append(_checked(field, _from_values(field, values, declared), ""))
     return pa.RecordBatch.from_arrays(arrays, schema=declared.arrow_schema)
 
 
@@ -114,7 +114,7 @@ def _wrong_type(field_name: str, where: str, got: object, expected: str) -> Inva
     return InvalidEvent(f"{_at(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
 
 
-def _from_series(field: Field, series: pl.Series, declared: EventType, where: str) -> pa.Array:
+def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
     dtype = series.dtype
     if dtype == pl.Null and (field.nullable or len(series) == 0):
         return pa.nulls(len(series), pa.string()) if field.is_text else pa.nulls(len(series), field.arrow_type)
@@ -125,53 +125,92 @@ def _from_series(field: Field, series: pl.Series, declared: EventType, where: st
     if field.kind == "int":
         if not dtype.is_integer():
             raise _wrong_type(field.name, where, dtype, "integers")
-        return _strict_cast(series, pl.Int64(), field.name, where).rechunk().to_arrow()
+        return _whole(series, field.name, where).to_arrow()
     if field.kind == "bool":
         if dtype != pl.Boolean:
             raise _wrong_type(field.name, where, dtype, "booleans")
         return series.rechunk().to_arrow()
     if field.kind == "time":
-        return pa.Array.from_buffers(
-            field.arrow_type, len(series), (array := _time_series(series, field.name, where).to_arrow()).buffers(),
-            array.null_count, array.offset,
-        )  # fmt: skip
+        return _time_series(series, field.name, where).to_arrow().view(field.arrow_type)
     if dtype not in (pl.String, pl.Categorical) and not isinstance(dtype, pl.Enum):
         raise _wrong_type(field.name, where, dtype, "text")
     return series.cast(pl.String).rechunk().to_arrow()
 
 
-def _strict_cast(series: pl.Series, dtype: pl.DataType, name: str, where: str) -> pl.Series:
-    try:
-        return series.cast(dtype)
-    except pl.exceptions.InvalidOperationError as error:
-        raise _wrong_type(name, where, f"{series.dtype} out of range", str(dtype)) from error
+def _whole(series: pl.Series, name: str, where: str) -> pl.Series:
+    whole = series.cast(pl.Int64, strict=False)
+    lost = (whole.is_null() & series.is_not_null()).arg_true()
+    if len(lost):
+        row = lost[0]
+        raise InvalidEvent(
+            f"{_at(where)}row {row}, column {name!r}: value refused", got=series[row], expected="an int64 above -2**63"
+        )
+    return whole.rechunk()
+
+
+_PER_UNIT = {"ns": 1, "us": 1_000, "ms": 1_000_000}
 
 
 def _time_series(series: pl.Series, name: str, where: str) -> pl.Series:
+    """Times as int64 nanoseconds; nulls stay."""
     dtype = series.dtype
     if isinstance(dtype, pl.Datetime):
-        scaled = series.dt.cast_time_unit("ns") if dtype.time_unit != "ns" else series
-        return scaled.to_physical().rechunk()
-    if dtype.is_integer():
-        return _strict_cast(series, pl.Int64(), name, where).rechunk()
-    raise _wrong_type(name, where, dtype, "Datetime or int64 nanoseconds")
+        # Not Polars' own cast: it panics on what does not fit.
+        count, per_unit = series.to_physical(), _PER_UNIT[dtype.time_unit]
+    elif dtype.is_integer():
+        count, per_unit = _whole(series, name, where), 1
+    else:
+        raise _wrong_type(name, where, dtype, "Datetime or int64 nanoseconds")
+    outside = (~count.is_between(-(-MIN_NS // per_unit), MAX_NS // per_unit)).arg_true()
+    if len(outside):
+        row, unit = outside[0], dtype.time_unit if isinstance(dtype, pl.Datetime) else "ns"
+        raise InvalidEvent(
+            f"{_at(where)}row {row}, column {name!r}: value refused",
+            got=f"{count[row]} {unit} since 1970",
+            expected="a moment that int64 nanoseconds hold, 1677 to 2262",
+        )
+    return (count * per_unit).rechunk()
 
 
 def _from_values(field: Field, values: list[Any], declared: EventType) -> pa.Array:
     if field.kind == "time":
-        ns = [None if value is None else to_ns(value, what=field.name) for value in values]
+        ns = [_moment(field, row, value, declared) for row, value in enumerate(values)]
         return pa.array(ns, pa.int64()).cast(field.arrow_type)
     wanted = pa.string() if field.is_text else field.arrow_type
     for row, value in enumerate(values):
-        # PyArrow would take True for 1.0, 1 for True and 1.5 for 1; none is what was meant.
-        mistaken = isinstance(value, (bool, np.bool_)) is not (field.kind == "bool") and value is not None
-        if mistaken or (field.kind == "int" and isinstance(value, (float, np.floating))):
-            raise InvalidEvent(f"row {row}, {declared.name}.{field.name}: wrong type", got=value, expected=field.kind)
+        if value is not None and not _is_meant(field.kind, value):
+            raise InvalidEvent(
+                f"row {row}, column {field.name!r}: {declared.name} has another type there",
+                got=value,
+                expected=field.kind,
+            )
     try:
         return pa.array(values, wanted)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
-        bad = next((value for value in values if not _fits(value, wanted)), values)
-        raise InvalidEvent(f"{declared.name}.{field.name}: wrong type", got=bad, expected=field.kind) from error
+        row = next(row for row, value in enumerate(values) if not _fits(value, wanted))
+        raise InvalidEvent(
+            f"row {row}, column {field.name!r}: {declared.name} has another type there",
+            got=values[row],
+            expected=field.kind,
+        ) from error
+
+
+def _moment(field: Field, row: int, value: Any, declared: EventType) -> int | None:
+    try:
+        return None if value is None else to_ns(value, what=field.name)
+    except AsOfError as error:
+        raise InvalidEvent(
+            f"row {row}, {declared.name}: {error.what}", got=error.got, expected=error.expected, hint=error.hint
+        ) from error
+
+
+def _is_meant(kind: Kind, value: Any) -> bool:
+    # PyArrow would take True for 1.0, 1 for True, 1.5 for 1 and bytes for text; none is what was meant.
+    if isinstance(value, (bool, np.bool_)):
+        return kind == "bool"
+    if kind == "int":
+        return not isinstance(value, (float, np.floating))
+    return kind in ("bool", "float") or isinstance(value, str)
 
 
 def _fits(value: Any, wanted: pa.DataType) -> bool:
@@ -202,7 +241,7 @@ def _refuse(bad: pa.Array | np.ndarray[Any, Any], array: pa.Array, field: Field,
         )
 
 
-def _checked(field: Field, array: pa.Array, declared: EventType, where: str) -> pa.Array:
+def _checked(field: Field, array: pa.Array, where: str) -> pa.Array:
     if not field.nullable:
         _no_nulls(array, field.name, where)
     low, high = field.limits.minimum, field.limits.maximum
@@ -210,10 +249,7 @@ def _checked(field: Field, array: pa.Array, declared: EventType, where: str) -> 
         # One pass: NaN fails every comparison and infinities lie outside, so the bounds say it all.
         floor = -np.finfo(np.float64).max if low is None else low
         ceiling = np.finfo(np.float64).max if high is None else high
-        if array.null_count:
-            values = pc.fill_null(array, floor).to_numpy(zero_copy_only=False)
-        else:
-            values = array.to_numpy()
+        values = (pc.fill_null(array, floor) if array.null_count else array).to_numpy()
         bounds = "" if low is None and high is None else f", {_bounds(low, high)}"
         _refuse(~((values >= floor) & (values <= ceiling)), array, field, where, f"a finite number{bounds}")
     elif field.kind == "int":

@@ -1,4 +1,4 @@
-"""EventFrame: what flows from the store to the folds. Columns per event type, clustered by aggregate, in version order."""
+"""EventFrame: what flows from the store to the folds. Columns per event type, clustered by aggregate."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import datetime as dt
 import enum
 import json
 import keyword
+import math
 import re
 import types
 import typing
@@ -70,7 +71,7 @@ class Field:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """Canonical storage type. Text is dictionary-encoded with int32 codes; an enum's codes follow its vocabulary."""
+        """Canonical storage type. Text is dictionary-encoded, int32 codes; an enum's codes follow its vocabulary."""
         return _ARROW[self.kind]
 
     @property
@@ -179,17 +180,19 @@ class EventType:
     @staticmethod
     def from_schema_json(text: str) -> EventType:
         """An event type as a store remembers it, with a class made for it. Nothing is evaluated."""
-        data = json.loads(text)
-        fields = tuple(Field.from_json(field) for field in data["fields"])
-        for name in (data["name"], *(field.name for field in fields)):
-            _check_name(name)
+        try:
+            data = json.loads(text)
+            fields = tuple(Field.from_json(field) for field in data["fields"])
+            for name in (data["name"], *(field.name for field in fields)):
+                _check_name(name)
+            known = all(field.kind in _ARROW for field in fields)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InvalidEvent("not the schema of an event type", got=text) from error
+        if not known:
+            raise InvalidEvent("not the schema of an event type", got=text, expected=f"kinds {', '.join(_ARROW)}")
         # Dataclasses want defaults last; a stored schema may have been declared in any order.
-        specs: list[Any] = [
-            (f.name, Any) if f.default is REQUIRED else (f.name, Any, f.default) for f in fields
-        ]
-        cls = dataclasses.make_dataclass(
-            _class_name(data["name"]), specs, frozen=True, slots=True, kw_only=True
-        )
+        specs: list[Any] = [(f.name, Any) if f.default is REQUIRED else (f.name, Any, f.default) for f in fields]
+        cls = dataclasses.make_dataclass(_class_name(data["name"]), specs, frozen=True, slots=True, kw_only=True)
         declared = EventType(data["name"], fields, data["schema_version"], cls)
         cls.__event_type__ = declared  # type: ignore[attr-defined]
         return declared
@@ -270,13 +273,18 @@ def _declare(cls: type[Any], schema_version: int) -> type[Any]:
     known = _registry.get(name)
     if known is not None and _is_own(known) and cls.__module__ != known.cls.__module__:
         raise SchemaMismatch(f"{name!r} is one of eventlab's own event types", hint="Choose another class name.")
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints_of(cls)
     if not hints:
         raise InvalidEvent(f"{cls.__name__} has no fields", hint="Annotate at least one, e.g. price: float.")
-    fields = tuple(_field_of(cls, field, hint) for field, hint in hints.items())
-    made = dataclass(frozen=True, slots=True)(cls)
+    for field in hints:
+        _check_name(field)
+    try:
+        made = dataclass(frozen=True, slots=True)(cls)
+    except (TypeError, ValueError) as error:  # a field without default after one with, a mutable default
+        raise InvalidEvent(f"{cls.__name__} cannot be declared: {error}") from error
+    fields = tuple(_field_of(cls, field, hints[field.name]) for field in dataclasses.fields(made))
     declared = EventType(name, fields, schema_version, made)
-    made.__event_type__ = declared  # type: ignore[attr-defined]
+    made.__event_type__ = declared
     _registry[name] = declared
     return made
 
@@ -285,14 +293,32 @@ def _is_own(declared: EventType) -> bool:
     return declared.cls.__module__.startswith("eventlab.")
 
 
-_PLAIN: dict[Any, Kind] = {float: "float", int: "int", bool: "bool", str: "string", Symbol: "symbol", dt.datetime: "time"}
+_PLAIN: dict[Any, Kind] = {
+    float: "float",
+    int: "int",
+    bool: "bool",
+    str: "string",
+    Symbol: "symbol",
+    dt.datetime: "time",
+}
 
 
-def _field_of(cls: type, name: str, hint: Any) -> Field:
-    _check_name(name)
+def _hints_of(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise InvalidEvent(
+            f"{cls.__name__} has an annotation that cannot be read: {error}",
+            hint="With `from __future__ import annotations`, names in annotations must be known to the module.",
+        ) from error
+
+
+def _field_of(cls: type, spec: dataclasses.Field[Any], hint: Any) -> Field:
+    name = spec.name
     if name in RESERVED:
         raise InvalidEvent(f"{cls.__name__}.{name}: the name belongs to the envelope", hint="Choose another name.")
-    limits, nullable, vocabulary = Limits(), False, ()
+    limits, nullable = Limits(), False
+    vocabulary: tuple[Any, ...] = ()
     annotation = hint
     while True:
         origin = typing.get_origin(annotation)
@@ -318,10 +344,32 @@ def _field_of(cls: type, name: str, hint: Any) -> Field:
             got=hint,
             expected="el.Symbol, float, int, bool, str, datetime or Literal[...], each perhaps | None",
         )
-    default = cls.__dict__.get(name, REQUIRED)
-    if default is None and not nullable:
-        raise InvalidEvent(f"{cls.__name__}.{name}: None is no default for a field that is not nullable")
-    return Field(name, kind, nullable, limits, vocabulary, default)
+    default = REQUIRED if spec.default is dataclasses.MISSING else spec.default
+    field = Field(name, kind, nullable, limits, vocabulary, default)
+    if spec.default_factory is not dataclasses.MISSING or not _is_default(field):
+        raise InvalidEvent(
+            f"{cls.__name__}.{name}: not a default that the field can hold",
+            got=None if spec.default is dataclasses.MISSING else repr(default),
+            expected=f"{kind}{' or None' if nullable else ''}",
+        )
+    return field
+
+
+def _is_default(field: Field) -> bool:
+    default, low, high = field.default, field.limits.minimum, field.limits.maximum
+    if default is REQUIRED:
+        return True
+    if default is None:
+        return field.nullable
+    if field.kind == "bool":
+        return isinstance(default, bool)
+    if field.kind in ("int", "float"):
+        fits = type(default) is int or (type(default) is float and field.kind == "float" and math.isfinite(default))
+        in_range = field.kind == "float" or NULL_INT < default < 2**63
+        return fits and in_range and (low is None or default >= low) and (high is None or default <= high)
+    if field.kind == "enum":
+        return default in field.vocabulary
+    return isinstance(default, str) and field.kind != "time" and (field.kind == "string" or default != "")
 
 
 def event_type(of: str | type | object) -> EventType:
