@@ -1,0 +1,294 @@
+"""The same handlers as ordinary Python: for a debugger, for folds too short to compile, and as the compiled path's proof.
+
+States are Python objects that coerce what is assigned exactly as a record of float64, int64, bool and text would.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from eventlab.errors import FoldError
+from eventlab.events.types import NULL_INT
+from eventlab.fold.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold.reducer import Reducer
+
+_WORD = 2**64
+
+
+def _to_int(value: Any) -> int:
+    whole = int(value) % _WORD
+    return whole - _WORD if whole >= _WORD // 2 else whole
+
+
+def _to_text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"a text field takes text, not {value!r}")
+    return value
+
+
+COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {"float": float, "int": _to_int, "bool": bool, "text": _to_text}
+
+
+class _Record:
+    """Base of states and rows: attributes are coerced to their field's type, others refused."""
+
+    __slots__ = ()
+    _coerce: Mapping[str, Callable[[Any], Any]] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        coerce = self._coerce.get(name)
+        if coerce is None:
+            raise AttributeError(f"the state has no field {name!r} that can be assigned")
+        object.__setattr__(self, name, coerce(value))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+
+def _record_type(name: str, scalars: Sequence[Scalar], others: Sequence[str], properties: Mapping[str, Any]) -> type:
+    members = {getter: property(function) for getter, function in properties.items()}
+    slots = (*(scalar.name for scalar in scalars), *others)
+    return type(
+        name, (_Record,), {"__slots__": slots, "_coerce": {s.name: COERCE[s.kind] for s in scalars}, **members}
+    )
+
+
+class _Array:
+    """A fixed number of numbers."""
+
+    __slots__ = ("_coerce", "_values")
+
+    def __init__(self, kind: ScalarKind, values: list[Any]) -> None:
+        self._coerce, self._values = COERCE[kind], values
+
+    def __getitem__(self, index: int) -> Any:
+        return self._values[index]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._values[index] = self._coerce(value)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+
+def _check_key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise KeyError("missing text cannot be a key" if key is None else f"keys are text, not {key!r}")
+    return key
+
+
+class _Keyed:
+    """Rows by key in order of first touch."""
+
+    __slots__ = ("_make", "_rows")
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make: Callable[[], Any] = make
+        self._rows: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        row = self._rows.get(_check_key(key))
+        if row is None:
+            row = self._rows[key] = self._make()
+        return row
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def __delitem__(self, key: str) -> None:
+        del self._rows[_check_key(key)]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+
+class _Queue:
+    """First-in-first-out rows by key; a key without rows is forgotten."""
+
+    __slots__ = ("_make", "_rows")
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+        self._rows: dict[str, deque[Any]] = {}
+
+    def push(self, key: str) -> Any:
+        row = self._make()
+        self._rows.setdefault(_check_key(key), deque()).append(row)
+        return row
+
+    def first(self, key: str) -> Any:
+        return self._rows[_check_key(key)][0]
+
+    def pop(self, key: str) -> None:
+        rows = self._rows[_check_key(key)]
+        rows.popleft()
+        if not rows:
+            del self._rows[key]
+
+    def count(self, key: str) -> int:
+        return len(self._rows.get(key, ()))
+
+
+class _Ladder:
+    """Price levels, best first: sorted keys are prices, negated where a higher price is better."""
+
+    __slots__ = ("_keys", "_sign", "_sizes")
+
+    def __init__(self, side: str) -> None:
+        self._sign = -1.0 if side == "bid" else 1.0
+        self._keys: list[float] = []
+        self._sizes: dict[float, float] = {}
+
+    def set(self, price: float, size: float) -> None:
+        price = float(price) + 0.0
+        if size == 0.0:
+            if self._sizes.pop(price, None) is not None:
+                del self._keys[bisect.bisect_left(self._keys, price * self._sign)]
+            return
+        if price not in self._sizes:
+            bisect.insort(self._keys, price * self._sign)
+        self._sizes[price] = float(size)
+
+    def clear(self) -> None:
+        self._keys.clear()
+        self._sizes.clear()
+
+    def price(self, index: int) -> float:
+        return self._keys[index] * self._sign + 0.0 if 0 <= index < len(self._keys) else math.nan
+
+    def size(self, index: int) -> float:
+        return self._sizes[self.price(index)] if 0 <= index < len(self._keys) else math.nan
+
+    @property
+    def best_price(self) -> float:
+        return self.price(0)
+
+    @property
+    def best_size(self) -> float:
+        return self.size(0)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class StateType:
+    """Makes a reducer's states from portable rows, and portable rows from states."""
+
+    def __init__(self, reducer: Reducer) -> None:
+        layout: Layout = reducer.layout
+        self.layout = layout
+        others = [field.name for field in (*layout.arrays, *layout.tables)]
+        self._state = _record_type(reducer.name, layout.scalars, others, reducer.properties)
+        self._rows = {
+            table.name: _record_type(table.name, table.columns, (), {})
+            for table in layout.tables
+            if isinstance(table, Keyed)
+        }
+
+    def load(self, row: Mapping[str, Any]) -> Any:
+        """A state object from a portable row."""
+        state = self._state()
+        for field in self.layout.record:
+            if isinstance(field, Array):
+                object.__setattr__(state, field.name, _Array(field.scalar_kind, list(row[field.name])))
+            else:
+                setattr(state, field.name, row[field.name])
+        for table in self.layout.tables:
+            object.__setattr__(state, table.name, self._load_table(table, row[table.name]))
+        return state
+
+    def _load_table(self, table: Keyed | Ladder, rows: Sequence[Mapping[str, Any]]) -> Any:
+        if isinstance(table, Ladder):
+            ladder = _Ladder(table.side)
+            for level in rows:
+                ladder.set(level["price"], level["size"])
+            return ladder
+        names = [column.name for column in table.columns]
+        held = (_Queue if isinstance(table, Queue) else _Keyed)(lambda: self._row(table))
+        for row in rows:
+            made = held.push(row[table.key]) if isinstance(held, _Queue) else held[row[table.key]]
+            for name in names:
+                setattr(made, name, row[name])
+        return held
+
+    def _row(self, table: Keyed) -> Any:
+        made = self._rows[table.name]()
+        for column in table.columns:
+            setattr(made, column.name, column.initial)
+        return made
+
+    def dump(self, state: Any) -> dict[str, Any]:
+        """A portable row from a state object."""
+        row = self.dump_record(state)
+        for table in self.layout.tables:
+            row[table.name] = self._dump_table(table, getattr(state, table.name))
+        return row
+
+    def dump_record(self, state: Any) -> dict[str, Any]:
+        return {
+            field.name: [_canonical(v) for v in getattr(state, field.name)]
+            if isinstance(field, Array)
+            else _canonical(getattr(state, field.name))
+            for field in self.layout.record
+        }
+
+    def _dump_table(self, table: Keyed | Ladder, held: Any) -> list[dict[str, Any]]:
+        if isinstance(table, Ladder):
+            return [
+                {"price": price, "size": _canonical(held._sizes[price])}
+                for price in (key * held._sign + 0.0 for key in held._keys)
+            ]
+        names = [column.name for column in table.columns]
+        rows = (
+            [(key, row) for key, queued in held._rows.items() for row in queued]
+            if isinstance(table, Queue)
+            else held._rows.items()
+        )
+        return [{table.key: key, **{name: _canonical(getattr(row, name)) for name in names}} for key, row in rows]
+
+
+def _canonical(value: Any) -> Any:
+    return math.nan if isinstance(value, float) and math.isnan(value) else value
+
+
+class Event:
+    """An event as an interpreted handler sees it."""
+
+    __slots__ = ("__dict__",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self.__dict__.update(fields)
+
+    def __repr__(self) -> str:
+        return f"Event({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+def python_values(column: pa.Array) -> list[Any]:
+    """A column as handlers see it: text or None, and numbers with NaN or -2**63 for missing."""
+    if pa.types.is_dictionary(column.type):
+        return column.to_pylist()  # type: ignore[no-any-return]
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    if column.null_count:
+        column = column.fill_null(math.nan if pa.types.is_floating(column.type) else NULL_INT)
+    return column.to_pylist()  # type: ignore[no-any-return]
+
+
+def failure(reducer: Reducer, aggregate: str, version: int, kind: str, error: BaseException) -> FoldError:
+    """What a handler's exception becomes."""
+    return FoldError(
+        f"{reducer.name} failed on {kind} of {aggregate!r}, version {version}: {type(error).__name__}: {error}",
+        hint=f"States up to version {version - 1} are intact; call with interpret=True and as_of={version} to step in.",
+    )

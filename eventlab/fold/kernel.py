@@ -1,0 +1,325 @@
+"""One compiled kernel per reducer: merges an aggregate's event types by version and walks its legs.
+
+A *leg* ends at a row bound per event type; after it the state may be emitted. A final state is one leg an aggregate, a
+history is one leg a row. The kernel's source is written out for the reducer's event types and tables, so that the compiler
+sees plain loops over plain arrays and inlines the handlers.
+"""
+
+from __future__ import annotations
+
+import math
+import types as python_types
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit, typeof
+from numba.core import errors as numba_errors
+from numba.extending import overload, register_jitable
+
+from eventlab.errors import ReducerError
+from eventlab.events.types import Field
+from eventlab.fold import lower
+from eventlab.fold.ladders import META as LADDER_META
+from eventlab.fold.ladders import SIGN, LadderView, load_levels
+from eventlab.fold.layout import Keyed, Ladder, Queue
+from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
+from eventlab.fold.tables import INDEX_DTYPE, META, KeyedView, QueueView, link_slots, unlink_slots
+from eventlab.fold.views import Text, View, as_text, code_of, copy_record, make, pointer_to, stack_copy, state_view
+
+
+@register_jitable
+def _min2(a, b):  # type: ignore[no-untyped-def]
+    return b if b < a else a
+
+
+@register_jitable
+def _max2(a, b):  # type: ignore[no-untyped-def]
+    return b if b > a else a
+
+
+def _minimum(*values: Any) -> Any: ...
+
+
+def _maximum(*values: Any) -> Any: ...
+
+
+def _extreme(pair: Any) -> Any:
+    """min or max with Python's rule: the first of equals, and NaN never replaces."""
+
+    def typed(*values):  # type: ignore[no-untyped-def]
+        if len(values) == 2:
+            return lambda *values: pair(values[0], values[1])
+        if len(values) == 3:
+            return lambda *values: pair(pair(values[0], values[1]), values[2])
+        return None
+
+    return typed
+
+
+overload(_minimum)(_extreme(_min2))
+overload(_maximum)(_extreme(_max2))
+
+
+@njit
+def _sqrt(x):  # type: ignore[no-untyped-def]
+    if x < 0.0:
+        raise ValueError("math domain error")
+    return math.sqrt(x)
+
+
+@njit
+def _log(x):  # type: ignore[no-untyped-def]
+    if x <= 0.0:
+        raise ValueError("math domain error")
+    return math.log(x)
+
+
+@njit
+def _log10(x):  # type: ignore[no-untyped-def]
+    if x <= 0.0:
+        raise ValueError("math domain error")
+    return math.log10(x)
+
+
+@njit
+def _exp(x):  # type: ignore[no-untyped-def]
+    y = math.exp(x)
+    if math.isinf(y) and not math.isinf(x):
+        raise OverflowError("math range error")
+    return y
+
+
+def _python_math() -> python_types.ModuleType:
+    """`math` as handlers see it when compiled: errors where Python raises them, the rest as it is."""
+    module = python_types.ModuleType("math")
+    for name in lower.MATH:
+        setattr(module, name, getattr(math, name))
+    module.sqrt, module.log, module.log10, module.exp = _sqrt, _log, _log10, _exp  # type: ignore[attr-defined]
+    return module
+
+
+_REPLACED = {min: _minimum, max: _maximum, math: _python_math()}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A reducer's compiled driver and what is needed to call it."""
+
+    run: Callable[..., None]
+    event_fields: dict[str, tuple[str, ...]]
+    """Per event type: the envelope and payload fields that are arguments, in order."""
+
+
+def event_fields(reducer: Reducer, name: str) -> tuple[str, ...]:
+    """Envelope and payload fields of an event type that its handler may read."""
+    mentioned = lower.attributes([reducer.handlers[name]])
+    return (*(field for field in ENVELOPE_FIELDS if field in mentioned), *reducer.columns[name])
+
+
+def compile_kernel(reducer: Reducer) -> Kernel:
+    """Compile a reducer's driver. The machine code is made at the first call.
+
+    Raises
+    ------
+    ReducerError
+        The compiler cannot type a handler: shows its own words about the handler's line.
+    """
+    codes = {text: code for code, text in enumerate(reducer.literals)}
+    options: dict[str, Any] = {"nogil": True, "boundscheck": bool(reducer.layout.arrays)}
+
+    def lowered(function: python_types.FunctionType) -> Any:
+        made = lower.lower(function, lambda text: Text(codes[text]), _REPLACED, njit(**options))
+        return njit(forceinline=True, **options)(made)
+
+    views: list[tuple[str, View]] = []
+    for table in reducer.layout.tables:
+        view = {Keyed: KeyedView, Queue: QueueView, Ladder: LadderView}[type(table)](table)
+        views.append((table.name, view))
+    state = state_view(f"{reducer.name}.{reducer.fingerprint[:16]}", reducer.layout, tuple(views))
+    properties = {name: lowered(function) for name, function in reducer.properties.items()}
+    state.properties.update(properties)
+
+    scope: dict[str, Any] = {
+        "make_state": make(state),
+        "stack_copy": stack_copy,
+        "copy_record": copy_record,
+        "pointer_to": pointer_to,
+        "as_text": as_text,
+        "code_of": code_of,
+        "link_slots": link_slots,
+        "unlink_slots": unlink_slots,
+        "load_levels": load_levels,
+        "NEVER": np.int64(2**63 - 1),
+    }
+    for at, (_, view) in enumerate(views):
+        scope[f"make_{at}"] = make(view)
+        if isinstance(view, QueueView):
+            scope[f"make_index_{at}"] = make(dict(view.members)["index"])  # type: ignore[arg-type]
+    for at, name in enumerate(properties):
+        scope[f"property_{at}"] = properties[name]
+    fields = {name: event_fields(reducer, name) for name in reducer.handlers}
+    for at, (name, handler) in enumerate(reducer.handlers.items()):
+        scope[f"handle_{at}"] = lowered(handler)
+        scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("_nothing",))
+    source = _Source(reducer, fields).text()
+    exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
+    return Kernel(_guarded(njit(**options)(scope["kernel"]), reducer), fields)
+
+
+def _guarded(run: Callable[..., None], reducer: Reducer) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        try:
+            if not run.nopython_signatures:  # type: ignore[attr-defined]
+                run.compile(tuple(typeof(argument) for argument in arguments))  # type: ignore[attr-defined]
+        except (numba_errors.NumbaError, NotImplementedError) as error:
+            raise ReducerError(
+                f"{reducer.name} cannot be compiled: {_gist(str(error))}",
+                hint="Call with interpret=True to step through the handler in a debugger.",
+            ) from error
+        run(*arguments)
+
+    return call
+
+
+def _gist(message: str) -> str:
+    """The compiler's own words that concern the handler, without its candidates and passes."""
+    noise = ("During:", "There are", " - Of which", "Overload", "With argument", "No match", "Failed in", "Rejected", "raised from")
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(noise) and "<kernel of" not in line]
+    return " / ".join(kept[:8])
+
+
+class _Source:
+    """Writes a reducer's kernel."""
+
+    def __init__(self, reducer: Reducer, fields: dict[str, tuple[str, ...]]) -> None:
+        self.reducer, self.fields = reducer, fields
+        self.tables = reducer.layout.tables
+        self.ladders = bool(reducer.layout.of(Ladder))
+
+    def text(self) -> str:
+        body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(count):"]
+        body += ["        record = stack_copy(states[a])"]
+        body += [f"        {line}" for line in self.enter()]
+        kinds = range(len(self.reducer.handlers))
+        body += [f"        i{t} = start_{t}[a]" for t in kinds]
+        body += ["        for leg in range(leg_offsets[a], leg_offsets[a + 1]):"]
+        body += [f"            e{t} = bounds_{t}[leg]" for t in kinds]
+        body += [f"            {line}" for line in (self.single() if len(kinds) == 1 else self.merged())]
+        body += ["            if emit:", "                copy_record(out_records[leg], record)"]
+        if self.reducer.properties:
+            body += [f"                state = {self.state(None)}"]
+        for at, name in enumerate(self.reducer.properties):
+            value = f"property_{at}(state)"
+            if self.reducer.property_kinds[name] == "str":
+                value = f"code_of({value})"
+            body += [f"                out_property_{at}[leg] = {value}"]
+        body += ["        copy_record(states[a], record)"]
+        body += [f"        {line}" for line in self.leave()]
+        return "\n".join(body) + "\n"
+
+    def arguments(self) -> list[str]:
+        names = ["count", "leg_offsets", "emit", "states", "out_records"]
+        names += [f"out_property_{at}" for at in range(len(self.reducer.properties))]
+        for at, table in enumerate(self.tables):
+            if isinstance(table, Ladder):
+                names += [f"prices_{at}", f"sizes_{at}", f"meta_{at}", f"base_{at}"]
+            else:
+                names += [f"rows_{at}", f"slots_{at}", f"meta_{at}", f"base_{at}"]
+                if isinstance(table, Queue):
+                    names += [f"pool_{at}", f"pool_meta_{at}", f"pool_base_{at}"]
+        for t, name in enumerate(self.reducer.handlers):
+            names += [f"start_{t}", f"bounds_{t}", f"version_{t}", f"rank_{t}"]
+            names += [f"column_{t}_{field}" for field in self.fields[name]]
+        return names
+
+    def enter(self) -> list[str]:
+        lines = []
+        for at, table in enumerate(self.tables):
+            if isinstance(table, Ladder):
+                lines += [
+                    f"ranks_{at} = base_{at}[a + 1] - base_{at}[a]",
+                    f"ladder_meta_{at} = pointer_to(meta_{at}[a * {LADDER_META}:])",
+                    f"load_levels({self.ladder(at, '-1')})",
+                ]
+                continue
+            keyed = (
+                f"((pointer_to(rows_{at}), pointer_to(slots_{at}), pointer_to(meta_{at}[a * {META}:]), "
+                f"base_{at}[a], base_{at}[a + 1] - base_{at}[a]))"
+            )
+            if isinstance(table, Queue):
+                lines += [
+                    f"index_{at} = make_index_{at}{keyed}",
+                    f"link_slots(index_{at}, {INDEX_DTYPE.itemsize})",
+                    f"table_{at} = make_{at}((index_{at}, pointer_to(pool_{at}), pointer_to(pool_meta_{at}[a * {META}:]), "
+                    f"pool_base_{at}[a], pool_base_{at}[a + 1] - pool_base_{at}[a]))",
+                ]
+            else:
+                lines += [f"table_{at} = make_{at}{keyed}", f"link_slots(table_{at}, {table.row_dtype.itemsize})"]
+        return lines
+
+    def leave(self) -> list[str]:
+        lines = []
+        for at, table in enumerate(self.tables):
+            if isinstance(table, Queue):
+                lines.append(f"unlink_slots(index_{at}, {INDEX_DTYPE.itemsize})")
+            elif isinstance(table, Keyed):
+                lines.append(f"unlink_slots(table_{at}, {table.row_dtype.itemsize})")
+        return lines
+
+    def ladder(self, at: int, hint: str) -> str:
+        sign = SIGN[self.tables[at].side]  # type: ignore[union-attr]
+        return (
+            f"make_{at}((pointer_to(prices_{at}), pointer_to(sizes_{at}), ladder_meta_{at}, base_{at}[a], ranks_{at}, "
+            f"{sign}, {hint}))"
+        )
+
+    def state(self, kind: int | None) -> str:
+        """The expression for the state view while an event of this kind is handled."""
+        parts = ["record"]
+        for at, table in enumerate(self.tables):
+            if not isinstance(table, Ladder):
+                parts.append(f"table_{at}")
+            elif kind is None or not self.ranked(kind):
+                parts.append(self.ladder(at, "-1"))
+            else:
+                rank = f"rank_{kind}[i{kind}]"
+                parts.append(self.ladder(at, f"ranks_{at} - 1 - {rank}" if table.side == "bid" else rank))
+        return f"make_state(({', '.join(parts)},))"
+
+    def ranked(self, kind: int) -> bool:
+        name = list(self.reducer.handlers)[kind]
+        return self.ladders and "price" in self.fields[name]
+
+    def handle(self, kind: int) -> str:
+        name = list(self.reducer.handlers)[kind]
+        values = [self.value(kind, field) for field in self.fields[name]]
+        return f"handle_{kind}({self.state(kind)}, Event_{kind}({', '.join(values) or '0'}))"
+
+    def value(self, kind: int, field: str) -> str:
+        name = list(self.reducer.handlers)[kind]
+        element = f"column_{kind}_{field}[i{kind}]"
+        declared: Field | None = next((f for f in self.reducer.event_types[name] if f.name == field), None)
+        return f"as_text({element})" if declared is not None and declared.is_text else element
+
+    def single(self) -> list[str]:
+        return ["begin = i0", "for i0 in range(begin, e0):", f"    {self.handle(0)}", "i0 = max(begin, e0)"]
+
+    def merged(self) -> list[str]:
+        """Several event types: always the one with the lowest next version."""
+        lines = ["while True:", "    lowest = NEVER", "    kind = -1"]
+        kinds = range(len(self.reducer.handlers))
+        for t in kinds:
+            lines += [
+                f"    if i{t} < e{t} and version_{t}[i{t}] < lowest:",
+                f"        lowest = version_{t}[i{t}]",
+                f"        kind = {t}",
+            ]
+        lines += ["    if kind < 0:", "        break"]
+        for t in kinds:
+            lines += [f"    {'if' if t == 0 else 'elif'} kind == {t}:", f"        {self.handle(t)}", f"        i{t} += 1"]
+        return lines
+

@@ -1,0 +1,255 @@
+"""From a handler as written to a function that compiled and interpreted folds run alike.
+
+Works on code objects, so it needs no source text. Checking refuses what would give other bits on the two paths; lowering
+replaces string constants by their codes and the few built-ins that Numba computes differently by ones with Python's rules.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import math
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from eventlab.errors import ReducerError
+from eventlab.fold.layout import is_null
+
+Function = types.FunctionType
+
+BUILTINS = ("abs", "min", "max", "int", "float", "bool", "len", "range")
+MATH = (
+    "sqrt", "fabs", "floor", "ceil", "trunc", "copysign", "isnan", "isinf", "isfinite", "exp", "log", "log10",
+    "nan", "inf", "pi", "e", "tau",
+)  # fmt: skip
+"""Functions and constants of `math` that give the same bits compiled and interpreted."""
+
+_OPERATORS = {"+", "-", "*", "/", "//", "%", "&", "|", "^", "+=", "-=", "*=", "/=", "//=", "%=", "&=", "|=", "^="}
+_REFUSED_OPERATORS = {"**": "write x * x, or math.exp and math.log", "**=": "write x *= x"}
+_REFUSED_OPCODES = {
+    "MAKE_FUNCTION": "a function or lambda defined inside a handler",
+    "IMPORT_NAME": "an import inside a handler",
+    "STORE_GLOBAL": "assigning a global",
+    "YIELD_VALUE": "yield",
+    "SETUP_WITH": "with",
+    "BEFORE_WITH": "with",
+    "PUSH_EXC_INFO": "try",
+    "FORMAT_VALUE": "an f-string",
+    "FORMAT_SIMPLE": "an f-string",
+    "BUILD_STRING": "an f-string",
+    "BUILD_MAP": "a dict",
+    "BUILD_SET": "a set",
+    "LIST_APPEND": "a list comprehension",
+    "BUILD_LIST": "a list",
+    "GET_AWAITABLE": "await",
+}
+
+
+def check(function: Function, where: str) -> None:
+    """Refuse what compiled and interpreted folds would not do alike.
+
+    Raises
+    ------
+    ReducerError
+        Names the file, the line and what to write instead.
+    """
+    for seen in _reached(function):
+        if seen in _reached_from_calls(seen):
+            raise ReducerError(f"{where} ({_place(seen, None)}): {seen.__name__} calls itself", hint="Write a loop.")
+        for instruction in dis.get_instructions(seen):
+            _check_instruction(seen, instruction, where)
+        for name in _global_names(seen):
+            _check_global(seen, name, where)
+
+
+def _place(function: Function, line: int | None) -> str:
+    return f"{function.__code__.co_filename}:{line or function.__code__.co_firstlineno}"
+
+
+def _line(instruction: dis.Instruction) -> int | None:
+    return instruction.positions.lineno if instruction.positions else None
+
+
+def _check_instruction(function: Function, instruction: dis.Instruction, where: str) -> None:
+    place = f"{where} ({_place(function, _line(instruction))})"
+    if instruction.opname == "BINARY_OP" and instruction.argrepr not in (*_OPERATORS, "[]"):
+        raise ReducerError(
+            f"{place}: operator {instruction.argrepr} gives other bits compiled than interpreted",
+            expected="+ - * / // % and comparisons",
+            hint=f"Instead {_REFUSED_OPERATORS.get(instruction.argrepr, 'use arithmetic')}.",
+        )
+    if instruction.opname in _REFUSED_OPCODES:
+        raise ReducerError(f"{place}: {_REFUSED_OPCODES[instruction.opname]} is not supported in a handler")
+
+
+def _check_global(function: Function, name: str, where: str) -> None:
+    value = resolve(function, name)
+    place = f"{where} ({_place(function, None)})"
+    if value is _MISSING:
+        raise ReducerError(f"{place}: name {name!r} is not defined")
+    if isinstance(value, types.BuiltinFunctionType | type) and getattr(builtins, name, None) is value:
+        if name not in BUILTINS and not (isinstance(value, type) and issubclass(value, BaseException)):
+            raise ReducerError(
+                f"{place}: {name}() is not supported in a handler", expected=", ".join(f"{b}()" for b in BUILTINS)
+            )
+        return
+    if isinstance(value, types.ModuleType):
+        for attribute in _attributes_after(function, name):
+            if value is math and attribute not in MATH:
+                raise ReducerError(
+                    f"{place}: math.{attribute} gives other bits compiled than interpreted, or other errors",
+                    expected=", ".join(MATH),
+                )
+            if value is not math and getattr(value, attribute, None) is not is_null:
+                raise ReducerError(f"{place}: {name}.{attribute} is not supported in a handler", hint="Use math.")
+        return
+    if not (value is is_null or isinstance(value, Function | bool | int | float | str | None | tuple)):
+        raise ReducerError(
+            f"{place}: {name} is {type(value).__name__}", expected="a number, a string, a function, or math"
+        )
+
+
+_MISSING = object()
+
+
+def resolve(function: Function, name: str) -> Any:
+    """What a global or closure name means to a function, or a marker where it means nothing."""
+    if name in function.__code__.co_freevars and function.__closure__:
+        cell = function.__closure__[function.__code__.co_freevars.index(name)]
+        try:
+            return cell.cell_contents
+        except ValueError:
+            return _MISSING
+    if name in function.__globals__:
+        return function.__globals__[name]
+    return getattr(builtins, name, _MISSING)
+
+
+def _global_names(function: Function) -> list[str]:
+    loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"}
+    names = {str(i.argval) for i in dis.get_instructions(function) if i.opname in loads}
+    return sorted(names)
+
+
+def _attributes_after(function: Function, module: str) -> Iterator[str]:
+    """Attributes that a function takes directly from a global name."""
+    previous: dis.Instruction | None = None
+    for instruction in dis.get_instructions(function):
+        if instruction.opname in ("PRECALL", "CACHE"):
+            continue
+        loads = instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
+        if loads and previous is not None and previous.argval == module and previous.opname.startswith("LOAD_"):
+            yield str(instruction.argval)
+        previous = instruction
+
+
+def _called(function: Function) -> list[Function]:
+    values = (resolve(function, name) for name in _global_names(function))
+    return [value for value in values if isinstance(value, Function) and value is not is_null]
+
+
+def _reached_from_calls(function: Function) -> list[Function]:
+    """The plain functions that a function calls, directly or not, each once."""
+    seen: list[Function] = []
+    waiting = _called(function)
+    while waiting:
+        current = waiting.pop()
+        if current not in seen:
+            seen.append(current)
+            waiting.extend(_called(current))
+    return seen
+
+
+def _reached(function: Function) -> list[Function]:
+    """A function and the plain functions it calls, each once."""
+    return [function, *(called for called in _reached_from_calls(function) if called is not function)]
+
+
+def _text_constants(function: Function) -> Iterator[str]:
+    for instruction in dis.get_instructions(function):
+        if instruction.opname == "LOAD_CONST":
+            yield from _strings_in(instruction.argval)
+    for name in _global_names(function):
+        yield from _strings_in(resolve(function, name))
+
+
+def _strings_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple | frozenset):
+        for item in sorted(value, key=repr) if isinstance(value, frozenset) else value:
+            yield from _strings_in(item)
+
+
+def literals(functions: list[Function]) -> tuple[str, ...]:
+    """Every string constant that handlers and their helpers use, in a fixed order, the empty one first."""
+    found = {"": None}
+    for function in functions:
+        for seen in _reached(function):
+            found.update(dict.fromkeys(_text_constants(seen)))
+    return tuple(found)
+
+
+def attributes(functions: list[Function]) -> frozenset[str]:
+    """Every attribute name that handlers and their helpers mention: which columns they may read."""
+    return frozenset(name for function in functions for seen in _reached(function) for name in seen.__code__.co_names)
+
+
+def assigned(function: Function) -> frozenset[str]:
+    """Every attribute name that a handler or its helpers assign to."""
+    stores = (i for seen in _reached(function) for i in dis.get_instructions(seen) if i.opname == "STORE_ATTR")
+    return frozenset(str(i.argval) for i in stores)
+
+
+def lower(
+    function: Function, text: Callable[[str], Any], replaced: Mapping[Any, Any], compile_: Callable[[Any], Any]
+) -> Function:
+    """A copy of a function in which constants, globals and helpers are what a compiled fold needs.
+
+    Parameters
+    ----------
+    function : function
+    text : callable
+        From a string constant to what stands for it.
+    replaced : mapping
+        Built-ins and modules by what takes their place.
+    compile_ : callable
+        Applied to each lowered helper function.
+    """
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, str):
+            return text(value)
+        if isinstance(value, tuple | frozenset):
+            return tuple(convert(item) for item in value)
+        if isinstance(value, Function) and value is not is_null:
+            return compile_(lower(value, text, replaced, compile_))
+        if isinstance(value, types.ModuleType) and value is not math:
+            return value
+        try:
+            return replaced.get(value, value)
+        except TypeError:
+            return value
+
+    loaded = {id(i.argval) for i in dis.get_instructions(function) if i.opname == "LOAD_CONST"}
+    code = function.__code__
+    code = code.replace(co_consts=tuple(convert(c) if id(c) in loaded else c for c in code.co_consts))
+    names = _global_names(function)
+    scope = {name: convert(resolve(function, name)) for name in names if name not in code.co_freevars}
+    cells = tuple(types.CellType(convert(resolve(function, name))) for name in code.co_freevars)
+    lowered = Function(code, {"__builtins__": builtins, **scope}, function.__name__, function.__defaults__, cells)
+    lowered.__qualname__, lowered.__module__ = function.__qualname__, function.__module__
+    return lowered
+
+
+def fingerprint_parts(function: Function) -> Iterator[str]:
+    """What decides a function's behaviour: bytecode, constants, and the values of globals and helpers. Not comments."""
+    for seen in _reached(function):
+        code = seen.__code__
+        docstring = code.co_consts[0] if code.co_consts and seen.__doc__ == code.co_consts[0] else _MISSING
+        constants = [c for c in code.co_consts if c is not docstring]
+        yield f"{code.co_code.hex()}|{constants!r}|{code.co_names!r}|{code.co_varnames!r}|{seen.__defaults__!r}"
+        for name in _global_names(seen):
+            value = resolve(seen, name)
+            yield f"{name}={value!r}" if isinstance(value, bool | int | float | str | tuple | None) else name

@@ -1,0 +1,241 @@
+"""`@el.reducer`: a state type with one handler per event type it listens to, checked when it is declared."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import FunctionType
+from typing import Any, TypeVar
+
+from eventlab.errors import ReducerError, UnknownEventType
+from eventlab.events.types import EventType, declared_types, event_type
+from eventlab.fold import lower
+from eventlab.fold.layout import SCALARS, Array, Keyed, Ladder, Layout, Queue, Scalar
+
+F = TypeVar("F", bound=Callable[..., None])
+
+RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at"})
+ENVELOPE_FIELDS = ("version", "position", "timestamp")
+"""What a handler may read of every event beside its payload."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reducer:
+    """How events become a state. Made by :func:`reducer`; pass it wherever a reducer is asked for."""
+
+    name: str
+    layout: Layout
+    handlers: Mapping[str, FunctionType]
+    properties: Mapping[str, FunctionType]
+    event_types: Mapping[str, EventType]
+    doc: str | None
+    module: str
+
+    def __repr__(self) -> str:
+        return f"<reducer {self.name}: {', '.join(self.handlers)} -> {', '.join(self.layout.arrow_schema.names)}>"
+
+    @cached_property
+    def functions(self) -> list[FunctionType]:
+        return [*self.handlers.values(), *self.properties.values()]
+
+    @cached_property
+    def literals(self) -> tuple[str, ...]:
+        """String constants of the handlers; a string's index is its code in every fold of this reducer."""
+        defaults = (scalar.initial for scalar in self.layout.scalars if scalar.kind == "text")
+        return tuple(dict.fromkeys((*lower.literals(self.functions), *defaults)))
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Payload columns each handler may read, by event type name, in the type's order."""
+        wanted = {}
+        for name, handler in self.handlers.items():
+            mentioned = lower.attributes([handler])
+            fields = [field.name for field in self.event_types[name] if field.name in mentioned]
+            if self.layout.of(Ladder) and any(f.name == "price" for f in self.event_types[name]):
+                fields = list(dict.fromkeys([*fields, "price"]))
+            wanted[name] = tuple(fields)
+        return wanted
+
+    @cached_property
+    def property_kinds(self) -> dict[str, str]:
+        """What each property returns, float where it is not annotated: "float", "int", "bool" or "str"."""
+        kinds = {}
+        for name, function in self.properties.items():
+            annotation = function.__annotations__.get("return", "float")
+            kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+            if kind not in ("float", "int", "bool", "str"):
+                raise ReducerError(f"{self.name}.{name}: a property returns float, int, bool or str", got=annotation)
+            kinds[name] = kind
+        return kinds
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that decides the states: handlers, helpers, constants, layout, event schemas."""
+        sha = hashlib.sha256(f"eventlab-reducer-1|{sys.implementation.cache_tag}|{self.layout.describe()}".encode())
+        for name, handler in sorted(self.handlers.items()):
+            schema = self.event_types[name].schema_json()
+            for part in (name, schema, *lower.fingerprint_parts(handler)):
+                sha.update(part.encode("utf-8", "backslashreplace") + b"\0")
+        return sha.hexdigest()
+
+
+def on(of: type | str) -> Callable[[F], F]:
+    """Mark a function of a reducer's class as the handler of an event type.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> @el.reducer
+    ... class Fills:
+    ...     count: int = 0
+    ...
+    ...     @el.on(el.PortfolioChange)
+    ...     def counted(state, event):
+    ...         state.count += 1
+    """
+    declared = event_type(of)
+
+    def mark(function: F) -> F:
+        function.__handles__ = declared  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def reducer(cls: type[Any]) -> Reducer:
+    """Declare a reducer.
+
+    Parameters
+    ----------
+    cls : type
+        Annotated fields with defaults are the state: ``float``, ``int``, ``bool``, ``str``; or a field is an
+        ``el.Array``, ``el.Keyed``, ``el.Ladder`` or ``el.Queue``. A function ``on_<event type>(state, event)``, or one
+        marked with ``@el.on``, changes the state in place. Properties are derived and never stored.
+
+    Returns
+    -------
+    Reducer
+
+    Raises
+    ------
+    ReducerError
+        An unsupported field, handler, operation or name: says which line and what to write instead.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> @el.reducer
+    ... class Vwap:
+    ...     notional: float = 0.0
+    ...     volume: float = 0.0
+    ...
+    ...     def on_market_data(state, event):
+    ...         state.notional += event.price * event.volume
+    ...         state.volume += event.volume
+    >>> Vwap.layout.arrow_schema.names
+    ['notional', 'volume']
+    """
+    if not inspect.isclass(cls):
+        raise ReducerError("@el.reducer decorates a class", got=cls)
+    handlers, properties, event_types = _functions(cls)
+    if not handlers:
+        raise ReducerError(
+            f"{cls.__name__} handles no event", hint="Add a function such as on_market_data(state, event)."
+        )
+    layout = _layout(cls)
+    taken = {*layout.arrow_schema.names}
+    for name in properties:
+        if name in taken:
+            raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
+    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__doc__, cls.__module__)
+    fields = {scalar.name for scalar in layout.scalars}
+    fields.update(column.name for table in layout.tables if isinstance(table, Keyed) for column in table.columns)
+    for function in made.functions:
+        where = f"{cls.__name__}.{function.__name__}"
+        lower.check(function, where)
+        for name in sorted(lower.assigned(function) - fields):
+            raise ReducerError(f"{where} writes a field that does not exist", got=name, expected=", ".join(sorted(fields)))
+    made.property_kinds  # noqa: B018 - checked now rather than at the first fold
+    return made
+
+
+def _functions(cls: type[Any]) -> tuple[dict[str, FunctionType], dict[str, FunctionType], dict[str, EventType]]:
+    handlers: dict[str, FunctionType] = {}
+    properties: dict[str, FunctionType] = {}
+    event_types: dict[str, EventType] = {}
+    for name, value in vars(cls).items():
+        where = f"{cls.__name__}.{name}"
+        if isinstance(value, property):
+            if value.fget is None or value.fset is not None or not isinstance(value.fget, FunctionType):
+                raise ReducerError(f"{where}: a property is derived; it has a getter and no setter")
+            _check_name(name, where)
+            properties[name] = value.fget
+        elif isinstance(value, FunctionType):
+            declared = getattr(value, "__handles__", None) or _handled_by_name(name, where)
+            if value.__code__.co_argcount != 2 or value.__code__.co_flags & (0x04 | 0x08):
+                raise ReducerError(f"{where}: a handler takes (state, event)", got=str(inspect.signature(value)))
+            if declared.name in handlers:
+                raise ReducerError(f"{cls.__name__} has two handlers of {declared.name}")
+            handlers[declared.name], event_types[declared.name] = value, declared
+        elif isinstance(value, classmethod | staticmethod):
+            raise ReducerError(f"{where}: helpers are plain functions outside the class")
+    return handlers, properties, event_types
+
+
+def _handled_by_name(name: str, where: str) -> EventType:
+    if name.startswith("on_"):
+        try:
+            return event_type(name.removeprefix("on_"))
+        except UnknownEventType:
+            pass
+    raise ReducerError(
+        f"{where} is no handler",
+        expected=" or ".join(f"on_{declared.name}" for declared in declared_types()),
+        hint="Declare the event type with @el.event first; move helpers out of the class.",
+    )
+
+
+def _check_name(name: str, where: str) -> None:
+    if name.startswith("_") or name in RESERVED:
+        raise ReducerError(f"{where}: the name is reserved", hint="Choose another; no leading underscore.")
+
+
+def _layout(cls: type[Any]) -> Layout:
+    hints = inspect.get_annotations(cls, eval_str=True)
+    record: list[Scalar | Array] = []
+    tables: list[Keyed | Queue | Ladder] = []
+    specs = {name: value for name, value in vars(cls).items() if isinstance(value, Array | Keyed | Ladder)}
+    for name in dict.fromkeys((*hints, *specs)):
+        where = f"{cls.__name__}.{name}"
+        _check_name(name, where)
+        declared = specs.get(name, hints.get(name))
+        if isinstance(declared, Array):
+            record.append(replace(declared, name=name))
+        elif isinstance(declared, Keyed | Ladder):
+            declared.name = name
+            tables.append(declared)
+        elif declared in SCALARS:
+            record.append(_scalar(where, name, declared, vars(cls).get(name)))
+        else:
+            raise ReducerError(
+                f"{where}: unsupported type",
+                got=declared,
+                expected="float, int, bool, str, el.Array, el.Keyed, el.Ladder or el.Queue",
+            )
+    return Layout(tuple(record), tuple(tables))
+
+
+def _scalar(where: str, name: str, annotation: type, default: Any) -> Scalar:
+    fits = {
+        float: isinstance(default, int | float) and not isinstance(default, bool),
+        int: isinstance(default, int) and not isinstance(default, bool) and -(2**63) <= default < 2**63,
+        bool: isinstance(default, bool),
+        str: isinstance(default, str),
+    }
+    if default is not None and not fits[annotation]:
+        raise ReducerError(f"{where}: the default does not fit", got=default, expected=annotation.__name__)
+    return Scalar(name, SCALARS[annotation], float(default) if annotation is float and default is not None else default)

@@ -1,0 +1,367 @@
+"""From portable states and Arrow columns to the flat arrays a kernel works on, and back.
+
+Codes, slots and ranks are made here for one fold and forgotten after it: they depend on what was loaded. What comes back
+is spelled out again, keys in order of first touch, prices best first, and every NaN the same NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from eventlab.events.frame import EventTable, Int64Array
+from eventlab.events.types import NULL_INT
+from eventlab.fold.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+
+Codes = npt.NDArray[np.int32]
+NULL_TEXT = -1
+"""The code of missing text. The empty string has code 0 in every fold, so that zeroed memory reads as empty."""
+
+_NUMPY: dict[ScalarKind, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
+
+
+class Dictionary:
+    """Strings of one fold by code: the reducer's constants first, so that a constant's code is known when compiling."""
+
+    def __init__(self, literals: Sequence[str]) -> None:
+        self.strings = list(literals)
+        self._codes = {text: code for code, text in enumerate(literals)}
+
+    def __len__(self) -> int:
+        return len(self.strings)
+
+    def encode(self, column: pa.Array) -> Codes:
+        """Codes of a text column; null is NULL_TEXT."""
+        encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+        lookup = np.empty(len(encoded.dictionary) + 1, np.int32)
+        lookup[-1] = NULL_TEXT
+        for at, text in enumerate(encoded.dictionary.to_pylist()):
+            code = self._codes.setdefault(text, len(self.strings))
+            if code == len(self.strings):
+                self.strings.append(text)
+            lookup[at] = code
+        indices = encoded.indices
+        if indices.null_count:
+            indices = indices.fill_null(len(lookup) - 1)
+        return lookup[indices.to_numpy()]
+
+    def decode(self, codes: npt.NDArray[np.int32]) -> pa.Array:
+        """Text of codes."""
+        missing = codes == NULL_TEXT
+        indices = pa.array(codes, pa.int32(), mask=missing if missing.any() else None)
+        return pa.array(self.strings, pa.string()).take(indices)
+
+
+def numbers(column: pa.Array) -> npt.NDArray[Any]:
+    """A numeric, bool or time column as a NumPy array: writable as far as types go, nulls as handlers see them."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    if column.null_count:
+        column = column.fill_null(np.nan if pa.types.is_floating(column.type) else NULL_INT)
+    if pa.types.is_boolean(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    return writable(column.to_numpy())
+
+
+class _Exposed:
+    """Offers an array's memory under a type without the read-only flag. Kernels never write to event columns."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.keep = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
+
+
+def writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same memory, contiguous, under the one type kernels are compiled for: Numba tells read-only arrays apart."""
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        return array
+    return np.asarray(_Exposed(array)) if len(array) else np.empty(0, array.dtype)
+
+
+def canonical(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Floats with one NaN; anything else as it is. -0.0 is kept."""
+    if values.dtype.kind == "f":
+        nan = np.isnan(values)
+        if nan.any():
+            values = np.where(nan, np.nan, values)
+    return values
+
+
+def _scalar_in(scalar: Scalar, column: pa.Array, dictionary: Dictionary) -> npt.NDArray[Any]:
+    return dictionary.encode(column) if scalar.kind == "text" else column.to_numpy(zero_copy_only=False)
+
+
+def _scalar_out(scalar: Scalar, values: npt.NDArray[Any], dictionary: Dictionary) -> pa.Array:
+    if scalar.kind == "text":
+        return dictionary.decode(np.ascontiguousarray(values))
+    return pa.array(canonical(np.ascontiguousarray(values)))
+
+
+def records_in(layout: Layout, states: pa.RecordBatch, dictionary: Dictionary) -> npt.NDArray[Any]:
+    """The record part of portable states, shape (states,)."""
+    records = np.zeros(states.num_rows, layout.dtype)
+    for field in layout.record:
+        column = states.column(field.name)
+        if isinstance(field, Scalar):
+            records[field.name] = _scalar_in(field, column, dictionary)
+        else:
+            flat = column.flatten().to_numpy(zero_copy_only=False)
+            records[field.name] = flat.reshape(states.num_rows, field.length)
+    return records
+
+
+def records_out(layout: Layout, records: npt.NDArray[Any], dictionary: Dictionary) -> list[pa.Array]:
+    """Portable columns of records."""
+    columns: list[pa.Array] = []
+    for field in layout.record:
+        values = records[field.name]
+        if isinstance(field, Array):
+            flat = pa.array(canonical(np.ascontiguousarray(values).reshape(-1)))
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.arrow.type))
+        else:
+            columns.append(_scalar_out(field, values, dictionary))
+    return columns
+
+
+def _list_parts(column: pa.ListArray) -> tuple[Int64Array, pa.StructArray]:
+    offsets = column.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], column.flatten()
+
+
+def _starts(lengths: Int64Array) -> Int64Array:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def _rows_in(
+    table: Keyed, values: pa.StructArray, rows: npt.NDArray[Any], place: Int64Array, dictionary: Dictionary
+) -> None:
+    for column in table.columns:
+        rows[column.name][place] = _scalar_in(column, values.field(column.name), dictionary)
+
+
+def _rows_out(table: Keyed, keys: Codes, rows: npt.NDArray[Any], offsets: Int64Array, dictionary: Dictionary) -> Any:
+    columns = [dictionary.decode(keys)]
+    columns += [_scalar_out(column, rows[column.name], dictionary) for column in table.columns]
+    kind = table.arrow.type
+    values = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+
+
+@dataclass
+class KeyedScratch:
+    """Arrays behind a KeyedView for all aggregates: ``rows[base[a]:base[a + 1]]`` are aggregate a's."""
+
+    rows: npt.NDArray[Any]
+    slots: Codes
+    meta: Int64Array
+    base: Int64Array
+
+    @staticmethod
+    def of(
+        dtype: np.dtype[Any], offsets: Int64Array, keys: Codes, capacity: Int64Array, codes: int
+    ) -> tuple[KeyedScratch, Int64Array]:
+        """Space for every aggregate with its rows linked in; also where each row went."""
+        counts = np.diff(offsets)
+        base = _starts(np.maximum(capacity, counts))
+        rows = np.empty(int(base[-1]), dtype)
+        slot = np.arange(len(keys)) - np.repeat(offsets[:-1], counts)
+        place = slot + np.repeat(base[:-1], counts)
+        last = slot == np.repeat(counts - 1, counts)
+        rows["_key"][place] = keys
+        rows["_next"][place] = np.where(last, -1, slot + 1)
+        rows["_previous"][place] = slot - 1
+        meta = np.empty((len(counts), 5), np.int64)
+        meta[:, 0] = np.where(counts, 0, -1)
+        meta[:, 1] = counts - 1
+        meta[:, 2] = -1
+        meta[:, 3] = meta[:, 4] = counts
+        return KeyedScratch(rows, np.full(codes, -1, np.int32), meta.reshape(-1), base), place
+
+    @property
+    def arguments(self) -> tuple[npt.NDArray[Any], ...]:
+        return self.rows, self.slots, self.meta, self.base
+
+    def in_order(self) -> tuple[Int64Array, Int64Array]:
+        """Offsets per aggregate and row numbers in order of first touch."""
+        from eventlab.fold.walk import keyed_order
+
+        offsets = _starts(self.meta.reshape(-1, 5)[:, 4])
+        links = self.rows.view(np.int32).reshape(len(self.rows), -1)
+        return offsets, keyed_order(links, self.meta, self.base, offsets)
+
+
+def keyed_in(
+    table: Keyed, column: pa.ListArray, capacity: Int64Array, dictionary: Dictionary, codes: int
+) -> KeyedScratch:
+    offsets, values = _list_parts(column)
+    scratch, place = KeyedScratch.of(
+        table.row_dtype, offsets, dictionary.encode(values.field(table.key)), capacity, codes
+    )
+    _rows_in(table, values, scratch.rows, place, dictionary)
+    return scratch
+
+
+def keyed_out(table: Keyed, scratch: KeyedScratch, dictionary: Dictionary) -> Any:
+    offsets, order = scratch.in_order()
+    rows = scratch.rows[order]
+    return _rows_out(table, np.ascontiguousarray(rows["_key"]), rows, offsets, dictionary)
+
+
+@dataclass
+class QueueScratch:
+    """Arrays behind a QueueView: an index by key and a pool of rows, both per aggregate."""
+
+    index: KeyedScratch
+    pool: npt.NDArray[Any]
+    meta: Int64Array
+    base: Int64Array
+
+    @property
+    def arguments(self) -> tuple[npt.NDArray[Any], ...]:
+        return *self.index.arguments, self.pool, self.meta, self.base
+
+
+def queue_in(
+    table: Queue,
+    column: pa.ListArray,
+    keys_capacity: Int64Array,
+    pushes: Int64Array,
+    dictionary: Dictionary,
+    codes: int,
+    index_dtype: np.dtype[Any],
+) -> QueueScratch:
+    offsets, values = _list_parts(column)
+    counts = np.diff(offsets)
+    keys = dictionary.encode(values.field(table.key))
+    owner = np.repeat(np.arange(len(counts)), counts)
+    slot = np.arange(len(keys)) - np.repeat(offsets[:-1], counts)
+    # A key's rows stand together: a run begins where the aggregate or the key changes.
+    begins = np.ones(len(keys), bool)
+    begins[1:] = (keys[1:] != keys[:-1]) | (owner[1:] != owner[:-1])
+    heads = np.flatnonzero(begins)
+    lengths = np.diff(np.append(heads, len(keys)))
+    index_offsets = _starts(np.bincount(owner[heads], minlength=len(counts)).astype(np.int64))
+    index, place = KeyedScratch.of(index_dtype, index_offsets, keys[heads], keys_capacity, codes)
+    index.rows["first"][place] = slot[heads]
+    index.rows["last"][place] = slot[heads] + lengths - 1
+    index.rows["count"][place] = lengths
+    base = _starts(counts + pushes)
+    pool = np.empty(int(base[-1]), table.row_dtype)
+    at = slot + np.repeat(base[:-1], counts)
+    ends = np.zeros(len(keys), bool)
+    ends[heads + lengths - 1] = True
+    pool["_next"][at] = np.where(ends, -1, slot + 1)
+    _rows_in(table, values, pool, at, dictionary)
+    meta = np.full((len(counts), 5), -1, np.int64)
+    meta[:, 3] = counts
+    return QueueScratch(index, pool, meta.reshape(-1), base)
+
+
+def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> Any:
+    from eventlab.fold.walk import queue_order
+
+    key_offsets, key_rows = scratch.index.in_order()
+    entries = scratch.index.rows[key_rows]
+    links = scratch.pool.view(np.int32).reshape(len(scratch.pool), -1)
+    counts = np.ascontiguousarray(entries["count"])
+    order = queue_order(links, np.ascontiguousarray(entries["first"]), counts, key_offsets, scratch.base)
+    keys = np.repeat(np.ascontiguousarray(entries["_key"]), counts)
+    return _rows_out(table, keys, scratch.pool[order], _starts(counts)[key_offsets], dictionary)
+
+
+@dataclass
+class Ranks:
+    """The prices each aggregate can name, ascending, and the rank of every event's own price.
+
+    Aggregate a's prices are ``ascending[base[a]:base[a + 1]]``; `event` holds ranks per event type.
+    """
+
+    base: Int64Array
+    ascending: npt.NDArray[np.float64]
+    descending: npt.NDArray[np.float64]
+    event: dict[str, npt.NDArray[np.int32]]
+
+    @staticmethod
+    def of(
+        tables: Mapping[str, EventTable],
+        starts: Mapping[str, Int64Array],
+        ends: Mapping[str, Int64Array],
+        levels: Sequence[tuple[Int64Array, npt.NDArray[np.float64]]],
+        count: int,
+    ) -> Ranks:
+        """Rank prices of the events to be folded and of the levels already there.
+
+        `levels` holds, per ladder, offsets per aggregate and prices.
+        """
+        # + 0.0 makes the price -0.0 the price 0.0: they are one level.
+        prices = {name: numbers(table.columns["price"]) + 0.0 for name, table in tables.items()}
+        event = {name: np.zeros(len(column), np.int32) for name, column in prices.items()}
+        universes = []
+        for a in range(count):
+            spans = {name: slice(int(starts[name][a]), int(max(starts[name][a], ends[name][a]))) for name in prices}
+            parts = [prices[name][span] for name, span in spans.items()]
+            parts += [column[offsets[a] : offsets[a + 1]] for offsets, column in levels]
+            universe = np.unique(np.concatenate(parts)) if parts else np.empty(0)
+            universes.append(universe)
+            for name, span in spans.items():
+                event[name][span] = np.searchsorted(universe, prices[name][span])
+        base = _starts(np.array([len(universe) for universe in universes], np.int64))
+        ascending = np.concatenate(universes) if universes else np.empty(0)
+        descending = np.concatenate([universe[::-1] for universe in universes]) if universes else np.empty(0)
+        return Ranks(base, ascending, descending, event)
+
+
+@dataclass
+class LadderScratch:
+    """Arrays behind a LadderView: prices best first and a size per price, per aggregate."""
+
+    prices: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.float64]
+    meta: Int64Array
+    base: Int64Array
+
+    @property
+    def arguments(self) -> tuple[npt.NDArray[Any], ...]:
+        return self.prices, self.sizes, self.meta, self.base
+
+
+def ladder_levels(column: pa.ListArray) -> tuple[Int64Array, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Offsets, prices and sizes of a ladder's portable column."""
+    offsets, values = _list_parts(column)
+    return offsets, values.field("price").to_numpy(), values.field("size").to_numpy()
+
+
+def ladder_in(ladder: Ladder, column: pa.ListArray, ranks: Ranks) -> LadderScratch:
+    offsets, prices, sizes = ladder_levels(column)
+    flat = np.zeros(len(ranks.ascending))
+    for a in np.flatnonzero(np.diff(offsets)):
+        low, high = ranks.base[a], ranks.base[a + 1]
+        rank = np.searchsorted(ranks.ascending[low:high], prices[offsets[a] : offsets[a + 1]])
+        place = high - 1 - rank if ladder.side == "bid" else low + rank
+        flat[place] = sizes[offsets[a] : offsets[a + 1]]
+    ordered = ranks.descending if ladder.side == "bid" else ranks.ascending
+    return LadderScratch(ordered, flat, np.zeros(2 * (len(ranks.base) - 1), np.int64), ranks.base)
+
+
+def ladder_out(ladder: Ladder, scratch: LadderScratch) -> Any:
+    levels = np.flatnonzero(scratch.sizes)  # NaN counts as non-zero
+    offsets = np.searchsorted(levels, scratch.base)
+    kind = ladder.arrow.type
+    values = pa.StructArray.from_arrays(
+        [pa.array(scratch.prices[levels]), pa.array(canonical(scratch.sizes[levels]))], fields=list(kind.value_type)
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
+
+
+def batch_of(layout: Layout, columns: Iterable[pa.Array], count: int) -> pa.RecordBatch:
+    """Portable states from their columns in layout order."""
+    arrays = list(columns)
+    if not arrays:
+        return layout.initial(count)
+    return pa.RecordBatch.from_arrays(arrays, schema=layout.arrow_schema)

@@ -1,0 +1,91 @@
+"""A limit order book rebuilt from its changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from eventlab.fold.layout import Ladder
+from eventlab.fold.reducer import reducer
+
+DEPTH_LEVELS = 10
+
+
+def _depth(side: Any) -> float:
+    total = 0.0
+    for level in range(min(DEPTH_LEVELS, len(side))):
+        total += side.size(level)
+    return total
+
+
+@reducer
+class OrderBook:
+    """Price levels of both sides. Prices and sizes of an empty side are NaN.
+
+    A snapshot row that follows a change, or has another update id than the snapshot row before it, clears both sides
+    first. Look at a book at the end of an update: inside one its sides may cross.
+    """
+
+    bids = Ladder("bid")
+    asks = Ladder("ask")
+    update_id: int = 0
+    in_snapshot: bool = False
+
+    def on_book_change(state: Any, event: Any) -> None:  # noqa: N805 - a handler's first argument is the state
+        if event.snapshot and (not state.in_snapshot or event.update_id != state.update_id):
+            state.bids.clear()
+            state.asks.clear()
+        state.in_snapshot = event.snapshot
+        state.update_id = event.update_id
+        if event.side == "bid":
+            state.bids.set(event.price, event.size)
+        else:
+            state.asks.set(event.price, event.size)
+
+    @property
+    def best_bid(state: Any) -> float:  # noqa: N805
+        """Highest bid price."""
+        return state.bids.best_price
+
+    @property
+    def best_bid_size(state: Any) -> float:  # noqa: N805
+        """Size at the highest bid."""
+        return state.bids.best_size
+
+    @property
+    def best_ask(state: Any) -> float:  # noqa: N805
+        """Lowest ask price."""
+        return state.asks.best_price
+
+    @property
+    def best_ask_size(state: Any) -> float:  # noqa: N805
+        """Size at the lowest ask."""
+        return state.asks.best_size
+
+    @property
+    def mid(state: Any) -> float:  # noqa: N805
+        """Halfway between the best prices."""
+        return (state.bids.best_price + state.asks.best_price) / 2.0
+
+    @property
+    def spread(state: Any) -> float:  # noqa: N805
+        """Best ask less best bid."""
+        return state.asks.best_price - state.bids.best_price
+
+    @property
+    def imbalance(state: Any) -> float:  # noqa: N805
+        """(bid size - ask size) / (bid size + ask size) at the best prices, between -1 and 1."""
+        total = state.bids.best_size + state.asks.best_size
+        return (state.bids.best_size - state.asks.best_size) / total if total > 0.0 else math.nan
+
+    @property
+    def bid_depth(state: Any) -> float:  # noqa: N805
+        """Size of the ten best bid levels together."""
+        return _depth(state.bids)
+
+    @property
+    def ask_depth(state: Any) -> float:  # noqa: N805
+        """Size of the ten best ask levels together."""
+        return _depth(state.asks)
+
+
