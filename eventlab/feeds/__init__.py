@@ -1,10 +1,25 @@
+"""Sources of events: one module a source, one function a feed."""
+
+from eventlab.feeds.bar_files import bars
 from eventlab.feeds.binance import binance_agg_trades, binance_klines, binance_trades
+from eventlab.feeds.binance_stream import binance_capture
+from eventlab.feeds.coinbase_stream import coinbase_capture
+from eventlab.feeds.contract import Chunk, Feed, FeedBatch, FeedReport
+from eventlab.feeds.simulation import simulate
 from eventlab.feeds.tardis import tardis_book, tardis_quotes, tardis_trades
 
 __all__ = [
+    "Chunk",
+    "Feed",
+    "FeedBatch",
+    "FeedReport",
+    "bars",
     "binance_agg_trades",
+    "binance_capture",
     "binance_klines",
     "binance_trades",
+    "coinbase_capture",
+    "simulate",
     "tardis_book",
     "tardis_quotes",
     "tardis_trades",

@@ -24,6 +24,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.rows = self.events = self.gaps = 0
+        self.of_symbol = 0
         self.dropped: dict[str, int] = {}
         self.first_gaps: list[Gap] = []
         self.warnings: list[str] = []
@@ -100,6 +101,11 @@ class FileFeed(ABC):
         return self._file.path.name
 
     @property
+    def file_name(self) -> str:
+        """The file as named in messages."""
+        return self._file.name
+
+    @property
     def content_sha256(self) -> str:
         return self._file.digest()
 
@@ -144,13 +150,14 @@ def only_symbol(frame: pl.DataFrame, symbol: str | None, tally: Tally) -> pl.Dat
     if symbol is None:
         return frame
     kept = frame.filter(pl.col("symbol") == symbol)
+    tally.of_symbol += len(kept)
     tally.drop("other symbols", len(frame) - len(kept))
     return kept
 
 
 def no_events_of(file: str, symbol: str | None, tally: Tally) -> None:
     """Refuse a file in which the symbol asked for never occurs: more likely a typing error than a quiet market."""
-    if symbol is not None and tally.rows and tally.dropped.get("other symbols", 0) == tally.rows:
+    if symbol is not None and not tally.of_symbol and "other symbols" in tally.dropped:
         raise FeedError(f"{file} has no rows of the symbol", got=symbol, hint="Leave symbol out to read all of them.")
 
 

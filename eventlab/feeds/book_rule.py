@@ -7,6 +7,7 @@ that, the second one decides about every row at once and holds back only changes
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,7 +44,7 @@ class Snapshots:
             stops = np.append(starts, len(at))
             if follows[0]:
                 self.last[-1] = int(rows[at[stops[0] - 1]])
-            for start, stop in zip(stops[:-1], stops[1:], strict=True):
+            for start, stop in itertools.pairwise(stops):
                 self.first.append(int(rows[at[start]]))
                 self.last.append(int(rows[at[stop - 1]]))
                 self.ids.append(int(ids[at[start]]))

@@ -26,8 +26,8 @@ class FeedBatch:
     ----------
     type : EventType
     frame : polars.DataFrame
-        Payload columns of the type (fields with a default may be absent), `timestamp` (Datetime ns UTC or int64 ns), and,
-        where `aggregate_id` is None, `aggregate_id` (text).
+        Payload columns of the type (fields with a default may be absent), `timestamp` (Datetime ns UTC or int64 ns),
+        and, where `aggregate_id` is None, `aggregate_id` (text).
     aggregate_id : str or None
         A template over ``{symbol}``, filled from the frame's column `symbol` by
         :meth:`eventlab.feeds.template.Template.column`.

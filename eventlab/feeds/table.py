@@ -11,7 +11,6 @@ import numpy.typing as npt
 import polars as pl
 
 from eventlab.errors import FeedError
-from eventlab.events.clock import format_ns
 from eventlab.feeds.text import TextFile
 
 CellKind: TypeAlias = Literal["int", "amount", "flag", "text"]
@@ -239,6 +238,12 @@ class TimeColumn:
         """One unit in nanoseconds."""
         return NS_OF[self._unit] if self._unit else 0
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first and last plausible value, in the file's unit, or of all units while that is unknown."""
+        scales = [1_000_000_000 // NS_OF[unit] for unit in ([self._unit] if self._unit else self._units)]
+        return _FIRST_S * min(scales), _LAST_S * max(scales) - 1
+
     def ns(self, piece: Piece) -> pl.Series:
         """The column in int64 nanoseconds; nulls stay null."""
         series = piece.frame[self._column]
@@ -268,6 +273,6 @@ class TimeColumn:
             what = "not a plausible time" if other is None else f"a time in {other} among times in {unit}"
             refuse_cell(
                 piece.file, piece.first_row + row, self._column, what, series[row],
-                f"{' or '.join(self._units)} since the epoch, one unit for the whole file, {format_ns(_FIRST_S * 10**9)[:4]} to 2099",
+                f"{' or '.join(self._units)} since the epoch, one unit for the whole file, 2009 to 2099",
             )  # fmt: skip
         raise AssertionError("a column without units")

@@ -90,8 +90,8 @@ def tardis_quotes(
     """Best bids and asks in Tardis's layout, as Quote.
 
     Columns ``exchange, symbol, timestamp, local_timestamp, ask_amount, ask_price, bid_price, bid_amount
-    [, update_id]``. An empty exchange time takes the one before in its symbol (the first: the next one); a symbol that has none in
-    the whole file is on the capture clock. Everything else as in :func:`tardis_trades`.
+    [, update_id]``. An empty exchange time takes the one before in its symbol (the first: the next one); a symbol
+    that has none in the whole file is on the capture clock. Everything else as in :func:`tardis_trades`.
     """
     return _Quotes("tardis_quotes", path, symbol, aggregate_id)
 
@@ -181,10 +181,12 @@ class _Tardis(FileFeed):
 
     def _chunk(self, on_exchange: pl.DataFrame, on_capture: pl.DataFrame, done: int) -> Chunk:
         template = self._template.text.replace("{exchange}", self._exchange or "")
+        clocks: tuple[tuple[pl.DataFrame, Clock], ...] = ((on_exchange, "exchange"), (on_capture, "capture"))
+        both = all(len(frame) for frame, _ in clocks)
+        # By place, not by row of the file: what a snapshot moved keeps the order it is applied in.
         batches = [
             FeedBatch(self.event, _as_events(frame), template, frame["row"].to_numpy() if both else None, clock)
-            for both in [bool(len(on_exchange) and len(on_capture))]
-            for frame, clock in ((on_exchange, "exchange"), (on_capture, "capture"))
+            for frame, clock in clocks
         ]
         return Chunk(batches_of(*batches), done)
 
@@ -265,7 +267,8 @@ class _Book(_Tardis):
             if "final_update_id" not in frame.columns:
                 break
             rows = np.arange(row, row + len(frame))
-            ids, is_snapshot = update_ids(frame.rename({"final_update_id": "update_id"})), frame["is_snapshot"].to_numpy()
+            ids = update_ids(frame.rename({"final_update_id": "update_id"}))
+            is_snapshot = frame["is_snapshot"].to_numpy()
             for symbol, at in symbol_rows(frame["symbol"]):
                 found.setdefault(symbol, Snapshots()).see(rows[at], is_snapshot[at], ids[at])
             row += len(frame)
@@ -274,15 +277,16 @@ class _Book(_Tardis):
 
 def whole_updates(frames: Iterator[tuple[pl.DataFrame, int]]) -> Iterator[tuple[pl.DataFrame, int]]:
     """The same rows, cut where an update ends rather than where a block of the file does."""
+    ready: tuple[pl.DataFrame, int] | None = None
     rest: pl.DataFrame | None = None
-    done = 0
     for fresh, done in frames:
+        if ready is not None:
+            yield ready
         frame = fresh if rest is None else pl.concat([rest, fresh])
         keys = ["symbol", "snapshot", "update_id" if "update_id" in frame.columns else "timestamp"]
         differs = pl.any_horizontal(pl.col(key).ne_missing(pl.col(key).last()) for key in keys)
-        other = frame.select(differs.arg_true().last().alias("at"))["at"][0] if len(frame) else None
-        cut = len(frame) if other is None else int(other) + 1
-        rest = frame[cut:] if cut < len(frame) else None
-        yield frame[:cut], done
-    if rest is not None:
-        yield rest, done
+        last = frame.select(differs.arg_true().last().alias("at"))["at"].to_list() if len(frame) else []
+        cut = len(frame) if last in ([], [None]) else int(last[0]) + 1
+        ready, rest = (frame[:cut], done), frame[cut:]
+    if ready is not None:
+        yield ready if rest is None or not len(rest) else (pl.concat([ready[0], rest]), ready[1])

@@ -1,4 +1,4 @@
-"""Aggregate ids as templates: ``market/{symbol}``. Substitution is plain text work; nothing is looked up or evaluated."""
+"""Aggregate ids as templates, ``market/{symbol}``: filled by plain text work; nothing is looked up or evaluated."""
 
 from __future__ import annotations
 
@@ -36,14 +36,12 @@ class Template:
             Not text, empty, an unknown placeholder, or a brace that belongs to none.
         """
         known = ", ".join(f"{{{name}}}" for name in allowed)
-        if not isinstance(text, str) or not text:
+        if not text or not isinstance(text, str):
             raise FeedError("aggregate_id must be a text", got=text, expected=f"e.g. 'market/{{symbol}}', from {known}")
         fields = tuple(_PLACEHOLDER.findall(text))
         for name in fields:
             if name not in allowed:
-                raise FeedError(
-                    f"aggregate_id {text!r}: unknown placeholder", got=f"{{{name}}}", expected=known
-                )
+                raise FeedError(f"aggregate_id {text!r}: unknown placeholder", got=f"{{{name}}}", expected=known)
         if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
             raise FeedError(f"aggregate_id {text!r}: a brace without its partner", expected=f"placeholders {known}")
         return Template(text, fields)

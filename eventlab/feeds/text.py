@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from eventlab.errors import FeedError
 
 BLOCK_BYTES = 1 << 24
-"""Decompressed bytes read at a time. Chunks follow from it, and an interrupted ingest resumes by chunk: never change it."""
+"""Decompressed bytes read at a time. Chunks follow from it and an ingest resumes by chunk: never change it."""
 
 LONGEST_LINE = 1 << 26
 
@@ -105,7 +105,7 @@ class TextFile:
         head = raw.read(8)
         raw.seek(0)
         if head.startswith(_GZIP):
-            return stack.enter_context(gzip.open(raw))
+            return cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=raw)))
         if head.startswith(_ZIP):
             return self._only_member(stack.enter_context(zipfile.ZipFile(raw)), stack)
         return raw
