@@ -31,6 +31,8 @@ class Batch:
         Event times in ns UTC; None takes the commit's `recorded_at`, raised to the aggregate's last event time.
     cause : int64 array or None
         Position of each event's cause; negative for none.
+    cause_row : int64 array or None
+        For causes inside the commit: the cause's row among the commit's events in position order; negative for none.
     event_id : pyarrow.StringArray or None
         Ids supplied by the caller, null where none was.
     metadata : mapping or None
@@ -48,6 +50,7 @@ class Batch:
     event_id: pa.StringArray | None = None
     metadata: Mapping[str, str] | None = None
     order: npt.NDArray[np.int64] | None = None
+    cause_row: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +128,14 @@ class Store(Protocol):
         expected: Mapping[str, int] | None = None,
         late: Late = "reject",
         source: tuple[str, int] | None = None,
+        clock: str | None = None,
     ) -> Receipt:
         """Append all batches atomically and durably.
 
         `expected` gives the version each named aggregate must have. `source` is (source identity, chunk number):
         where that chunk was committed before, its receipt comes back and nothing is written. Where every event id
         is there already with equal content, the first receipt comes back, before `expected` is looked at.
+        `clock` names the clock behind the timestamps; an aggregate whose events came by another refuses them.
         """
 
     def heads(self, aggregates: Collection[str] | None = None) -> list[Head]:

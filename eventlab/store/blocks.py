@@ -1,0 +1,198 @@
+"""How events lie in memory inside the store: a Block in position order, a Slab clustered by aggregate.
+
+Aggregates appear here by the small numbers that the catalog gave them; names come back at the store's edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.events.types import EventType
+
+Int64Array = npt.NDArray[np.int64]
+
+TEXT = pa.dictionary(pa.int32(), pa.string())
+NO_CAUSE = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Events of one type in position order.
+
+    Attributes
+    ----------
+    aggregate : int64 array
+        The catalog's number of each event's aggregate.
+    cause : int64 array or None
+        Negative where an event has none; None where no event has one.
+    event_id, metadata : pyarrow.StringArray, pyarrow.DictionaryArray or None
+        None where no event has one. Metadata is canonical JSON.
+    columns : mapping of str to pyarrow.Array
+        Payload in canonical types. A block read for some columns only holds no others.
+    """
+
+    type: EventType
+    position: Int64Array
+    aggregate: Int64Array
+    version: Int64Array
+    timestamp: Int64Array
+    cause: Int64Array | None
+    event_id: pa.StringArray | None
+    metadata: pa.DictionaryArray | None
+    columns: Mapping[str, pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def take(self, rows: Int64Array) -> Block:
+        """The given rows, in the given order."""
+        chosen = pa.array(rows)
+        return Block(
+            self.type,
+            self.position[rows],
+            self.aggregate[rows] if len(self.aggregate) else self.aggregate,  # a slab's has none
+            self.version[rows],
+            self.timestamp[rows],
+            None if self.cause is None else self.cause[rows],
+            None if self.event_id is None else self.event_id.take(chosen),
+            None if self.metadata is None else self.metadata.take(chosen),
+            {name: column.take(chosen) for name, column in self.columns.items()},
+        )
+
+    def slice(self, start: int, stop: int) -> Block:
+        """Rows ``start:stop``, without copying."""
+        if start <= 0 and stop >= len(self):
+            return self
+        length = max(stop - start, 0)
+        return Block(
+            self.type,
+            self.position[start:stop],
+            self.aggregate[start:stop],
+            self.version[start:stop],
+            self.timestamp[start:stop],
+            None if self.cause is None else self.cause[start:stop],
+            None if self.event_id is None else self.event_id.slice(start, length),
+            None if self.metadata is None else self.metadata.slice(start, length),
+            {name: column.slice(start, length) for name, column in self.columns.items()},
+        )
+
+    def between(self, first: int, stop: int) -> Block:
+        """Rows whose position lies in ``first:stop``."""
+        low, high = np.searchsorted(self.position, (first, stop))
+        return self.slice(int(low), int(high))
+
+    def only(self, names: Collection[str]) -> Block:
+        """The same rows with only these payload columns."""
+        return replace(self, columns={name: column for name, column in self.columns.items() if name in names})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slab:
+    """Events of one type clustered by aggregate, in version order.
+
+    Attributes
+    ----------
+    aggregates : int64 array, shape (k,)
+        Numbers of the aggregates, ascending.
+    offsets : int64 array, shape (k + 1,)
+        Rows of ``aggregates[i]`` are ``offsets[i]:offsets[i + 1]``.
+    events : Block
+        The columns, in this order instead of position order. `Block.aggregate` is left empty.
+    """
+
+    aggregates: Int64Array
+    offsets: Int64Array
+    events: Block
+
+
+_EMPTY = np.empty(0, dtype=np.int64)
+
+
+def cluster_order(aggregate: Int64Array) -> Int64Array | None:
+    """Permutation that clusters rows by aggregate and keeps their order inside; None where they lie so already."""
+    if len(aggregate) < 2 or not (aggregate[1:] < aggregate[:-1]).any():
+        return None
+    low = int(aggregate.min())
+    if int(aggregate.max()) - low < 2**16:  # NumPy sorts 16-bit integers by radix, wider ones five times slower
+        return np.argsort((aggregate - low).astype(np.uint16), kind="stable")
+    return np.argsort(aggregate, kind="stable")
+
+
+def clustered(block: Block) -> Slab:
+    """A block by aggregate; copies nothing where it holds one aggregate only."""
+    order = cluster_order(block.aggregate)
+    events = block if order is None else block.take(order)
+    numbers = events.aggregate
+    if len(numbers) == 0:
+        return Slab(_EMPTY, np.zeros(1, dtype=np.int64), events)
+    starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 1))
+    offsets = np.append(starts, len(numbers)).astype(np.int64)
+    return Slab(numbers[starts], offsets, replace(events, aggregate=_EMPTY))
+
+
+def in_position_order(slab: Slab, first: int, stop: int) -> Block:
+    """A slab as a block, in O(rows of the segment): positions are distinct and lie in ``first:stop``."""
+    events = slab.events
+    numbers = np.repeat(slab.aggregates, np.diff(slab.offsets))
+    block = replace(events, aggregate=numbers)
+    if len(slab.aggregates) < 2:
+        return block
+    rows = len(events)
+    if stop - first > 8 * rows:
+        return block.take(np.argsort(events.position, kind="stable"))
+    places = np.full(stop - first, -1, dtype=np.int64)
+    places[events.position - first] = np.arange(rows)
+    return block.take(places if rows == len(places) else places[places >= 0])
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Blocks of one type and the same columns, one after the other."""
+    if len(blocks) == 1:
+        return blocks[0]
+    first = blocks[0]
+    causes = None
+    if any(block.cause is not None for block in blocks):
+        causes = np.concatenate([np.full(len(b), NO_CAUSE) if b.cause is None else b.cause for b in blocks])
+    return Block(
+        first.type,
+        np.concatenate([block.position for block in blocks]),
+        np.concatenate([block.aggregate for block in blocks]),
+        np.concatenate([block.version for block in blocks]),
+        np.concatenate([block.timestamp for block in blocks]),
+        causes,
+        _joined_text([block.event_id for block in blocks], blocks, pa.string()),
+        _joined_text([block.metadata for block in blocks], blocks, TEXT),
+        {name: pa.concat_arrays([block.columns[name] for block in blocks]) for name in first.columns},
+    )
+
+
+def _joined_text(arrays: Sequence[pa.Array | None], blocks: Sequence[Block], wanted: pa.DataType) -> pa.Array | None:
+    if all(array is None for array in arrays):
+        return None
+    return pa.concat_arrays(
+        [pa.nulls(len(b), wanted) if a is None else a for a, b in zip(arrays, blocks, strict=True)]
+    )
+
+
+def text_codes(array: pa.DictionaryArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:
+    """Codes of a dictionary array, 0 where null, and its validity (None where nothing is null)."""
+    codes = array.indices
+    if not codes.null_count:
+        return codes.to_numpy(), None
+    return codes.fill_null(0).to_numpy(), codes.is_valid().to_numpy(zero_copy_only=False)
+
+
+def is_all_null(array: pa.Array) -> bool:
+    """Whether no row holds a value."""
+    return bool(array.null_count == len(array))
+
+
+def decoded(array: pa.DictionaryArray) -> pa.StringArray:
+    """A dictionary array as plain strings."""
+    return pc.cast(array, pa.string())

@@ -1,0 +1,378 @@
+"""The catalog: one SQLite database that is the single source of truth. What it does not name does not exist.
+
+This module holds the schema, the opening and every translation of SQLite's errors; `log.py` holds the statements.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from eventlab.errors import (
+    EventlabError,
+    NotAStore,
+    ReadOnlyStore,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreTooNew,
+)
+
+Durability = Literal["full", "relaxed"]
+
+FORMAT = 1
+CATALOG_NAME = "catalog.sqlite"
+
+_APPLICATION_ID = 0x65764C62  # "evLb"
+_PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
+
+# Small columns come before blobs: SQLite keeps a row's start in the page and reads overflow pages only when asked.
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE event_types (
+    no INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    schema TEXT NOT NULL
+);
+CREATE TABLE aggregates (
+    no INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    version INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    clock TEXT
+);
+CREATE TABLE commits (
+    first_position INTEGER PRIMARY KEY,
+    events INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,
+    last_version INTEGER NOT NULL,
+    clamped INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    source INTEGER REFERENCES sources (no),
+    chunk INTEGER
+);
+CREATE UNIQUE INDEX commits_source ON commits (source, chunk) WHERE source IS NOT NULL;
+CREATE TABLE tail (
+    first_position INTEGER PRIMARY KEY REFERENCES commits (first_position),
+    stop_position INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    events BLOB NOT NULL
+);
+CREATE TABLE segments (
+    first_position INTEGER PRIMARY KEY,
+    stop_position INTEGER NOT NULL
+);
+CREATE TABLE files (
+    no INTEGER PRIMARY KEY,
+    segment INTEGER NOT NULL REFERENCES segments (first_position),
+    event_type INTEGER NOT NULL REFERENCES event_types (no),
+    name TEXT NOT NULL UNIQUE,
+    rows INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    footer_bytes INTEGER NOT NULL,
+    footer_crc INTEGER NOT NULL
+);
+CREATE TABLE runs (
+    aggregate INTEGER NOT NULL REFERENCES aggregates (no),
+    file INTEGER NOT NULL REFERENCES files (no),
+    row INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    first_version INTEGER NOT NULL,
+    last_version INTEGER NOT NULL,
+    first_position INTEGER NOT NULL,
+    last_position INTEGER NOT NULL,
+    first_timestamp INTEGER NOT NULL,
+    last_timestamp INTEGER NOT NULL,
+    PRIMARY KEY (aggregate, file)
+) WITHOUT ROWID;
+CREATE INDEX runs_file ON runs (file);
+CREATE TABLE event_ids (
+    event_id TEXT PRIMARY KEY,
+    position INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE sources (
+    no INTEGER PRIMARY KEY,
+    identity TEXT NOT NULL UNIQUE,
+    receipt TEXT
+);
+"""
+
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "9p", "afs", "glusterfs", "ceph", "lustre", "fuse.sshfs", "fuse.s3fs"}
+)  # fmt: skip
+
+
+def translated(error: sqlite3.Error, where: str) -> StoreError:
+    """What an SQLite error means to a caller."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreLocked(
+            f"{where}: another writer holds the store", hint="Wait for it, or raise el.open(..., wait=seconds)."
+        )
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return StoreFull(f"{where}: the disk is full or a write failed", got=str(error), hint="Free some space; nothing of this commit was kept.")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
+    if code == sqlite3.SQLITE_NOTADB:
+        return NotAStore(f"{where}: not an eventlab store", got=str(error))
+    if code == sqlite3.SQLITE_CORRUPT:
+        return StoreCorrupt(f"{where}: the catalog is damaged", got=str(error), hint="Restore the store from a copy.")
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return StoreError(f"{where}: cannot be opened", got=str(error), hint="Check that it exists and may be read.")
+    return StoreError(f"{where}: the catalog failed", got=str(error))
+
+
+@contextlib.contextmanager
+def translating(where: str) -> Iterator[None]:
+    """Raise StoreErrors in place of SQLite's and the operating system's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translated(error, where) from error
+
+
+class Catalog:
+    """A connection to the database, with transactions that cannot be left open."""
+
+    def __init__(self, connection: sqlite3.Connection, where: str, read_only: bool, wait: float = 0.0) -> None:
+        self.connection = connection
+        self._wait = wait
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.where = where
+        self.read_only = read_only
+        self.store_id = str(self.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0])
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """One consistent view of the catalog. Keep it short: an open one keeps the WAL from shrinking."""
+        try:
+            self.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise translated(error, self.where) from error
+
+    def begin_write(self) -> None:
+        """Take the write lock, waiting as long as the store was opened to."""
+        try:
+            self.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise translated(error, self.where) from error
+
+    def try_begin_write(self) -> bool:
+        """Take the write lock if nobody has it."""
+        self.execute("PRAGMA busy_timeout = 0")
+        try:
+            self.begin_write()
+        except StoreLocked:
+            return False
+        finally:
+            self.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
+        return True
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo the transaction; on an I/O error SQLite may have done so by itself."""
+        if self.connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self.execute("ROLLBACK")
+
+    def tidy(self) -> None:
+        """Give freed pages back and empty the WAL, as far as no reader is in the way."""
+        with contextlib.suppress(sqlite3.Error):
+            self.execute("PRAGMA incremental_vacuum").fetchall()
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def open_memory() -> Catalog:
+    """A catalog that lives as long as its connection."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute("PRAGMA foreign_keys = ON")
+    _create(connection)
+    return Catalog(connection, ":memory:", read_only=False)
+
+
+def open_directory(directory: Path, *, read_only: bool, durability: Durability, wait: float) -> Catalog:
+    """The catalog of a store's directory, which is created where there is none.
+
+    Raises
+    ------
+    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; a newer format; damage; no permission; another writer; a network file system.
+    """
+    where = str(directory)
+    path = directory / CATALOG_NAME
+    _check_place(directory, path, read_only)
+    if not read_only:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except PermissionError as error:
+            raise ReadOnlyStore(f"{where}: cannot be created", got=str(error)) from error
+        except OSError as error:
+            raise StoreError(f"{where}: cannot be created", got=str(error)) from error
+    with translating(where):
+        connection = _connect(path, read_only, wait)
+        try:
+            _prepare(connection, where, read_only, durability, wait)
+            return Catalog(connection, where, read_only, wait)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _check_place(directory: Path, path: Path, read_only: bool) -> None:
+    where = str(directory)
+    if "\0" in where:
+        raise NotAStore("a path cannot hold a NUL character", got=where)
+    if directory.exists() and not directory.is_dir():
+        raise NotAStore(f"{where}: is a file", expected="a directory", hint="Give el.open a directory.")
+    if not path.exists():
+        if read_only:
+            raise NotAStore(f"{where}: no eventlab store here", expected=f"a directory with {CATALOG_NAME}")
+        if directory.is_dir() and any(directory.iterdir()):
+            raise NotAStore(
+                f"{where}: the directory holds other things than an eventlab store",
+                expected="an empty directory, or one that does not exist yet",
+            )
+    kind = file_system(directory)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise StoreError(
+            f"{where}: lies on a network file system, where SQLite's locks do not hold",
+            got=kind,
+            hint="Keep the store on a local disk and copy it when closed.",
+        )
+
+
+def file_system(path: Path) -> str | None:
+    """Type of the file system that holds a path, or would; None where the system does not tell."""
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    here = os.path.realpath(path)
+    best, kind = "", None
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        inside = here == point or here.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return kind
+
+
+def _connect(path: Path, read_only: bool, wait: float) -> sqlite3.Connection:
+    uri = path.absolute().as_uri()
+    if not read_only:
+        uri += "?mode=rwc"
+    elif os.access(path.parent, os.W_OK) or _has_wal(path):
+        uri += "?mode=ro"
+    else:
+        uri += "?mode=ro&immutable=1"  # SQLite cannot make the WAL's index there, and nobody else can write either
+    return sqlite3.connect(
+        uri, uri=True, isolation_level=None, timeout=wait, check_same_thread=False, cached_statements=256
+    )
+
+
+def _has_wal(path: Path) -> bool:
+    wal = path.with_name(path.name + "-wal")
+    return wal.exists() and wal.stat().st_size > 0
+
+
+def _prepare(connection: sqlite3.Connection, where: str, read_only: bool, durability: Durability, wait: float) -> None:
+    def identity() -> tuple[int, int]:
+        return (
+            connection.execute("PRAGMA application_id").fetchone()[0],
+            connection.execute("PRAGMA user_version").fetchone()[0],
+        )
+
+    application, version = identity()
+    fresh = application == 0 and version == 0 and _is_empty(connection)
+    if not fresh:
+        _check_identity(where, application, version)
+    elif read_only:
+        raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+        return
+    if fresh:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchall(), wait)
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+    connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
+    if fresh:
+        _create(connection)
+        _check_identity(where, *identity())
+
+
+def _patiently(action: object, wait: float) -> None:
+    # SQLite does not call its busy handler while it changes the journal mode.
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            action()  # type: ignore[operator]
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
+
+
+def _check_identity(where: str, application: int, version: int) -> None:
+    if application != _APPLICATION_ID:
+        raise NotAStore(f"{where}: {CATALOG_NAME} is not eventlab's", got=f"application id {application:#x}")
+    if version > FORMAT:
+        raise StoreTooNew(
+            f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT} or older",
+            hint="Upgrade eventlab.",
+        )  # fmt: skip
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _is_empty(connection):  # another process may have been first
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (str(uuid.uuid4()),))
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def as_store_error(error: OSError, where: str) -> EventlabError:
+    """What a failed file operation means to a caller."""
+    if isinstance(error, PermissionError):
+        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
+    return StoreFull(
+        f"{where}: the disk is full or a write failed",
+        got=str(error),
+        hint="Free some space; nothing of this commit was kept.",
+    )

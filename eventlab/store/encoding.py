@@ -1,0 +1,256 @@
+"""How a column lies in a Parquet file: exact scaled decimals, the coarsest exact time unit, and the smallest encoding.
+
+Everything here is lossless to the bit: `decode(encode(x))` is `x`, or the column is kept as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from eventlab.errors import StoreCorrupt
+from eventlab.events.types import Field
+
+Encoding = Literal["DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"]
+
+ROW_GROUP = 65_536
+
+_MAX_EXACT = 2**53
+_MAX_SCALE = 18
+_PRECISION = 18  # DECIMAL of more than nine digits is stored as INT64, which deltas work on
+_TRIAL_ROWS = 16_384
+_UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))
+_UNIT_NS = {"s": 1_000_000_000, **dict(_UNITS)}
+_PARQUET_UNIT_NS = {"milliseconds": 1_000_000, "microseconds": 1_000, "nanoseconds": 1}
+
+
+def encode(array: pa.Array) -> pa.Array:
+    """A canonical column in the type it is stored in."""
+    if pa.types.is_floating(array.type):
+        return _as_decimal(array)
+    if pa.types.is_timestamp(array.type):
+        values, validity = _numbers(array.view(pa.int64()))
+        return encode_times(values, validity)
+    return array
+
+
+def encode_times(values: npt.NDArray[np.int64], validity: pa.Buffer | None = None) -> pa.Array:
+    """Nanoseconds UTC in the coarsest of ms, us and ns that holds each exactly. Nulls are zeros beside `validity`."""
+    for unit, size in _UNITS:
+        if size == 1 or (values[:64] % size == 0).all() and (values % size == 0).all():
+            scaled = values if size == 1 else values // size
+            return _wrapped(scaled, validity, pa.timestamp(unit, tz="UTC"))
+    raise AssertionError("every time is a whole number of nanoseconds")
+
+
+def _as_decimal(array: pa.Array) -> pa.Array:
+    values, validity = _numbers(array)
+    scale = _scale_of(values[:: max(len(values) // 256, 1)], 0)
+    while scale is not None:
+        raw = _scaled(values, scale)
+        if raw is not None:
+            return _wrapped(raw, validity, pa.decimal64(_PRECISION, scale))
+        scale = _scale_of(values, scale + 1) if len(values) <= ROW_GROUP else _next_scale(values, scale + 1)
+    return array
+
+
+def _scale_of(values: npt.NDArray[np.float64], least: int) -> int | None:
+    return next((scale for scale in range(least, _MAX_SCALE + 1) if _scaled(values, scale) is not None), None)
+
+
+def _next_scale(values: npt.NDArray[np.float64], least: int) -> int | None:
+    # Rows that need more digits are found by the first that fails; the whole column is tried only when that one fits.
+    failed = values[_inexact(values, least - 1)][:256]
+    return _scale_of(failed, least)
+
+
+def _inexact(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.bool_]:
+    power = 10.0**scale
+    return np.asarray(np.rint(values * power) / power != values)
+
+
+def _scaled(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.int64] | None:
+    """``values * 10**scale`` as integers where dividing them gives every value back bit by bit, else None."""
+    power = 10.0**scale
+    with np.errstate(over="ignore"):
+        raw = np.rint(values * power)
+        # Both operands are exact below 2**53 and 10**22, so the division is the correctly rounded one readers will do.
+        if len(raw) and not (np.abs(raw).max() <= _MAX_EXACT and (raw / power == values).all()):
+            return None
+    if np.signbit(values[values == 0.0]).any():
+        return None
+    return raw.astype(np.int64)
+
+
+def _numbers(array: pa.Array) -> tuple[npt.NDArray[Any], pa.Buffer | None]:
+    """Values with zeros for nulls, and the validity bitmap realigned to bit 0."""
+    if not array.null_count:
+        return array.to_numpy(), None
+    valid = array.is_valid()
+    return array.fill_null(0).to_numpy(), pa.py_buffer(np.packbits(valid.to_numpy(zero_copy_only=False), bitorder="little"))
+
+
+def _wrapped(values: npt.NDArray[Any], validity: pa.Buffer | None, wanted: pa.DataType) -> pa.Array:
+    contiguous = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(wanted, len(values), [validity, pa.py_buffer(contiguous)])
+
+
+@dataclass(frozen=True, slots=True)
+class Encodings:
+    """Chosen encoding of each column of a file."""
+
+    by_column: Mapping[str, Encoding] = field(default_factory=dict)
+
+    def writer(self, sink: pa.NativeFile, schema: pa.Schema, statistics: list[str]) -> pq.ParquetWriter:
+        """A Parquet writer that uses them. Pages carry checksums."""
+        chosen = {name: kind for name, kind in self.by_column.items() if kind != "DICTIONARY"}
+        return pq.ParquetWriter(
+            sink,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=[name for name, kind in self.by_column.items() if kind == "DICTIONARY"],
+            column_encoding=chosen or None,
+            write_statistics=statistics,
+            write_page_checksum=True,
+            store_decimal_as_integer=True,
+            dictionary_pagesize_limit=1 << 19,
+        )
+
+
+def _candidates(wanted: pa.DataType) -> tuple[Encoding, ...]:
+    if pa.types.is_dictionary(wanted) or pa.types.is_string(wanted):
+        return ("DICTIONARY",)
+    if pa.types.is_boolean(wanted):
+        return ("PLAIN",)
+    if pa.types.is_floating(wanted):
+        return ("BYTE_STREAM_SPLIT", "DICTIONARY", "PLAIN")
+    return ("DELTA_BINARY_PACKED", "DICTIONARY", "BYTE_STREAM_SPLIT")
+
+
+def choose_encodings(table: pa.Table, fixed: Mapping[str, Encoding]) -> Encodings:
+    """The encoding of each column that makes a sample of it smallest."""
+    start = max((table.num_rows - _TRIAL_ROWS) // 2, 0)
+    sample = table.slice(start, _TRIAL_ROWS)
+    best: dict[str, Encoding] = dict(fixed)
+    sizes: dict[str, int] = {}
+    open_columns = {f.name: _candidates(f.type) for f in table.schema if f.name not in fixed}
+    best.update({name: kinds[0] for name, kinds in open_columns.items()})
+    for turn in range(max((len(kinds) for kinds in open_columns.values()), default=0)):
+        trial = {name: kinds[turn] for name, kinds in open_columns.items() if len(kinds) > max(turn, 1)}
+        for name, size in _trial_sizes(sample.select(list(trial)), Encodings(trial)).items():
+            if size < sizes.get(name, 1 << 62):
+                best[name], sizes[name] = trial[name], size
+    return Encodings(best)
+
+
+def _trial_sizes(sample: pa.Table, encodings: Encodings) -> dict[str, int]:
+    if not sample.num_columns or not sample.num_rows:
+        return {}
+    sink = pa.BufferOutputStream()
+    with encodings.writer(sink, sample.schema, []) as writer:
+        writer.write_table(sample)
+    group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)
+    columns = (group.column(index) for index in range(group.num_columns))
+    return {column.path_in_schema: column.total_compressed_size for column in columns}
+
+
+def decode(stored: pa.ChunkedArray, wanted: Field) -> pa.Array:
+    """A stored column in its canonical type, one chunk."""
+    kind = stored.type
+    if pa.types.is_decimal(kind):
+        return _from_decimal(stored)
+    if pa.types.is_timestamp(kind):
+        return _from_times(stored, wanted.arrow_type)
+    if wanted.is_text:
+        return _recoded(one_text(stored), wanted)
+    if kind != wanted.arrow_type:
+        raise StoreCorrupt(f"column {wanted.name!r} has the wrong type", got=str(kind), expected=str(wanted.arrow_type))
+    return one_chunk(stored)
+
+
+def one_chunk(stored: pa.ChunkedArray) -> pa.Array:
+    """A column in one chunk, copying only where it has several."""
+    return stored.chunk(0) if stored.num_chunks == 1 else stored.combine_chunks()
+
+
+def one_text(stored: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A text column in one chunk, dictionary-encoded without repeated or unused-by-design entries."""
+    if not pa.types.is_dictionary(stored.type):
+        stored = stored.dictionary_encode()
+    return one_chunk(stored.unify_dictionaries() if stored.num_chunks > 1 else stored)
+
+
+def _recoded(text: pa.DictionaryArray, wanted: Field) -> pa.DictionaryArray:
+    if wanted.kind != "enum":
+        return text
+    vocabulary = pa.array(wanted.vocabulary, pa.string())
+    if text.dictionary.equals(vocabulary):
+        return text
+    words = {word: code for code, word in enumerate(wanted.vocabulary)}
+    try:
+        codes = pa.array([words[word] for word in text.dictionary.to_pylist()], pa.int32())
+    except KeyError as error:
+        raise StoreCorrupt(f"column {wanted.name!r} holds a word outside its vocabulary", got=error.args[0]) from None
+    return pa.DictionaryArray.from_arrays(codes.take(text.indices), vocabulary)
+
+
+def _from_decimal(stored: pa.ChunkedArray) -> pa.Array:
+    scale = stored.type.scale
+    values = np.empty(len(stored), dtype=np.float64)
+    power, start = 10.0**scale, 0
+    for chunk in stored.chunks:
+        stop = start + len(chunk)
+        np.divide(_raw(chunk), power, out=values[start:stop])
+        start = stop
+    return _wrapped(values, _validity(stored), pa.float64())
+
+
+def _from_times(stored: pa.ChunkedArray, wanted: pa.DataType) -> pa.Array:
+    return _wrapped(times(stored), _validity(stored), wanted)
+
+
+def times(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A stored time column as int64 nanoseconds."""
+    size = _UNIT_NS[stored.type.unit]
+    values = np.empty(len(stored), dtype=np.int64)
+    start = 0
+    for chunk in stored.chunks:
+        stop = start + len(chunk)
+        np.multiply(_raw(chunk), size, out=values[start:stop])
+        start = stop
+    return values
+
+
+def unit_ns(parquet_unit: str) -> int:
+    """Nanoseconds in a time unit as Parquet spells it."""
+    return _PARQUET_UNIT_NS[parquet_unit]
+
+
+def integers(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """A stored integer column without nulls."""
+    return np.asarray(one_chunk(stored).to_numpy(zero_copy_only=False))
+
+
+def _raw(chunk: pa.Array) -> npt.NDArray[np.int64]:
+    """The 64-bit integers behind a decimal64 or timestamp array. PyArrow's own decimal cast is inexact."""
+    if len(chunk) == 0:
+        return np.empty(0, dtype=np.int64)
+    if chunk.type.bit_width != 64:
+        raise StoreCorrupt("a decimal column is wider than it was written", got=str(chunk.type), expected="decimal64")
+    return np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=chunk.offset + len(chunk))[chunk.offset :]
+
+
+def _validity(stored: pa.ChunkedArray) -> pa.Buffer | None:
+    if not stored.null_count:
+        return None
+    if stored.num_chunks == 1 and stored.chunk(0).offset == 0:
+        return stored.chunk(0).buffers()[0]
+    flags = stored.is_valid().to_numpy()
+    return pa.py_buffer(np.packbits(flags, bitorder="little"))

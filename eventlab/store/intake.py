@@ -1,0 +1,326 @@
+"""From batches to blocks: the checks of an append, and the numbers every event gets, all vectorised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from eventlab.errors import InvalidEvent, LateEvent
+from eventlab.events.clock import format_ns
+from eventlab.events.types import EventType
+from eventlab.store.blocks import Block, Int64Array, cluster_order
+from eventlab.store.contract import Batch, Late
+
+_LONGEST_ID = 1024
+
+
+@dataclass(slots=True)
+class Stream:
+    """An aggregate's head while a commit is being made; version 0 and no position where it is new."""
+
+    no: int
+    name: str
+    version: int
+    position: int
+    timestamp: int
+    clock: str | None
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Incoming:
+    """A batch whose aggregates are indices into the commit's list of names."""
+
+    batch: Batch
+    rows: int
+    aggregate: int | Int64Array
+    metadata: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assigned:
+    """A commit ready to be written. `streams` hold the new heads; `last_version` is that of the last event."""
+
+    blocks: list[Block]
+    last_version: int
+    clamped: int
+
+
+def check_aggregate_id(name: object) -> str:
+    """An aggregate id that can be used for writing.
+
+    Raises
+    ------
+    InvalidEvent
+        Not text, empty, longer than 1,024 characters, or with a ``*`` (which asks for many) or a NUL character.
+    """
+    if not isinstance(name, str) or not name or len(name) > _LONGEST_ID:
+        raise InvalidEvent("not an aggregate id", got=name, expected=f"text of 1 to {_LONGEST_ID} characters")
+    if "*" in name or "\0" in name:
+        raise InvalidEvent(
+            "an aggregate id cannot hold '*' or NUL", got=name, hint="'*' is for patterns, e.g. lab.events(..., 'market/*')."
+        )
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent("an aggregate id that is no valid Unicode text", got=name) from error
+    return name
+
+
+def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
+    """Metadata as canonical JSON: sorted keys, no spaces; None where there is none."""
+    if not metadata:
+        return None
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidEvent("metadata maps text to text", got={key: value}, hint="Convert values with str().")
+    text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent("metadata that is no valid Unicode text", got=text) from error
+    return text
+
+
+def incoming(batches: Sequence[Batch]) -> tuple[list[Incoming], list[str]]:
+    """Batches with rows, and the distinct aggregate ids they use, in order of first mention."""
+    index: dict[str, int] = {}
+    found = []
+    for batch in batches:
+        rows = batch.payload.num_rows
+        for name in ("timestamp", "cause", "cause_row", "event_id", "order"):
+            given = getattr(batch, name)
+            if given is not None and len(given) != rows:
+                raise InvalidEvent(f"{batch.type.name}: {name} has another length", got=len(given), expected=rows)
+        if rows:
+            found.append(Incoming(batch, rows, _indices(batch, rows, index), metadata_json(batch.metadata)))
+    ordered = [item for item in found if item.batch.order is not None]
+    if ordered and len(ordered) < len(found):
+        raise InvalidEvent("some batches of the commit have an order and some have none")
+    return found, list(index)
+
+
+def _indices(batch: Batch, rows: int, index: dict[str, int]) -> int | Int64Array:
+    given = batch.aggregate_id
+    if isinstance(given, str):
+        return index.setdefault(check_aggregate_id(given), len(index))
+    if len(given) != rows:
+        raise InvalidEvent(f"{batch.type.name}: aggregate_id has another length", got=len(given), expected=rows)
+    if given.null_count or given.dictionary.null_count:
+        raise InvalidEvent(f"{batch.type.name}: aggregate_id is null", expected="an id in every row")
+    codes = given.indices.to_numpy()
+    used = np.zeros(len(given.dictionary), dtype=bool)
+    used[codes] = True
+    places = np.zeros(len(used), dtype=np.int64)
+    for code in np.flatnonzero(used):
+        name = check_aggregate_id(given.dictionary[int(code)].as_py())
+        places[code] = index.setdefault(name, len(index))
+    only = places[used]
+    return int(only[0]) if len(only) == 1 else places[codes]
+
+
+def assign(
+    items: Sequence[Incoming], streams: Sequence[Stream], first_position: int, recorded_at: int, late: Late
+) -> Assigned:
+    """Give positions, versions and times to the events of a commit, and move the heads in `streams` on.
+
+    Raises
+    ------
+    LateEvent
+        An event time that goes back, unless `late` clamps it.
+    InvalidEvent
+        A cause that is not before its effect.
+    """
+    rows = sum(item.rows for item in items)
+    order = _order(items)
+    aggregate = _in_order([_spread(item.aggregate, item.rows) for item in items], order)
+    position = np.arange(first_position, first_position + rows, dtype=np.int64)
+    auto = [item.batch.timestamp is None for item in items]
+    timestamp = _in_order([_times(item, recorded_at) for item in items], order)
+    automatic = _in_order([np.full(i.rows, flag) for i, flag in zip(items, auto, strict=True)], order) if any(auto) else None
+    version, timestamp, clamped = _number(aggregate, timestamp, automatic, streams, position, late)
+    cause = _causes(items, order, position, first_position)
+    blocks = _blocks(items, order, np.array([s.no for s in streams])[aggregate], position, version, timestamp, cause)
+    return Assigned(blocks, int(version[-1]), clamped)
+
+
+def _order(items: Sequence[Incoming]) -> Int64Array | None:
+    """Which incoming row stands at each place of the commit; None for one batch after the other."""
+    if items[0].batch.order is None:
+        return None
+    places = np.concatenate([np.asarray(item.batch.order) for item in items])
+    if (places[1:] >= places[:-1]).all():
+        return None
+    return np.argsort(places, kind="stable")
+
+
+def _spread(value: int | Int64Array, rows: int) -> Int64Array:
+    return np.full(rows, value, dtype=np.int64) if isinstance(value, int) else value
+
+
+def _times(item: Incoming, recorded_at: int) -> Int64Array:
+    given = item.batch.timestamp
+    return np.full(item.rows, recorded_at, dtype=np.int64) if given is None else np.asarray(given, dtype=np.int64)
+
+
+def _in_order(parts: Sequence[npt.NDArray[np.generic]], order: Int64Array | None) -> npt.NDArray[np.generic]:
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return whole if order is None else whole[order]
+
+
+def _number(
+    aggregate: Int64Array,
+    timestamp: Int64Array,
+    automatic: npt.NDArray[np.bool_] | None,
+    streams: Sequence[Stream],
+    position: Int64Array,
+    late: Late,
+) -> tuple[Int64Array, Int64Array, int]:
+    """Versions, and times that do not go back inside an aggregate."""
+    perm = cluster_order(aggregate)
+    grouped = aggregate if perm is None else aggregate[perm]
+    times = timestamp if perm is None else timestamp[perm]
+    starts = np.flatnonzero(np.diff(grouped, prepend=-1))
+    stops = np.append(starts[1:], len(grouped))
+    members = grouped[starts]
+    heads = np.array([streams[int(i)].version for i in members], dtype=np.int64)
+    versions = np.arange(1, len(grouped) + 1, dtype=np.int64) + np.repeat(heads - starts, stops - starts)
+    floors = np.array([_floor(streams[int(i)]) for i in members], dtype=np.int64)
+    back = np.empty(len(times), dtype=bool)
+    np.less(times[1:], times[:-1], out=back[1:])
+    back[starts] = times[starts] < floors
+    clamped = 0
+    if back.any():
+        times = times.copy()
+        for run in np.unique(np.searchsorted(starts, np.flatnonzero(back), "right") - 1):
+            inside = slice(int(starts[run]), int(stops[run]))
+            raised = np.maximum.accumulate(np.maximum(times[inside], floors[run]))
+            late_rows = np.flatnonzero(raised != times[inside]) + inside.start
+            if automatic is not None:
+                late_rows = late_rows[~(automatic if perm is None else automatic[perm])[late_rows]]
+            if len(late_rows) and late == "reject":
+                row = int(late_rows[0])
+                raise _late(streams[int(members[run])], row if perm is None else int(perm[row]), times[row], raised[row - inside.start])
+            clamped += len(late_rows)
+            times[inside] = raised
+    tops = stops - 1
+    last = position[tops] if perm is None else position[perm[tops]]
+    for which, head, at, when in zip(members, versions[tops], last, times[tops], strict=True):
+        stream = streams[int(which)]
+        stream.version, stream.position, stream.timestamp = int(head), int(at), int(when)
+    if perm is None:
+        return versions, times, clamped
+    version, ordered = np.empty_like(versions), np.empty_like(times)
+    version[perm], ordered[perm] = versions, times
+    return version, ordered, clamped
+
+
+def _floor(stream: Stream) -> int:
+    return np.iinfo(np.int64).min if stream.version == 0 else stream.timestamp
+
+
+def _late(stream: Stream, row: int, got: np.int64, expected: np.int64) -> LateEvent:
+    return LateEvent(
+        f"row {row}: event time goes back in {stream.name!r}",
+        got=format_ns(int(got)),
+        expected=f"{format_ns(int(expected))} or later",
+        hint='Sort by time before appending, or pass late="clamp" to raise such times to the latest one.',
+    )
+
+
+def _causes(
+    items: Sequence[Incoming], order: Int64Array | None, position: Int64Array, first_position: int
+) -> Int64Array | None:
+    if all(item.batch.cause is None and item.batch.cause_row is None for item in items):
+        return None
+    cause = _in_order([_cause(item, first_position) for item in items], order)
+    wrong = cause >= position
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InvalidEvent(
+            f"row {row}: an event cannot be caused by itself or a later one",
+            got=f"cause {cause[row]}",
+            expected=f"a position below {position[row]}",
+        )
+    return cause
+
+
+def _cause(item: Incoming, first_position: int) -> Int64Array:
+    cause = np.full(item.rows, -1, dtype=np.int64)
+    if item.batch.cause is not None:
+        cause = np.maximum(np.asarray(item.batch.cause, dtype=np.int64), -1)
+    if item.batch.cause_row is not None:
+        rows = np.asarray(item.batch.cause_row, dtype=np.int64)
+        cause = np.where(rows >= 0, rows + first_position, cause)
+    return cause
+
+
+def _blocks(
+    items: Sequence[Incoming],
+    order: Int64Array | None,
+    aggregate: Int64Array,
+    position: Int64Array,
+    version: Int64Array,
+    timestamp: Int64Array,
+    cause: Int64Array | None,
+) -> list[Block]:
+    grouped: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        grouped.setdefault(item.batch.type.name, []).append(index)
+    starts = np.cumsum([0, *(item.rows for item in items)])
+    blocks = []
+    for members in grouped.values():
+        mine = [items[index] for index in members]
+        at = slice(None)
+        shuffle = None
+        if len(mine) < len(items) or order is not None:
+            rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in members])
+            if order is not None:  # places of these rows, and these rows by place
+                place = np.empty(len(order), dtype=np.int64)
+                place[order] = np.arange(len(order))
+                rows = place[rows]
+                if len(mine) > 1:
+                    shuffle = np.argsort(rows, kind="stable")
+                    rows = rows[shuffle]
+            at = rows
+        event_id, metadata, columns = _payload(mine, shuffle)
+        blocks.append(
+            Block(
+                mine[0].batch.type, position[at], aggregate[at], version[at], timestamp[at],
+                None if cause is None else cause[at], event_id, metadata, columns,
+            )
+        )  # fmt: skip
+    return blocks
+
+
+def _payload(
+    items: Sequence[Incoming], shuffle: Int64Array | None
+) -> tuple[pa.StringArray | None, pa.DictionaryArray | None, dict[str, pa.Array]]:
+    declared: EventType = items[0].batch.type
+    columns = {
+        field.name: _joined([item.batch.payload.column(index) for item in items], shuffle)
+        for index, field in enumerate(declared)
+    }
+    event_id = metadata = None
+    if any(item.batch.event_id is not None for item in items):
+        ids = [i.batch.event_id if i.batch.event_id is not None else pa.nulls(i.rows, pa.string()) for i in items]
+        event_id = _joined(ids, shuffle)
+    if any(item.metadata is not None for item in items):
+        metadata = _joined([_constant_text(item.metadata, item.rows) for item in items], shuffle)
+    return event_id, metadata, columns
+
+
+def _joined(arrays: Sequence[pa.Array], shuffle: Int64Array | None) -> pa.Array:
+    whole = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+    return whole if shuffle is None else whole.take(pa.array(shuffle))
+
+
+def _constant_text(text: str | None, rows: int) -> pa.DictionaryArray:
+    if text is None:
+        return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([text], pa.string()))

@@ -1,0 +1,166 @@
+"""Blocks as the frames handed to users: text as text, closed vocabularies as enums, times with their zone."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from eventlab.errors import InvalidEvent
+from eventlab.events.types import EventType, Field
+from eventlab.store.blocks import Block, Int64Array, text_codes
+
+TIME = pl.Datetime("ns", "UTC")
+
+ENVELOPE_TYPES: dict[str, pl.DataType] = {
+    "position": pl.Int64(),
+    "aggregate_id": pl.String(),
+    "version": pl.Int64(),
+    "timestamp": TIME,
+    "cause": pl.Int64(),
+    "event_id": pl.String(),
+    "metadata": pl.String(),
+    "recorded_at": TIME,
+    "event_type": pl.String(),
+}
+"""Envelope columns a frame may have, and their types."""
+
+STORED_EXTRA = ("cause", "event_id", "metadata")
+"""Envelope columns that are read only when asked for."""
+
+
+def default_columns(declared: EventType) -> tuple[str, ...]:
+    """Columns of a frame for which none were named."""
+    return ("position", "aggregate_id", "version", "timestamp", *(field.name for field in declared), "cause")
+
+
+def all_columns(declared: EventType) -> tuple[str, ...]:
+    """Every column a frame may have: the default ones, then those on request."""
+    return (*default_columns(declared), "event_id", "metadata", "recorded_at", "event_type")
+
+
+def frame_schema(declared: EventType, columns: Sequence[str] | None = None) -> dict[str, pl.DataType]:
+    """Names and types of a frame's columns.
+
+    Raises
+    ------
+    InvalidEvent
+        A name that is neither a payload field nor an envelope column, or comes twice.
+    """
+    known = {**ENVELOPE_TYPES, **declared.polars_schema}
+    wanted = default_columns(declared) if columns is None else tuple(columns)
+    for name in wanted:
+        if name not in known:
+            raise InvalidEvent(
+                f"{declared.name} has no column {name!r}", expected=", ".join(all_columns(declared))
+            )
+    if len(set(wanted)) < len(wanted):
+        raise InvalidEvent("a column is asked for twice", got=", ".join(wanted))
+    return {name: known[name] for name in wanted}
+
+
+def event_id_of(store_id: str, aggregate_id: str, version: int) -> str:
+    """The id of an event for which nobody supplied one: a name-based UUID of store, aggregate and version."""
+    return str(uuid.uuid5(uuid.UUID(store_id), f"{version}@{aggregate_id}"))
+
+
+def to_frame(
+    block: Block,
+    columns: Sequence[str],
+    *,
+    name_of: Callable[[int], str],
+    store_id: str,
+    recorded_at: Callable[[Int64Array], Int64Array],
+) -> pl.DataFrame:
+    """The given columns of a block.
+
+    Parameters
+    ----------
+    name_of : callable
+        Aggregate id of an aggregate's number.
+    recorded_at : callable
+        Commit times, ns UTC, of positions.
+    """
+    made = []
+    for name in columns:
+        series = _envelope(block, name, name_of, store_id, recorded_at)
+        made.append(_payload(block.columns[name], block.type.field(name)) if series is None else series)
+    return pl.DataFrame(made)
+
+
+def _envelope(
+    block: Block,
+    name: str,
+    name_of: Callable[[int], str],
+    store_id: str,
+    recorded_at: Callable[[Int64Array], Int64Array],
+) -> pl.Series | None:
+    if name == "position":
+        return pl.Series(name, block.position)
+    if name == "version":
+        return pl.Series(name, block.version)
+    if name == "timestamp":
+        return _times(name, block.timestamp)
+    if name == "recorded_at":
+        return _times(name, recorded_at(block.position))
+    if name == "aggregate_id":
+        return _names(block.aggregate, name_of)
+    if name == "event_type":
+        return pl.repeat(block.type.name, len(block), dtype=pl.String, eager=True).alias(name)
+    if name == "cause":
+        return _cause(block)
+    if name == "metadata":
+        return _text_or_null(name, block.metadata, len(block))
+    if name == "event_id":
+        return pl.Series(name, _event_ids(block, name_of, store_id), dtype=pl.String)
+    return None
+
+
+def _times(name: str, values: Int64Array) -> pl.Series:
+    return pl.Series(name, values).cast(TIME)
+
+
+def _names(numbers: Int64Array, name_of: Callable[[int], str]) -> pl.Series:
+    if len(numbers) and (numbers == numbers[0]).all():
+        return pl.repeat(name_of(int(numbers[0])), len(numbers), dtype=pl.String, eager=True).alias("aggregate_id")
+    distinct, codes = np.unique(numbers, return_inverse=True)
+    names = pl.Series("aggregate_id", [name_of(int(number)) for number in distinct], dtype=pl.String)
+    return names.gather(codes)
+
+
+def _cause(block: Block) -> pl.Series:
+    if block.cause is None:
+        return pl.Series("cause", [None], dtype=pl.Int64).new_from_index(0, len(block))
+    return pl.Series("cause", pa.array(block.cause, mask=block.cause < 0))
+
+
+def _event_ids(block: Block, name_of: Callable[[int], str], store_id: str) -> list[str]:
+    supplied = [None] * len(block) if block.event_id is None else block.event_id.to_pylist()
+    rows = zip(supplied, block.aggregate.tolist(), block.version.tolist(), strict=True)
+    return [given or event_id_of(store_id, name_of(number), version) for given, number, version in rows]
+
+
+def _text_or_null(name: str, text: pa.DictionaryArray | None, rows: int) -> pl.Series:
+    if text is None:
+        return pl.Series(name, [None], dtype=pl.String).new_from_index(0, rows)
+    return _text(name, text, pl.String())
+
+
+def _payload(column: pa.Array, field: Field) -> pl.Series:
+    if field.is_text:
+        return _text(field.name, column, field.polars_type)
+    if field.kind == "time":
+        return pl.Series(field.name, column.view(pa.int64())).cast(TIME)
+    return pl.Series(field.name, column)
+
+
+def _text(name: str, column: pa.DictionaryArray, wanted: pl.DataType) -> pl.Series:
+    words = pl.Series(name, column.dictionary.to_pylist(), dtype=wanted)
+    codes, valid = text_codes(column)
+    if valid is None:
+        return words.gather(codes)
+    places = pl.Series(pa.array(codes, mask=~valid)).cast(pl.UInt32)
+    return words.gather(places)
