@@ -29,7 +29,6 @@ from eventlab.feeds.text import TextFile
 _WORDS = pl.Enum(["buy", "sell"])
 _PAIRS = pl.List(pl.List(pl.String()))
 _TRADE = {
-    "e": pl.String(),
     "s": pl.String(),
     "t": pl.Int64(),
     "p": pl.String(),
@@ -38,12 +37,12 @@ _TRADE = {
     "m": pl.Boolean(),
 }
 _DEPTH = {
-    "e": pl.String(), "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "U": pl.Int64(), "u": pl.Int64(), "pu": pl.Int64(),
+    "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "U": pl.Int64(), "u": pl.Int64(), "pu": pl.Int64(),
     "b": _PAIRS, "a": _PAIRS,
 }  # fmt: skip
 _TICKER = {
-    "e": pl.String(), "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "u": pl.Int64(), "b": pl.String(), "B": pl.String(),
-    "a": pl.String(), "A": pl.String(),
+    "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "u": pl.Int64(),
+    "b": pl.String(), "B": pl.String(), "a": pl.String(), "A": pl.String(),
 }  # fmt: skip
 _MS_OR_US: tuple[TimeUnit, ...] = ("ms", "us")
 
@@ -67,8 +66,8 @@ def binance_capture(
     -------
     Feed
         ``trade`` as MarketData at trade time, ``depthUpdate`` as BookChange at transaction time (spot: event time),
-        ``bookTicker`` as Quote at transaction time, or, on spot where it has none, at capture time. Other messages are counted and
-        left out. Book changes are differences: without a snapshot beside them the book starts empty.
+        ``bookTicker`` as Quote at transaction time, or, on spot where it has none, at capture time. Other messages
+        are counted and left out. Book changes are differences: without a snapshot before them the book starts empty.
         Gaps in trade ids and between depth updates are reported.
 
     Raises
@@ -102,7 +101,7 @@ class _BinanceCapture(CaptureFeed):
         no_events_of(self._file.name, self._symbol, tally)
 
     def _messages(self, lines: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-        """`row`, `received_at`, `kind`, and the message's `text`, wrapped in ``{"data": ...}`` as combined streams are."""
+        """`row`, `received_at`, `kind`, and `text`: the message wrapped in ``{"data": ...}``."""
         split = lines.with_columns(pl.col("line").str.splitn(" ", 2).struct.rename_fields(["local", "text"])).unnest(
             "line"
         )

@@ -30,7 +30,8 @@ from eventlab.feeds.text import TextFile
 _TEXT = pl.String()
 _PAIRS = pl.List(pl.List(_TEXT))
 _MATCH = pl.Struct({
-    "type": _TEXT, "product_id": _TEXT, "trade_id": pl.Int64(), "side": _TEXT, "price": _TEXT, "size": _TEXT, "time": _TEXT,
+    "type": _TEXT, "product_id": _TEXT, "trade_id": pl.Int64(),
+    "side": _TEXT, "price": _TEXT, "size": _TEXT, "time": _TEXT,
 })  # fmt: skip
 _LEVEL2 = pl.Struct(
     {"type": _TEXT, "product_id": _TEXT, "bids": _PAIRS, "asks": _PAIRS, "changes": _PAIRS, "time": _TEXT}
@@ -57,10 +58,11 @@ def coinbase_capture(
     Returns
     -------
     Feed
-        ``match`` and ``last_match`` as MarketData; `side` is the taker's, the opposite of Coinbase's, which is the maker's
-        ("sell" there is an up-tick). ``snapshot`` and ``l2update`` as BookChange; a snapshot, which has no time, takes its symbol's
-        time before, the first one the next. ``ticker`` lacks sizes and is left out with all others, counted by kind; so is a
-        ``last_match`` that repeats a trade after a reconnect. Gaps in trade ids are reported.
+        ``match`` and ``last_match`` as MarketData; `side` is the taker's, the opposite of Coinbase's, which is the
+        maker's ("sell" there is an up-tick). ``snapshot`` and ``l2update`` as BookChange; a snapshot, which has no
+        time, takes its symbol's time before, the first one the next. ``ticker`` lacks sizes and is left out with all
+        others, counted by kind; so is a ``last_match`` that repeats a trade after a reconnect. Gaps in trade ids are
+        reported.
 
     Raises
     ------

@@ -14,7 +14,15 @@ from eventlab.errors import FeedError
 from eventlab.events.builtin import BookChange, MarketData, Quote
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.base import (
-    UTC_NS, Contiguous, FileFeed, Tally, batches_of, checked_symbol, no_events_of, only_symbol, symbol_rows,
+    UTC_NS,
+    Contiguous,
+    FileFeed,
+    Tally,
+    batches_of,
+    checked_symbol,
+    no_events_of,
+    only_symbol,
+    symbol_rows,
 )  # fmt: skip
 from eventlab.feeds.book_rule import BookRule, Snapshots, UpdateWatch, update_ids
 from eventlab.feeds.contract import Chunk, Clock, FeedBatch
