@@ -99,7 +99,11 @@ def encode(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
             strict=True,
         )
         for number, row in enumerate(rows, start):
-            yield delimited(_message(codec, *row).SerializeToString(deterministic=True), f"row {number}")
+            try:
+                message = _message(codec, *row)
+            except InvalidEvent as error:
+                raise InvalidEvent(f"row {number}: {error.what}", got=error.got, expected=error.expected) from error
+            yield delimited(message.SerializeToString(deterministic=True), f"row {number}")
 
 
 def _message(
@@ -195,6 +199,7 @@ def _metadata_dict(text: str | None) -> Mapping[str, str]:
         return {}
     try:
         found = json.loads(text)
+        json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate, written as an escape, is no text
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):

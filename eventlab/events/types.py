@@ -276,8 +276,6 @@ def _declare(cls: type[Any], schema_version: int) -> type[Any]:
     hints = _hints_of(cls)
     if not hints:
         raise InvalidEvent(f"{cls.__name__} has no fields", hint="Annotate at least one, e.g. price: float.")
-    for field in hints:
-        _check_name(field)
     try:
         made = dataclass(frozen=True, slots=True)(cls)
     except (TypeError, ValueError) as error:  # a field without default after one with, a mutable default
@@ -315,6 +313,7 @@ def _hints_of(cls: type) -> dict[str, Any]:
 
 def _field_of(cls: type, spec: dataclasses.Field[Any], hint: Any) -> Field:
     name = spec.name
+    _check_name(name)
     if name in RESERVED:
         raise InvalidEvent(f"{cls.__name__}.{name}: the name belongs to the envelope", hint="Choose another name.")
     limits, nullable = Limits(), False
