@@ -33,6 +33,8 @@ class Batch:
         Position of each event's cause; negative for none.
     cause_row : int64 array or None
         For causes inside the commit: the cause's row among the commit's events in position order; negative for none.
+    clock : str or None
+        Whose clock the timestamps are by, where that is known. An aggregate keeps to one.
     event_id : pyarrow.StringArray or None
         Ids supplied by the caller, null where none was.
     metadata : mapping or None
@@ -51,6 +53,14 @@ class Batch:
     metadata: Mapping[str, str] | None = None
     order: npt.NDArray[np.int64] | None = None
     cause_row: npt.NDArray[np.int64] | None = None
+    clock: str | None = None
+
+    def names(self) -> list[str]:
+        """Distinct aggregate ids of the rows."""
+        if isinstance(self.aggregate_id, str):
+            return [self.aggregate_id] if self.payload.num_rows else []
+        names: list[str] = self.aggregate_id.cast(pa.string()).unique().to_pylist()
+        return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +138,12 @@ class Store(Protocol):
         expected: Mapping[str, int] | None = None,
         late: Late = "reject",
         source: tuple[str, int] | None = None,
-        clock: str | None = None,
     ) -> Receipt:
         """Append all batches atomically and durably.
 
         `expected` gives the version each named aggregate must have. `source` is (source identity, chunk number):
         where that chunk was committed before, its receipt comes back and nothing is written. Where every event id
         is there already with equal content, the first receipt comes back, before `expected` is looked at.
-        `clock` names the clock behind the timestamps; an aggregate whose events came by another refuses them.
         """
 
     def heads(self, aggregates: Collection[str] | None = None) -> list[Head]:

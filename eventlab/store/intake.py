@@ -124,6 +124,23 @@ def _indices(batch: Batch, rows: int, index: dict[str, int]) -> int | Int64Array
     return int(only[0]) if len(only) == 1 else places[codes]
 
 
+def check_clocks(items: Sequence[Incoming], streams: Sequence[Stream]) -> None:
+    """Note whose clock each aggregate's times are by; raise InvalidEvent where one would mix two."""
+    for item in items:
+        clock = item.batch.clock
+        if clock is None:
+            continue
+        used = [item.aggregate] if isinstance(item.aggregate, int) else np.unique(item.aggregate).tolist()
+        for index in used:
+            stream = streams[index]
+            if stream.clock is not None and stream.clock != clock:
+                raise InvalidEvent(
+                    f"{stream.name!r} has event times by the {stream.clock} clock; these are by the {clock} clock",
+                    hint="Give them another aggregate id.",
+                )
+            stream.clock = clock
+
+
 def assign(
     items: Sequence[Incoming], streams: Sequence[Stream], first_position: int, recorded_at: int, late: Late
 ) -> Assigned:

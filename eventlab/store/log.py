@@ -161,13 +161,12 @@ class EventLog:
         expected: Mapping[str, int] | None = None,
         late: Late = "reject",
         source: tuple[str, int] | None = None,
-        clock: str | None = None,
     ) -> Receipt:
         if late not in ("reject", "clamp"):
             raise InvalidEvent("unknown way to treat late events", got=late, expected="'reject' or 'clamp'")
         with self._lock:
             self._check_writable()
-            receipt, blocks = self._writer.commit(batches, expected or {}, late, source, clock)
+            receipt, blocks = self._writer.commit(batches, expected or {}, late, source)
             frames = [
                 (block.type.name, self._frame(block, public.default_columns(block.type)))
                 for block in sorted(blocks, key=lambda block: int(block.position[0]))
@@ -345,6 +344,11 @@ class EventLog:
             self._check_open()
             with self._catalog.reading():
                 return int(self._catalog.execute("SELECT count(*) FROM commits").fetchone()[0])
+
+    def count_aggregates(self) -> int:
+        """Number of aggregates."""
+        self._view()
+        return len(self._knowledge.names)
 
     def close(self) -> None:
         with self._lock:

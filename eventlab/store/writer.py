@@ -17,7 +17,7 @@ from eventlab.store.blocks import Block
 from eventlab.store.catalog import Catalog, as_store_error, translated
 from eventlab.store.contract import Batch, Late, Receipt
 from eventlab.store.identity import COMMIT, Identities, receipt_of
-from eventlab.store.intake import Assigned, Stream, assign, incoming
+from eventlab.store.intake import Assigned, Stream, assign, check_clocks, incoming
 from eventlab.store.reader import Reader
 from eventlab.store.segments import SegmentFile, Written, write_segment
 from eventlab.store.tail import Part, adjacent_runs, to_blob
@@ -74,7 +74,6 @@ class Writer:
         expected: Mapping[str, int],
         late: Late,
         source: tuple[str, int] | None,
-        clock: str | None,
     ) -> tuple[Receipt, list[Block]]:
         """See `Store.commit`. The blocks are those written, none where an earlier receipt came back."""
         items, names = incoming(batches)
@@ -88,7 +87,7 @@ class Writer:
             self._check_expected(expected, streams)
             if not items:
                 return self._empty_receipt(), []
-            self._check_clock(clock, streams)
+            check_clocks(items, streams)
             types = self._types({item.batch.type.name: item.batch.type for item in items})
             first = self._knowledge.stop_position
             recorded_at = self._now()
@@ -215,17 +214,6 @@ class Writer:
                     expected=f"version {version}",
                     hint="Another append came first: read the state again, decide again, append again.",
                 )
-
-    def _check_clock(self, clock: str | None, streams: Sequence[Stream]) -> None:
-        if clock is None:
-            return
-        for stream in streams:
-            if stream.clock is not None and stream.clock != clock:
-                raise InvalidEvent(
-                    f"{stream.name!r} has event times by the {stream.clock} clock; these are by the {clock} clock",
-                    hint="Ingest them under another aggregate id.",
-                )
-            stream.clock = clock
 
     def _upsert_heads(self, streams: Sequence[Stream]) -> None:
         self._catalog.executemany(

@@ -1,0 +1,82 @@
+"""eventlab: a laboratory for event-sourced trading research.
+
+``import eventlab as el`` loads next to nothing; each name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eventlab import errors, feeds, snapshots
+    from eventlab.errors import EventlabError
+    from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
+    from eventlab.events.types import Limits, Symbol, event
+    from eventlab.fold import Array, Keyed, Ladder, Queue, is_null, on, reducer
+    from eventlab.lab import Lab, open  # noqa: A004
+    from eventlab.reducers import OrderBook, Portfolio, Signals, Trades
+    from eventlab.store.contract import Receipt
+    from eventlab.timetravel.asof import AsOf
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Array",
+    "AsOf",
+    "Bar",
+    "BookChange",
+    "EventlabError",
+    "Funding",
+    "Keyed",
+    "Lab",
+    "Ladder",
+    "Limits",
+    "MarketData",
+    "OrderBook",
+    "Portfolio",
+    "PortfolioChange",
+    "Queue",
+    "Quote",
+    "Receipt",
+    "Signals",
+    "Symbol",
+    "Trades",
+    "TradingSignal",
+    "errors",
+    "event",
+    "feeds",
+    "is_null",
+    "on",
+    "open",
+    "reducer",
+    "snapshots",
+]
+
+_HOMES = {
+    "eventlab.errors": ("EventlabError",),
+    "eventlab.events.builtin": (
+        "Bar", "BookChange", "Funding", "MarketData", "PortfolioChange", "Quote", "TradingSignal",
+    ),
+    "eventlab.events.types": ("Limits", "Symbol", "event"),
+    "eventlab.fold": ("Array", "Keyed", "Ladder", "Queue", "is_null", "on", "reducer"),
+    "eventlab.lab": ("Lab", "open"),
+    "eventlab.reducers": ("OrderBook", "Portfolio", "Signals", "Trades"),
+    "eventlab.store.contract": ("Receipt",),
+    "eventlab.timetravel.asof": ("AsOf",),
+}  # fmt: skip
+_ROOMS = ("errors", "feeds", "snapshots")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"eventlab.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'eventlab' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,369 @@
+"""The facade: a lab is a store with everything that can be done with it. No logic lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self, TypeAlias, TypeVar
+
+import polars as pl
+
+from eventlab import _scanning
+from eventlab._appending import Cause, Group, batch_of_frame, batches_of
+from eventlab._info import Info, info
+from eventlab._ingesting import IngestReceipt, ingest
+from eventlab.errors import AsOfError, InvalidEvent, SchemaMismatch, UnknownAggregate, UnknownEventType
+from eventlab.events.clock import Moment, to_ns
+from eventlab.events.columns import Frame
+from eventlab.events.types import EventType, event_type
+from eventlab.feeds.contract import Feed
+from eventlab.store import public
+from eventlab.store.catalog import Durability
+from eventlab.store.contract import Late, Receipt
+from eventlab.store.log import EventLog
+from eventlab.store.verify import Report
+
+EventClass: TypeAlias = "type | str | EventType"
+HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
+
+
+def open(  # noqa: A001  el.open reads as it should
+    path: str | Path,
+    *,
+    clock: Callable[[], int] | None = None,
+    read_only: bool = False,
+    durability: Durability = "full",
+    wait: float = 10.0,
+) -> Lab:
+    """Open a lab, creating it where there is none.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory, or ``":memory:"``.
+    clock : callable, optional
+        Gives nanoseconds since the epoch, UTC, for `recorded_at`; the system's clock by default.
+    read_only : bool
+        Open without writing anything.
+    durability : {"full", "relaxed"}
+        ``"full"``: an append that returned survives a power failure. ``"relaxed"``: the last ones may be lost then,
+        never a part of one; about ten times as many small appends a second.
+    wait : float
+        Seconds to wait while another process writes.
+
+    Raises
+    ------
+    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; a newer format; damage; no permission; a writer that does not finish; a
+        network file system.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> with el.open(":memory:") as lab:
+    ...     receipt = lab.append("signals/demo", el.TradingSignal("BTCUSDT", "buy", 1.0, "demo"))
+    ...     receipt.version
+    1
+    """
+    return Lab(EventLog.open(path, clock=clock, read_only=read_only, durability=durability, wait=wait))
+
+
+class Lab:
+    """Events, state and research over one store. Made by :func:`eventlab.open`."""
+
+    def __init__(self, store: EventLog) -> None:
+        self._store = store
+
+    @property
+    def store(self) -> EventLog:
+        """The log underneath."""
+        return self._store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<eventlab.Lab {self._store.path!r}>"
+
+    # -- events in
+
+    def append(
+        self,
+        aggregate_id: str,
+        events: object,
+        *,
+        expected_version: int | None = None,
+        timestamp: Moment | Sequence[Moment] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        cause: Cause | Sequence[Cause] = None,
+        event_id: str | Sequence[str | None] | None = None,
+        late: Late = "reject",
+    ) -> Receipt:
+        """Append one event or a list of events, of any types, to one aggregate; all of them or none.
+
+        Parameters
+        ----------
+        aggregate_id : str
+        events : event or sequence of events
+            Instances of event classes, kept in this order.
+        expected_version : int, optional
+            The version the aggregate must have now; 0 means that it must not exist.
+        timestamp : moment or sequence of moments, optional
+            Event time: aware datetime, ISO string or int ns; one for all or one each. The time of the commit by default.
+        metadata : mapping of str to str, optional
+            Kept with each of these events.
+        cause : int or sequence of int, optional
+            Position of the event that caused this one; one for all or one each.
+        event_id : str or sequence of str, optional
+            Ids of your own. Appending the same events under the same ids again changes nothing and gives the first
+            receipt.
+        late : {"reject", "clamp"}
+            What to do with an event time before the aggregate's last one: refuse it, or raise it to that and count it.
+
+        Raises
+        ------
+        InvalidEvent, LateEvent, WrongVersion, DuplicateEvent
+            A value that is no event's; a time that goes back; another version than expected; an id that is there with
+            other content.
+        StoreLocked, StoreFull, ReadOnlyStore
+            Nothing was kept.
+        """
+        batches = batches_of(
+            aggregate_id, events, timestamp=timestamp, metadata=metadata, cause=cause, event_id=event_id
+        )
+        expected = None if expected_version is None else {aggregate_id: expected_version}
+        return self._store.commit(batches, expected=expected, late=late)
+
+    def append_frame(
+        self,
+        event_class: EventClass,
+        frame: Frame,
+        *,
+        aggregate_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        late: Late = "reject",
+        expected_version: int | None = None,
+    ) -> Receipt:
+        """Append the rows of a Polars or Arrow frame in one atomic commit.
+
+        Parameters
+        ----------
+        event_class : event class, its name, or EventType
+        frame : polars.DataFrame, pyarrow.Table or pyarrow.RecordBatch
+            The payload columns; beside them, if wanted, `timestamp` (else the time of the commit), `cause`, `event_id`
+            and `aggregate_id`.
+        aggregate_id : str, optional
+            An id, or a template over the text columns such as ``"market/{symbol}"``. Where it is left out, the column
+            `aggregate_id`; where there is none either, market events go where the feeds put them, ``market/{symbol}``,
+            ``book/{symbol}``, ``quote/{symbol}``, ``bar/{symbol}``, ``funding/{symbol}``.
+        expected_version : int, optional
+            The version that each aggregate in the frame must have.
+        metadata, late
+            As in :meth:`append`.
+
+        Returns
+        -------
+        Receipt
+            For a frame without rows: `count` 0, `version` 0, `first_position` the next free position and `position` the
+            one before; nothing is recorded.
+        """
+        batch = batch_of_frame(self._type(event_class), frame, aggregate_id=aggregate_id, metadata=metadata)
+        expected = None if expected_version is None else dict.fromkeys(batch.names(), expected_version)
+        return self._store.commit([batch], expected=expected, late=late)
+
+    def ingest(self, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
+        """Append all of a source, chunk by chunk; once.
+
+        The same source (feed, parameters and content) is never appended twice: a rerun returns at once, and one that was
+        interrupted resumes where it stopped.
+
+        Parameters
+        ----------
+        feed : Feed
+            From `el.feeds`.
+        late : {"reject", "clamp"}
+            As in :meth:`append`.
+        progress : bool
+            Show a bar.
+
+        Raises
+        ------
+        FeedError
+            A source that cannot be read as the feed says. Chunks before it stay.
+        InvalidEvent
+            An aggregate that already has event times by another clock.
+        """
+        return ingest(self._store, feed, late=late, progress=progress)
+
+    def commit(self, *, late: Late = "reject") -> Group:
+        """Group appends to several aggregates into one atomic commit.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> with lab.commit() as c:
+        ...     signal = c.append("signals/demo", el.TradingSignal("BTCUSDT", "buy", 1.0, "demo"))
+        ...     fill = c.append("portfolio/demo", el.PortfolioChange("BTCUSDT", 1.0, 61_000.0), cause=signal)
+        >>> fill.position
+        1
+        """
+        return Group(self._store, late)
+
+    # -- events out
+
+    def events(
+        self,
+        event_class: EventClass | None = None,
+        aggregate_id: str | None = None,
+        start: Moment | None = None,
+        stop: Moment | None = None,
+        columns: Sequence[str] | None = None,
+        *,
+        event_id: str | None = None,
+    ) -> pl.DataFrame:
+        """Events of one type in position order.
+
+        Parameters
+        ----------
+        event_class : event class, its name, or EventType
+        aggregate_id : str, optional
+            An id, or a pattern in which ``*`` stands for any run of characters. All by default.
+        start, stop : moment, optional
+            Event times; `start` inclusive, `stop` exclusive.
+        columns : sequence of str, optional
+            Payload fields and any of position, aggregate_id, version, timestamp, cause, event_id, metadata, recorded_at,
+            event_type. By default the first four, the payload and cause.
+        event_id : str, optional
+            Look up the one event with this id instead, of whatever type. One that was not supplied but computed takes a
+            search through all ids.
+
+        Returns
+        -------
+        polars.DataFrame
+
+        Raises
+        ------
+        UnknownAggregate, UnknownEventType, AsOfError, InvalidEvent
+        """
+        if event_id is not None:
+            return self._event(event_id, event_class, aggregate_id, start, stop, columns)
+        if event_class is None:
+            raise InvalidEvent("which events?", hint="Name an event class, e.g. lab.events(el.MarketData).")
+        declared = self._type(event_class)
+        frames = self._store.rows(
+            declared,
+            aggregates=self._aggregates(aggregate_id),
+            start=_moment(start, "start"),
+            stop=_moment(stop, "stop"),
+            columns=columns,
+        )
+        return pl.concat([pl.DataFrame(schema=public.frame_schema(declared, columns)), *frames])
+
+    def scan(self, event_class: EventClass) -> pl.LazyFrame:
+        """Events of one type as a lazy frame, with the columns of :meth:`events`.
+
+        Columns, and conditions on `timestamp` and `aggregate_id`, decide what is read. It reads when collected, and
+        sees what the log holds then.
+        """
+        return _scanning.scan(self._store, self._type(event_class))
+
+    def on(self, event_class: EventClass) -> Callable[[HandlerT], HandlerT]:
+        """Call a function after each commit of this process with its events of one type, as a frame.
+
+        Handlers run in position order, after the append. One that fails is reported as a `HandlerFailed` warning and
+        leaves the append as it is. One that appends is done before the next frame is handed out.
+        """
+        name = self._type(event_class).name
+
+        def register(handler: HandlerT) -> HandlerT:
+            self._store.subscribe(name, handler)
+            return handler
+
+        return register
+
+    # -- audit and care
+
+    def seal(self) -> int:
+        """Turn small commits into segment files now; returns how many events that were. Happens by itself in time."""
+        return self._store.seal()
+
+    def verify(self) -> Report:
+        """Read everything back and prove that nothing was lost or changed.
+
+        Raises
+        ------
+        StoreCorrupt
+            At the first proof of damage: names the file, commit or positions.
+        """
+        return self._store.verify()
+
+    def info(self) -> Info:
+        """What this lab holds."""
+        return info(self._store)
+
+    def close(self) -> None:
+        """Close the store; a second time does nothing."""
+        self._store.close()
+
+    # -- resolving what callers name
+
+    def _type(self, event_class: EventClass) -> EventType:
+        """An event type by class or name; the store's own where this process declares none of that name."""
+        known = self._store.types()
+        if isinstance(event_class, str) and event_class in known:
+            return known[event_class]
+        try:
+            declared = event_type(event_class)
+        except UnknownEventType as error:
+            names = sorted({*known, *(str(error.expected).split(", ") if error.expected else ())})
+            raise UnknownEventType(error.what, got=error.got, expected=", ".join(names), hint=error.hint) from None
+        stored = known.get(declared.name)
+        if stored is not None and stored != declared:
+            raise SchemaMismatch(
+                f"{declared.name!r} was written with other fields",
+                got=", ".join(field.name for field in declared),
+                expected=", ".join(field.name for field in stored),
+                hint="Name the type by a string to read it as it was written.",
+            )
+        return declared
+
+    def _aggregates(self, aggregate_id: str | None) -> list[str] | None:
+        """Ids that an id or pattern means; None for all."""
+        if aggregate_id is None or aggregate_id == "*":
+            return None
+        if not isinstance(aggregate_id, str):
+            raise InvalidEvent("not an aggregate id", got=aggregate_id, expected="text")
+        found = self._store.aggregate_ids(aggregate_id)
+        if not found and "*" not in aggregate_id:
+            raise UnknownAggregate(
+                "no events under this aggregate id", got=aggregate_id, hint="lab.store.aggregate_ids() lists them."
+            )
+        return found
+
+    def _event(
+        self,
+        event_id: str,
+        event_class: EventClass | None,
+        aggregate_id: str | None,
+        start: Moment | None,
+        stop: Moment | None,
+        columns: Sequence[str] | None,
+    ) -> pl.DataFrame:
+        if any(value is not None for value in (aggregate_id, start, stop)):
+            raise InvalidEvent("event_id names one event by itself", hint="Leave out aggregate_id, start and stop.")
+        found = self._store.find(event_id)
+        if found is None or (event_class is not None and found["event_type"][0] != self._type(event_class).name):
+            raise InvalidEvent("no event has this id", got=event_id)
+        return found if columns is None else found.select(public.frame_schema(self._type(found["event_type"][0]), columns))
+
+
+def _moment(moment: Moment | None, what: str) -> int | None:
+    if isinstance(moment, int) and not isinstance(moment, bool):
+        raise AsOfError(
+            f"{what} is an event time, not a number", got=moment, expected="an aware datetime or an ISO string"
+        )
+    return None if moment is None else to_ns(moment, what=what)
