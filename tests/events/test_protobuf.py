@@ -401,7 +401,7 @@ def _written_to(descriptor: int, data: bytes) -> None:
 
 def test_a_text_file_is_no_stream():
     with pytest.raises(InvalidEvent, match='mode "rb"'):
-        list(load(io.StringIO("text")))  # type: ignore[arg-type]
+        list(load(io.StringIO("text")))
     with pytest.raises(InvalidEvent, match="chunk must be positive"):
         list(load(io.BytesIO(), chunk=0))
 
