@@ -93,12 +93,13 @@ def _from_datetime(moment: dt.datetime, what: str) -> int:
 
 
 def _from_datetime64(moment: np.datetime64) -> int:
-    # Whole seconds and their remainder apart: NumPy wraps around silently where nanoseconds do not hold a date.
-    seconds = moment.astype("datetime64[s]")
-    count = int(seconds.astype(np.int64))
-    if not MIN_NS <= count * 1_000_000_000 <= MAX_NS:
-        return count * 1_000_000_000
-    return count * 1_000_000_000 + int((moment - seconds).astype("timedelta64[ns]").astype(np.int64))
+    # In Python's integers: NumPy's own conversion wraps around silently where nanoseconds do not hold a date.
+    unit, step = np.datetime_data(moment.dtype)
+    if unit in ("Y", "M"):
+        moment, unit, step = moment.astype("datetime64[D]"), "D", 1
+    count = int(moment.astype(np.int64)) * step
+    per_ns = {"ps": 10**3, "fs": 10**6, "as": 10**9}.get(unit)
+    return count // per_ns if per_ns else count * _UNIT_NS[unit.lower()]
 
 
 def _from_iso(text: str, what: str) -> int:

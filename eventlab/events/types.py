@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import inspect
 import json
 import keyword
 import math
@@ -260,12 +261,14 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
     >>> Liquidation("BTCUSDT", 61_000.0)
     Liquidation(symbol='BTCUSDT', price=61000.0)
     """
+    frame = inspect.currentframe()
+    around = {} if frame is None or frame.f_back is None else {**frame.f_back.f_globals, **frame.f_back.f_locals}
     if cls is None:
-        return lambda decorated: _declare(decorated, schema_version)
-    return _declare(cls, schema_version)
+        return lambda decorated: _declare(decorated, schema_version, around)
+    return _declare(cls, schema_version, around)
 
 
-def _declare(cls: type[Any], schema_version: int) -> type[Any]:
+def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> type[Any]:
     if isinstance(schema_version, bool) or not isinstance(schema_version, int) or schema_version < 1:
         raise InvalidEvent("schema_version must be a positive integer", got=schema_version)
     name = _snake(cls.__name__)
@@ -273,7 +276,7 @@ def _declare(cls: type[Any], schema_version: int) -> type[Any]:
     known = _registry.get(name)
     if known is not None and _is_own(known) and cls.__module__ != known.cls.__module__:
         raise SchemaMismatch(f"{name!r} is one of eventlab's own event types", hint="Choose another class name.")
-    hints = _hints_of(cls)
+    hints = _hints_of(cls, around)
     if not hints:
         raise InvalidEvent(f"{cls.__name__} has no fields", hint="Annotate at least one, e.g. price: float.")
     try:
@@ -301,13 +304,16 @@ _PLAIN: dict[Any, Kind] = {
 }
 
 
-def _hints_of(cls: type) -> dict[str, Any]:
+def _hints_of(cls: type, around: dict[str, Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        pass  # written as text, and the names are not the module's: those around the class, e.g. of a function
+    try:
+        return typing.get_type_hints(cls, localns=around, include_extras=True)
     except NameError as error:
         raise InvalidEvent(
-            f"{cls.__name__} has an annotation that cannot be read: {error}",
-            hint="With `from __future__ import annotations`, names in annotations must be known to the module.",
+            f"{cls.__name__} has an annotation that cannot be read: {error}", hint="Import or define the name first."
         ) from error
 
 

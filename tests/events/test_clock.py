@@ -37,6 +37,11 @@ NEAR_NS = 1_723_161_600_000_000_000
         (np.datetime64("2024-08-09T00:00:00.000000001", "ns"), NEAR_NS + 1),
         (np.datetime64("1969-12-31T23:59:59.999999999", "ns"), -1),
         (np.datetime64("2024-08-09T00:00:00.001", "ms"), NEAR_NS + 1_000_000),
+        (np.datetime64("1970-02", "M"), 31 * 86_400_000_000_000),
+        (np.datetime64("1970-01-01T00:02", "m"), 120_000_000_000),
+        (np.datetime64(-1, "ps"), -1),
+        (np.datetime64(MIN_NS, "ns"), MIN_NS),
+        (np.datetime64(MAX_NS, "ns"), MAX_NS),
     ],
 )
 def test_every_spelling_of_a_moment(moment, ns):

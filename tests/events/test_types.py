@@ -207,3 +207,22 @@ def test_an_inherited_default_is_kept():
     event(base)
     derived = event(type("Derived", (base,), {"__annotations__": {"more": int}, "more": 1, "__module__": __name__}))
     assert [(field.name, field.default) for field in event_type(derived)] == [("value", 2.0), ("more", 1)]
+
+
+def test_annotations_may_name_what_a_function_imported():
+    from eventlab.events.types import Symbol as Instrument
+
+    @event
+    class Localized:
+        symbol: Instrument
+        price: float = 1.0
+
+    @event(schema_version=2)
+    class LocalizedToo:
+        symbol: Instrument
+
+    assert [field.kind for made in (Localized, LocalizedToo) for field in event_type(made)] == [
+        "symbol",
+        "float",
+        "symbol",
+    ]
