@@ -93,7 +93,7 @@ class BookRule:
         stale = place < 0
         self._tally.drop("changes the snapshot already has", int(stale.sum()))
         end = int(rows[-1]) * 2 + 1
-        if self._held is None and not stale.any() and place.max() <= end:
+        if self._held is None and np.array_equal(place, rows * 2):
             return frame
         kept = frame.with_columns(pl.Series("place", place)).filter(~pl.Series(stale))
         merged = kept if self._held is None else pl.concat([self._held, kept])

@@ -31,6 +31,9 @@ from eventlab.feeds.table import Column, Piece, Table, TimeColumn
 from eventlab.feeds.template import Template
 from eventlab.feeds.text import TextFile
 
+LONGEST_UPDATE = 1 << 20
+"""Rows of one update that are kept together in a chunk."""
+
 _HEAD = (
     Column("exchange", "text"),
     Column("symbol", "text"),
@@ -115,7 +118,7 @@ def tardis_book(
     after it otherwise, so that the feed yields the snapshot first; the report counts the dropped ones. Empty exchange
     times are filled, in the order yielded, as in :func:`tardis_quotes`; everything else as in :func:`tardis_trades`.
 
-    An update is not split between chunks, unless it alone is longer than one.
+    An update is not split between chunks, unless it has more than a million rows.
     """
     return _Book("tardis_book", path, symbol, aggregate_id)
 
@@ -294,7 +297,8 @@ def whole_updates(frames: Iterator[tuple[pl.DataFrame, int]]) -> Iterator[tuple[
         keys = ["symbol", "snapshot", "update_id" if "update_id" in frame.columns else "timestamp"]
         differs = pl.any_horizontal(pl.col(key).ne_missing(pl.col(key).last()) for key in keys)
         last = frame.select(differs.arg_true().last().alias("at"))["at"].to_list() if len(frame) else []
-        cut = len(frame) if last in ([], [None]) else int(last[0]) + 1
+        cut = 0 if last in ([], [None]) else int(last[0]) + 1
+        cut = len(frame) if cut == 0 and len(frame) > LONGEST_UPDATE else cut
         ready, rest = (frame[:cut], done), frame[cut:]
     if ready is not None:
         yield ready if rest is None or not len(rest) else (pl.concat([ready[0], rest]), ready[1])

@@ -173,9 +173,9 @@ class TextFile:
     def _lines_before(self, start: int) -> int:
         """Count lines up to an offset, by reading again: counting on every pass would cost a tenth of it."""
         count = seen = 0
-        for block in self.blocks():
-            if seen >= start:
-                break
+        blocks = self.blocks()
+        while seen < start:  # not one block further: that is the bad one
+            block = next(blocks)
             count += block.data.count(b"\n")
             seen += len(block.data)
         return count
