@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 
@@ -12,16 +13,24 @@ from eventlab import _scanning
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
 from eventlab._info import Info, info
 from eventlab._ingesting import IngestReceipt, ingest
-from eventlab.errors import AsOfError, InvalidEvent, SchemaMismatch, UnknownAggregate, UnknownEventType
+from eventlab.errors import AsOfError, InvalidEvent, ReducerError, SchemaMismatch, UnknownAggregate, UnknownEventType
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.contract import Feed
+from eventlab.fold.reducer import Reducer
+from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
 from eventlab.store.catalog import Durability
 from eventlab.store.contract import Late, Receipt
 from eventlab.store.log import EventLog
 from eventlab.store.verify import Report
+from eventlab.timetravel import views
+from eventlab.timetravel.asof import AsOfLike
+from eventlab.timetravel.asof import as_of as moment_of
+from eventlab.timetravel.history import history
+from eventlab.timetravel.reconstruct import reconstruct
+from eventlab.timetravel.state import State
 
 EventClass: TypeAlias = "type | str | EventType"
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
@@ -73,6 +82,7 @@ class Lab:
 
     def __init__(self, store: EventLog) -> None:
         self._store = store
+        self._snapshots = Snapshots.beside(store)
 
     @property
     def store(self) -> EventLog:
@@ -285,6 +295,118 @@ class Lab:
 
         return register
 
+    # -- state
+
+    def state(
+        self, reducer: Reducer, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None
+    ) -> State:
+        """The state of an aggregate at a moment.
+
+        Parameters
+        ----------
+        reducer : Reducer
+            One of eventlab's, or declared with ``@el.reducer``.
+        aggregate_id : str
+        as_of : None, int, datetime, str, numpy.datetime64 or AsOf
+            The latest; a version; an event time, inclusive; or a combination of bounds.
+        interpret : bool, optional
+            True runs the handlers as plain Python, where a debugger can stop; False compiles them at once. By default the
+            quicker: the answer is the same, bit for bit.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append("portfolio/demo", el.PortfolioChange("BTCUSDT", 2.0, 100.0, fee=1.0))
+        >>> state = lab.state(el.Portfolio, "portfolio/demo")
+        >>> state.cash, state.version
+        (-201.0, 1)
+        """
+        moment = moment_of(as_of)
+        found = reconstruct(
+            self._store, _reducer(reducer), [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
+        )
+        return views.single(reducer, found, interpret)
+
+    def states(
+        self, reducer: Reducer, aggregate_id: str = "*", as_of: AsOfLike = None, *, interpret: bool | None = None
+    ) -> pl.DataFrame:
+        """The states of many aggregates at a moment, in one pass over the events.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+            An id, or a pattern in which ``*`` stands for any run of characters.
+        as_of, interpret
+            As in :meth:`state`.
+
+        Returns
+        -------
+        polars.DataFrame
+            One row an aggregate, sorted by id: aggregate_id, version, position, timestamp, fields, properties, and
+            tables as lists of structs.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+        """
+        moment = moment_of(as_of)
+        aggregates = self._aggregates(aggregate_id)
+        chosen = self._store.aggregate_ids() if aggregates is None else aggregates
+        found = reconstruct(
+            self._store, _reducer(reducer), chosen, moment, snapshots=self._snapshots, interpret=interpret
+        )
+        return views.frame(reducer, found, interpret)
+
+    def history(
+        self,
+        reducer: Reducer,
+        aggregate_id: str,
+        at: Iterable[AsOfLike] | pl.Series | None = None,
+        every: str | dt.timedelta | None = None,
+        *,
+        tables: bool = False,
+        interpret: bool | None = None,
+    ) -> pl.DataFrame:
+        """How a state developed: a row per handled event, per moment in `at`, or per bar of `every`.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        at : iterable of as_of, optional
+            Moments, in any order; the rows keep it, duplicates too, with a column `at`.
+        every : str or timedelta, optional
+            E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar covers
+            (t - every, t].
+        tables : bool
+            Also give keyed tables, queues and ladders, as lists of structs.
+        interpret : bool, optional
+            As in :meth:`state`.
+
+        Returns
+        -------
+        polars.DataFrame
+            `at` where moments were asked for, then version, position, timestamp, fields and properties.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+        """
+        return history(
+            self._store, _reducer(reducer), aggregate_id, at=at, every=every, tables=tables, interpret=interpret
+        )
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """States kept at chosen versions: policy, build, table, drop, verify."""
+        return self._snapshots
+
     # -- audit and care
 
     def seal(self) -> int:
@@ -358,7 +480,15 @@ class Lab:
         found = self._store.find(event_id)
         if found is None or (event_class is not None and found["event_type"][0] != self._type(event_class).name):
             raise InvalidEvent("no event has this id", got=event_id)
-        return found if columns is None else found.select(public.frame_schema(self._type(found["event_type"][0]), columns))
+        return (
+            found if columns is None else found.select(public.frame_schema(self._type(found["event_type"][0]), columns))
+        )
+
+
+def _reducer(reducer: Reducer) -> Reducer:
+    if not isinstance(reducer, Reducer):
+        raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
+    return reducer
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:

@@ -20,6 +20,7 @@ from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import scratch as flat
 from eventlab.fold.interpret import Event, StateType, failure, python_values
 from eventlab.fold.layout import Keyed, Ladder, Queue
+from eventlab.fold.legs import Legs, empty_table
 from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
 
 if TYPE_CHECKING:
@@ -34,35 +35,6 @@ PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
     "bool": (np.bool_, pa.bool_()),
     "str": (np.int32, pa.string()),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Legs:
-    """Where each aggregate's fold begins, pauses and ends, as row numbers in the tables.
-
-    Attributes
-    ----------
-    offsets : int64 array, shape (aggregates + 1,)
-        Aggregate a's legs are ``offsets[a]:offsets[a + 1]``.
-    starts : mapping of str to int64 array, shape (aggregates,)
-        First row to fold, per event type.
-    bounds : mapping of str to int64 array, shape (legs,)
-        One past the last row of each leg, per event type; ascending inside an aggregate.
-    """
-
-    offsets: Int64Array
-    starts: Mapping[str, Int64Array]
-    bounds: Mapping[str, Int64Array]
-
-    @property
-    def ends(self) -> dict[str, Int64Array]:
-        """One past the last row of each aggregate, per event type."""
-        has = np.diff(self.offsets) > 0
-        last = np.maximum(self.offsets[1:] - 1, 0)
-        return {
-            name: np.where(has, bounds[last] if len(bounds) else 0, self.starts[name])
-            for name, bounds in self.bounds.items()
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +93,11 @@ def fold(
     known = _compiled.setdefault(reducer, _Compiled())
     known.types = known.types or StateType(reducer)
     if interpret is None and known.kernel is None:
-        rows = sum(int(np.maximum(legs.ends[name] - legs.starts[name], 0).sum()) for name in reducer.handlers)
-        interpret = known.interpreted + rows < WORTH_COMPILING
-        known.interpreted += rows if interpret else 0
+        ends = legs.ends
+        work = sum(int(np.maximum(ends[name] - legs.starts[name], 0).sum()) for name in reducer.handlers)
+        work += int(legs.offsets[-1]) if emit else states.num_rows
+        interpret = known.interpreted + work < WORTH_COMPILING
+        known.interpreted += work if interpret else 0
     if interpret:
         return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
     if known.kernel is None:
@@ -267,11 +241,16 @@ def emission_schema(reducer: Reducer) -> pa.Schema:
     return pa.schema(fields)
 
 
-def derived(reducer: Reducer, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A reducer's properties of one portable state, computed as Python."""
-    known = _compiled.setdefault(reducer, _Compiled())
-    known.types = known.types or StateType(reducer)
-    return _properties(reducer, known.types.load(row))
+def derive(
+    reducer: Reducer, aggregates: Sequence[str], states: pa.RecordBatch, interpret: bool | None = None
+) -> pa.RecordBatch:
+    """Records and properties of portable states, one row each."""
+    nothing = np.zeros(states.num_rows, np.int64)
+    rows = dict.fromkeys(reducer.handlers, nothing)
+    tables = {name: empty_table(reducer, name, states.num_rows) for name in reducer.handlers}
+    legs = Legs(np.arange(states.num_rows + 1), rows, rows)
+    folded = fold(reducer, aggregates, states, tables, legs, emit=True, interpret=interpret)
+    return folded.emitted if folded.emitted is not None else states
 
 
 def _properties(reducer: Reducer, state: Any) -> dict[str, Any]:

@@ -54,9 +54,7 @@ class _Record:
 def _record_type(name: str, scalars: Sequence[Scalar], others: Sequence[str], properties: Mapping[str, Any]) -> type:
     members = {getter: property(function) for getter, function in properties.items()}
     slots = (*(scalar.name for scalar in scalars), *others)
-    return type(
-        name, (_Record,), {"__slots__": slots, "_coerce": {s.name: COERCE[s.kind] for s in scalars}, **members}
-    )
+    return type(name, (_Record,), {"__slots__": slots, "_coerce": {s.name: COERCE[s.kind] for s in scalars}, **members})
 
 
 class _Array:

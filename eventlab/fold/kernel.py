@@ -47,7 +47,7 @@ def _maximum(*values: Any) -> Any: ...
 
 
 def _extreme(pair: Any) -> Any:
-    """min or max with Python's rule: the first of equals, and NaN never replaces."""
+    """Min or max with Python's rule: the first of equals, and NaN never replaces."""
 
     def typed(*values):  # type: ignore[no-untyped-def]
         if len(values) == 2:
@@ -186,7 +186,17 @@ def _guarded(run: Callable[..., None], reducer: Reducer) -> Callable[..., None]:
 
 def _gist(message: str) -> str:
     """The compiler's own words that concern the handler, without its candidates and passes."""
-    noise = ("During:", "There are", " - Of which", "Overload", "With argument", "No match", "Failed in", "Rejected", "raised from")
+    noise = (
+        "During:",
+        "There are",
+        " - Of which",
+        "Overload",
+        "With argument",
+        "No match",
+        "Failed in",
+        "Rejected",
+        "raised from",
+    )
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(noise) and "<kernel of" not in line]
     return " / ".join(kept[:8])
@@ -320,6 +330,9 @@ class _Source:
             ]
         lines += ["    if kind < 0:", "        break"]
         for t in kinds:
-            lines += [f"    {'if' if t == 0 else 'elif'} kind == {t}:", f"        {self.handle(t)}", f"        i{t} += 1"]
+            lines += [
+                f"    {'if' if t == 0 else 'elif'} kind == {t}:",
+                f"        {self.handle(t)}",
+                f"        i{t} += 1",
+            ]
         return lines
-

@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FunctionType
 from typing import Any, TypeVar
+from weakref import WeakSet
 
+import eventlab.events.builtin  # noqa: F401 - so that handlers of the built-in types are known by name
 from eventlab.errors import ReducerError, UnknownEventType
 from eventlab.events.types import EventType, declared_types, event_type
 from eventlab.fold import lower
 from eventlab.fold.layout import SCALARS, Array, Keyed, Ladder, Layout, Queue, Scalar
 
 F = TypeVar("F", bound=Callable[..., None])
+
+_declared: WeakSet[Reducer] = WeakSet()
 
 RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at"})
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
@@ -158,9 +162,17 @@ def reducer(cls: type[Any]) -> Reducer:
         where = f"{cls.__name__}.{function.__name__}"
         lower.check(function, where)
         for name in sorted(lower.assigned(function) - fields):
-            raise ReducerError(f"{where} writes a field that does not exist", got=name, expected=", ".join(sorted(fields)))
+            raise ReducerError(
+                f"{where} writes a field that does not exist", got=name, expected=", ".join(sorted(fields))
+            )
     made.property_kinds  # noqa: B018 - checked now rather than at the first fold
+    _declared.add(made)
     return made
+
+
+def declared_reducers() -> list[Reducer]:
+    """Reducers declared in this process that are still in use."""
+    return sorted(_declared, key=lambda made: made.name)
 
 
 def _functions(cls: type[Any]) -> tuple[dict[str, FunctionType], dict[str, FunctionType], dict[str, EventType]]:

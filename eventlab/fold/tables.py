@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.datamodel import models
 from numba.core.imputils import RefType, iternext_impl, lower_builtin
 from numba.extending import make_attribute_wrapper, overload, overload_method, register_model
-from numba.core.datamodel import models
 from numba.np import numpy_support
 
 from eventlab.fold.layout import Keyed, Queue

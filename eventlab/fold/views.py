@@ -232,7 +232,9 @@ class RecordView(View):
         self.record: types.Record = numpy_support.from_dtype(dtype)
         self.text, self.tables = text, dict(tables)
         self.properties: dict[str, Any] = {}
-        super().__init__(key, (("record", types.CPointer(types.uint8)), *((f"table_{table}", view) for table, view in tables)))
+        super().__init__(
+            key, (("record", types.CPointer(types.uint8)), *((f"table_{table}", view) for table, view in tables))
+        )
 
 
 class StateView(RecordView):
@@ -300,4 +302,3 @@ def state_view(name: str, layout: Layout, tables: tuple[tuple[str, View], ...]) 
     """The view of a reducer's state."""
     text = frozenset(scalar.name for scalar in layout.scalars if scalar.kind == "text")
     return StateView(name, layout.dtype, text, tables)
-

@@ -1,0 +1,142 @@
+"""States at a moment, from events alone or from a snapshot and the events after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from eventlab.errors import AsOfError, UnknownAggregate
+from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.fold.drive import fold
+from eventlab.fold.legs import Legs, tables_of, upper_bounds
+from eventlab.fold.reducer import Reducer
+from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.collection import Snapshots
+from eventlab.store.contract import Selection, Store
+from eventlab.timetravel.asof import AsOf
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstructed:
+    """States of several aggregates at one moment, one row each."""
+
+    aggregates: Sequence[str]
+    states: pa.RecordBatch
+    marks: Marks
+
+
+def position_bound(store: Store, moment: AsOf) -> int:
+    """One past the last position a moment includes."""
+    stop = store.stop_position
+    if moment.position is not None:
+        if moment.position >= stop:
+            raise AsOfError("position lies past the end of the log", got=moment.position, expected=f"below {stop}")
+        stop = moment.position + 1
+    if moment.known_at_ns is not None:
+        stop = min(stop, store.position_at(moment.known_at_ns))
+    return stop
+
+
+def require(store: Store, aggregates: Sequence[str]) -> None:
+    """Raise UnknownAggregate for an id that has no events."""
+    known = {head.aggregate_id for head in store.heads(aggregates)}
+    for aggregate in aggregates:
+        if aggregate not in known:
+            raise UnknownAggregate(
+                "no event was ever appended under this aggregate id",
+                got=aggregate,
+                hint="lab.info() lists the aggregates; ids are case-sensitive.",
+            )
+
+
+def reconstruct(
+    store: Store,
+    reducer: Reducer,
+    aggregates: Sequence[str],
+    moment: AsOf,
+    *,
+    snapshots: Snapshots | None = None,
+    interpret: bool | None = None,
+) -> Reconstructed:
+    """The states of aggregates at a moment.
+
+    Raises
+    ------
+    UnknownAggregate, AsOfError, FoldError, ReducerError
+    """
+    require(store, aggregates)
+    stop = position_bound(store, moment)
+    base = Base.initial(reducer, len(aggregates))
+    if snapshots is not None:
+        base = snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
+    after = {a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v}
+    states, marks = base.states, base.marks
+    selection = Selection(reducer.columns, others=True, aggregates=aggregates, after_version=after, stop_position=stop)
+    index = {aggregate: at for at, aggregate in enumerate(aggregates)}
+    for frame in store.frames(selection):
+        members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
+        ends = {name: _ends(table, moment) for name, table in frame.tables.items()}
+        marks = _advanced(marks, frame, members, ends)
+        part = states if _is_all(members, len(aggregates)) else states.take(pa.array(members))
+        legs = _one_leg(reducer, frame, ends)
+        ids = [aggregates[at] for at in members]
+        folded = fold(reducer, ids, part, tables_of(reducer, frame), legs, interpret=interpret).states
+        states = folded if part is states else _put(states, folded, members)
+    if moment.version is not None:
+        _check_versions(store, aggregates, moment, marks)
+    return Reconstructed(aggregates, states, marks)
+
+
+def _is_all(members: Int64Array, count: int) -> bool:
+    return len(members) == count and bool((members == np.arange(count)).all())
+
+
+def _put(states: pa.RecordBatch, folded: pa.RecordBatch, members: Int64Array) -> pa.RecordBatch:
+    take = np.arange(states.num_rows)
+    take[members] = states.num_rows + np.arange(len(members))
+    both = pa.Table.from_batches([states, folded]).take(pa.array(take)).combine_chunks()
+    return both.to_batches()[0]
+
+
+def _check_versions(store: Store, aggregates: Sequence[str], moment: AsOf, marks: Marks) -> None:
+    if bool((marks.version == moment.version).all()):
+        return
+    for head in store.heads(aggregates):
+        if moment.version is not None and head.version < moment.version:
+            raise AsOfError(
+                f"version lies past the head of {head.aggregate_id!r}",
+                got=moment.version,
+                expected=f"at most {head.version}",
+            )
+
+
+def _ends(table: EventTable, moment: AsOf) -> Int64Array:
+    """One past the last row that the moment includes, per aggregate."""
+    ends = table.offsets[1:]
+    if moment.version is not None:
+        ends = upper_bounds(table.version, table.offsets[:-1], ends, moment.version)
+    if moment.time_ns is not None:
+        ends = upper_bounds(table.timestamp, table.offsets[:-1], ends, moment.time_ns)
+    return ends
+
+
+def _one_leg(reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]) -> Legs:
+    count = len(frame.aggregates)
+    nothing = np.zeros(count, np.int64)
+    starts = {n: frame.tables[n].offsets[:-1] if n in frame.tables else nothing for n in reducer.handlers}
+    bounds = {n: ends.get(n, nothing) for n in reducer.handlers}
+    return Legs(np.arange(count + 1), starts, bounds)
+
+
+def _advanced(marks: Marks, frame: EventFrame, members: Int64Array, ends: Mapping[str, Int64Array]) -> Marks:
+    version, position, timestamp = marks.version.copy(), marks.position.copy(), marks.timestamp.copy()
+    for name, table in frame.tables.items():
+        some = ends[name] > table.offsets[:-1]
+        rows, at = ends[name][some] - 1, members[some]
+        newer = table.version[rows] > version[at]
+        rows, at = rows[newer], at[newer]
+        version[at], position[at], timestamp[at] = table.version[rows], table.position[rows], table.timestamp[rows]
+    return Marks(version, position, timestamp)
