@@ -239,7 +239,7 @@ def _whole_numbers(series: pl.Series) -> pl.Series:
 
 def _moments(series: pl.Series) -> pl.Series:
     """ISO dates and date-times in int64 ns; null where a cell is neither."""
-    text = series.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"\s*(Z|UTC)$", "+0000")
+    text = series.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ").str.replace(r"\s*(Z|UTC)$", "+0000")
     zoned = text.str.replace(r"([+-]\d{2}):(\d{2})$", "$1$2")
     has_zone = zoned.str.contains(r":.*[+-]\d{4}$")
     plain = pl.DataFrame({"text": text}).select(

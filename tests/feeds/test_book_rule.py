@@ -93,14 +93,18 @@ def test_the_six_real_files_give_the_known_number_of_events(market_data_dir):
 HEADER = "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount,first_update_id,final_update_id\n"
 
 
-def line(time: int | str, snapshot: bool, first: int, final: int, exchange: str = "binance", price: float = 100.0) -> str:
+def line(
+    time: int | str, snapshot: bool, first: int, final: int, exchange: str = "binance", price: float = 100.0
+) -> str:
     stamp = "" if time == "" else str(1723161255208000 + int(time))
     return f"{exchange},BTCUSDT,{stamp},1723161253937085,{str(snapshot).lower()},bid,{price},1.5,{first},{final}\n"
 
 
 def test_a_hole_between_spot_updates_is_a_gap(tmp_path):
     file = tmp_path / "book.csv"
-    file.write_text(HEADER + line("", True, 10, 10) + line(1, False, 9, 12) + line(2, False, 13, 14) + line(3, False, 16, 17))
+    file.write_text(
+        HEADER + line("", True, 10, 10) + line(1, False, 9, 12) + line(2, False, 13, 14) + line(3, False, 16, 17)
+    )
     feed = tardis_book(file)
     with pytest.warns(SequenceGap, match="16 after 14"):
         events(feed)
