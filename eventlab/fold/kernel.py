@@ -153,6 +153,7 @@ def compile_kernel(reducer: Reducer) -> Kernel:
         "unlink_slots": unlink_slots,
         "load_levels": load_levels,
         "NEVER": np.int64(2**63 - 1),
+        "row": np.uint64,  # a signed index may count from the end: telling so for each cost a third of the rate
     }
     for at, (_, view) in enumerate(views):
         scope[f"make_{at}"] = make(view)
@@ -163,7 +164,7 @@ def compile_kernel(reducer: Reducer) -> Kernel:
     fields = {name: event_fields(reducer, name) for name in reducer.handlers}
     for at, (name, handler) in enumerate(reducer.handlers.items()):
         scope[f"handle_{at}"] = lowered(handler)
-        scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("_nothing",))
+        scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("nothing",))
     source = _Source(reducer, fields).text()
     exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
     return Kernel(_guarded(njit(**options)(scope["kernel"]), reducer), fields)
@@ -296,7 +297,7 @@ class _Source:
             elif kind is None or not self.ranked(kind):
                 parts.append(self.ladder(at, "-1"))
             else:
-                rank = f"rank_{kind}[i{kind}]"
+                rank = f"rank_{kind}[row(i{kind})]"
                 parts.append(self.ladder(at, f"ranks_{at} - 1 - {rank}" if table.side == "bid" else rank))
         return f"make_state(({', '.join(parts)},))"
 
@@ -311,7 +312,7 @@ class _Source:
 
     def value(self, kind: int, field: str) -> str:
         name = list(self.reducer.handlers)[kind]
-        element = f"column_{kind}_{field}[i{kind}]"
+        element = f"column_{kind}_{field}[row(i{kind})]"
         declared: Field | None = next((f for f in self.reducer.event_types[name] if f.name == field), None)
         return f"as_text({element})" if declared is not None and declared.is_text else element
 
