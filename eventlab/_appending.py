@@ -106,7 +106,9 @@ def _listed(events: object) -> list[Any]:
         raise InvalidEvent("there is no event to append", hint="Pass at least one event.")
     for row, item in enumerate(listed):
         if isinstance(item, type) or not hasattr(type(item), "__event_type__"):
-            raise InvalidEvent(f"row {row}: not an event", got=item, expected="an instance of a class made by @el.event")
+            raise InvalidEvent(
+                f"row {row}: not an event", got=item, expected="an instance of a class made by @el.event"
+            )
     return listed
 
 
@@ -119,7 +121,9 @@ def _per_event(value: object, rows: int, what: str) -> list[Any]:
 
 
 def _times(timestamp: object, rows: int) -> Int64Array:
-    return np.array([to_ns(value, what="timestamp") for value in _per_event(timestamp, rows, "timestamp")], dtype=np.int64)
+    return np.array(
+        [to_ns(value, what="timestamp") for value in _per_event(timestamp, rows, "timestamp")], dtype=np.int64
+    )
 
 
 def _causes(cause: object, rows: int) -> tuple[Int64Array | None, Int64Array | None]:

@@ -13,7 +13,7 @@ from eventlab import _scanning
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
 from eventlab._info import Info, info
 from eventlab._ingesting import IngestReceipt, ingest
-from eventlab.errors import AsOfError, InvalidEvent, ReducerError, SchemaMismatch, UnknownAggregate, UnknownEventType
+from eventlab.errors import AsOfError, InvalidEvent, SchemaMismatch, UnknownAggregate, UnknownEventType
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.events.types import EventType, event_type
@@ -330,7 +330,7 @@ class Lab:
         found = reconstruct(
             self._store, _reducer(reducer), [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
-        return views.single(reducer, found, interpret)
+        return views.single(reducer, found)
 
     def states(
         self, reducer: Reducer, aggregate_id: str = "*", as_of: AsOfLike = None, *, interpret: bool | None = None
@@ -361,7 +361,7 @@ class Lab:
         found = reconstruct(
             self._store, _reducer(reducer), chosen, moment, snapshots=self._snapshots, interpret=interpret
         )
-        return views.frame(reducer, found, interpret)
+        return views.frame(reducer, found)
 
     def history(
         self,
@@ -480,15 +480,9 @@ class Lab:
         found = self._store.find(event_id)
         if found is None or (event_class is not None and found["event_type"][0] != self._type(event_class).name):
             raise InvalidEvent("no event has this id", got=event_id)
-        return (
-            found if columns is None else found.select(public.frame_schema(self._type(found["event_type"][0]), columns))
-        )
-
-
-def _reducer(reducer: Reducer) -> Reducer:
-    if not isinstance(reducer, Reducer):
-        raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
-    return reducer
+        if columns is None:
+            return found
+        return found.select(list(public.frame_schema(self._type(found["event_type"][0]), columns)))
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:

@@ -175,9 +175,7 @@ def joined(blocks: Sequence[Block]) -> Block:
 def _joined_text(arrays: Sequence[pa.Array | None], blocks: Sequence[Block], wanted: pa.DataType) -> pa.Array | None:
     if all(array is None for array in arrays):
         return None
-    return pa.concat_arrays(
-        [pa.nulls(len(b), wanted) if a is None else a for a, b in zip(arrays, blocks, strict=True)]
-    )
+    return pa.concat_arrays([pa.nulls(len(b), wanted) if a is None else a for a, b in zip(arrays, blocks, strict=True)])
 
 
 def text_codes(array: pa.DictionaryArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None]:

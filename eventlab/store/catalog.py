@@ -118,7 +118,11 @@ def translated(error: sqlite3.Error, where: str) -> StoreError:
             f"{where}: another writer holds the store", hint="Wait for it, or raise el.open(..., wait=seconds)."
         )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return StoreFull(f"{where}: the disk is full or a write failed", got=str(error), hint="Free some space; nothing of this commit was kept.")
+        return StoreFull(
+            f"{where}: the disk is full or a write failed",
+            got=str(error),
+            hint="Free some space; nothing of this commit was kept.",
+        )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
     if code == sqlite3.SQLITE_NOTADB:

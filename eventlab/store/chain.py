@@ -166,9 +166,7 @@ def _text_leaf(array: pa.DictionaryArray) -> bytes:
     return _coded_leaf(codes, valid, lambda code: str(dictionary[code].as_py()))
 
 
-def _coded_leaf(
-    codes: Int64Array | npt.NDArray[np.int32], valid: Mask | None, value_of: Callable[[int], str]
-) -> bytes:
+def _coded_leaf(codes: Int64Array | npt.NDArray[np.int32], valid: Mask | None, value_of: Callable[[int], str]) -> bytes:
     leaf = hashlib.sha256(_LEAF.pack(_TEXT, len(codes)))
     for start, stop in _blocks(len(codes)):
         leaf.update(_validity(valid, start, stop))

@@ -43,7 +43,7 @@ def encode(array: pa.Array) -> pa.Array:
 def encode_times(values: npt.NDArray[np.int64], validity: pa.Buffer | None = None) -> pa.Array:
     """Nanoseconds UTC in the coarsest of ms, us and ns that holds each exactly. Nulls are zeros beside `validity`."""
     for unit, size in _UNITS:
-        if size == 1 or (values[:64] % size == 0).all() and (values % size == 0).all():
+        if size == 1 or ((values[:64] % size == 0).all() and (values % size == 0).all()):
             scaled = values if size == 1 else values // size
             return _wrapped(scaled, validity, pa.timestamp(unit, tz="UTC"))
     raise AssertionError("every time is a whole number of nanoseconds")
@@ -93,7 +93,9 @@ def _numbers(array: pa.Array) -> tuple[npt.NDArray[Any], pa.Buffer | None]:
     if not array.null_count:
         return array.to_numpy(), None
     valid = array.is_valid()
-    return array.fill_null(0).to_numpy(), pa.py_buffer(np.packbits(valid.to_numpy(zero_copy_only=False), bitorder="little"))
+    return array.fill_null(0).to_numpy(), pa.py_buffer(
+        np.packbits(valid.to_numpy(zero_copy_only=False), bitorder="little")
+    )
 
 
 def _wrapped(values: npt.NDArray[Any], validity: pa.Buffer | None, wanted: pa.DataType) -> pa.Array:

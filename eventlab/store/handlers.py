@@ -59,5 +59,7 @@ class Handlers:
             except Exception as error:  # noqa: BLE001  the commit stands whatever a handler does
                 label = getattr(handler, "__qualname__", repr(handler))
                 failures.append(
-                    HandlerFailed(f"handler {label} failed on {name} at position {position}: {error!r}. The commit stands.")
+                    HandlerFailed(
+                        f"handler {label} failed on {name} at position {position}: {error!r}. The commit stands."
+                    )
                 )

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -91,7 +92,8 @@ class Identities:
             at_end = np.flatnonzero(stored.position == places[-1])
             last_version = int(stored.version[at_end[0]]) if len(at_end) else last_version
         commit = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1", (places[-1],)
+            f"SELECT {COMMIT} FROM commits WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1",
+            (places[-1],),
         ).fetchone()
         receipt = receipt_of(commit)
         if (receipt.first_position, receipt.count) == (places[0], len(places)):
@@ -103,7 +105,11 @@ class Identities:
         if stored is None:
             raise _other_content(item, 0, "event_type")
         kept = [self._knowledge.names[number] for number in stored.aggregate.tolist()]
-        given = [names[item.aggregate]] * item.rows if isinstance(item.aggregate, int) else [names[i] for i in item.aggregate]
+        given = (
+            [names[item.aggregate]] * item.rows
+            if isinstance(item.aggregate, int)
+            else [names[i] for i in item.aggregate]
+        )
         _same([a == b for a, b in zip(kept, given, strict=True)], item, "aggregate_id")
         for index, field in enumerate(item.batch.type):
             _same(_equal(stored.columns[field.name], item.batch.payload.column(index)), item, field.name)
@@ -198,14 +204,14 @@ def _check_ids(ids: Sequence[str]) -> None:
         raise DuplicateEvent("an event id comes twice in the call", got=twice)
 
 
-def _equal(kept: pa.Array, given: pa.Array) -> list[bool]:
+def _equal(kept: pa.Array, given: pa.Array) -> npt.NDArray[np.bool_]:
     if pa.types.is_dictionary(kept.type):
         kept, given = decoded(kept), decoded(given)
     same = pc.or_(pc.fill_null(pc.equal(kept, given), False), pc.and_(kept.is_null(), given.is_null()))
-    return np.asarray(same.to_numpy(zero_copy_only=False)).tolist()
+    return np.asarray(same.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _same(flags: Sequence[bool] | np.ndarray[tuple[int], np.dtype[np.bool_]], item: Incoming, what: str) -> None:
+def _same(flags: Sequence[bool] | npt.NDArray[np.bool_], item: Incoming, what: str) -> None:
     wrong = np.flatnonzero(~np.asarray(flags, dtype=bool))
     if len(wrong):
         raise _other_content(item, int(wrong[0]), what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from eventlab.store.blocks import Block, Int64Array, cluster_order
 from eventlab.store.contract import Batch, Late
 
 _LONGEST_ID = 1024
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 
 @dataclass(slots=True)
@@ -63,7 +66,9 @@ def check_aggregate_id(name: object) -> str:
         raise InvalidEvent("not an aggregate id", got=name, expected=f"text of 1 to {_LONGEST_ID} characters")
     if "*" in name or "\0" in name:
         raise InvalidEvent(
-            "an aggregate id cannot hold '*' or NUL", got=name, hint="'*' is for patterns, e.g. lab.events(..., 'market/*')."
+            "an aggregate id cannot hold '*' or NUL",
+            got=name,
+            hint="'*' is for patterns, e.g. lab.events(..., 'market/*').",
         )
     try:
         name.encode()
@@ -107,7 +112,7 @@ def incoming(batches: Sequence[Batch]) -> tuple[list[Incoming], list[str]]:
 
 def _indices(batch: Batch, rows: int, index: dict[str, int]) -> int | Int64Array:
     given = batch.aggregate_id
-    if isinstance(given, str):
+    if not isinstance(given, pa.DictionaryArray):
         return index.setdefault(check_aggregate_id(given), len(index))
     if len(given) != rows:
         raise InvalidEvent(f"{batch.type.name}: aggregate_id has another length", got=len(given), expected=rows)
@@ -159,7 +164,9 @@ def assign(
     position = np.arange(first_position, first_position + rows, dtype=np.int64)
     auto = [item.batch.timestamp is None for item in items]
     timestamp = _in_order([_times(item, recorded_at) for item in items], order)
-    automatic = _in_order([np.full(i.rows, flag) for i, flag in zip(items, auto, strict=True)], order) if any(auto) else None
+    automatic = (
+        _in_order([np.full(i.rows, flag) for i, flag in zip(items, auto, strict=True)], order) if any(auto) else None
+    )
     version, timestamp, clamped = _number(aggregate, timestamp, automatic, streams, position, late)
     cause = _causes(items, order, position, first_position)
     blocks = _blocks(items, order, np.array([s.no for s in streams])[aggregate], position, version, timestamp, cause)
@@ -185,7 +192,7 @@ def _times(item: Incoming, recorded_at: int) -> Int64Array:
     return np.full(item.rows, recorded_at, dtype=np.int64) if given is None else np.asarray(given, dtype=np.int64)
 
 
-def _in_order(parts: Sequence[npt.NDArray[np.generic]], order: Int64Array | None) -> npt.NDArray[np.generic]:
+def _in_order(parts: Sequence[npt.NDArray[ScalarT]], order: Int64Array | None) -> npt.NDArray[ScalarT]:
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return whole if order is None else whole[order]
 
@@ -222,7 +229,12 @@ def _number(
                 late_rows = late_rows[~(automatic if perm is None else automatic[perm])[late_rows]]
             if len(late_rows) and late == "reject":
                 row = int(late_rows[0])
-                raise _late(streams[int(members[run])], row if perm is None else int(perm[row]), times[row], raised[row - inside.start])
+                raise _late(
+                    streams[int(members[run])],
+                    row if perm is None else int(perm[row]),
+                    times[row],
+                    raised[row - inside.start],
+                )
             clamped += len(late_rows)
             times[inside] = raised
     tops = stops - 1
@@ -293,7 +305,7 @@ def _blocks(
     blocks = []
     for members in grouped.values():
         mine = [items[index] for index in members]
-        at = slice(None)
+        at: slice | Int64Array = slice(None)
         shuffle = None
         if len(mine) < len(items) or order is not None:
             rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in members])

@@ -252,7 +252,8 @@ class EventLog:
         with self._lock, self._catalog.reading():
             rows = self._catalog.execute(query, (int(positions[-1]), int(positions[0]))).fetchall()
         commits = np.array(rows, dtype=np.int64).reshape(-1, 2)
-        return commits[np.searchsorted(commits[:, 0], positions, "right") - 1, 1]
+        recorded: Int64Array = commits[np.searchsorted(commits[:, 0], positions, "right") - 1, 1]
+        return recorded
 
     # -- reading
 
@@ -266,8 +267,9 @@ class EventLog:
             numbers = self._knowledge.numbers
             for name, columns in selection.columns.items():
                 known = self._knowledge.types.get(name)
-                for column in columns if known is not None else ():
-                    known.field(column)
+                if known is not None:
+                    for column in columns:
+                        known.field(column)
             stop = view.stop_position if selection.stop_position is None else selection.stop_position
             stop = min(stop, view.stop_position)
             after = {numbers[name]: version for name, version in selection.after_version.items() if name in numbers}
@@ -334,7 +336,9 @@ class EventLog:
             self._check_open()
             if self.path != ":memory:":
                 return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
-            pages, size = (self._catalog.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+            pages, size = (
+                self._catalog.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
+            )
             files = self._catalog.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0]
             return int(pages * size + files)
 

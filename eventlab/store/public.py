@@ -54,9 +54,7 @@ def frame_schema(declared: EventType, columns: Sequence[str] | None = None) -> d
     wanted = default_columns(declared) if columns is None else tuple(columns)
     for name in wanted:
         if name not in known:
-            raise InvalidEvent(
-                f"{declared.name} has no column {name!r}", expected=", ".join(all_columns(declared))
-            )
+            raise InvalidEvent(f"{declared.name} has no column {name!r}", expected=", ".join(all_columns(declared)))
     if len(set(wanted)) < len(wanted):
         raise InvalidEvent("a column is asked for twice", got=", ".join(wanted))
     return {name: known[name] for name in wanted}

@@ -22,7 +22,7 @@ from eventlab.store.blocks import NO_CAUSE, TEXT, Block, Int64Array, Slab, clust
 from eventlab.store.vault import Vault
 
 RUN_FIELDS = 9
-"""Numbers the catalog keeps of a run: row, rows, then first and last version, position and timestamp; aggregate first."""
+"""Numbers the catalog keeps of a run: aggregate, row, rows; first and last version, position and timestamp."""
 
 _STATISTICS = ["version", "position", "timestamp"]
 _OPEN_FILES = 256
@@ -305,9 +305,12 @@ class Segments:
         pieces: list[tuple[int, int]] | None,
     ) -> pa.Table:
         try:
-            with self._vault.source(file.name) as source, pq.ParquetFile(
-                source, metadata=opened.metadata, page_checksum_verification=True, pre_buffer=False
-            ) as parquet:
+            with (
+                self._vault.source(file.name) as source,
+                pq.ParquetFile(
+                    source, metadata=opened.metadata, page_checksum_verification=True, pre_buffer=False
+                ) as parquet,
+            ):
                 table = parquet.read_row_groups(groups, columns=names)
         except FileNotFoundError as error:
             raise self._corrupt(file, "is missing", None, None) from error
@@ -317,8 +320,11 @@ class Segments:
             return table
         return pa.concat_tables([table.slice(start, stop - start) for start, stop in pieces])
 
-    def check_names(self, file: SegmentFile, runs: Runs, names: Sequence[str]) -> None:
-        """Raise StoreCorrupt unless the file's own aggregate ids are those of its runs."""
+    def check_runs(self, file: SegmentFile, runs: Runs, slab: Slab, names: Sequence[str]) -> None:
+        """Raise StoreCorrupt unless the file's content and its own aggregate ids are what its runs say."""
+        found = _runs(slab, np.diff(slab.offsets))
+        if not np.array_equal(found, np.column_stack([getattr(runs, name) for name in Runs.__slots__])):
+            raise self._corrupt(file, "holds other versions, positions or times than the catalog says", None, None)
         opened = self._open(file)
         groups = list(range(len(opened.ends)))
         stored = encoding.one_text(self._table(file, opened, groups, ["aggregate_id"], None).column("aggregate_id"))

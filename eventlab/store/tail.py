@@ -8,6 +8,7 @@ words of a closed vocabulary as codes, aggregates as the catalog's numbers.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -78,7 +79,7 @@ def from_blob(blob: bytes, types: Mapping[int, EventType]) -> list[Block]:
             batch = pa.ipc.read_record_batch(buffer.slice(start, size), _schema(types[number]))
             blocks.append(_block(types[number], batch))
             start += size + -size % 8
-    except (pa.ArrowException, OSError, struct.error, KeyError) as error:
+    except (pa.ArrowException, OSError, EOFError, struct.error, KeyError) as error:
         raise StoreCorrupt("a small commit cannot be read", got=str(error)) from error
     return blocks
 
@@ -88,10 +89,9 @@ def _block(declared: EventType, batch: pa.RecordBatch) -> Block:
     columns = {}
     for field, column in zip(declared, payload, strict=True):
         if field.kind == "enum":
-            column = pa.DictionaryArray.from_arrays(column, _vocabulary(field.vocabulary))
-        elif field.is_text:
-            column = column.dictionary_encode()
-        columns[field.name] = column
+            columns[field.name] = pa.DictionaryArray.from_arrays(column, _vocabulary(field.vocabulary))
+        else:
+            columns[field.name] = column.dictionary_encode() if field.is_text else column
     return Block(
         declared,
         position.to_numpy(),
@@ -129,6 +129,17 @@ class Part:
         return Part(first, stop, self.commits, self.bytes, {name: b for name, b in cut.items() if len(b)})
 
 
+def part_of(row: tuple[int, int, int, bytes], types: Mapping[int, EventType], where: str) -> Part:
+    """A row of the catalog's tail, decoded: first and stop position, checksum, blob. Raises StoreCorrupt."""
+    first, stop, crc, blob = row
+    if zlib.crc32(blob) != crc:
+        raise StoreCorrupt(
+            f"{where}: the commit at positions {first} to {stop - 1} is damaged in the catalog",
+            hint="Restore the store from a copy.",
+        )
+    return Part(first, stop, 1, len(blob), {block.type.name: block for block in from_blob(blob, types)})
+
+
 def merged(parts: Sequence[Part]) -> Part:
     """Adjacent parts as one."""
     if len(parts) == 1:
@@ -150,22 +161,37 @@ class TailCache:
     """What this process has decoded of the tail, kept so that a read decodes only what is new.
 
     Parts merge like the digits of a binary counter: there are logarithmically many, and each row is copied that often.
+    They do so when read, so that a writer pays nothing for it.
     """
 
     def __init__(self) -> None:
-        self.parts: tuple[Part, ...] = ()
+        self._parts: tuple[Part, ...] = ()
+        self._new: list[Part] = []
+        self.commits = self.bytes = self.rows = 0
 
     def append(self, new: Sequence[Part]) -> None:
         """Add parts at the end."""
-        if len(new) > 1:
-            new = [merged(run) for run in _adjacent(new)]
-        parts = [*self.parts, *new]
-        while len(parts) > 1:
-            before, last = parts[-2:]
-            if before.stop_position != last.first_position or _rows(before) > 2 * _rows(last):
-                break
-            parts[-2:] = [merged((before, last))]
-        self.parts = tuple(parts)
+        self._new += new
+        self._count(new)
+
+    def _count(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            self.commits += part.commits
+            self.bytes += part.bytes
+            self.rows += _rows(part)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """In position order; neighbours may be adjacent or not."""
+        if self._new:
+            parts = [*self._parts, *adjacent_runs(self._new)]
+            while len(parts) > 1:
+                before, last = parts[-2:]
+                if before.stop_position != last.first_position or _rows(before) > 2 * _rows(last):
+                    break
+                parts[-2:] = [merged((before, last))]
+            self._parts, self._new = tuple(parts), []
+        return self._parts
 
     def drop(self, first: int, stop: int) -> None:
         """Forget positions ``first:stop``, which a segment now holds."""
@@ -176,19 +202,9 @@ class TailCache:
                 continue
             kept += [part.between(part.first_position, first)] if part.first_position < first else []
             kept += [part.between(stop, part.stop_position)] if part.stop_position > stop else []
-        self.parts = tuple(kept)
-
-    @property
-    def commits(self) -> int:
-        return sum(part.commits for part in self.parts)
-
-    @property
-    def bytes(self) -> int:
-        return sum(part.bytes for part in self.parts)
-
-    @property
-    def rows(self) -> int:
-        return sum(_rows(part) for part in self.parts)
+        self._parts = tuple(kept)
+        self.commits = self.bytes = self.rows = 0
+        self._count(kept)
 
 
 def _rows(part: Part) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from eventlab.store.blocks import Block, in_position_order
 from eventlab.store.catalog import Catalog, translated
 from eventlab.store.public import STORED_EXTRA
 from eventlab.store.segments import Segments
-from eventlab.store.tail import Part, from_blob, merged
+from eventlab.store.tail import Part, merged, part_of
 from eventlab.store.view import Knowledge, Segment, View
 
 
@@ -75,9 +74,7 @@ def verify_log(catalog: Catalog, segments: Segments, knowledge: Knowledge, view:
 
 
 def _corrupt(catalog: Catalog, what: str, got: object, expected: object) -> StoreCorrupt:
-    return StoreCorrupt(
-        f"{catalog.where}: {what}", got=got, expected=expected, hint="Restore the store from a copy."
-    )
+    return StoreCorrupt(f"{catalog.where}: {what}", got=got, expected=expected, hint="Restore the store from a copy.")
 
 
 def _stored_parts(catalog: Catalog, segments: Segments, knowledge: Knowledge, view: View) -> Iterator[Part]:
@@ -94,9 +91,8 @@ def _segment_part(segments: Segments, knowledge: Knowledge, segment: Segment) ->
     for name, file in segment.files.items():
         payload = [field.name for field in file.type]
         runs = knowledge.runs_of_file(file)
-        names = [knowledge.names[int(number)] for number in runs.aggregate]
         slab = segments.read(file, runs, payload, extra=STORED_EXTRA, exact=True)
-        segments.check_names(file, runs, names)
+        segments.check_runs(file, runs, slab, [knowledge.names[int(number)] for number in runs.aggregate])
         blocks[name] = in_position_order(slab, segment.first_position, segment.stop_position)
     return Part(segment.first_position, segment.stop_position, 0, 0, blocks)
 
@@ -108,11 +104,8 @@ def _tail_parts(catalog: Catalog, knowledge: Knowledge, first: int, stop: int) -
             "WHERE first_position >= ? AND first_position < ? ORDER BY first_position",
             (first, stop),
         ).fetchall()
-    for begin, end, crc, blob in rows:
-        if zlib.crc32(blob) != crc:
-            raise _corrupt(catalog, f"the commit at positions {begin} to {end - 1} is damaged in the catalog", None, None)
-        blocks = from_blob(blob, knowledge.types_by_number)
-        yield Part(begin, end, 1, len(blob), {block.type.name: block for block in blocks})
+    for row in rows:
+        yield part_of(row, knowledge.types_by_number, catalog.where)
 
 
 class _Check:

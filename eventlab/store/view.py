@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eventlab.events.types import EventType, declared_types
 from eventlab.store.catalog import Catalog
 from eventlab.store.segments import Runs, SegmentFile
-from eventlab.store.tail import Part, TailCache, from_blob
+from eventlab.store.tail import Part, TailCache, part_of
 
 _KEPT_RUNS = 1_000_000
 
@@ -37,7 +37,8 @@ class View:
 
     def pieces(self) -> list[Segment | list[Part]]:
         """Segments and adjacent stretches of tail, in position order."""
-        ordered = sorted((*self.segments, *self.tail), key=lambda piece: piece.first_position)
+        both: list[Segment | Part] = [*self.segments, *self.tail]
+        ordered = sorted(both, key=lambda piece: piece.first_position)
         found: list[Segment | list[Part]] = []
         for piece in ordered:
             if isinstance(piece, Segment):
@@ -92,7 +93,7 @@ class Knowledge:
             self._learn_tail()
             self.advance(stop, head[2], head[3])
 
-    def learn_names(self, rows: Collection[Sequence[str]]) -> None:
+    def learn_names(self, rows: Iterable[Sequence[str]]) -> None:
         for (name,) in rows:
             self.numbers[name] = len(self.names)
             self.names.append(name)
@@ -135,13 +136,10 @@ class Knowledge:
 
     def _learn_tail(self) -> None:
         rows = self._catalog.execute(
-            "SELECT first_position, stop_position, events FROM tail WHERE first_position >= ? ORDER BY first_position",
+            "SELECT first_position, stop_position, crc, events FROM tail WHERE first_position >= ? ORDER BY first_position",
             (self.stop_position,),
         )
-        parts = []
-        for first, stop, blob in rows:
-            blocks = from_blob(blob, self.types_by_number)
-            parts.append(Part(first, stop, 1, len(blob), {block.type.name: block for block in blocks}))
+        parts = [part_of(row, self.types_by_number, self._catalog.where) for row in rows]
         if parts:
             self.tail.append(parts)
 

@@ -198,7 +198,8 @@ class Writer:
                 streams.append(Stream(next_no, name, 0, -1, 0, None, is_new=True))
                 next_no += 1
             else:
-                streams.append(Stream(*row, is_new=False))
+                no, _, *head = row
+                streams.append(Stream(no, name, *head, is_new=False))
         return streams
 
     def _check_expected(self, expected: Mapping[str, int], streams: Sequence[Stream]) -> None:
@@ -261,7 +262,8 @@ class Writer:
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:
         row = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits JOIN sources ON no = source WHERE identity = ? AND chunk = ?", (identity, chunk)
+            f"SELECT {COMMIT} FROM commits JOIN sources ON no = source WHERE identity = ? AND chunk = ?",
+            (identity, chunk),
         ).fetchone()
         return None if row is None else receipt_of(row)
 
