@@ -122,7 +122,7 @@ class Lab:
         expected_version : int, optional
             The version the aggregate must have now; 0 means that it must not exist.
         timestamp : moment or sequence of moments, optional
-            Event time: aware datetime, ISO string or int ns; one for all or one each. The time of the commit by default.
+            Event time: aware datetime, ISO string or int ns; one for all or one each. The commit's time by default.
         metadata : mapping of str to str, optional
             Kept with each of these events.
         cause : int or sequence of int, optional
@@ -187,8 +187,8 @@ class Lab:
     def ingest(self, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
         """Append all of a source, chunk by chunk; once.
 
-        The same source (feed, parameters and content) is never appended twice: a rerun returns at once, and one that was
-        interrupted resumes where it stopped.
+        The same source (feed, parameters and content) is never appended twice: a rerun returns at once, and one that
+        was interrupted resumes where it stopped.
 
         Parameters
         ----------
@@ -245,8 +245,8 @@ class Lab:
         start, stop : moment, optional
             Event times; `start` inclusive, `stop` exclusive.
         columns : sequence of str, optional
-            Payload fields and any of position, aggregate_id, version, timestamp, cause, event_id, metadata, recorded_at,
-            event_type. By default the first four, the payload and cause.
+            Payload fields and any of position, aggregate_id, version, timestamp, cause, event_id, metadata,
+            recorded_at, event_type. By default the first four, the payload and cause.
         event_id : str, optional
             Look up the one event with this id instead, of whatever type. One that was not supplied but computed takes a
             search through all ids.
@@ -483,6 +483,12 @@ class Lab:
         if columns is None:
             return found
         return found.select(list(public.frame_schema(self._type(found["event_type"][0]), columns)))
+
+
+def _reducer(reducer: Reducer) -> Reducer:
+    if not isinstance(reducer, Reducer):
+        raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
+    return reducer
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:
