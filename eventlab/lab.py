@@ -13,7 +13,7 @@ from eventlab import _scanning
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
 from eventlab._info import Info, info
 from eventlab._ingesting import IngestReceipt, ingest
-from eventlab.errors import AsOfError, InvalidEvent, SchemaMismatch, UnknownAggregate, UnknownEventType
+from eventlab.errors import AsOfError, InvalidEvent, ReducerError, SchemaMismatch, UnknownAggregate, UnknownEventType
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.events.types import EventType, event_type

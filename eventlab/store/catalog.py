@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -106,7 +106,8 @@ CREATE TABLE sources (
 """
 
 _NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "9p", "afs", "glusterfs", "ceph", "lustre", "fuse.sshfs", "fuse.s3fs"}
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "9p", "afs", "glusterfs", "ceph", "lustre", "fuse.sshfs",
+     "fuse.s3fs")
 )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def translating(where: str) -> Iterator[None]:
 class Catalog:
     """A connection to the database, with transactions that cannot be left open."""
 
-    def __init__(self, connection: sqlite3.Connection, where: str, read_only: bool, wait: float = 0.0) -> None:
+    def __init__(self, connection: sqlite3.Connection, where: str, *, read_only: bool, wait: float = 0.0) -> None:
         self.connection = connection
         self._wait = wait
         self.execute = connection.execute
@@ -222,7 +223,7 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
     """
     where = str(directory)
     path = directory / CATALOG_NAME
-    _check_place(directory, path, read_only)
+    _check_place(directory, path, read_only=read_only)
     if not read_only:
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -231,16 +232,16 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
         except OSError as error:
             raise StoreError(f"{where}: cannot be created", got=str(error)) from error
     with translating(where):
-        connection = _connect(path, read_only, wait)
+        connection = _connect(path, wait, read_only=read_only)
         try:
-            _prepare(connection, where, read_only, durability, wait)
-            return Catalog(connection, where, read_only, wait)
+            _prepare(connection, where, durability, wait, read_only=read_only)
+            return Catalog(connection, where, read_only=read_only, wait=wait)
         except BaseException:
             connection.close()
             raise
 
 
-def _check_place(directory: Path, path: Path, read_only: bool) -> None:
+def _check_place(directory: Path, path: Path, *, read_only: bool) -> None:
     where = str(directory)
     if "\0" in where:
         raise NotAStore("a path cannot hold a NUL character", got=where)
@@ -282,7 +283,7 @@ def file_system(path: Path) -> str | None:
     return kind
 
 
-def _connect(path: Path, read_only: bool, wait: float) -> sqlite3.Connection:
+def _connect(path: Path, wait: float, *, read_only: bool) -> sqlite3.Connection:
     uri = path.absolute().as_uri()
     if not read_only:
         uri += "?mode=rwc"
@@ -300,7 +301,9 @@ def _has_wal(path: Path) -> bool:
     return wal.exists() and wal.stat().st_size > 0
 
 
-def _prepare(connection: sqlite3.Connection, where: str, read_only: bool, durability: Durability, wait: float) -> None:
+def _prepare(
+    connection: sqlite3.Connection, where: str, durability: Durability, wait: float, *, read_only: bool
+) -> None:
     def identity() -> tuple[int, int]:
         return (
             connection.execute("PRAGMA application_id").fetchone()[0],
@@ -327,12 +330,12 @@ def _prepare(connection: sqlite3.Connection, where: str, read_only: bool, durabi
         _check_identity(where, *identity())
 
 
-def _patiently(action: object, wait: float) -> None:
+def _patiently(action: Callable[[], object], wait: float) -> None:
     # SQLite does not call its busy handler while it changes the journal mode.
     deadline = time.monotonic() + wait
     while True:
         try:
-            action()  # type: ignore[operator]
+            action()
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:

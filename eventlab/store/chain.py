@@ -1,4 +1,4 @@
-"""The digest of a commit: what proves that a history was not rewritten. **This format is permanent.**
+"""The digest of a commit: what proves that a history was not rewritten. Its format is permanent.
 
 A commit's digest is SHA-256 over, in this order, all integers little-endian:
 

@@ -1,4 +1,4 @@
-"""Calling handlers after commits: in position order, never one inside another, and never at the expense of the append."""
+"""Calling handlers after commits: in position order, never one inside another, never to the harm of the append."""
 
 from __future__ import annotations
 

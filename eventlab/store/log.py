@@ -1,4 +1,4 @@
-"""The store: one append-only log in a directory or in memory. Composes catalog, segments and tail; see ARCHITECTURE.md."""
+"""The store: one append-only log, in a directory or in memory. Composes catalog, segments and tail."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Clock = Callable[[], int]
 
 
 class EventLog:
-    """An embedded store. Make one with :meth:`open`; see :class:`eventlab.store.contract.Store` for what it promises."""
+    """An embedded store, made by :meth:`open`; :class:`eventlab.store.contract.Store` says what it promises."""
 
     def __init__(self, catalog: Catalog, vault: Vault, clock: Clock) -> None:
         self._catalog = catalog

@@ -113,7 +113,7 @@ class Reader:
         start: int | None = None,
         stop: int | None = None,
     ) -> Iterator[Block]:
-        """Events of one type in position order, with event time in ``start:stop`` and positions from the first given."""
+        """Events of one type in position order, from a position on, with event times in ``start:stop``."""
         columns = want.columns[name]
         for piece in view.pieces():
             block: Block | None = None

@@ -196,7 +196,7 @@ class Segments:
         low, high = runs.row.copy(), runs.row + runs.rows
         cut = self._cuts(file, runs, after, stop_position, low, high)
         self._narrow_to_times(file, start, stop, low, high)
-        slab = self._read_rows(file, runs, low, high, columns, extra, exact)
+        slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
 
     def _cuts(
@@ -265,6 +265,7 @@ class Segments:
         high: Int64Array,
         columns: Collection[str],
         extra: Collection[str],
+        *,
         exact: bool,
     ) -> Slab:
         opened = self._open(file)

@@ -1,4 +1,4 @@
-"""What a process knows of the catalog: names, types, segments and the decoded tail, brought up to date in one short read."""
+"""What a process knows of the catalog: names, types, segments and the decoded tail, kept up to date by short reads."""
 
 from __future__ import annotations
 
@@ -117,7 +117,8 @@ class Knowledge:
 
     def _learn_files(self) -> None:
         rows = self._catalog.execute(
-            "SELECT f.no, f.segment, s.stop_position, f.event_type, f.name, f.rows, f.bytes, f.footer_bytes, f.footer_crc "
+            "SELECT f.no, f.segment, s.stop_position, f.event_type, f.name, f.rows, f.bytes, f.footer_bytes, "
+            "f.footer_crc "
             "FROM files f JOIN segments s ON s.first_position = f.segment WHERE f.no > ? ORDER BY f.no",
             (self._last_file,),
         )
@@ -136,7 +137,8 @@ class Knowledge:
 
     def _learn_tail(self) -> None:
         rows = self._catalog.execute(
-            "SELECT first_position, stop_position, crc, events FROM tail WHERE first_position >= ? ORDER BY first_position",
+            "SELECT first_position, stop_position, crc, events FROM tail WHERE first_position >= ? "
+            "ORDER BY first_position",
             (self.stop_position,),
         )
         parts = [part_of(row, self.types_by_number, self._catalog.where) for row in rows]
@@ -147,7 +149,7 @@ class Knowledge:
         """All aggregates of a file."""
         runs = self._runs.get(file.no)
         if runs is None:
-            rows = self._catalog.execute(f"SELECT {_RUN} FROM runs WHERE file = ? ORDER BY aggregate", (file.no,))
+            rows = self._catalog.execute(f"SELECT {_RUN} FROM runs WHERE file = ? ORDER BY aggregate", (file.no,))  # noqa: S608  constants; values are bound
             runs = self._runs[file.no] = Runs.of(rows.fetchall())
             self._kept_runs += len(runs)
             while self._kept_runs > _KEPT_RUNS and len(self._runs) > 1:
@@ -163,7 +165,7 @@ class Knowledge:
         found: dict[int, list[tuple[int, ...]]] = {}
         for number in sorted(set(numbers)):
             rows = self._catalog.execute(
-                f"SELECT file, {_RUN} FROM runs WHERE aggregate = ? AND last_version > ? AND first_position < ?",
+                f"SELECT file, {_RUN} FROM runs WHERE aggregate = ? AND last_version > ? AND first_position < ?",  # noqa: S608  constants; values are bound
                 (number, after.get(number, 0), stop_position),
             )
             for file, *run in rows:

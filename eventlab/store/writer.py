@@ -198,8 +198,8 @@ class Writer:
                 streams.append(Stream(next_no, name, 0, -1, 0, None, is_new=True))
                 next_no += 1
             else:
-                no, _, *head = row
-                streams.append(Stream(no, name, *head, is_new=False))
+                no, _, version, position, timestamp, clock = row
+                streams.append(Stream(no, name, version, position, timestamp, clock, is_new=False))
         return streams
 
     def _check_expected(self, expected: Mapping[str, int], streams: Sequence[Stream]) -> None:
@@ -219,7 +219,8 @@ class Writer:
     def _upsert_heads(self, streams: Sequence[Stream]) -> None:
         self._catalog.executemany(
             "INSERT INTO aggregates VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO UPDATE SET "
-            "version = excluded.version, position = excluded.position, timestamp = excluded.timestamp, clock = excluded.clock",
+            "version = excluded.version, position = excluded.position, timestamp = excluded.timestamp, "
+            "clock = excluded.clock",
             [(s.no, s.name, s.version, s.position, s.timestamp, s.clock) for s in streams],
         )
 
@@ -262,7 +263,7 @@ class Writer:
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:
         row = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits JOIN sources ON no = source WHERE identity = ? AND chunk = ?",
+            f"SELECT {COMMIT} FROM commits JOIN sources ON no = source WHERE identity = ? AND chunk = ?",  # noqa: S608  constants; values are bound
             (identity, chunk),
         ).fetchone()
         return None if row is None else receipt_of(row)

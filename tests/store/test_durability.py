@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -43,7 +42,7 @@ def child(code: str, *args: object, **more: object) -> subprocess.Popen[str]:
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        **more,  # type: ignore[call-overload]
+        **more,
     )
 
 
@@ -152,6 +151,7 @@ def test_writers_in_two_processes_take_turns(tmp_path: Path):
         assert (report.events, report.commits) == (120, 60)
         assert [head.version for head in store.heads()] == [60, 60]
         for process in children:
+            assert process.stdout is not None
             process.stdout.close()
 
 
@@ -324,12 +324,12 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def sealed(tmp_path: Path) -> Iterator[Path]:
+def sealed(tmp_path: Path) -> Path:
     with EventLog.open(tmp_path) as store:
         store.commit([batch([trade(float(n) ** 0.5) for n in range(500)])])
         store.seal()
         store.commit([batch(3, "tail")])
-    yield tmp_path
+    return tmp_path
 
 
 def _segment(path: Path) -> Path:

@@ -85,7 +85,7 @@ def test_six_real_files_take_a_fifth_of_their_raw_bytes(market_data_dir: Path, t
     import eventlab as el
     from eventlab.lab import open as open_lab
 
-    raw = rows = 0
+    rows = 0
     with open_lab(tmp_path) as lab:
         for market in ("usdm", "spot"):
             folder = market_data_dir / "binance"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_any_split_and_seal_give_the_same_events(cuts: set[int], seals: set[int]
     bounds = [0, *sorted(cuts), 40]
     with EventLog.open(":memory:") as split, EventLog.open(":memory:") as whole:
         whole.commit([batch(rows, names, timestamps=times)])
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in itertools.pairwise(bounds):
             split.commit([batch(rows[start:stop], names[start:stop], timestamps=times[start:stop])])
             if start in seals:
                 split.seal()
