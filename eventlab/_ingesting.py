@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +67,8 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
     count = added = clamped = 0
     first: int | None = None
     last: int | None = None
-    with tqdm(
+    chunks = _ahead(iter(feed.chunks()))
+    bar = tqdm(
         total=feed.total,
         unit=feed.unit,
         unit_scale=True,
@@ -72,8 +76,9 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
         desc=feed.source,
         disable=not progress,
         leave=None,
-    ) as bar:
-        for number, chunk in enumerate(feed.chunks()):
+    )
+    with closing(chunks), bar:
+        for number, chunk in enumerate(chunks):
             receipt = store.chunk_receipt(source, number)
             if receipt is None:
                 receipt = store.commit(_batches(feed, chunk), late=late, source=(source, number))
@@ -87,6 +92,15 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
     made = IngestReceipt(source, count, added, first, last, already=False, clamped=clamped, report=feed.report)
     store.finish_source(source, _to_json(made))
     return made
+
+
+def _ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
+    """The same chunks, each read while the one before is being committed."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = reader.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = reader.submit(next, chunks, None)
+            yield chunk
 
 
 def _batches(feed: Feed, chunk: Chunk) -> list[Batch]:
