@@ -17,10 +17,11 @@ import pyarrow as pa
 
 from eventlab.errors import FoldError
 from eventlab.events.frame import EventTable, Int64Array
+from eventlab.fold import lower
 from eventlab.fold import scratch as flat
 from eventlab.fold.interpret import Event, StateType, failure, python_values
 from eventlab.fold.layout import Keyed, Ladder, Queue
-from eventlab.fold.legs import Legs, empty_table
+from eventlab.fold.legs import Legs, empty_table, narrowed
 from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def fold(
     """
     known = _compiled.setdefault(reducer, _Compiled())
     known.types = known.types or StateType(reducer)
+    tables, legs = narrowed(tables, legs)
     if interpret is None and known.kernel is None:
         ends = legs.ends
         work = sum(int(np.maximum(ends[name] - legs.starts[name], 0).sum()) for name in reducer.handlers)
@@ -286,7 +288,7 @@ def _interpreted(
                 version, name = min(ready)
                 event = readers[name].event(at[name])
                 try:
-                    reducer.handlers[name](state, event)
+                    types.handlers[name](state, event)
                 except Exception as error:
                     raise failure(reducer, aggregates[a], version, name, error) from error
                 at[name] += 1
@@ -303,8 +305,13 @@ class _Reader:
     BLOCK = 1024
 
     def __init__(self, name: str, table: EventTable, reducer: Reducer) -> None:
-        self.table, self.names = table, (*ENVELOPE_FIELDS, *reducer.columns[name])
-        self.block, self.values = -1, {}
+        mentioned = lower.attributes([reducer.handlers[name]])
+        self.table = table
+        self.envelope = [field for field in ENVELOPE_FIELDS if field in mentioned]
+        self.columns = reducer.columns[name]
+        self.names = (*self.envelope, *self.columns)
+        self.block = -1
+        self.values: dict[str, list[Any]] = {}
 
     def version(self, row: int) -> int:
         return int(self.table.version[row])
@@ -313,8 +320,9 @@ class _Reader:
         block, within = divmod(row, self.BLOCK)
         if block != self.block:
             span = slice(block * self.BLOCK, (block + 1) * self.BLOCK)
-            self.values = {name: getattr(self.table, name)[span].tolist() for name in ENVELOPE_FIELDS}
-            for name, column in self.table.columns.items():
-                self.values[name] = python_values(column[span])
+            for name in self.envelope:
+                self.values[name] = python_values(pa.array(getattr(self.table, name)[span]))
+            for name in self.columns:
+                self.values[name] = python_values(self.table.columns[name][span])
             self.block = block
         return Event({name: self.values[name][within] for name in self.names})

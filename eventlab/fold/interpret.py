@@ -1,4 +1,4 @@
-"""The same handlers as ordinary Python: for a debugger, for folds too short to compile, and as the compiled path's proof.
+"""The same handlers as ordinary Python: for a debugger, for short folds, and as the compiled path's proof.
 
 States are Python objects that coerce what is assigned exactly as a record of float64, int64, bool and text would.
 """
@@ -9,21 +9,36 @@ import bisect
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import pyarrow as pa
 
 from eventlab.errors import FoldError
-from eventlab.events.types import NULL_INT
-from eventlab.fold.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold import lower
+from eventlab.fold.int64 import Int64, Range, floating, length, lifted, python_math, whole_number
+from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
 from eventlab.fold.reducer import Reducer
 
-_WORD = 2**64
+_REPLACED = {
+    int: whole_number,
+    float: floating,
+    len: length,
+    range: Range,
+    math: python_math(lower.MATH),
+}
 
 
-def _to_int(value: Any) -> int:
-    whole = int(value) % _WORD
-    return whole - _WORD if whole >= _WORD // 2 else whole
+def _to_int(value: Any) -> Int64:
+    if not isinstance(value, Int64 | int):
+        raise TypeError(f"an int field takes whole numbers, not {value!r}; write int(...)")
+    return value if isinstance(value, Int64) else Int64(int(value))
+
+
+def _to_bool(value: Any) -> bool:
+    if not isinstance(value, bool | Int64 | int | float):
+        raise TypeError(f"a bool field takes true or false, not {value!r}")
+    return bool(value)
 
 
 def _to_text(value: Any) -> str | None:
@@ -32,7 +47,12 @@ def _to_text(value: Any) -> str | None:
     return value
 
 
-COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {"float": float, "int": _to_int, "bool": bool, "text": _to_text}
+COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {
+    "float": floating,
+    "int": _to_int,
+    "bool": _to_bool,
+    "text": _to_text,
+}
 
 
 class _Record:
@@ -63,7 +83,8 @@ class _Array:
     __slots__ = ("_coerce", "_values")
 
     def __init__(self, kind: ScalarKind, values: list[Any]) -> None:
-        self._coerce, self._values = COERCE[kind], values
+        self._coerce = COERCE[kind]
+        self._values = [self._coerce(value) for value in values]
 
     def __getitem__(self, index: int) -> Any:
         return self._values[index]
@@ -87,16 +108,18 @@ def _check_key(key: Any) -> str:
 class _Keyed:
     """Rows by key in order of first touch."""
 
-    __slots__ = ("_make", "_rows")
+    __slots__ = ("_changes", "_make", "_rows")
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make: Callable[[], Any] = make
         self._rows: dict[str, Any] = {}
+        self._changes = 0
 
     def __getitem__(self, key: str) -> Any:
         row = self._rows.get(_check_key(key))
         if row is None:
             row = self._rows[key] = self._make()
+            self._changes += 1
         return row
 
     def __contains__(self, key: object) -> bool:
@@ -104,12 +127,17 @@ class _Keyed:
 
     def __delitem__(self, key: str) -> None:
         del self._rows[_check_key(key)]
+        self._changes += 1
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
+        before = self._changes
+        for key in tuple(self._rows):
+            yield key
+            if self._changes != before:  # a dict would notice a change of its size only
+                raise RuntimeError("keys were added or deleted while iterating")
 
 
 class _Queue:
@@ -150,14 +178,16 @@ class _Ladder:
         self._sizes: dict[float, float] = {}
 
     def set(self, price: float, size: float) -> None:
-        price = float(price) + 0.0
+        price, size = floating(price) + 0.0, floating(size)
+        if math.isnan(price):
+            raise ValueError("NaN cannot be a ladder's price")
         if size == 0.0:
             if self._sizes.pop(price, None) is not None:
                 del self._keys[bisect.bisect_left(self._keys, price * self._sign)]
             return
         if price not in self._sizes:
             bisect.insort(self._keys, price * self._sign)
-        self._sizes[price] = float(size)
+        self._sizes[price] = size
 
     def clear(self) -> None:
         self._keys.clear()
@@ -187,8 +217,10 @@ class StateType:
     def __init__(self, reducer: Reducer) -> None:
         layout: Layout = reducer.layout
         self.layout = layout
+        self.handlers = {name: _interpretable(handler) for name, handler in reducer.handlers.items()}
+        properties = {name: _interpretable(function) for name, function in reducer.properties.items()}
         others = [field.name for field in (*layout.arrays, *layout.tables)]
-        self._state = _record_type(reducer.name, layout.scalars, others, reducer.properties)
+        self._state = _record_type(reducer.name, layout.scalars, others, properties)
         self._rows = {
             table.name: _record_type(table.name, table.columns, (), {})
             for table in layout.tables
@@ -257,7 +289,13 @@ class StateType:
         return [{table.key: key, **{name: _canonical(getattr(row, name)) for name in names}} for key, row in rows]
 
 
+def _interpretable(function: FunctionType) -> FunctionType:
+    return lower.lower(function, lifted, _REPLACED, lambda helper: helper)
+
+
 def _canonical(value: Any) -> Any:
+    if isinstance(value, Int64):
+        return value.value
     return math.nan if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -274,14 +312,15 @@ class Event:
 
 
 def python_values(column: pa.Array) -> list[Any]:
-    """A column as handlers see it: text or None, and numbers with NaN or -2**63 for missing."""
+    """A column as handlers see it: text or None, else what stands for a missing value."""
     if pa.types.is_dictionary(column.type):
         return column.to_pylist()  # type: ignore[no-any-return]
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     if column.null_count:
-        column = column.fill_null(math.nan if pa.types.is_floating(column.type) else NULL_INT)
-    return column.to_pylist()  # type: ignore[no-any-return]
+        column = column.fill_null(MISSING[column.type])
+    values: list[Any] = column.to_pylist()
+    return [Int64(value) for value in values] if pa.types.is_integer(column.type) else values
 
 
 def failure(reducer: Reducer, aggregate: str, version: int, kind: str, error: BaseException) -> FoldError:

@@ -25,6 +25,9 @@ ScalarKind = Literal["float", "int", "bool", "text"]
 
 SCALARS: dict[Any, ScalarKind] = {float: "float", int: "int", bool: "bool", str: "text"}
 _DTYPE: dict[ScalarKind, str] = {"float": "f8", "int": "i8", "bool": "?", "text": "i4"}
+MISSING = {pa.float64(): math.nan, pa.int64(): NULL_INT, pa.bool_(): False}
+"""What a handler sees where a field of this type is null. Missing text is None."""
+
 _ARROW: dict[ScalarKind, pa.DataType] = {
     "float": pa.float64(),
     "int": pa.int64(),
@@ -36,8 +39,8 @@ _ARROW: dict[ScalarKind, pa.DataType] = {
 def is_null(value: Any) -> bool:
     """Whether an event's field is missing.
 
-    Inside handlers a missing number reads as NaN, a missing integer or time as -2**63, missing text as None. Works
-    alike in compiled and interpreted folds.
+    Inside handlers a missing number reads as NaN, a missing integer or time as -2**63, missing text as None. A missing
+    bool reads as False and cannot be told from it. Works alike in compiled and interpreted folds.
 
     Examples
     --------
@@ -46,7 +49,9 @@ def is_null(value: Any) -> bool:
     """
     if value is None:
         return True
-    return math.isnan(value) if isinstance(value, float) else bool(value == NULL_INT)
+    if isinstance(value, float):
+        return math.isnan(value)
+    return not isinstance(value, bool) and bool(value == NULL_INT)
 
 
 def _scalar_kind(where: str, annotation: Any) -> ScalarKind:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,19 +45,46 @@ class Legs:
         }
 
 
-def upper_bounds(values: Int64Array, starts: Int64Array, ends: Int64Array, limits: Int64Array | int) -> Int64Array:
-    """In stretches of ascending values: one past the last row at or below a stretch's limit."""
-    limits = np.broadcast_to(np.asarray(limits, np.int64), starts.shape)
+    def of_aggregate(self, a: int) -> Iterator[Legs]:
+        """Each leg of one aggregate by itself: the second begins where the first ends."""
+        begin = {name: rows[a : a + 1] for name, rows in self.starts.items()}
+        for leg in range(int(self.offsets[a]), int(self.offsets[a + 1])):
+            ends = {name: bounds[leg : leg + 1] for name, bounds in self.bounds.items()}
+            yield Legs(np.array([0, 1]), begin, ends)
+            begin = ends
+
+
+def narrowed(tables: Mapping[str, EventTable], legs: Legs) -> tuple[dict[str, EventTable], Legs]:
+    """Tables cut to the rows that the legs touch, and the legs in their row numbers; nothing is copied."""
+    cut, starts, bounds = dict(tables), dict(legs.starts), dict(legs.bounds)
+    for name, last in legs.ends.items():
+        some = last > legs.starts[name]
+        low = int(legs.starts[name][some].min()) if some.any() else 0
+        high = int(last[some].max()) if some.any() else 0
+        table = tables[name]
+        if high - low == len(table):
+            continue
+        cut[name] = EventTable(
+            table.type,
+            np.clip(table.offsets - low, 0, high - low),
+            table.position[low:high],
+            table.version[low:high],
+            table.timestamp[low:high],
+            {column: values[low:high] for column, values in table.columns.items()},
+        )
+        starts[name] = np.clip(legs.starts[name] - low, 0, high - low)
+        bounds[name] = np.clip(legs.bounds[name] - low, 0, high - low)
+    return cut, Legs(legs.offsets, starts, bounds)
+
+
+def upper_bounds(values: Int64Array, offsets: Int64Array, limit: int) -> Int64Array:
+    """One past the last row at or below a limit, in each of the ascending stretches between `offsets`."""
+    starts, ends = offsets[:-1], offsets[1:]
     if len(starts) <= _FEW:
-        spans = zip(starts, ends, limits, strict=True)
-        return np.array([lo + np.searchsorted(values[lo:hi], limit, side="right") for lo, hi, limit in spans], np.int64)
-    each = np.repeat(limits, ends - starts)
-    rows = np.arange(len(each)) + np.repeat(
-        starts - np.concatenate([[0], np.cumsum(ends - starts)[:-1]]), ends - starts
-    )
-    below: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values[rows] <= each)])
-    first = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - starts)])
-    return starts + below[first[1:]] - below[first[:-1]]
+        spans = zip(starts, ends, strict=True)
+        return np.array([low + np.searchsorted(values[low:high], limit, side="right") for low, high in spans], np.int64)
+    below: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values <= limit)])
+    return starts + below[ends] - below[starts]
 
 
 def empty_table(reducer: Reducer, name: str, count: int) -> EventTable:

@@ -15,8 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import EventTable, Int64Array
-from eventlab.events.types import NULL_INT
-from eventlab.fold.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
 
 Codes = npt.NDArray[np.int32]
 NULL_TEXT = -1
@@ -62,7 +61,7 @@ def numbers(column: pa.Array) -> npt.NDArray[Any]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     if column.null_count:
-        column = column.fill_null(np.nan if pa.types.is_floating(column.type) else NULL_INT)
+        column = column.fill_null(MISSING[column.type])
     if pa.types.is_boolean(column.type):
         return column.to_numpy(zero_copy_only=False)
     return writable(column.to_numpy())

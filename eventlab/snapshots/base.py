@@ -34,3 +34,11 @@ class Base:
     @staticmethod
     def initial(reducer: Reducer, count: int) -> Base:
         return Base(reducer.layout.initial(count), Marks.none(count))
+
+
+def put(states: pa.RecordBatch, part: pa.RecordBatch, members: Int64Array) -> pa.RecordBatch:
+    """`states` with the rows `members` replaced by those of `part`."""
+    take = np.arange(states.num_rows)
+    take[members] = states.num_rows + np.arange(len(members))
+    both = pa.Table.from_batches([states, part]).take(pa.array(take)).combine_chunks()
+    return both.to_batches()[0]

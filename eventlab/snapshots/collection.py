@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.drive import fold
 from eventlab.fold.layout import digest
-from eventlab.fold.legs import Legs, tables_of, upper_bounds
+from eventlab.fold.legs import Legs, tables_of
 from eventlab.fold.reducer import Reducer, declared_reducers
-from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.policies import Every, Policy
 from eventlab.snapshots.shelf import DirectoryFiles, Files, MemoryFiles, Shelved, decode, encode, fingerprint_in, new_name, newest
 from eventlab.store.contract import Selection, Store
@@ -154,23 +154,12 @@ class Snapshots:
         selection = Selection(reducer.columns, others=True, aggregates=aggregates, stop_position=stop)
         for frame in self._store.frames(selection):
             members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
-            steps = _Steps.of(frame, [versions[at] for at in members])
+            stops = _Stops.of(frame, [versions[at] for at in members])
             part = states.take(pa.array(members))
-            tables = tables_of(reducer, frame)
-            ids = list(frame.aggregates)
-            begin = {name: table.offsets[:-1] for name, table in tables.items()}
-            for at in range(steps.most):
-                ends = {name: steps.bounds(table, at) for name, table in tables.items()}
-                part = fold(reducer, ids, part, tables, Legs(np.arange(len(ids) + 1), begin, ends)).states
-                begin = ends
-                there = np.flatnonzero(steps.counts > at)
-                yield _Taken(members[there], steps.marks(frame, at, there), part.take(pa.array(there)))
-            ends = {name: table.offsets[1:] for name, table in tables.items()}
-            part = fold(reducer, ids, part, tables, Legs(np.arange(len(ids) + 1), begin, ends)).states
-            take = np.arange(states.num_rows)
-            take[members] = states.num_rows + np.arange(len(members))
-            both = pa.Table.from_batches([states, part]).take(pa.array(take)).combine_chunks()
-            states = both.to_batches()[0]
+            taken, part = _fold_to_stops(reducer, frame, part, stops)
+            states = put(states, part, members)
+            if taken is not None:
+                yield _Taken(members[stops.owner], stops.marks(frame), taken)
 
     def latest(
         self,
@@ -318,44 +307,74 @@ def _gather(batches: Sequence[pa.RecordBatch], starts: Int64Array, take: Int64Ar
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
-    """The wanted versions that lie in a frame, as a padded matrix: step k goes to each aggregate's k-th."""
+class _Stops:
+    """The wanted versions that lie in a frame: aggregate a's are ``version[offsets[a]:offsets[a + 1]]``."""
 
-    versions: Int64Array
-    counts: Int64Array
-
-    @property
-    def most(self) -> int:
-        return int(self.counts.max()) if len(self.counts) else 0
+    version: Int64Array
+    offsets: Int64Array
 
     @staticmethod
-    def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _Steps:
+    def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _Stops:
         low, high = np.full(len(wanted), _NO_VERSION), np.zeros(len(wanted), np.int64)
         for table in frame.tables.values():
             some = np.flatnonzero(np.diff(table.offsets))
             low[some] = np.minimum(low[some], table.version[table.offsets[some]])
             high[some] = np.maximum(high[some], table.version[table.offsets[some + 1] - 1])
         inside = [v[(v >= lo) & (v <= hi)] for v, lo, hi in zip(wanted, low, high, strict=True)]
-        counts = np.array([len(v) for v in inside], np.int64)
-        versions = np.zeros((len(inside), int(counts.max()) if len(counts) else 0), np.int64)
-        for at, chosen in enumerate(inside):
-            versions[at, : len(chosen)] = chosen
-            if len(chosen):  # an aggregate with fewer steps stays at its last
-                versions[at, len(chosen) :] = chosen[-1]
-        return _Steps(versions, counts)
+        counts = [len(versions) for versions in inside]
+        return _Stops(np.concatenate([np.empty(0, np.int64), *inside]), np.cumsum([0, *counts], dtype=np.int64))
 
-    def bounds(self, table: EventTable, at: int) -> Int64Array:
-        """One past the last row of each aggregate that step `at` takes."""
-        return upper_bounds(table.version, table.offsets[:-1], table.offsets[1:], self.versions[:, at])
+    @property
+    def owner(self) -> Int64Array:
+        """The aggregate of each stop, by its number in the frame."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def marks(self, frame: EventFrame, at: int, rows: Int64Array) -> Marks:
-        """The envelope of the events at this step's versions."""
-        marks = Marks.none(len(rows))
-        wanted = self.versions[rows, at]
-        marks.version[:] = wanted
+    def rows(self, table: EventTable) -> Int64Array:
+        """One past the last row at or below each stop."""
+        found = np.empty(len(self.version), np.int64)
+        for a in np.flatnonzero(np.diff(self.offsets)):
+            own, (low, high) = slice(*self.offsets[a : a + 2]), table.offsets[a : a + 2]
+            found[own] = low + np.searchsorted(table.version[low:high], self.version[own], side="right")
+        return found
+
+    def legs(self, tables: Mapping[str, EventTable]) -> Legs:
+        """A leg to each stop, and one more to each aggregate's end."""
+        bounds = {
+            name: np.insert(self.rows(table), self.offsets[1:], table.offsets[1:]) for name, table in tables.items()
+        }
+        starts = {name: table.offsets[:-1] for name, table in tables.items()}
+        return Legs(self.offsets + np.arange(len(self.offsets)), starts, bounds)
+
+    def marks(self, frame: EventFrame) -> Marks:
+        """The envelope of the events at the stops."""
+        marks = Marks.none(len(self.version))
+        marks.version[:] = self.version
         for table in frame.tables.values():
-            last = self.bounds(table, at)[rows] - 1
-            found = last >= table.offsets[rows]
-            found[found] = table.version[last[found]] == wanted[found]
+            last = self.rows(table) - 1
+            found = last >= table.offsets[:-1][self.owner]
+            found[found] = table.version[last[found]] == self.version[found]
             marks.position[found], marks.timestamp[found] = table.position[last[found]], table.timestamp[last[found]]
         return marks
+
+
+def _fold_to_stops(
+    reducer: Reducer, frame: EventFrame, states: pa.RecordBatch, stops: _Stops
+) -> tuple[pa.RecordBatch | None, pa.RecordBatch]:
+    """States at the stops, and at the frame's end."""
+    tables, ids = tables_of(reducer, frame), list(frame.aggregates)
+    legs = stops.legs(tables)
+    if not reducer.layout.tables:  # a record is the whole state, and the kernel emits records as it goes
+        folded = fold(reducer, ids, states, tables, legs, emit=True)
+        at_stops = np.delete(np.arange(int(legs.offsets[-1])), legs.offsets[1:] - 1)
+        emitted = folded.emitted.select(reducer.layout.arrow_schema.names).take(pa.array(at_stops))  # type: ignore[union-attr]
+        return pa.RecordBatch.from_arrays(emitted.columns, schema=reducer.layout.arrow_schema), folded.states
+    taken: list[pa.RecordBatch] = []
+    last: list[pa.RecordBatch] = []
+    for a, aggregate in enumerate(ids):
+        state = states.slice(a, 1)
+        for leg in legs.of_aggregate(a):
+            state = fold(reducer, [aggregate], state, tables, leg).states
+            taken.append(state)
+        last.append(taken.pop())
+    whole = pa.Table.from_batches(last).combine_chunks().to_batches()[0]
+    return (pa.Table.from_batches(taken).combine_chunks().to_batches()[0] if taken else None), whole

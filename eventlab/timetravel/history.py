@@ -182,11 +182,11 @@ def _emit(
         legs = _legs(reducer, frame, reached)
         table = tables_of(reducer, frame)
         if tables:
-            for leg in _each(legs, len(reached)):
+            for at, leg in enumerate(legs.of_aggregate(0)):
                 folded = fold(reducer, [aggregate], states, table, leg, emit=True, interpret=interpret)
                 states = folded.states
-                pieces.append(_with_tables(reducer, folded.emitted, states))
-            states = fold(reducer, [aggregate], states, table, _rest(legs, len(reached)), interpret=interpret).states
+                if at < len(reached):
+                    pieces.append(_with_tables(reducer, folded.emitted, states))
             continue
         folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
         states = folded.states
@@ -219,20 +219,6 @@ def _legs(reducer: Reducer, frame: EventFrame, reached: Int64Array) -> Legs:
         rows = np.searchsorted(table.version, reached, side="right").astype(np.int64)
         bounds[name] = np.append(rows, len(table))
     return Legs(np.array([0, len(reached) + 1]), starts, bounds)
-
-
-def _each(legs: Legs, count: int) -> Iterator[Legs]:
-    for at in range(count):
-        yield _between(legs, at)
-
-
-def _rest(legs: Legs, count: int) -> Legs:
-    return _between(legs, count)
-
-
-def _between(legs: Legs, at: int) -> Legs:
-    begin = legs.starts if at == 0 else {name: bounds[at - 1 : at] for name, bounds in legs.bounds.items()}
-    return Legs(np.array([0, 1]), begin, {name: bounds[at : at + 1] for name, bounds in legs.bounds.items()})
 
 
 def _with_tables(reducer: Reducer, emitted: pa.RecordBatch | None, states: pa.RecordBatch) -> pa.RecordBatch:

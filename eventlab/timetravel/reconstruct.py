@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
-from eventlab.fold.drive import fold
+from eventlab.fold.drive import derive, fold
 from eventlab.fold.legs import Legs, tables_of, upper_bounds
 from eventlab.fold.reducer import Reducer
-from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store.contract import Selection, Store
 from eventlab.timetravel.asof import AsOf
@@ -25,6 +25,8 @@ class Reconstructed:
 
     aggregates: Sequence[str]
     states: pa.RecordBatch
+    emitted: pa.RecordBatch
+    """Records and properties, as a fold emits them."""
     marks: Marks
 
 
@@ -48,7 +50,7 @@ def require(store: Store, aggregates: Sequence[str]) -> None:
             raise UnknownAggregate(
                 "no event was ever appended under this aggregate id",
                 got=aggregate,
-                hint="lab.info() lists the aggregates; ids are case-sensitive.",
+                hint="lab.store.aggregate_ids() lists them; ids are case-sensitive.",
             )
 
 
@@ -75,6 +77,7 @@ def reconstruct(
     after = {a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v}
     states, marks = base.states, base.marks
     selection = Selection(reducer.columns, others=True, aggregates=aggregates, after_version=after, stop_position=stop)
+    emitted: pa.RecordBatch | None = None
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     for frame in store.frames(selection):
         members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
@@ -83,22 +86,18 @@ def reconstruct(
         part = states if _is_all(members, len(aggregates)) else states.take(pa.array(members))
         legs = _one_leg(reducer, frame, ends)
         ids = [aggregates[at] for at in members]
-        folded = fold(reducer, ids, part, tables_of(reducer, frame), legs, interpret=interpret).states
-        states = folded if part is states else _put(states, folded, members)
+        folded = fold(reducer, ids, part, tables_of(reducer, frame), legs, emit=True, interpret=interpret)
+        emitted = folded.emitted if part is states else None
+        states = folded.states if part is states else put(states, folded.states, members)
     if moment.version is not None:
         _check_versions(store, aggregates, moment, marks)
-    return Reconstructed(aggregates, states, marks)
+    if emitted is None:
+        emitted = derive(reducer, aggregates, states, interpret)
+    return Reconstructed(aggregates, states, emitted, marks)
 
 
 def _is_all(members: Int64Array, count: int) -> bool:
     return len(members) == count and bool((members == np.arange(count)).all())
-
-
-def _put(states: pa.RecordBatch, folded: pa.RecordBatch, members: Int64Array) -> pa.RecordBatch:
-    take = np.arange(states.num_rows)
-    take[members] = states.num_rows + np.arange(len(members))
-    both = pa.Table.from_batches([states, folded]).take(pa.array(take)).combine_chunks()
-    return both.to_batches()[0]
 
 
 def _check_versions(store: Store, aggregates: Sequence[str], moment: AsOf, marks: Marks) -> None:
@@ -117,9 +116,9 @@ def _ends(table: EventTable, moment: AsOf) -> Int64Array:
     """One past the last row that the moment includes, per aggregate."""
     ends = table.offsets[1:]
     if moment.version is not None:
-        ends = upper_bounds(table.version, table.offsets[:-1], ends, moment.version)
+        ends = np.minimum(ends, upper_bounds(table.version, table.offsets, moment.version))
     if moment.time_ns is not None:
-        ends = upper_bounds(table.timestamp, table.offsets[:-1], ends, moment.time_ns)
+        ends = np.minimum(ends, upper_bounds(table.timestamp, table.offsets, moment.time_ns))
     return ends
 
 

@@ -6,15 +6,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.fold.drive import derive
 from eventlab.fold.reducer import Reducer
 from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.state import State
 
 
-def single(reducer: Reducer, found: Reconstructed, interpret: bool | None = None) -> State:  # noqa: FBT001
+def single(reducer: Reducer, found: Reconstructed) -> State:
     """The one state that was reconstructed."""
-    emitted = derive(reducer, found.aggregates, found.states, interpret).to_pylist()[0]
+    emitted = found.emitted.to_pylist()[0]
     version = int(found.marks.version[0])
     position, timestamp = (int(column[0]) for column in (found.marks.position, found.marks.timestamp))
     return State(
@@ -28,9 +27,8 @@ def single(reducer: Reducer, found: Reconstructed, interpret: bool | None = None
     )
 
 
-def frame(reducer: Reducer, found: Reconstructed, interpret: bool | None = None) -> pl.DataFrame:  # noqa: FBT001
+def frame(reducer: Reducer, found: Reconstructed) -> pl.DataFrame:
     """One row an aggregate: aggregate_id, version, position, timestamp, fields, properties, tables as lists."""
-    emitted = derive(reducer, found.aggregates, found.states, interpret)
     none = pa.array(found.marks.version == 0)
     known = {
         "position": pa.array(found.marks.position),
@@ -40,7 +38,7 @@ def frame(reducer: Reducer, found: Reconstructed, interpret: bool | None = None)
         "aggregate_id": pa.array(found.aggregates, pa.string()),
         "version": pa.array(found.marks.version),
         **{name: pc.if_else(none, None, column) for name, column in known.items()},
-        **dict(zip(emitted.schema.names, emitted.columns, strict=True)),
+        **dict(zip(found.emitted.schema.names, found.emitted.columns, strict=True)),
         **{table.name: found.states.column(table.name) for table in reducer.layout.tables},
     }
     return pl.DataFrame(pl.from_arrow(pa.table(columns)))
