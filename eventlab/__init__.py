@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eventlab import errors, feeds, snapshots
+    from eventlab import errors, experiments, feeds, plots, snapshots
     from eventlab.errors import EventlabError
     from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
     from eventlab.events.types import Limits, Symbol, event
@@ -45,10 +45,12 @@ __all__ = [
     "TradingSignal",
     "errors",
     "event",
+    "experiments",
     "feeds",
     "is_null",
     "on",
     "open",
+    "plots",
     "reducer",
     "snapshots",
 ]
@@ -65,7 +67,7 @@ _HOMES = {
     "eventlab.store.contract": ("Receipt",),
     "eventlab.timetravel.asof": ("AsOf",),
 }  # fmt: skip
-_ROOMS = ("errors", "feeds", "snapshots")
+_ROOMS = ("errors", "experiments", "feeds", "plots", "snapshots")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "InvalidEvent",
     "LateEvent",
     "NotAStore",
+    "PlotError",
     "ReadOnlyStore",
     "ReducerError",
     "SchemaMismatch",
@@ -148,6 +149,10 @@ class FoldError(EventlabError):
 
 class SnapshotError(EventlabError):
     """A snapshot request that makes no sense, or a snapshot that cannot be read."""
+
+
+class PlotError(EventlabError, ValueError):
+    """Data that cannot be drawn: no rows, or not the columns that the chart shows."""
 
 
 class HandlerFailed(UserWarning):

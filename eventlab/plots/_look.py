@@ -1,0 +1,183 @@
+"""One look for all charts: colours, axes, safe text. Matplotlib is loaded when a chart is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from eventlab.errors import PlotError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe & Ito's palette: told apart with any colour vision, and in print by lightness.
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+INK, MUTED, FAINT, LINES = "#22272E", "#5B6570", "#B4BCC6", "#E6E9ED"
+
+FIGURE_WIDTH, FIGURE_HEIGHT = 9.0, 4.2
+LONGEST_NAME = 60
+
+_BINARY = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": FAINT,
+    "axes.facecolor": "white",
+    "axes.formatter.useoffset": False,
+    "axes.grid": False,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 10.0,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12.0,
+    "axes.titlesize": 12.0,
+    "axes.titleweight": "semibold",
+    "axes.unicode_minus": True,
+    "figure.dpi": 100.0,
+    "figure.facecolor": "white",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "legend.fontsize": 9.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+    "text.color": INK,
+    "text.parse_math": True,  # labels of logarithmic axes are mathematics; names are escaped
+    "text.usetex": False,
+    "xtick.color": FAINT,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 9.0,
+    "ytick.color": FAINT,
+    "ytick.labelcolor": MUTED,
+    "ytick.labelsize": 9.0,
+}
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """The style, for the time of drawing only."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def start(ax: Axes | None, height: float = FIGURE_HEIGHT) -> Axes:
+    """The axes to draw on: those given, or those of a new figure."""
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=(FIGURE_WIDTH, height), layout="constrained")
+    if not isinstance(ax, Axes):
+        raise PlotError("ax must be matplotlib axes", got=ax, hint="Leave it out for a new figure.")
+    return dressed(ax)
+
+
+def dressed(axes: Axes) -> Axes:
+    """The style on axes that were made elsewhere, in another one."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_tick_params(which="both", color=FAINT, labelcolor=MUTED, labelsize=9.0)
+        axis.label.set(color=MUTED, fontsize=10.0)
+    axes.grid(visible=True, axis="y", color=LINES, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def panels(axes: Axes, *heights: float) -> list[Axes]:
+    """Split the place of some axes into panels that share their times; the first of them is the axes themselves."""
+    place, figure, root = axes.get_subplotspec(), axes.get_figure(root=False), axes.get_figure(root=True)
+    if figure is None or root is None:
+        raise PlotError("ax belongs to no figure", got=axes)
+    if place is None:
+        box = axes.get_position()
+        grid = root.add_gridspec(
+            len(heights), 1, height_ratios=heights, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1
+        )
+    else:
+        grid = place.subgridspec(len(heights), 1, height_ratios=heights, hspace=0.08)
+    axes.set_subplotspec(grid[0])
+    others = [dressed(figure.add_subplot(grid[at], sharex=axes)) for at in range(1, len(heights))]
+    for one in [axes, *others[:-1]]:
+        one.tick_params(axis="x", which="both", labelbottom=False, length=0)
+    return [axes, *others]
+
+
+def safe(text: object) -> str:
+    """Text from data as it is: no mathematics, one line, bounded."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    plain = plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
+    return plain.replace("$", r"\$")
+
+
+def time_axis(axes: Axes) -> None:
+    """Times in UTC, each part of a date written once."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=4, maxticks=9, tz="UTC")  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz="UTC"))  # type: ignore[no-untyped-call]
+    axes.set_xlabel("time (UTC)")
+    axes.margins(x=0.01)
+
+
+def twin(axes: Axes, colour: str) -> Axes:
+    """A second vertical axis on the right, in the colour of what it measures."""
+    other = dressed(axes.twinx())
+    other.grid(visible=False)
+    other.spines["right"].set(visible=True, color=FAINT)
+    other.tick_params(axis="y", labelcolor=colour)
+    other.yaxis.label.set_color(colour)
+    return other
+
+
+def thousands(axes: Axes) -> None:
+    """Values with separators, never as an offset."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.yaxis.set_major_formatter(FuncFormatter(_separated))
+
+
+def thousands_across(axes: Axes) -> None:
+    """As :func:`thousands`, for the horizontal axis."""
+    from matplotlib.ticker import FuncFormatter
+
+    axes.xaxis.set_major_formatter(FuncFormatter(_separated))
+
+
+def binary(axes: Axes) -> None:
+    """Bytes in KiB, MiB and so on, at round numbers of them."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    highest = axes.get_ylim()[1]
+    unit, name = next(((1 << shift, name) for shift, name in _BINARY if highest >= 1 << shift), (1, "B"))
+    ticks = MaxNLocator(nbins=5, integer=unit == 1).tick_values(0.0, highest / unit)
+    axes.set_yticks([tick * unit for tick in ticks if tick * unit <= highest])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:,.6g} {name}"))
+
+
+def _separated(value: float, _: object) -> str:
+    return f"{value:,.10g}".replace("-", "\u2212")
+
+
+def legend(axes: Axes, *others: Axes) -> None:
+    """One legend above the axes for all that is drawn on them and on their twins."""
+    handles, labels = [], []
+    for one in (axes, *others):
+        more, names = one.get_legend_handles_labels()
+        handles += more
+        labels += names
+    axes.legend(
+        handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(labels), borderaxespad=0.3,
+        columnspacing=1.4, handlelength=1.6,
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Charts of a market: price with volume over time, and the depth of a book."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from eventlab.errors import PlotError
+from eventlab.events.clock import format_ns
+from eventlab.plots import _look, _series
+from eventlab.timetravel.state import State
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
+    """Price over time, with the volume traded below it.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Trades of one market, from ``lab.events(el.MarketData, "market/BTCUSDT")``; or how its state developed, from
+        ``lab.history(el.Trades, "market/BTCUSDT", every="1m")``, which also shows the running VWAP.
+    ax : matplotlib.axes.Axes, optional
+        Its place is shared by the two panels. A new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The price panel.
+
+    Raises
+    ------
+    PlotError
+        No rows, other columns, or trades of several markets.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> lab = el.open(":memory:")
+    >>> receipt = lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=100), progress=False)
+    >>> plot_market(lab.events(el.MarketData)).get_ylabel()
+    'price (quote currency)'
+    """
+    trades = _series.require(frame, ("volume",), "a market")
+    history = "price" not in trades.columns
+    if history:
+        _series.require(trades, ("last", "vwap"), "a market's history")
+    else:
+        _one_market(trades)
+    trades, moments = _series.in_time_order(trades, "a market")
+    volume = _series.numbers(trades, "volume")
+    with _look.look():
+        price, below = _look.panels(_look.start(ax), 3.0, 1.0)
+        column = "last" if history else "price"
+        price.plot(*_series.thinned(moments, _series.numbers(trades, column)), color=_look.BLUE, lw=1.2, label="price")
+        if history:
+            price.plot(
+                *_series.thinned(moments, _series.numbers(trades, "vwap")), color=_look.ORANGE, lw=1.2, label="VWAP"
+            )
+            _look.legend(price)
+            volume = np.diff(volume, prepend=0.0)  # a state's volume is all volume so far
+        starts, totals, step = _series.summed(moments, volume)
+        width = np.timedelta64(step, "ns")
+        below.bar(starts, totals, width=width, align="edge", color=_look.SKY, linewidth=0.0)
+        price.set_title(_title(trades))
+        price.set_ylabel("price (quote currency)")
+        below.set_ylabel(f"volume per {_series.duration(step)}\n(base currency)")
+        for axes in (price, below):
+            _look.thousands(axes)
+        _look.time_axis(below)
+    return price
+
+
+def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
+    """The depth of an order book: the size on offer up to each price.
+
+    Parameters
+    ----------
+    state : State
+        From ``lab.state(el.OrderBook, "book/BTCUSDT", as_of)``.
+    ax : matplotlib.axes.Axes, optional
+        A new figure by default.
+    levels : int
+        Best price levels shown of each side.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    PlotError
+        Not the state of a book, or an empty one.
+    """
+    if not isinstance(state, State) or not {"bids", "asks"} <= {table.name for table in state.reducer.layout.tables}:
+        raise PlotError("not the state of a book", got=state, expected="lab.state(el.OrderBook, ...)")
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
+        raise PlotError("levels must be a whole number", got=levels, expected="at least 1")
+    sides = {name: getattr(state, name).head(levels) for name in ("bids", "asks")}
+    if all(side.is_empty() for side in sides.values()):
+        raise PlotError(f"the book {state.aggregate_id!r} is empty at version {state.version}: nothing to draw")
+    with _look.look():
+        axes = _look.start(ax)
+        for (name, side), colour in zip(sides.items(), (_look.BLUE, _look.RED), strict=True):
+            if not side.is_empty():
+                price, depth = side["price"].to_numpy(), np.cumsum(side["size"].to_numpy())
+                axes.step(price, depth, where="post", color=colour, label=name)
+                axes.fill_between(price, depth, step="post", color=colour, alpha=0.14, linewidth=0.0)
+        _mark_middle(axes, sides["bids"], sides["asks"])
+        axes.set_ylim(bottom=0.0)
+        axes.margins(x=0.02)
+        time = "" if state.timestamp is None else f" at {format_ns(state.timestamp)}"
+        axes.set_title(f"{_look.safe(state.aggregate_id)}, version {state.version:,}{time}")
+        axes.set_xlabel("price (quote currency)")
+        axes.set_ylabel("size up to this price (base currency)")
+        _look.thousands(axes)
+        _look.thousands_across(axes)
+        _look.legend(axes)
+    return axes
+
+
+def _mark_middle(axes: Axes, bids: pl.DataFrame, asks: pl.DataFrame) -> None:
+    if bids.is_empty() or asks.is_empty():
+        return
+    bid, ask = bids["price"][0], asks["price"][0]
+    axes.axvline((bid + ask) / 2.0, color=_look.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.annotate(
+        f"spread {ask - bid:,.6g}", ((bid + ask) / 2.0, 0.97), xycoords=("data", "axes fraction"),
+        xytext=(6, 0), textcoords="offset points", color=_look.MUTED, fontsize=9.0, va="top",
+    )  # fmt: skip
+
+
+def _one_market(trades: pl.DataFrame) -> None:
+    for name in ("aggregate_id", "symbol"):
+        if name in trades.columns and trades[name].n_unique() > 1:
+            raise PlotError(
+                "these are trades of several markets",
+                got=", ".join(str(value) for value in trades[name].unique().sort().head(5)),
+                hint='Choose one, e.g. lab.events(el.MarketData, "market/BTCUSDT").',
+            )
+
+
+def _title(trades: pl.DataFrame) -> str:
+    named = [trades[name][0] for name in ("symbol", "aggregate_id") if name in trades.columns]
+    return f"{_look.safe(named[0])}: price and volume" if named else "Price and volume"
