@@ -1,0 +1,33 @@
+"""The README's code runs as it stands."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_tour_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stderr, "write", lambda _: 0)  # the progress bar
+    assert len(BLOCKS) == 1
+    scope: dict[str, object] = {}
+    exec(compile(BLOCKS[0], str(README), "exec"), scope)
+    printed = capsys.readouterr().out
+    assert "average_cost" in printed
+    assert scope["early"].version == 1_000  # type: ignore[attr-defined]
+    assert scope["market"].version > 20_000  # type: ignore[attr-defined]
+    bars = scope["bars"]
+    assert bars["bought"].is_sorted()  # type: ignore[index]
+
+
+@pytest.mark.parametrize("command", re.findall(r"^eventlab (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
+def test_commands_named_are_there(command):
+    from typer.testing import CliRunner
+
+    from eventlab.cli import app
+
+    assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
