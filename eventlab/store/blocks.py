@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.events.types import EventType
+from eventlab.events.types import EventType, Field
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -194,3 +194,11 @@ def is_all_null(array: pa.Array) -> bool:
 def decoded(array: pa.DictionaryArray) -> pa.StringArray:
     """A dictionary array as plain strings."""
     return pc.cast(array, pa.string())
+
+
+def null_column(field: Field, rows: int) -> pa.Array:
+    """A payload column in canonical type that holds no value."""
+    if not field.is_text:
+        return pa.nulls(rows, field.arrow_type)
+    words = pa.array(field.vocabulary if field.kind == "enum" else [], pa.string())
+    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), words)

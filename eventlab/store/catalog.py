@@ -231,6 +231,8 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
             raise ReadOnlyStore(f"{where}: cannot be created", got=str(error)) from error
         except OSError as error:
             raise StoreError(f"{where}: cannot be created", got=str(error)) from error
+        if not os.access(directory, os.W_OK):
+            raise ReadOnlyStore(f"{where}: cannot be written", hint="Open it with read_only=True.")
     with translating(where):
         connection = _connect(path, wait, read_only=read_only)
         try:

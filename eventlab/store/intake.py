@@ -206,10 +206,10 @@ def _number(
     late: Late,
 ) -> tuple[Int64Array, Int64Array, int]:
     """Versions, and times that do not go back inside an aggregate."""
-    perm = cluster_order(aggregate)
+    perm = cluster_order(aggregate) if len(streams) > 1 else None
     grouped = aggregate if perm is None else aggregate[perm]
     times = timestamp if perm is None else timestamp[perm]
-    starts = np.flatnonzero(np.diff(grouped, prepend=-1))
+    starts = np.flatnonzero(np.diff(grouped, prepend=-1)) if len(streams) > 1 else np.zeros(1, dtype=np.int64)
     stops = np.append(starts[1:], len(grouped))
     members = grouped[starts]
     heads = np.array([streams[int(i)].version for i in members], dtype=np.int64)

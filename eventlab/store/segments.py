@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.events.types import EventType
 from eventlab.store import encoding
-from eventlab.store.blocks import NO_CAUSE, TEXT, Block, Int64Array, Slab, clustered
+from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.vault import Vault
 
 RUN_FIELDS = 9
@@ -397,12 +397,7 @@ def _column(declared: EventType, name: str, payload: Mapping[str, pa.ChunkedArra
     field = declared.field(name)
     if name in payload:
         return encoding.decode(payload[name], field)
-    if field.kind == "enum":
-        vocabulary = pa.array(field.vocabulary, pa.string())
-        return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), vocabulary)
-    if field.is_text:
-        return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string())).cast(TEXT)
-    return pa.nulls(rows, field.arrow_type)
+    return null_column(field, rows)
 
 
 def _ranges(first: Int64Array, counts: Int64Array) -> Int64Array:

@@ -1,8 +1,10 @@
 """The tail: small commits, one catalog row each, their columns as Arrow record batches without schema.
 
-A blob holds one part per event type: u32 type number, u32 length, then the batch's IPC message, each part aligned to
-eight bytes. The schema follows from the event type, which the catalog keeps once. Text lies there as plain strings,
-words of a closed vocabulary as codes, aggregates as the catalog's numbers.
+A blob starts with a byte: 0 for plain, 1 for LZ4 after the u64 length of the plain form. That holds one part per
+event type: the header below, a bit for each of the type's columns that is there, then the batch's IPC message of these
+columns, header and message each padded to eight bytes. The schema follows from the event type, which the catalog keeps
+once. Text lies there as plain strings, words of a closed vocabulary as codes, aggregates as the catalog's numbers. A
+column without any value is left out, and so are numbers that only count up, which the header's first ones say.
 """
 
 from __future__ import annotations
@@ -13,14 +15,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType
-from eventlab.store.blocks import TEXT, Block, decoded, is_all_null, joined
+from eventlab.store.blocks import TEXT, Block, decoded, is_all_null, joined, null_column
 
-_PART = struct.Struct("<II")
+_PART = struct.Struct("<IIQqqq")  # type number, bytes of the message, rows; first position, aggregate, first version
+_LENGTH = struct.Struct("<Q")
+_PLAIN, _LZ4 = 0, 1
+_COMPRESS_FROM = 4_096
+_IN_COLUMN = -1
 _ENVELOPE = [
     pa.field("position", pa.int64()),
     pa.field("aggregate", pa.int64()),
@@ -33,75 +40,111 @@ _ENVELOPE = [
 
 
 @lru_cache(maxsize=256)
-def _schema(declared: EventType) -> pa.Schema:
+def _fields(declared: EventType) -> tuple[pa.Field, ...]:
     payload = []
     for field in declared:
         stored = pa.int32() if field.kind == "enum" else pa.string() if field.is_text else field.arrow_type
         payload.append(pa.field(f"_{field.name}", stored))
-    return pa.schema(_ENVELOPE + payload)
+    return (*_ENVELOPE, *payload)
+
+
+@lru_cache(maxsize=1024)
+def _schema(declared: EventType, present: int) -> pa.Schema:
+    return pa.schema([field for bit, field in enumerate(_fields(declared)) if present >> bit & 1])
 
 
 def to_blob(parts: Sequence[tuple[int, Block]]) -> bytes:
     """The blocks of a commit, each with its event type's number."""
     pieces: list[bytes | pa.Buffer] = []
     for number, block in parts:
-        message = _batch(block).serialize()
-        pieces += [_PART.pack(number, message.size), message]
-        pieces.append(bytes(-message.size % 8))
-    return b"".join(pieces)
+        header, present, arrays = _stored(block)
+        message = pa.RecordBatch.from_arrays(arrays, schema=_schema(block.type, present)).serialize()
+        bits = present.to_bytes((len(_fields(block.type)) + 7) // 8, "little")
+        pieces += [_PART.pack(number, message.size, len(block), *header), bits, bytes(-(_PART.size + len(bits)) % 8)]
+        pieces += [message, bytes(-message.size % 8)]
+    plain = b"".join(pieces)
+    if len(plain) < _COMPRESS_FROM:
+        return bytes((_PLAIN,)) + plain
+    squeezed: bytes = pa.compress(plain, codec="lz4_raw", asbytes=True)
+    return bytes((_LZ4,)) + _LENGTH.pack(len(plain)) + squeezed
 
 
-def _batch(block: Block) -> pa.RecordBatch:
-    rows = len(block)
-    arrays = [
-        pa.array(block.position),
-        pa.array(block.aggregate),
-        pa.array(block.version),
-        pa.array(block.timestamp),
-        pa.nulls(rows, pa.int64()) if block.cause is None else pa.array(block.cause),
-        pa.nulls(rows, pa.string()) if block.event_id is None else block.event_id,
-        pa.nulls(rows, pa.string()) if block.metadata is None else decoded(block.metadata),
-    ]
+def _stored(block: Block) -> tuple[tuple[int, int, int], int, list[pa.Array]]:
+    """First numbers for the header, which columns are there, and these."""
+    columns: list[pa.Array | None] = [None, None, None, pa.array(block.timestamp)]
+    header = []
+    for index, (numbers, step) in enumerate(((block.position, 1), (block.aggregate, 0), (block.version, 1))):
+        first = int(numbers[0])
+        if int(numbers[-1]) - first == step * (len(numbers) - 1) and (numbers[1:] - numbers[:-1] == step).all():
+            header.append(first)
+        else:
+            header.append(_IN_COLUMN)
+            columns[index] = pa.array(numbers)
+    columns.append(None if block.cause is None else pa.array(block.cause))
+    columns.append(block.event_id)
+    columns.append(None if block.metadata is None else decoded(block.metadata))
     for field in block.type:
         column = block.columns[field.name]
-        arrays.append(column.indices if field.kind == "enum" else decoded(column) if field.is_text else column)
-    return pa.RecordBatch.from_arrays(arrays, schema=_schema(block.type))
+        if is_all_null(column):
+            columns.append(None)
+        else:
+            columns.append(column.indices if field.kind == "enum" else decoded(column) if field.is_text else column)
+    present = sum(1 << bit for bit, column in enumerate(columns) if column is not None)
+    return (header[0], header[1], header[2]), present, [column for column in columns if column is not None]
 
 
 def from_blob(blob: bytes, types: Mapping[int, EventType]) -> list[Block]:
     """The blocks of one commit. Raises StoreCorrupt where the bytes are not what was written."""
-    buffer = pa.py_buffer(blob)
-    blocks, start = [], 0
+    blocks: list[Block] = []
     try:
-        while start < len(blob):
-            number, size = _PART.unpack_from(blob, start)
-            start += _PART.size
-            batch = pa.ipc.read_record_batch(buffer.slice(start, size), _schema(types[number]))
-            blocks.append(_block(types[number], batch))
+        if blob[0] == _LZ4:
+            (length,) = _LENGTH.unpack_from(blob, 1)
+            plain = pa.decompress(blob[1 + _LENGTH.size :], decompressed_size=length, codec="lz4_raw")
+        else:
+            plain = pa.py_buffer(blob[1:])
+        view, start = memoryview(plain), 0
+        while start < len(view):
+            number, size, rows, *header = _PART.unpack_from(view, start)
+            declared = types[number]
+            width = (len(_fields(declared)) + 7) // 8
+            present = int.from_bytes(view[start + _PART.size : start + _PART.size + width], "little")
+            start += _PART.size + width + -(_PART.size + width) % 8
+            batch = pa.ipc.read_record_batch(plain.slice(start, size), _schema(declared, present))
+            blocks.append(_block(declared, batch, present, rows, header))
             start += size + -size % 8
-    except (pa.ArrowException, OSError, EOFError, struct.error, KeyError) as error:
+    except (pa.ArrowException, OSError, EOFError, struct.error, LookupError, ValueError) as error:
         raise StoreCorrupt("a small commit cannot be read", got=str(error)) from error
     return blocks
 
 
-def _block(declared: EventType, batch: pa.RecordBatch) -> Block:
-    position, aggregate, version, timestamp, cause, event_id, metadata, *payload = batch.columns
-    columns = {}
-    for field, column in zip(declared, payload, strict=True):
-        if field.kind == "enum":
-            columns[field.name] = pa.DictionaryArray.from_arrays(column, _vocabulary(field.vocabulary))
+def _block(declared: EventType, batch: pa.RecordBatch, present: int, rows: int, header: Sequence[int]) -> Block:
+    stored = iter(batch.columns)
+    columns = [next(stored) if present >> bit & 1 else None for bit in range(len(_fields(declared)))]
+    position, aggregate, version = (
+        (np.arange(first, first + rows) if step else np.full(rows, first)) if column is None else column.to_numpy()
+        for column, first, step in zip(columns[:3], header, (1, 0, 1), strict=True)
+    )
+    timestamp, cause, event_id, metadata = columns[3:7]
+    if timestamp is None:
+        raise StoreCorrupt("a small commit has no event times")
+    payload = {}
+    for field, column in zip(declared, columns[7:], strict=True):
+        if column is None:
+            payload[field.name] = null_column(field, rows)
+        elif field.kind == "enum":
+            payload[field.name] = pa.DictionaryArray.from_arrays(column, _vocabulary(field.vocabulary))
         else:
-            columns[field.name] = column.dictionary_encode() if field.is_text else column
+            payload[field.name] = column.dictionary_encode() if field.is_text else column
     return Block(
         declared,
-        position.to_numpy(),
-        aggregate.to_numpy(),
-        version.to_numpy(),
+        position,
+        aggregate,
+        version,
         timestamp.to_numpy(),
-        None if is_all_null(cause) else cause.to_numpy(),
-        None if is_all_null(event_id) else event_id,
-        None if is_all_null(metadata) else pc.dictionary_encode(metadata).cast(TEXT),
-        columns,
+        None if cause is None else cause.to_numpy(),
+        event_id,
+        None if metadata is None else pc.dictionary_encode(metadata).cast(TEXT),
+        payload,
     )
 
 

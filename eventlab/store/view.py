@@ -57,6 +57,12 @@ class Knowledge:
         self._catalog = catalog
         self.names: list[str] = []
         self.numbers: dict[str, int] = {}
+        self._runs: OrderedDict[int, Runs] = OrderedDict()
+        self._kept_runs = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing but names, which readers hold on to; the next refresh learns everything anew."""
         self.types: dict[str, EventType] = {}
         self.type_numbers: dict[str, int] = {}
         self.types_by_number: dict[int, EventType] = {}
@@ -67,8 +73,6 @@ class Knowledge:
         self._segments: dict[int, Segment] = {}
         self._ordered: tuple[Segment, ...] | None = ()
         self._last_file = 0
-        self._runs: OrderedDict[int, Runs] = OrderedDict()
-        self._kept_runs = 0
 
     def view(self) -> View:
         if self._ordered is None:
@@ -85,13 +89,17 @@ class Knowledge:
         last_file = execute("SELECT max(no) FROM files").fetchone()[0] or 0
         if stop == self.stop_position and last_file == self._last_file:
             return
-        self.refresh_types()
-        self.learn_names(execute("SELECT name FROM aggregates WHERE no >= ? ORDER BY no", (len(self.names),)))
-        if last_file > self._last_file:
-            self._learn_files()
-        if stop > self.stop_position:
-            self._learn_tail()
-            self.advance(stop, head[2], head[3])
+        try:
+            self.refresh_types()
+            self.learn_names(execute("SELECT name FROM aggregates WHERE no >= ? ORDER BY no", (len(self.names),)))
+            if last_file > self._last_file:
+                self._learn_files()
+            if stop > self.stop_position:
+                self._learn_tail()
+                self.advance(stop, head[2], head[3])
+        except BaseException:  # an interrupt may have left half of it
+            self.forget()
+            raise
 
     def learn_names(self, rows: Iterable[Sequence[str]]) -> None:
         for (name,) in rows:

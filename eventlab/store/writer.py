@@ -97,7 +97,11 @@ class Writer:
             receipt = Receipt(
                 first + _count(made) - 1, made.last_version, _count(made), first, recorded_at, made.clamped
             )
-        self._learn(made, new, types, segments)
+        try:
+            self._learn(made, new, types, segments)
+        except BaseException:  # an interrupt: the commit stands, and is read back when next needed
+            self._knowledge.forget()
+            raise
         return receipt, made.blocks
 
     def _write(
@@ -228,6 +232,8 @@ class Writer:
 
     def _types(self, used: Mapping[str, EventType]) -> dict[str, tuple[int, EventType]]:
         """Numbers of the event types used, those new to the store inserted."""
+        if any(name not in self._knowledge.types for name in used):
+            self._knowledge.refresh_types()  # another process may have registered one without a commit
         numbers = {}
         added = 0
         for name, declared in used.items():
@@ -324,8 +330,12 @@ class Writer:
                 )  # fmt: skip
             if runs:
                 self._catalog.execute("DELETE FROM tail")
-        for segment in segments:
-            knowledge.learn_segment(segment)
+        try:
+            for segment in segments:
+                knowledge.learn_segment(segment)
+        except BaseException:
+            knowledge.forget()
+            raise
         if runs:
             self._catalog.tidy()
         return sum(part.stop_position - part.first_position for part in runs)

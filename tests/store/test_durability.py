@@ -29,7 +29,7 @@ from eventlab.store import catalog, writer
 from eventlab.store.contract import Selection
 from eventlab.store.log import EventLog
 from eventlab.store.writer import BULK_ROWS
-from tests.store.helpers import batch, everything, folded, trade
+from tests.store.helpers import CHANGE, SIGNAL, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +122,31 @@ def test_a_seal_elsewhere_in_the_middle_of_what_is_known(tmp_path: Path):
         assert everything(one).equals(everything(two))
         assert everything(one)["position"].to_list() == [0, 1, 2, 3, 4]
         one.verify()
+
+
+def test_types_registered_elsewhere(tmp_path: Path):
+    with EventLog.open(tmp_path) as one, EventLog.open(tmp_path) as two:
+        one.register(CHANGE)
+        two.commit([batch(1)])
+        one.commit([batch([{"symbol": "B", "action": "buy", "strength": 1.0, "strategy": "s"}], "s", kind=SIGNAL)])
+        assert set(one.types()) == set(two.types()) == {"portfolio_change", "market_data", "trading_signal"}
+        two.verify()
+
+
+def test_an_interrupt_after_the_commit_leaves_it_standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with EventLog.open(tmp_path) as store:
+        store.commit([batch(2)])
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store._knowledge, "advance", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.commit([batch(1, "new")])
+        assert everything(store)["position"].to_list() == [0, 1, 2]
+        assert store.commit([batch(1, "new")]).version == 2
+        store.verify()
 
 
 def test_a_second_writer_waits_and_then_says_so(tmp_path: Path):
