@@ -1,0 +1,68 @@
+"""The command `eventlab` and what is common to its subcommands."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import eventlab
+from eventlab.cli import demo, ingest, reading
+from eventlab.cli.failures import Command, Group
+
+_HELP = """A laboratory for event-sourced trading research: events in, state out.
+
+LAB is a directory. Reading commands open it read-only and take --json: one JSON document on stdout, times as ISO
+strings in UTC, NaN as null.
+
+Exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 3 a corrupt store.
+"""
+
+app = typer.Typer(
+    name="eventlab",
+    cls=Group,
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo", cls=Command)(demo.demo)
+app.command("ingest", cls=Command)(ingest.ingest)
+app.command("info", cls=Command)(reading.info)
+app.command("events", cls=Command)(reading.events)
+app.command("state", cls=Command)(reading.state)
+app.command("history", cls=Command)(reading.history)
+app.command("verify", cls=Command)(reading.verify)
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
+    if asked:
+        typer.echo(f"eventlab {eventlab.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; also after a command.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    del version
+    if debug:
+        ctx.find_root().meta["debug"] = True
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
+    app(prog_name="eventlab")

@@ -1,0 +1,104 @@
+"""Errors as a person at a terminal meets them: the parts of an EventlabError, on stderr, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from eventlab.cli.output import printable
+from eventlab.errors import EventlabError, StoreCorrupt
+
+FAILED, USAGE, CORRUPT, INTERRUPTED = 1, 2, 3, 130
+_LONGEST_PART = 400
+
+
+def code_of(error: EventlabError) -> int:
+    """The exit code an error stands for."""
+    return CORRUPT if isinstance(error, StoreCorrupt) else FAILED
+
+
+def parts_of(error: EventlabError) -> dict[str, str | None]:
+    """What an error says, part by part; text as it came, unescaped."""
+
+    def text(part: object) -> str | None:
+        return part if part is None or isinstance(part, str) else repr(part)
+
+    return {
+        "error": type(error).__name__,
+        "what": error.what,
+        "got": text(error.got),
+        "expected": text(error.expected),
+        "hint": error.hint,
+    }
+
+
+def report(error: EventlabError) -> None:
+    """Write an error to stderr."""
+    parts = parts_of(error)
+    lines = [typer.style("error: ", fg="red", bold=True) + printable(str(parts["what"]), _LONGEST_PART)]
+    for name in ("got", "expected", "hint"):
+        part = parts[name]
+        if part is not None:
+            lines.append(typer.style(f"  {name:<9} ", dim=True) + printable(part, _LONGEST_PART))
+    typer.echo("\n".join(lines), err=True)
+
+
+def warn(text: str) -> None:
+    """Write a warning to stderr."""
+    typer.echo(typer.style("warning: ", fg="yellow", bold=True) + printable(text, _LONGEST_PART), err=True)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Show eventlab's warnings in its own words, each of them, whatever filters Python was started with."""
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
+    ) -> None:  # fmt: skip
+        del category, filename, lineno, file, line
+        warn(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+def _without_debug(ctx: typer.Context, args: list[str]) -> list[str]:
+    upto = args.index("--") if "--" in args else len(args)
+    kept = [word for at, word in enumerate(args) if at >= upto or word != "--debug"]
+    if len(kept) < len(args):
+        ctx.find_root().meta["debug"] = True
+    return kept
+
+
+class Command(TyperCommand):
+    """A command that takes the group's `--debug` as well."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _without_debug(ctx, args))
+
+
+class Group(TyperGroup):
+    """Commands whose errors end as a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with told():
+                return super().invoke(ctx)
+        except EventlabError as error:
+            if ctx.find_root().meta.get("debug"):
+                traceback.print_exception(error, file=sys.stderr)
+            report(error)
+            raise typer.Exit(code_of(error)) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what was committed stays, and the same command resumes an ingest", err=True)
+            raise typer.Exit(INTERRUPTED) from None

@@ -1,0 +1,158 @@
+"""What commands write: one JSON document, or text and tables in which data cannot act on the terminal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import Console
+
+LONGEST_CELL = 60
+_PIPED_WIDTH = 10_000  # what is not a terminal has no width to keep to
+
+
+def printable(text: str, most: int | None = None) -> str:
+    r"""Text with all that is not plainly visible escaped, so that no control sequence of data reaches a terminal.
+
+    Examples
+    --------
+    >>> print(printable("BTC\x1b[31m\u202eUSD"))
+    BTC\x1b[31m\u202eUSD
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def document(content: Mapping[str, Any]) -> None:
+    """Write one JSON document to stdout. ASCII throughout, so that no text in it acts on a terminal either."""
+    sys.stdout.write(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, dt.datetime | dt.date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Iterable):
+        return [_plain(part) for part in value]
+    return str(value)
+
+
+def iso(ns: int | None) -> str | None:
+    """Nanoseconds since the epoch as JSON and tables have them."""
+    from eventlab.events.clock import format_ns
+
+    return None if ns is None else format_ns(ns)
+
+
+def columns_of(frame: pl.DataFrame) -> dict[str, list[Any]]:
+    """A frame's columns in plain Python, times as ISO strings with all their digits."""
+    import polars as pl
+
+    columns: dict[str, list[Any]] = {}
+    for series in frame:
+        if isinstance(series.dtype, pl.Datetime):
+            columns[series.name] = [iso(ns) for ns in series.dt.cast_time_unit("ns").to_physical().to_list()]
+        else:
+            columns[series.name] = series.to_list()
+    return columns
+
+
+def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    """A frame as JSON has it."""
+    columns = columns_of(frame)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def cell(value: Any) -> str:
+    """One value of a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, list | tuple):
+        return f"{len(value)} rows" if not value or isinstance(value[0], dict) else printable(str(value), LONGEST_CELL)
+    return printable(str(value), LONGEST_CELL)
+
+
+def console() -> Console:
+    """Where tables go: stdout as it is now, at the terminal's width."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        return Console(highlight=False, markup=False, emoji=False)
+    return Console(highlight=False, markup=False, emoji=False, width=_PIPED_WIDTH, soft_wrap=True)
+
+
+def say(*lines: str) -> None:
+    """Write lines of text to stdout, escaped."""
+    for line in lines:
+        typer.echo(printable(line))
+
+
+def grid(rows: Iterable[tuple[str, str]], indent: int = 2) -> None:
+    """Write labels and their values, one pair a line."""
+    pairs = [(printable(label), printable(value, 4 * LONGEST_CELL)) for label, value in rows]
+    width = max((len(label) for label, _ in pairs), default=0)
+    for label, value in pairs:
+        typer.echo(f"{' ' * indent}{typer.style(label.ljust(width), dim=True)}  {value}")
+
+
+def table(columns: Mapping[str, Sequence[Any]], *, indent: int = 0) -> list[str]:
+    """Write columns as a table; returns the names of those that the terminal is too narrow for.
+
+    Columns are left out from the right, whole ones, rather than all of them squeezed until none can be read.
+    """
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    texts = {name: [cell(value) for value in values] for name, values in columns.items()}
+    room, shown = out.width - indent, list[str]()
+    for name, values in texts.items():
+        needed = max([len(printable(name)), *map(len, values)]) + 2
+        if shown and needed > room:
+            break
+        room -= needed
+        shown.append(name)
+    drawn = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for name in shown:
+        numeric = any(isinstance(v, int | float) and not isinstance(v, bool) for v in columns[name])
+        drawn.add_column(Text(printable(name)), justify="right" if numeric else "left", no_wrap=True)
+    for row in zip(*(texts[name] for name in shown), strict=True):
+        drawn.add_row(*(Text(text) for text in row))
+    out.print(Padding(drawn, (0, 0, 0, indent), expand=False))
+    return [name for name in texts if name not in shown]
+
+
+def frame_table(frame: pl.DataFrame, *, more: bool, last: bool = False, choose: str = "") -> None:
+    """Write a frame as a table, with a note on what of it is not shown."""
+    if not len(frame):
+        say("no rows")
+        return
+    hidden = table(columns_of(frame))
+    notes = []
+    if more:
+        notes.append(f"the {'last' if last else 'first'} {len(frame):,} rows; --limit 0 shows all")
+    if hidden:
+        notes.append(f"not shown: {', '.join(hidden)} ({choose}a wider terminal or --json shows them)")
+    for note in notes:
+        typer.secho(printable(note), dim=True)

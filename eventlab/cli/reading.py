@@ -1,0 +1,293 @@
+"""Commands that read a lab: info, events, state, history, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eventlab.cli import output, resolve
+from eventlab.cli.failures import parts_of
+from eventlab.errors import StoreCorrupt
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from eventlab.events.types import EventType
+    from eventlab.lab import Lab
+    from eventlab.timetravel.state import State
+
+LabPath = Annotated[Path, typer.Argument(metavar="LAB", help="The lab's directory.", show_default=False)]
+ReducerName = Annotated[
+    str,
+    typer.Argument(
+        metavar="REDUCER",
+        help="trades, book, signals or portfolio; or your own as module:Name or file.py:Name.",
+        show_default=False,
+    ),
+]
+Aggregate = Annotated[
+    str, typer.Argument(metavar="AGGREGATE", help="E.g. market/BTCUSDT; `info` lists them.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
+Limit = Annotated[int, typer.Option(min=0, help="Rows at most; 0 for all.")]
+Last = Annotated[bool, typer.Option("--last", help="The last rows instead of the first.")]
+Columns = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+
+
+def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
+    """What a lab holds: events, aggregates, bytes, and the digest of its last commit."""
+    with resolve.reading(lab) as opened:
+        found = opened.info()
+        heads = opened.store.heads()
+    shown = heads[:limit] if limit else heads
+    if as_json:
+        output.document({
+            "path": found.path,
+            "store_id": found.store_id,
+            "events": found.events,
+            "commits": found.commits,
+            "bytes": found.bytes,
+            "digest": found.digest,
+            "event_types": found.event_types,
+            "aggregate_count": found.aggregates,
+            "aggregates": [
+                {
+                    "aggregate_id": head.aggregate_id,
+                    "version": head.version,
+                    "position": head.position,
+                    "timestamp": output.iso(head.timestamp),
+                }
+                for head in shown
+            ],
+            "truncated": len(shown) < len(heads),
+        })  # fmt: skip
+        return
+    each = f"  ({found.bytes / found.events:.1f} B an event)" if found.events else ""
+    output.grid(
+        [
+            ("path", found.path),
+            ("store id", found.store_id),
+            ("events", f"{found.events:,} in {found.commits:,} commits"),
+            ("event types", ", ".join(found.event_types) or "none"),
+            ("on disk", f"{found.bytes:,} B{each}"),
+            ("head digest", found.digest or "none"),
+        ],
+        indent=0,
+    )
+    if not heads:
+        return
+    typer.echo()
+    output.table({
+        "aggregate": [head.aggregate_id for head in shown],
+        "version": [head.version for head in shown],
+        "last event": [output.iso(head.timestamp) for head in shown],
+    })  # fmt: skip
+    if len(shown) < len(heads):
+        output.say(f"and {len(heads) - len(shown):,} more aggregates; --limit 0 shows all")
+
+
+def events(
+    lab: LabPath,
+    event_type: Annotated[
+        str, typer.Argument(metavar="TYPE", help="An event type, e.g. market_data.", show_default=False)
+    ],
+    *,
+    aggregate: Annotated[str | None, typer.Option(help="An aggregate id, or a pattern with *.")] = None,
+    start: Annotated[str | None, typer.Option(help="From this event time on, e.g. 2024-08-09T00:00:00Z.")] = None,
+    stop: Annotated[str | None, typer.Option(help="Before this event time.")] = None,
+    columns: Columns = None,
+    limit: Limit = 20,
+    last: Last = False,
+    as_json: Json = False,
+) -> None:
+    """Events of one type, in the order they were appended."""
+    with resolve.reading(lab) as opened:
+        declared = resolve.stored_type(opened, event_type)
+        rows, more = _events(opened, declared, aggregate, start, stop, resolve.listed(columns), limit, last=last)
+    if as_json:
+        output.document({"event_type": declared.name, "rows": output.rows_of(rows), "truncated": more})
+        return
+    output.frame_table(rows, more=more, last=last, choose="--columns, ")
+
+
+def _events(
+    lab: Lab,
+    declared: EventType,
+    aggregate: str | None,
+    start: str | None,
+    stop: str | None,
+    columns: list[str] | None,
+    limit: int,
+    *,
+    last: bool,
+) -> tuple[pl.DataFrame, bool]:
+    """The rows wanted, of which no more than needed are held; and whether there are others."""
+    import polars as pl
+
+    from eventlab.errors import UnknownAggregate
+    from eventlab.events.clock import to_ns
+    from eventlab.store import public
+
+    chosen = None if aggregate is None else lab.store.aggregate_ids(aggregate)
+    if chosen == [] and "*" not in str(aggregate):
+        raise UnknownAggregate("no events under this aggregate id", got=aggregate, hint="`eventlab info` lists them.")
+    held = pl.DataFrame(schema=public.frame_schema(declared, columns))
+    pieces = lab.store.rows(
+        declared,
+        aggregates=chosen,
+        start=None if start is None else to_ns(start, what="--start"),
+        stop=None if stop is None else to_ns(stop, what="--stop"),
+        columns=columns,
+    )
+    for piece in pieces:
+        held = pl.concat([held, piece])
+        if limit and len(held) > limit:
+            held = held.tail(limit + 1) if last else held.head(limit + 1)
+            if not last:
+                break
+    return _bounded(held, limit, last=last)
+
+
+def _bounded(frame: pl.DataFrame, limit: int, *, last: bool) -> tuple[pl.DataFrame, bool]:
+    if not limit or len(frame) <= limit:
+        return frame, False
+    return (frame.tail(limit) if last else frame.head(limit)), True
+
+
+def state(
+    lab: LabPath,
+    reducer: ReducerName,
+    aggregate: Aggregate,
+    *,
+    as_of: Annotated[str | None, typer.Option(help="A version, or an event time.")] = None,
+    version: Annotated[int | None, typer.Option(help="After this many of the aggregate's events.")] = None,
+    time: Annotated[str | None, typer.Option(help="At this event time, e.g. 2024-08-09T00:00:00Z.")] = None,
+    position: Annotated[int | None, typer.Option(help="At this position of the log.")] = None,
+    known_at: Annotated[str | None, typer.Option(help="As it was known then: events recorded by this time.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Rows of each table at most; 0 for all.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """The state of an aggregate: the latest, or at any moment. Conditions hold together."""
+    moment = resolve.moment(as_of, version, time, position, known_at)
+    with resolve.reading(lab) as opened:
+        found = opened.state(resolve.reducer(reducer), aggregate, moment)
+    if as_json:
+        output.document({
+            "reducer": found.reducer.name,
+            "aggregate_id": found.aggregate_id,
+            "as_of": resolve.as_of_document(moment),
+            "version": found.version,
+            "position": found.position,
+            "timestamp": output.iso(found.timestamp),
+            "digest": found.digest,
+            "state": _fields(found),
+        })  # fmt: skip
+        return
+    _show_state(found, limit)
+
+
+def _fields(found: State) -> dict[str, Any]:
+    content = found.to_dict()
+    return {name: content[name] for name in content if name not in ("version", "position", "timestamp")}
+
+
+def _show_state(found: State, limit: int) -> None:
+    typer.secho(output.printable(f"{found.reducer.name} of {found.aggregate_id}"), bold=True)
+    fields = _fields(found)
+    tables = {table.name for table in found.reducer.layout.tables}
+    output.grid([
+        ("version", f"{found.version:,}"),
+        ("event time", output.iso(found.timestamp) or "before the first event"),
+        ("digest", found.digest),
+    ])  # fmt: skip
+    typer.echo()
+    output.grid((name, _number(value)) for name, value in fields.items() if name not in tables)
+    for name in (name for name in fields if name in tables):
+        rows = fields[name]
+        shown = rows[:limit] if limit else rows
+        of = f" (first {len(shown)} of {len(rows)})" if len(shown) < len(rows) else ""
+        typer.echo()
+        typer.secho(output.printable(f"  {name}{of}"), bold=True)
+        if shown:
+            output.table({column: [row[column] for row in shown] for column in shown[0]})
+        else:
+            output.say("  no rows")
+
+
+def _number(value: object) -> str:
+    return f"{value:,.12g}" if isinstance(value, float) else output.cell(value)
+
+
+def history(
+    lab: LabPath,
+    reducer: ReducerName,
+    aggregate: Aggregate,
+    *,
+    at: Annotated[
+        list[str] | None, typer.Option(help="A row for this version or event time; may be repeated.")
+    ] = None,
+    every: Annotated[str | None, typer.Option(help="A row for each bar of this length, e.g. 1m.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Also keyed tables and ladders.")] = False,
+    columns: Columns = None,
+    limit: Limit = 20,
+    last: Last = False,
+    as_json: Json = False,
+) -> None:
+    """How a state developed: a row per event, per moment (--at), or per bar (--every)."""
+    wanted = [resolve.read_moment(word) for word in at] if at else None
+    with resolve.reading(lab) as opened:
+        chosen = resolve.reducer(reducer)
+        frame = opened.history(chosen, aggregate, at=wanted, every=every, tables=tables)
+    rows, more = _bounded(_picked(frame, resolve.listed(columns)), limit, last=last)
+    if as_json:
+        output.document({
+            "reducer": chosen.name, "aggregate_id": aggregate, "rows": output.rows_of(rows), "truncated": more,
+        })  # fmt: skip
+        return
+    output.frame_table(rows, more=more, last=last, choose="--columns, ")
+
+
+def _picked(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
+    if columns is None:
+        return frame
+    for name in columns:
+        if name not in frame.columns:
+            raise typer.BadParameter(f"no column {name!r}; there are {', '.join(frame.columns)}")
+    return frame.select(dict.fromkeys(columns))
+
+
+def verify(lab: LabPath, *, as_json: Json = False) -> None:
+    """Read everything back and prove that nothing was lost or changed: events, chain of digests, snapshots."""
+    try:
+        with resolve.reading(lab) as opened:
+            report = opened.verify()
+            checked = opened.snapshots.verify()
+    except StoreCorrupt as error:
+        if as_json:
+            output.document({"ok": False, "problem": parts_of(error)})
+        raise
+    if as_json:
+        output.document({
+            "ok": True,
+            "events": report.events,
+            "commits": report.commits,
+            "aggregates": report.aggregates,
+            "segments": report.segments,
+            "digest": report.head,
+            "snapshots": {"equal": checked.equal, "unknown": checked.unknown},
+        })  # fmt: skip
+        return
+    typer.echo(typer.style("ok", fg="green", bold=True) + "  nothing was lost or changed")
+    snapshots = f"{checked.equal:,} folded again and equal"
+    if checked.unknown:
+        snapshots += f"; {checked.unknown:,} of reducers not declared here"
+    output.grid([
+        ("events", f"{report.events:,} read back"),
+        ("commits", f"{report.commits:,} in the chain"),
+        ("aggregates", f"{report.aggregates:,}"),
+        ("segments", f"{report.segments:,}"),
+        ("snapshots", snapshots),
+        ("head digest", report.head or "none"),
+    ])  # fmt: skip

@@ -1,0 +1,1 @@
+"""The demo: the whole line once, from a source of events to a report."""

@@ -1,0 +1,62 @@
+"""Charts as SVG that is part of a page: it takes the page's colours and font, and refers to nothing outside."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH, HEIGHT = 8.6, 4.2
+
+# The plots' neutral colours, and the page's for the same purpose: these follow its light and dark.
+_PAGE_COLOURS = {
+    "#22272e": "var(--ink)",
+    "#5b6570": "var(--muted)",
+    "#b4bcc6": "var(--faint)",
+    "#e6e9ed": "var(--lines)",
+    "#ffffff": "var(--page)",
+}
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+_NAMESPACE = re.compile(r'\sxmlns(?::\w+)?="[^"]*"')
+_FONT = re.compile(r"font: (?P<before>[^;\"]*?)(?P<size>[\d.]+px)[^;\"]*")
+_SIZE = re.compile(r'\s(?:width|height)="[\d.]+pt"')
+
+
+def svg(draw: Callable[[Axes], object], name: str, *, height: float = HEIGHT) -> str:
+    """Draw on the axes of a new figure, and give the picture as an element of a page.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes the Axes.
+    name : str
+        Of the chart; unique in its page, so that ids in it are too.
+    height : float
+        Inches of a page 8.6 inches wide.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    from eventlab.plots._look import look
+
+    with look(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        draw(figure.subplots())
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+    return embedded(written.getvalue())
+
+
+def embedded(text: str) -> str:
+    """A standalone SVG document as an element: without prolog, namespaces (HTML knows them) and fixed size."""
+    text = _METADATA.sub("", text[text.index("<svg") :])
+    head, close, rest = text.partition(">")
+    head = _SIZE.sub("", _NAMESPACE.sub("", head)) + ' class="chart" aria-hidden="true"'
+    rest = _FONT.sub(r"font: \g<before>\g<size> system-ui, sans-serif", rest)
+    for ours, theirs in _PAGE_COLOURS.items():
+        rest = re.sub(rf"((?:fill|stroke): ){ours}", rf"\g<1>{theirs}", rest, flags=re.IGNORECASE)
+    return head + close + rest.strip()

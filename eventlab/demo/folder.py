@@ -1,0 +1,106 @@
+"""The demo's folder. What the demo made it replaces; anything else it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from eventlab.errors import EventlabError
+
+MARKER = ".eventlab-demo"
+_STORE_NAMES = ("catalog.sqlite", "segments", "snapshots", "lock", ".lock")
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where a demo's lab and report go."""
+
+    path: Path
+
+    @property
+    def lab(self) -> Path:
+        return self.path / "lab"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def _marker(self) -> Path:
+        return self.path / MARKER
+
+    def prepare(self) -> None:
+        """Make the folder, or clear away the last demo's lab and report.
+
+        Raises
+        ------
+        EventlabError
+            There is something in the place of lab or report that no demo made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._clear()
+            self.mark(None)
+        except OSError as error:
+            raise EventlabError(
+                f"{self.path} cannot be used for the demo", got=str(error), hint="Choose another place with --out."
+            ) from error
+
+    def mark(self, store_id: str | None) -> None:
+        """Note which lab this demo made; None before it is made."""
+        self._marker.write_text(json.dumps({"made_by": "eventlab demo", "store_id": store_id}) + "\n", encoding="utf-8")
+
+    def _clear(self) -> None:
+        there = [path for path in (self.lab, self.report) if path.is_symlink() or path.exists()]
+        if not there:
+            return
+        made = self._read_marker()
+        for path in there:
+            if made is None or path.is_symlink():
+                self._refuse(path)
+        if self.lab.exists():
+            if not self.lab.is_dir() or not self._is_ours(made.get("store_id") if made else None):
+                self._refuse(self.lab)
+            shutil.rmtree(self.lab)
+        self.report.unlink(missing_ok=True)
+
+    def _read_marker(self) -> dict[str, object] | None:
+        if self._marker.is_symlink() or not self._marker.is_file():
+            return None
+        try:
+            content = json.loads(self._marker.read_text(encoding="utf-8"))
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) and content.get("made_by") == "eventlab demo" else None
+
+    def _is_ours(self, store_id: object) -> bool:
+        """The lab that was noted; or, where a demo broke off or the lab cannot be opened, nothing but a store's files."""
+        from eventlab.lab import open as open_lab
+
+        names = os.listdir(self.lab)  # noqa: PTH208 - names are all that is asked for
+        if any(not name.startswith(_STORE_NAMES) for name in names):
+            return False
+        try:
+            with open_lab(self.lab, read_only=True) as lab:
+                return store_id is None or lab.store.store_id == store_id
+        except EventlabError:
+            return True
+
+    def _refuse(self, path: Path) -> None:
+        raise EventlabError(
+            f"{path} was not made by the demo, so that it is left alone",
+            hint="Move it away, or choose another place with --out.",
+        )
+
+    def write_report(self, text: str) -> Path:
+        """Put the report in place, whole."""
+        beside = self.path / ".report.html.new"
+        try:
+            beside.write_text(text, encoding="utf-8")
+            beside.replace(self.report)
+        except OSError as error:
+            raise EventlabError(f"{self.report} cannot be written", got=str(error)) from error
+        return self.report

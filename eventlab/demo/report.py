@@ -1,0 +1,268 @@
+"""The demo's report: one HTML page that needs nothing but itself. Whatever comes from data is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from string import Template
+from typing import Any
+
+from eventlab.demo.findings import Link
+from eventlab.demo.voice import milliseconds, size
+from eventlab.events.clock import format_ns
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+$body
+</main>
+</body>
+</html>
+""")
+
+_STYLE = """
+:root{--page:#fff;--ink:#22272e;--muted:#5b6570;--faint:#b4bcc6;--lines:#e6e9ed;--soft:#f6f8fa;--accent:#0072b2;
+--good:#00795a}
+@media (prefers-color-scheme:dark){:root{--page:#14181d;--ink:#e4e9ee;--muted:#9aa6b2;--faint:#56616d;--lines:#2a313a;
+--soft:#1b2127;--accent:#56b4e9;--good:#3ecf9f}}
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
+main{max-width:58rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
+h2{font-size:1.2rem;margin:3rem 0 .4rem;letter-spacing:-.005em}
+p{margin:.4rem 0 1rem;max-width:44rem}
+.lead{color:var(--muted);font-size:1.05rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(10rem,1fr));gap:.75rem;margin:1.75rem 0 0}
+.card{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.8rem 1rem}
+.card b{display:block;font-size:1.4rem;line-height:1.25;font-variant-numeric:tabular-nums}
+.card span{color:var(--muted);font-size:.85rem}
+figure{margin:1rem 0 0}
+figcaption{color:var(--muted);font-size:.95rem;margin-top:.35rem;max-width:44rem}
+.picture{overflow-x:auto}
+.chart{display:block;width:100%;min-width:34rem;height:auto}
+.table{overflow-x:auto;margin:.75rem 0}
+table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:.4rem 1rem .4rem 0;border-bottom:1px solid var(--lines);white-space:nowrap}
+th{color:var(--muted);font-weight:500}
+.right{text-align:right}
+td.wide{white-space:normal;min-width:14rem}
+code{font:.85em ui-monospace,monospace;background:var(--soft);border-radius:.25rem;padding:.1em .3em}
+pre{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.9rem 1rem;overflow-x:auto}
+pre code{background:none;padding:0}
+.good{color:var(--good);font-weight:600}
+footer{margin-top:3.5rem;color:var(--muted);font-size:.85rem;border-top:1px solid var(--lines);padding-top:1rem}
+@media (max-width:34rem){main{padding:1.5rem 1rem 3rem}h1{font-size:1.55rem}.cards{grid-template-columns:1fr 1fr}
+.card b{font-size:1.15rem}}
+@media print{.chart{min-width:0}}
+"""
+
+_SYMBOLS = {
+    "fill": ("quantity", "price", "fee"), "signal": ("action", "strength", "strategy"),
+    "market event": ("side", "volume", "price"),
+}  # fmt: skip
+
+
+def link_row(link: Link) -> dict[str, Any]:
+    """One event of a trace as a row of a table."""
+    event = link.event
+    said = ", ".join(f"{name} {_value(event[name])}" for name in _SYMBOLS[link.what] if event.get(name) is not None)
+    return {
+        "event": link.what,
+        "position": event["position"],
+        "caused by": event.get("cause"),
+        "aggregate": event["aggregate_id"],
+        "version": event["version"],
+        "event time": format_ns(event["timestamp"]),
+        "what": said,
+    }
+
+
+def _value(value: object) -> str:
+    return f"{value:,.6g}" if isinstance(value, float) and abs(value) < 1 else (
+        f"{value:,.10g}" if isinstance(value, float) else str(value)
+    )  # fmt: skip
+
+
+def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """The whole page.
+
+    Parameters
+    ----------
+    found : mapping
+        What the demo found, as its JSON has it.
+    pictures : mapping of str to str
+        SVG elements: market, portfolio, intervals, lengths, and book where there is one.
+    """
+    parts = [
+        _head(found), _market(found, pictures), _portfolio(found, pictures), _trace(found), _past(found, pictures),
+        _snapshots(found, pictures), _proof(found),
+    ]  # fmt: skip
+    return _PAGE.substitute(title="eventlab demo", style=_STYLE, body="\n".join(parts))
+
+
+def _head(found: Mapping[str, Any]) -> str:
+    market, trader, info = found["market"], found["trader"], found["info"]
+    kind = "a simulated market" if found["simulated"] else "real market data"
+    seconds = sum(source["seconds"] for source in found["sources"])
+    events = sum(source["events"] for source in found["sources"])
+    cards = [
+        (f"{info['events']:,}", "events in the log"),
+        (f"{info['bytes'] / max(info['events'], 1):.1f} B", "on disk for each event"),
+        (f"{events / max(seconds, 1e-9) / 1e6:,.2f} M/s", "events ingested a second"),
+        (f"{trader['signals']:,} → {trader['fills']:,}", "signals → fills"),
+        (f"{found['portfolio']['equity']:,.0f}", f"equity, of {trader['cash']:,.0f} at the start"),
+        ("proved", "chain and snapshots read back"),
+    ]
+    shown = "".join(f'<div class="card"><b>{escape(b)}</b><span>{escape(label)}</span></div>' for b, label in cards)
+    sources = _table(
+        ("source", "feed", "events", "dropped", "gaps in ids"),
+        [
+            (s["name"], s["feed"], f"{s['events']:,}",
+             "; ".join(f"{count:,} {why}" for why, count in s["dropped"].items()) or "none", f"{s['gaps']:,}")
+            for s in found["sources"]
+        ],
+        right=(2, 4),
+    )  # fmt: skip
+    return f"""<h1>eventlab demo</h1>
+<p class="lead">One log of events, and everything else folded from it: {kind}, a trader acting on it, and every past
+state of both, from {escape(market["start"])} to {escape(market["stop"])}.</p>
+<div class="cards">{shown}</div>
+<h2>Events in</h2>
+<p>Each source was appended once, chunk by atomic chunk. Appending it again would add nothing.</p>
+{sources}"""
+
+
+def _market(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    market = found["market"]
+    caption = (
+        f"{market['trades']:,} trades of {market['aggregate_id']}, replayed as {market['bars']:,} bars of "
+        f"{market['bar']}: each bar is the state after all trades up to its end, and triangles are the trader's fills."
+    )
+    return f"<h2>The market</h2>{_figure(pictures, 'market', caption)}"
+
+
+def _portfolio(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    trader, portfolio = found["trader"], found["portfolio"]
+    intro = (
+        f"A trader goes long while the average of {trader['fast']} bars is above that of {trader['slow']}, and short "
+        f"below. It decides when a bar of {trader['bar']} ends, knows nothing that came later, and is filled at the next "
+        f"trade's price for a fee of {trader['fee']:.2%}. It is simple on purpose."
+    )
+    caption = (
+        f"Equity marked at each market's last trade, after {portfolio['fills']:,} fills: realised profit "
+        f"{portfolio['realized_pnl']:+,.2f} before fees of {portfolio['fees']:,.2f}. Cash jumps as positions turn."
+    )
+    rows = [
+        (p["symbol"], f"{p['quantity']:+,.6g}", f"{p['average_cost']:,.2f}", f"{p['realized_pnl']:+,.2f}")
+        for p in portfolio["positions"]
+    ]
+    table = _table(("position", "quantity", "average cost", "realised"), rows, right=(1, 2, 3)) if rows else ""
+    return f"<h2>The portfolio</h2><p>{escape(intro)}</p>{_figure(pictures, 'portfolio', caption)}{table}"
+
+
+def _trace(found: Mapping[str, Any]) -> str:
+    traced = found["trace"]
+    if traced is None:
+        return "<h2>One position, traced</h2><p>The trader never traded: there was too little to decide on.</p>"
+    held = traced["held"]
+    intro = (
+        f"The trader's most profitable fill realised {traced['gained']:+,.2f} and left {held['quantity']:+,.6g} "
+        f"{held['symbol']}. Every event names the position of the one that caused it, so the thread leads back from the "
+        "fill to the signal, and from the signal to the market event that completed its evidence."
+    )
+    names = tuple(traced["rows"][0])
+    rows = [
+        tuple("–" if row[name] is None else f"{row[name]:,}" if isinstance(row[name], int) else row[name] for name in names)
+        for row in traced["rows"]
+    ]
+    marked = [("← " * bool(at) + row[0], *row[1:]) for at, row in enumerate(rows)]
+    return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(1, 2, 4))}"
+
+
+def _past(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    rows = [
+        (v["aggregate_id"], v["asked"], f"{v['version']:,}", v["shown"], v["digest"][:16], milliseconds(v["milliseconds"]))
+        for v in found["past_states"]
+    ]
+    table = _table(("state of", "as of", "version", "was", "digest", "took"), rows, right=(2, 5), code=(4,))
+    book = _figure(
+        pictures, "book",
+        "The order book at its last moment, folded from level-2 changes: how much was on offer up to each price.",
+    ) if "book" in pictures else ""  # fmt: skip
+    return f"""<h2>Past states</h2>
+<p>The state of anything, as of any event time or version. Each of these was reached by time and by version, with the
+same digest, and equals its row of the history <span class="good">bit for bit</span>.</p>
+{table}{book}"""
+
+
+def _snapshots(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    rows = [
+        ("never" if r["interval"] is None else f"{r['interval']:,} events", f"{r['snapshots']:,}", size(r["bytes"]),
+         f"{r['build_seconds']:.2f} s", milliseconds(r["latency_p50_ms"]), milliseconds(r["latency_p95_ms"]),
+         milliseconds(r["latency_max_ms"]))
+        for r in found["snapshot_intervals"]
+    ]  # fmt: skip
+    table = _table(
+        ("snapshot every", "snapshots", "bytes", "to build", "median", "95%", "slowest"), rows, right=(1, 2, 3, 4, 5, 6)
+    )
+    longest = found["latency_by_length"][-1]
+    of = found["market"]["aggregate_id"]
+    return f"""<h2>What snapshots cost and save</h2>
+{_figure(pictures, "intervals", f"Reading random past versions of {of}, by the number of events between snapshots: "
+         "closer snapshots take more space, and save events to fold; every answer was the same.")}
+{table}
+{_figure(pictures, "lengths", f"Reconstruction without any snapshot, by length of history: {longest['version']:,} events "
+         f"took {milliseconds(longest['latency_ms'])}, reading from disk included.")}"""
+
+
+def _proof(found: Mapping[str, Any]) -> str:
+    proof, lab = found["proof"], escape(found["lab"])
+    return f"""<h2>Proof</h2>
+<p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest computed anew
+from its content and the digest before it: <span class="good">nothing was lost or changed</span>. {proof["snapshots"]:,}
+snapshots were folded again from the events: <span class="good">all equal</span>. The last digest stands for the whole
+history:</p>
+<p><code>{escape(str(proof["digest"]))}</code></p>
+<h2>Look around</h2>
+<pre><code>eventlab info {lab}
+eventlab state {lab} portfolio portfolio/crossover
+eventlab history {lab} portfolio portfolio/crossover --last
+eventlab verify {lab}</code></pre>
+<footer>Written by <code>eventlab demo</code>. This page holds everything it shows: no scripts, no network.</footer>"""
+
+
+def _figure(pictures: Mapping[str, str], name: str, caption: str) -> str:
+    text = escape(caption)
+    return (
+        f'<figure><div class="picture" role="img" aria-label="{text}">{pictures[name]}</div>'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _table(
+    names: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), code: Sequence[int] = ()
+) -> str:
+    def place(at: int) -> str:
+        return ' class="right"' if at in right else ""
+
+    head = "".join(f"<th{place(at)}>{escape(name)}</th>" for at, name in enumerate(names))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<td{place(at)}>{f'<code>{escape(text)}</code>' if at in code else escape(text)}</td>"
+            for at, text in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

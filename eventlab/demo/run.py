@@ -1,0 +1,264 @@
+"""The demo's steps, in order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import polars as pl
+
+from eventlab.demo import charts, findings, market, report
+from eventlab.demo.folder import Folder
+from eventlab.demo.trader import PORTFOLIO, SIGNALS, Acted, Crossover, act
+from eventlab.demo.voice import Voice, milliseconds, size
+from eventlab.events.builtin import PortfolioChange
+from eventlab.events.clock import format_ns
+from eventlab.experiments import latency_by_length, snapshot_intervals
+from eventlab.lab import Lab
+from eventlab.lab import open as open_lab
+from eventlab.reducers import OrderBook, Portfolio, Signals, Trades
+from eventlab.snapshots import Every
+
+MOST_MARKETS = 4
+READS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run on. Without `data`, `trades` simulated ones from `seed`."""
+
+    out: Path
+    data: tuple[Path, ...] = ()
+    symbol: str | None = None
+    seed: int = 7
+    trades: int = 150_000
+    reads: int = READS
+
+
+def run(plan: Plan, *, quiet: bool = False) -> dict[str, Any]:
+    """Run the demo and write its report; returns what it found, ready for JSON.
+
+    Raises
+    ------
+    EventlabError
+        Data that cannot be read, a folder that is not the demo's, or a law of the lab that does not hold.
+    """
+    voice = Voice(quiet=quiet)
+    feeds = market.of_files(plan.data, plan.symbol) if plan.data else market.simulated(plan.trades, plan.seed)
+    folder = Folder(plan.out)
+    folder.prepare()
+    with open_lab(folder.lab) as lab:
+        folder.mark(lab.store.store_id)
+        found: dict[str, Any] = {"lab": str(folder.lab), "simulated": not plan.data}
+        found["sources"] = _ingest(lab, feeds, voice)
+        markets = market.markets(lab)[:MOST_MARKETS]
+        found["trader"] = _trade(lab, markets, voice)
+        main = markets[0]
+        pictures: dict[str, str] = {}
+        told = _replay(lab, markets, voice, pictures)
+        found["market"], found["portfolio"] = told["market"], told["portfolio"]
+        found["trace"] = _traced(lab, voice)
+        found["past_states"] = _travel(lab, main, told["history"], voice, pictures)
+        found["snapshot_intervals"], found["latency_by_length"] = _compare(lab, main, plan, voice, pictures)
+        found["proof"] = _prove(lab, voice)
+        found["info"] = {"events": lab.info().events, "bytes": lab.info().bytes, "store_id": lab.store.store_id}
+    with voice.section("Report"):
+        found["report"] = str(folder.write_report(report.page(found, pictures)))
+        found["seconds"] = voice.seconds
+        voice.facts([("written to", found["report"]), ("all in all", f"{found['seconds']:.1f} s")])
+        voice.note(f"look around:  eventlab info {folder.lab}")
+    return found
+
+
+def _ingest(lab: Lab, feeds: list[Any], voice: Voice) -> list[dict[str, Any]]:
+    made = []
+    with voice.section("Events in"):
+        for feed in feeds:
+            began = perf_counter()
+            receipt = lab.ingest(feed, progress=voice.progress)
+            seconds = perf_counter() - began
+            made.append({
+                "name": feed.source, "feed": feed.name, "events": receipt.count, "seconds": seconds,
+                "dropped": dict(receipt.report.dropped), "gaps": receipt.report.gaps,
+            })  # fmt: skip
+            rate = receipt.count / seconds if seconds else 0.0
+            voice.facts([(feed.source, f"{receipt.count:,} events in {seconds:.1f} s, {rate:,.0f} events/s")])
+        info = lab.info()
+        voice.facts([
+            ("aggregates", ", ".join(f"{head.aggregate_id} ({head.version:,})" for head in lab.store.heads()[:8])),
+            ("on disk", f"{size(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B an event"),
+        ])  # fmt: skip
+    return made
+
+
+def _trade(lab: Lab, markets: list[market.Market], voice: Voice) -> dict[str, Any]:
+    trader = Crossover()
+    with voice.section("A trader acts on the market"):
+        acted: Acted = act(lab, markets, trader)
+        signals = lab.state(Signals, SIGNALS) if acted.signals else None
+        voice.facts([
+            ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
+            ("signals", f"{acted.signals:,}, each caused by a market event"),
+            ("fills", f"{acted.fills:,}, each caused by a signal, at the next trade's price; fee {trader.fee:.2%}"),
+        ])  # fmt: skip
+    return {
+        "signals": acted.signals, "fills": acted.fills, "fast": trader.fast, "slow": trader.slow,
+        "bar": markets[0].bar, "fee": trader.fee, "cash": trader.cash,
+        "markets": [one.aggregate_id for one in markets],
+        "last_signal": None if signals is None else f"{signals.action} {signals.symbol}",
+    }  # fmt: skip
+
+
+def _replay(lab: Lab, markets: list[market.Market], voice: Voice, pictures: dict[str, str]) -> dict[str, Any]:
+    from eventlab.plots import plot_portfolio
+
+    main = markets[0]
+    with voice.section("History, replayed"):
+        began = perf_counter()
+        at = findings.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
+        histories = {m.name: lab.history(Trades, m.aggregate_id, at=at) for m in markets}
+        seconds = perf_counter() - began
+        events = sum(m.events for m in markets)
+        portfolio = lab.history(Portfolio, PORTFOLIO, at=at, tables=True)
+        marked = findings.equity(portfolio, histories, at)
+        final = lab.state(Portfolio, PORTFOLIO)
+        of_main = histories[main.name].filter(pl.col("version") > 0)
+        last = of_main.row(-1, named=True)
+        worth = float(marked["equity"][-1])
+        voice.facts([
+            (main.aggregate_id, f"{len(of_main):,} bars; last {last['last']:,.2f}, low {last['low']:,.2f}, "
+                                f"high {last['high']:,.2f}, VWAP {last['vwap']:,.2f}"),
+            ("replay", f"{events:,} trades in {seconds:.2f} s, compiling included"),
+            ("portfolio", f"equity {worth:,.2f}; realised {final.realized_pnl:+,.2f}, fees {final.fees:,.2f}"),
+        ])  # fmt: skip
+    fills = _fills(lab, main)
+    pictures["market"] = charts.svg(lambda ax: _with_fills(of_main, fills, ax), "market", height=4.8)
+    shown = portfolio.select(timestamp=at, realized_pnl="realized_pnl", cash="cash").with_columns(
+        equity=marked["equity"]
+    )
+    pictures["portfolio"] = charts.svg(lambda ax: plot_portfolio(shown, ax=ax), "portfolio", height=5.6)
+    return {
+        "history": of_main,
+        "market": {"aggregate_id": main.aggregate_id, "trades": main.events, "bar": main.bar, "bars": len(of_main),
+                   "start": format_ns(main.start), "stop": format_ns(main.stop), "last": last["last"],
+                   "high": last["high"], "low": last["low"], "vwap": last["vwap"],
+                   "trades_replayed": events, "seconds": seconds},
+        "portfolio": {"equity": worth, "cash": final.cash, "realized_pnl": final.realized_pnl, "fees": final.fees,
+                      "fills": final.fills, "digest": final.digest,
+                      "positions": final.positions.select("symbol", "quantity", "average_cost", "realized_pnl")
+                                                  .to_dicts()},
+    }  # fmt: skip
+
+
+def _fills(lab: Lab, main: market.Market) -> pl.DataFrame:
+    fills = lab.events(PortfolioChange, PORTFOLIO, columns=["timestamp", "symbol", "kind", "quantity", "price"])
+    return fills.filter((pl.col("kind") == "fill") & (pl.col("symbol") == main.name))
+
+
+def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
+    from eventlab.plots import plot_market
+    from eventlab.plots._look import GREEN, RED
+
+    price = plot_market(history, ax=ax)
+    for bought, marker, colour, label in ((True, "^", GREEN, "bought"), (False, "v", RED, "sold")):
+        some = fills.filter((pl.col("quantity") > 0) == bought)
+        price.scatter(
+            some["timestamp"].dt.replace_time_zone(None).to_numpy(), some["price"].to_numpy(),
+            marker=marker, s=26, color=colour, linewidths=0.0, zorder=3, label=label,
+        )  # fmt: skip
+    price.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.3, columnspacing=1.4,
+                 handlelength=1.6)  # fmt: skip
+
+
+def _traced(lab: Lab, voice: Voice) -> dict[str, Any] | None:
+    with voice.section("One position, traced"):
+        traced = findings.trace(lab, lab.history(Portfolio, PORTFOLIO))
+        if traced is None:
+            voice.note("the trader never traded: there was too little to decide on")
+            return None
+        rows = [report.link_row(link) for link in (traced.fill, traced.signal, traced.market)]
+        voice.table({name: [row[name] for row in rows] for name in rows[0]})
+        held = traced.held
+        after = f"{held['quantity']:+,.6g} {held['symbol']} at {held['average_cost']:,.2f} on average"
+        voice.note(f"this fill realised {traced.gained:+,.2f} and left {after}")
+    return {"rows": rows, "gained": traced.gained, "held": {k: held[k] for k in ("symbol", "quantity", "average_cost")}}
+
+
+def _travel(
+    lab: Lab, main: market.Market, history: pl.DataFrame, voice: Voice, pictures: dict[str, str]
+) -> list[dict[str, Any]]:
+    from eventlab.plots import plot_book
+
+    with voice.section("Time travel"):
+        visits = findings.visits(lab, main, history)
+        voice.table({
+            "state of": [visit.aggregate_id for visit in visits],
+            "as of": [visit.asked for visit in visits],
+            "version": [visit.version for visit in visits],
+            "was": [visit.shown for visit in visits],
+            "digest": [visit.digest[:12] for visit in visits],
+            "took": [milliseconds(visit.milliseconds) for visit in visits],
+        })  # fmt: skip
+        voice.note("each equals its row of the history bit for bit, and has one digest by time and by version")
+        books = lab.store.heads(lab.store.aggregate_ids("book/*"))
+        if books:
+            book = max(books, key=lambda head: head.version)
+            began = perf_counter()
+            state = lab.state(OrderBook, book.aggregate_id, format_ns(book.timestamp))
+            taken = (perf_counter() - began) * 1e3
+            voice.facts([(
+                book.aggregate_id,
+                f"bid {state.best_bid:,.2f} × {state.best_bid_size:g}, ask {state.best_ask:,.2f} × "
+                f"{state.best_ask_size:g}; {book.version:,} changes in {milliseconds(taken)}, compiling included",
+            )])  # fmt: skip
+            if len(state.bids) and len(state.asks):
+                pictures["book"] = charts.svg(lambda ax: plot_book(state, ax=ax), "book")
+    return [asdict(visit) | {"timestamp": None if visit.timestamp is None else format_ns(visit.timestamp)}
+            for visit in visits]  # fmt: skip
+
+
+def _compare(
+    lab: Lab, main: market.Market, plan: Plan, voice: Voice, pictures: dict[str, str]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    from eventlab.plots import plot_latency_by_length, plot_snapshot_intervals
+
+    with voice.section("Snapshot intervals, compared"):
+        intervals = snapshot_intervals(
+            lab, Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=voice.progress
+        )
+        voice.table({
+            "snapshot every": ["never" if n is None else f"{n:,} events" for n in intervals["interval"]],
+            "snapshots": [f"{n:,}" for n in intervals["snapshots"]],
+            "bytes": [size(n) for n in intervals["bytes"]],
+            "median read": [milliseconds(ms) for ms in intervals["latency_p50_ms"]],
+            "95%": [milliseconds(ms) for ms in intervals["latency_p95_ms"]],
+            "slowest": [milliseconds(ms) for ms in intervals["latency_max_ms"]],
+        })  # fmt: skip
+        voice.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read in turns; all answers equal")
+        lengths = latency_by_length(lab, Trades, main.aggregate_id)
+        longest = lengths.row(-1, named=True)
+        voice.note(
+            f"without snapshots, {longest['version']:,} events take {milliseconds(longest['latency_ms'])}: "
+            f"{longest['events_per_second'] / 1e6:,.0f} million events/s, reading included"
+        )
+    pictures["intervals"] = charts.svg(lambda ax: plot_snapshot_intervals(intervals, ax=ax), "intervals")
+    pictures["lengths"] = charts.svg(lambda ax: plot_latency_by_length(lengths, ax=ax), "lengths")
+    return intervals.to_dicts(), lengths.to_dicts()
+
+
+def _prove(lab: Lab, voice: Voice) -> dict[str, Any]:
+    with voice.section("Proof"):
+        lab.snapshots.policy = Every(1_000)
+        for reducer, aggregates in ((Trades, "market/*"), (Portfolio, PORTFOLIO)):
+            lab.snapshots.build(reducer, aggregates)
+        checked = lab.snapshots.verify()
+        proved = lab.verify()
+        voice.facts([
+            ("chain", f"{proved.commits:,} commits and {proved.events:,} events read back: nothing lost or changed"),
+            ("snapshots", f"{checked.equal:,} folded again: all equal"),
+            ("head digest", proved.head or "none"),
+        ])  # fmt: skip
+    return {"events": proved.events, "commits": proved.commits, "segments": proved.segments,
+            "aggregates": proved.aggregates, "digest": proved.head, "snapshots": checked.equal}  # fmt: skip

@@ -1,0 +1,131 @@
+"""A simple trader: it follows the crossing of two moving averages. It is there to be traced, not to get rich."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from eventlab.demo.market import Market
+from eventlab.events.builtin import MarketData, PortfolioChange, TradingSignal
+from eventlab.events.clock import duration_ns
+
+if TYPE_CHECKING:
+    from eventlab.lab import Lab
+
+SIGNALS, PORTFOLIO = "signals/crossover", "portfolio/crossover"
+_SIGNIFICANT = 3
+_TIME = pl.Datetime("ns", "UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Crossover:
+    """Long while the fast average of bar closes is above the slow one, short below.
+
+    Attributes
+    ----------
+    fast, slow : int
+        Bars in each average.
+    cash : float
+        What the portfolio starts with.
+    stake : float
+        Size of a position in each market, in the same currency, at the price of the first decision.
+    fee : float
+        Of a fill's value.
+    """
+
+    fast: int = 5
+    slow: int = 20
+    cash: float = 100_000.0
+    stake: float = 25_000.0
+    fee: float = 0.0004
+
+    def decisions(self, trades: pl.DataFrame, bar: str) -> pl.DataFrame:
+        """What is decided on one market's trades, and the trade that fills it.
+
+        A decision is made when a bar ends, on closes up to that bar, and is filled by the first trade after it. A bar
+        counts once a later trade shows that it is over, so that more trades never change an earlier decision.
+
+        Parameters
+        ----------
+        trades : polars.DataFrame
+            `position`, `timestamp` (Datetime ns), `price`, in version order.
+        bar : str
+            A bar's length; the bar that ends at t holds the trades of (t - bar, t].
+
+        Returns
+        -------
+        polars.DataFrame
+            timestamp, cause (position of the last trade of the bar), action, strength (fast over slow average, less 1),
+            quantity (signed), fill_timestamp, fill_price.
+        """
+        step = duration_ns(bar)
+        ns, price = trades["timestamp"].to_physical().to_numpy(), trades["price"].to_numpy()
+        end = -(-ns // step) * step
+        last = np.flatnonzero(np.append(end[1:] != end[:-1], False))  # noqa: FBT003 - the last bar may go on
+        closes = pl.Series(price[last])
+        ratio = (closes.rolling_mean(self.fast) / closes.rolling_mean(self.slow)).to_numpy() - 1.0
+        side = np.sign(ratio)
+        chosen = np.flatnonzero(np.isfinite(ratio) & (side != 0))
+        turned = chosen[np.append(True, side[chosen][1:] != side[chosen][:-1])] if len(chosen) else chosen  # noqa: FBT003
+        filled = last[turned] + 1
+        target = side[turned] * self._size(price[last[turned[:1]]])
+        return pl.DataFrame({
+            "timestamp": pl.Series(end[last[turned]]).cast(_TIME),
+            "cause": trades["position"].to_numpy()[last[turned]],
+            "action": pl.Series(np.where(side[turned] > 0, "buy", "sell"), dtype=pl.String),
+            "strength": ratio[turned],
+            "quantity": np.diff(target, prepend=0.0),
+            "fill_timestamp": pl.Series(ns[filled]).cast(_TIME),
+            "fill_price": price[filled],
+        })  # fmt: skip
+
+    def _size(self, price: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+        return float(f"{self.stake / price[0]:.{_SIGNIFICANT}g}") if len(price) and price[0] > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What the trader left in the log."""
+
+    signals: int
+    fills: int
+
+
+def act(lab: Lab, markets: Sequence[Market], trader: Crossover) -> Acted:
+    """Let the trader act on markets: append its signals, caused by trades, and its fills, caused by signals."""
+    decided = []
+    for market in markets:
+        trades = lab.events(MarketData, market.aggregate_id, columns=["position", "timestamp", "price"])
+        frame = trader.decisions(trades, market.bar)
+        decided.append(frame.with_columns(symbol=pl.lit(market.name)))
+    decisions = pl.concat(decided).sort("timestamp", "cause").with_row_index("row")
+    lab.append(
+        PORTFOLIO,
+        PortfolioChange("cash", trader.cash, 1.0, kind="cash"),
+        timestamp=min(market.start for market in markets),
+    )
+    if not len(decisions):
+        return Acted(0, 0)
+    strategy = f"sma {trader.fast}/{trader.slow}"
+    said = lab.append_frame(
+        TradingSignal,
+        decisions.select("timestamp", "cause", "symbol", "action", "strength", strategy=pl.lit(strategy)),
+        aggregate_id=SIGNALS,
+    )
+    fills = decisions.with_columns(cause=pl.col("row").cast(pl.Int64) + said.first_position)
+    done = lab.append_frame(
+        PortfolioChange,
+        fills.sort("fill_timestamp", "row").select(
+            "cause", "symbol", "quantity",
+            timestamp="fill_timestamp",
+            price="fill_price",
+            fee=(pl.col("quantity") * pl.col("fill_price")).abs() * trader.fee,
+            kind=pl.lit("fill"),
+        ),
+        aggregate_id=PORTFOLIO,
+    )  # fmt: skip
+    return Acted(said.count, done.count)

@@ -1,0 +1,70 @@
+"""How the demo tells what it does, in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import typer
+
+from eventlab.cli import output
+
+
+class Voice:
+    """Short sections on stdout. A quiet one says nothing."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._began = perf_counter()
+
+    @property
+    def progress(self) -> bool:
+        """Whether bars are wanted; they go to stderr."""
+        return not self._quiet and sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        return perf_counter() - self._began
+
+    @contextmanager
+    def section(self, title: str) -> Iterator[None]:
+        """A part of the demo."""
+        if not self._quiet:
+            typer.echo()
+            typer.secho(title, bold=True, fg="cyan")
+        yield
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        if not self._quiet:
+            output.grid(rows)
+
+    def table(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        if not self._quiet:
+            output.table(columns, indent=2)
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            typer.secho(f"  {output.printable(text)}", dim=True)
+
+    def line(self, text: str = "") -> None:
+        if not self._quiet:
+            typer.echo(output.printable(text))
+
+
+def size(count: float) -> str:
+    """Bytes with a unit."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1_000:
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1_000
+    return f"{count:,.1f} GB"
+
+
+def milliseconds(value: float) -> str:
+    """A duration with a unit."""
+    if value < 1:
+        return f"{value * 1_000:,.0f} µs"
+    return f"{value:,.1f} ms" if value < 1_000 else f"{value / 1_000:,.2f} s"
