@@ -10,6 +10,7 @@ from eventlab.errors import PlotError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.gridspec import GridSpecBase
 
 # Okabe & Ito's palette: told apart with any colour vision, and in print by lightness.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -34,8 +35,8 @@ STYLE: Any = {
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlepad": 12.0,
-    "axes.titlesize": 12.0,
-    "axes.titleweight": "semibold",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
     "axes.unicode_minus": True,
     "figure.dpi": 100.0,
     "figure.facecolor": "white",
@@ -99,6 +100,7 @@ def panels(axes: Axes, *heights: float) -> list[Axes]:
     place, figure, root = axes.get_subplotspec(), axes.get_figure(root=False), axes.get_figure(root=True)
     if figure is None or root is None:
         raise PlotError("ax belongs to no figure", got=axes)
+    grid: GridSpecBase
     if place is None:
         box = axes.get_position()
         grid = root.add_gridspec(
@@ -170,14 +172,37 @@ def _separated(value: float, _: object) -> str:
     return f"{value:,.10g}".replace("-", "\u2212")
 
 
-def legend(axes: Axes, *others: Axes) -> None:
-    """One legend above the axes for all that is drawn on them and on their twins."""
+def fewer_ticks(axes: Axes, most: int = 6) -> None:
+    """Room for long numbers along the horizontal axis."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=most))
+
+
+def logarithmic(axes: Axes) -> None:
+    """Both axes, with 1, 2 and 5 of each power of ten on the vertical one."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    thousands(axes)
+    thousands_across(axes)
+    axes.grid(visible=True, axis="x", color=LINES, linewidth=0.8)
+
+
+def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
+    """A title, and below it one legend for all that is drawn on some axes; it never covers data."""
     handles, labels = [], []
-    for one in (axes, *others):
+    for one in legend_of:
         more, names = one.get_legend_handles_labels()
         handles += more
         labels += names
-    axes.legend(
-        handles, labels, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(labels), borderaxespad=0.3,
-        columnspacing=1.4, handlelength=1.6,
-    )  # fmt: skip
+    axes.set_title(title, pad=24.0 if handles else 10.0)
+    if handles:
+        axes.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(labels), borderaxespad=0.2,
+            borderpad=0.2, columnspacing=1.4, handlelength=1.6,
+        )  # fmt: skip

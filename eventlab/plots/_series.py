@@ -91,11 +91,16 @@ def thinned(moments: TimeArray, values: FloatArray, pixels: int = PIXELS) -> tup
     return moments[rows], values[rows]
 
 
-def summed(moments: TimeArray, values: FloatArray, most: int = 150) -> tuple[TimeArray, FloatArray, int]:
-    """Sums over stretches of a round number of ns, aligned to the epoch, at most `most`: starts, sums, length."""
+def summed(
+    moments: TimeArray, values: FloatArray, most: int = 150, least: int = 1
+) -> tuple[TimeArray, FloatArray, int]:
+    """Sums over at most `most` equal stretches, aligned to the epoch: starts, sums, and their length in ns.
+
+    The length is a round one, and at least `least`.
+    """
     at = moments.astype(np.int64)
     span = int(at[-1] - at[0])
-    step = next((step for step in _STEPS_NS if span // step < most - 1), span // (most - 1) + 1)
+    step = next((step for step in _STEPS_NS if step >= least and span // step < most - 1), span // (most - 1) + 1)
     first = int(at[0]) // step
     totals = np.asarray(np.bincount(at // step - first, weights=np.nan_to_num(values)), np.float64)
     starts = ((first + np.arange(len(totals))) * step).astype("datetime64[ns]")

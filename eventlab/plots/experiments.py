@@ -41,7 +41,7 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
     with _look.look():
         axes = _look.start(ax)
         behind = _look.twin(axes, _look.MUTED)
-        behind.bar(places, _series.numbers(rows, "bytes"), width=0.5, color=_look.LINES, label="bytes (right)")
+        behind.bar(places, _series.numbers(rows, "bytes"), width=0.5, color=_look.LINES, label="size (right)")
         behind.set_zorder(axes.get_zorder() - 1)
         axes.patch.set_visible(False)
         axes.vlines(places, median, rare, color=_look.BLUE, linewidth=1.2, alpha=0.5)
@@ -56,14 +56,13 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
         axes.set_xlim(-0.6, len(rows) - 0.4)
         labels = ["none" if interval is None else f"{interval:,}" for interval in rows["interval"]]
         axes.set_xticks(places, labels)
-        axes.set_title("Reconstructing a past state")
         axes.set_xlabel("events between snapshots")
         axes.set_ylabel("latency (ms)")
-        behind.set_ylabel("size of all snapshots (bytes)")
+        behind.set_ylabel("size of all snapshots")
         behind.grid(visible=False)
         _look.thousands(axes)
         _look.binary(behind)
-        _look.legend(axes, behind)
+        _look.headed(axes, "Reconstructing a past state, by snapshot interval", axes, behind)
     return axes
 
 
@@ -94,17 +93,12 @@ def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         guide = f"at {_rate(best)} events a second"
         axes.plot(length, length / best * 1e3, color=_look.ORANGE, linestyle=(0, (4, 3)), linewidth=1.2, label=guide)
         axes.plot(length, latency, "o-", color=_look.BLUE, markersize=5, label="measured")
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _look.logarithmic(axes)
         # Where the guide falls far below what is measured, the measurements are what to look at.
         axes.set_ylim(bottom=float(np.nanmin(latency)) / 4.0)
-        axes.set_title("Replaying a history from its first event")
         axes.set_xlabel("length of history (events)")
         axes.set_ylabel("latency (ms)")
-        _look.thousands(axes)
-        _look.thousands_across(axes)
-        axes.grid(visible=True, axis="x", color=_look.LINES, linewidth=0.8)
-        _look.legend(axes)
+        _look.headed(axes, "Replaying a history from its first event", axes)
     return axes
 
 

@@ -52,23 +52,22 @@ def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     else:
         _one_market(trades)
     trades, moments = _series.in_time_order(trades, "a market")
-    volume = _series.numbers(trades, "volume")
     with _look.look():
-        price, below = _look.panels(_look.start(ax), 3.0, 1.0)
+        price, below = _look.panels(_look.start(ax, height=4.6), 2.8, 1.0)
         column = "last" if history else "price"
         price.plot(*_series.thinned(moments, _series.numbers(trades, column)), color=_look.BLUE, lw=1.2, label="price")
         if history:
             price.plot(
                 *_series.thinned(moments, _series.numbers(trades, "vwap")), color=_look.ORANGE, lw=1.2, label="VWAP"
             )
-            _look.legend(price)
-            volume = np.diff(volume, prepend=0.0)  # a state's volume is all volume so far
-        starts, totals, step = _series.summed(moments, volume)
+        starts, totals, step = (
+            _traded(trades, moments) if history else _series.summed(moments, _series.numbers(trades, "volume"))
+        )
         width = np.timedelta64(step, "ns")
         below.bar(starts, totals, width=width, align="edge", color=_look.SKY, linewidth=0.0)
-        price.set_title(_title(trades))
+        _look.headed(price, _title(trades), *((price,) if history else ()))
         price.set_ylabel("price (quote currency)")
-        below.set_ylabel(f"volume per {_series.duration(step)}\n(base currency)")
+        below.set_ylabel(f"volume (base)\nper {_series.duration(step)}")
         for axes in (price, below):
             _look.thousands(axes)
         _look.time_axis(below)
@@ -107,19 +106,24 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
         axes = _look.start(ax)
         for (name, side), colour in zip(sides.items(), (_look.BLUE, _look.RED), strict=True):
             if not side.is_empty():
-                price, depth = side["price"].to_numpy(), np.cumsum(side["size"].to_numpy())
+                price = np.append(side["price"][0], side["price"].to_numpy())
+                depth = np.append(0.0, np.cumsum(side["size"].to_numpy()))
                 axes.step(price, depth, where="post", color=colour, label=name)
                 axes.fill_between(price, depth, step="post", color=colour, alpha=0.14, linewidth=0.0)
         _mark_middle(axes, sides["bids"], sides["asks"])
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.02)
-        time = "" if state.timestamp is None else f" at {format_ns(state.timestamp)}"
-        axes.set_title(f"{_look.safe(state.aggregate_id)}, version {state.version:,}{time}")
+        _look.headed(axes, f"{_look.safe(state.aggregate_id)}, version {state.version:,}", axes)
+        if state.timestamp is not None:
+            axes.annotate(
+                format_ns(state.timestamp), (1.0, 1.0), xycoords="axes fraction", xytext=(0, 5),
+                textcoords="offset points", ha="right", va="bottom", color=_look.MUTED, fontsize=9.0,
+            )  # fmt: skip
         axes.set_xlabel("price (quote currency)")
         axes.set_ylabel("size up to this price (base currency)")
         _look.thousands(axes)
         _look.thousands_across(axes)
-        _look.legend(axes)
+        _look.fewer_ticks(axes)
     return axes
 
 
@@ -132,6 +136,16 @@ def _mark_middle(axes: Axes, bids: pl.DataFrame, asks: pl.DataFrame) -> None:
         f"spread {ask - bid:,.6g}", ((bid + ask) / 2.0, 0.97), xycoords=("data", "axes fraction"),
         xytext=(6, 0), textcoords="offset points", color=_look.MUTED, fontsize=9.0, va="top",
     )  # fmt: skip
+
+
+def _traded(history: pl.DataFrame, moments: _series.TimeArray) -> tuple[_series.TimeArray, _series.FloatArray, int]:
+    """Volume over time from states, each of which has all volume so far."""
+    volume = np.diff(_series.numbers(history, "volume"), prepend=0.0)
+    if "at" not in history.columns:
+        return _series.summed(moments, volume)
+    gaps = np.diff(moments).astype(np.int64)
+    # A row at t has what was traded up to and including t.
+    return _series.summed(moments - np.timedelta64(1, "ns"), volume, least=int(gaps.min()) if len(gaps) else 1)
 
 
 def _one_market(trades: pl.DataFrame) -> None:

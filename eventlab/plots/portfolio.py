@@ -59,6 +59,7 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
             axes.set_ylabel(label)
             _look.thousands(axes)
         top, bottom = parts[0], parts[-1]
+        shown = [top]
         if prices is not None:
             behind = _look.twin(top, _look.MUTED)
             behind.plot(*prices, color=_look.FAINT, linewidth=0.9, label="market price (right)")
@@ -66,8 +67,8 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
             _look.thousands(behind)
             behind.set_zorder(top.get_zorder() - 1)
             top.patch.set_visible(False)
-            _look.legend(top, behind)
-        top.set_title("Portfolio (account currency)")
+            shown.append(behind)
+        _look.headed(top, "Portfolio, in account currency", *(shown if prices is not None else ()))
         _look.time_axis(bottom)
     return top
 
