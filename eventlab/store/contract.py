@@ -104,6 +104,8 @@ class Selection:
         Leave out an aggregate's events up to and including this version.
     stop_position : int or None
         Only positions below it.
+    until_version, until_time : int or None
+        Hints: events of a later version or event time (ns) need not be read. Some may come all the same.
     """
 
     columns: Mapping[str, Collection[str]]
@@ -111,6 +113,8 @@ class Selection:
     aggregates: Sequence[str] | None = None
     after_version: Mapping[str, int] = field(default_factory=dict)
     stop_position: int | None = None
+    until_version: int | None = None
+    until_time: int | None = None
 
 
 class Store(Protocol):

@@ -273,13 +273,16 @@ class EventLog:
             stop = view.stop_position if selection.stop_position is None else selection.stop_position
             stop = min(stop, view.stop_position)
             after = {numbers[name]: version for name, version in selection.after_version.items() if name in numbers}
+            until = (selection.until_version, selection.until_time)
             if selection.aggregates is None:
-                return view, Want(selection.columns, selection.others, None, after, stop, self._runs_of_file)
+                return view, Want(selection.columns, selection.others, None, after, stop, self._runs_of_file, *until)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
             with self._catalog.reading():
                 runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
             array = np.array(chosen, dtype=np.int64)
-            return view, Want(selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no))
+            return view, Want(
+                selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *until
+            )
 
     def _runs_of_file(self, file: SegmentFile) -> Runs:
         with self._lock:

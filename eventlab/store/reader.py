@@ -30,6 +30,8 @@ class Want:
     after: Mapping[int, int]
     stop_position: int
     runs: Callable[[SegmentFile], Runs | None]
+    until_version: int | None = None
+    until_time: int | None = None
 
 
 class Reader:
@@ -55,9 +57,25 @@ class Reader:
         for name, file in segment.files.items():
             columns = want.columns.get(name, () if want.others else None)
             runs = None if columns is None else want.runs(file)
-            if columns is None or runs is None or not len(runs):
+            if columns is None or runs is None:
                 continue
-            yield self._segments.read(file, runs, columns, after=want.after, stop_position=want.stop_position)
+            chosen = np.ones(len(runs), dtype=bool)
+            if want.until_version is not None:
+                chosen &= runs.first_version <= want.until_version
+            if want.until_time is not None:
+                chosen &= runs.first_timestamp <= want.until_time
+            runs = runs.where(chosen)
+            if not len(runs):
+                continue
+            yield self._segments.read(
+                file,
+                runs,
+                columns,
+                after=want.after,
+                stop_position=want.stop_position,
+                stop=None if want.until_time is None else want.until_time + 1,
+                until_version=want.until_version,
+            )
 
     def _tail_slabs(self, parts: Sequence[Part], want: Want) -> Iterator[Slab]:
         for name in dict.fromkeys(name for part in parts for name in part.blocks):

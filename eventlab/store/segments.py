@@ -146,7 +146,7 @@ class _Opened:
     metadata: pq.FileMetaData
     columns: frozenset[str]
     group_rows: Int64Array  # first row of each row group, and one past the last
-    ends: Int64Array  # highest version, lowest position, lowest and highest time of each row group; shape (groups, 4)
+    ends: Int64Array  # highest version, lowest position, lowest and highest time, lowest version; shape (groups, 5)
 
 
 class Segments:
@@ -169,6 +169,7 @@ class Segments:
         extra: Collection[str] = (),
         start: int | None = None,
         stop: int | None = None,
+        until_version: int | None = None,
         exact: bool = False,
     ) -> Slab:
         """Events of some aggregates of a file.
@@ -185,6 +186,8 @@ class Segments:
             Leave out positions from this one on.
         start, stop : int, optional
             Row groups without an event time in ``start:stop`` may be left out; single rows are not.
+        until_version : int, optional
+            Row groups with later versions only may be left out; single rows are not.
         exact : bool
             Read also what the catalog implies: every version, position and aggregate id.
 
@@ -195,7 +198,7 @@ class Segments:
         """
         low, high = runs.row.copy(), runs.row + runs.rows
         cut = self._cuts(file, runs, after, stop_position, low, high)
-        self._narrow_to_times(file, start, stop, low, high)
+        self._narrow(file, start, stop, until_version, low, high)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
 
@@ -232,11 +235,17 @@ class Segments:
             high[index] = min(stop, int(opened.group_rows[kept[-1] + 1]))
         return True
 
-    def _narrow_to_times(
-        self, file: SegmentFile, start: int | None, stop: int | None, low: Int64Array, high: Int64Array
+    def _narrow(
+        self,
+        file: SegmentFile,
+        start: int | None,
+        stop: int | None,
+        until_version: int | None,
+        low: Int64Array,
+        high: Int64Array,
     ) -> None:
-        """Leave out leading and trailing row groups of each run that hold no such time, in place."""
-        if start is None and stop is None:
+        """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
+        if start is None and stop is None and until_version is None:
             return
         opened = self._open(file)
         useful = np.ones(len(opened.ends), dtype=bool)
@@ -244,6 +253,8 @@ class Segments:
             useful &= opened.ends[:, 3] >= start
         if stop is not None:
             useful &= opened.ends[:, 2] < stop
+        if until_version is not None:
+            useful &= opened.ends[:, 4] <= until_version
         if useful.all():
             return
         for index in range(len(low)):
@@ -367,14 +378,19 @@ class Segments:
         names = metadata.schema.names
         version, position, timestamp = (names.index(name) for name in _STATISTICS)
         ends = [
-            (g.column(version).statistics.max, g.column(position).statistics.min, *_time_range(g.column(timestamp)))
+            (
+                g.column(version).statistics.max,
+                g.column(position).statistics.min,
+                *_time_range(g.column(timestamp)),
+                g.column(version).statistics.min,
+            )
             for g in groups
         ]
         return _Opened(
             metadata,
             frozenset(names),
             np.cumsum([0, *(group.num_rows for group in groups)]),
-            np.asarray(ends, dtype=np.int64).reshape(-1, 4),
+            np.asarray(ends, dtype=np.int64).reshape(-1, 5),
         )
 
     def _corrupt(self, file: SegmentFile, what: str, got: object, expected: object) -> StoreError:

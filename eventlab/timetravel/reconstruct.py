@@ -76,7 +76,15 @@ def reconstruct(
         base = snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
     after = {a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v}
     states, marks = base.states, base.marks
-    selection = Selection(reducer.columns, others=True, aggregates=aggregates, after_version=after, stop_position=stop)
+    selection = Selection(
+        reducer.columns,
+        others=True,
+        aggregates=aggregates,
+        after_version=after,
+        stop_position=stop,
+        until_version=moment.version,
+        until_time=moment.time_ns,
+    )
     emitted: pa.RecordBatch | None = None
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     for frame in store.frames(selection):

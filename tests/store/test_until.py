@@ -1,0 +1,51 @@
+"""Hints about what need not be read never change what is answered."""
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import eventlab as el
+from eventlab.store import encoding
+from eventlab.store.contract import Selection
+
+ROWS = 3_000
+
+
+@pytest.fixture(scope="module")
+def lab():
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(encoding, "ROW_GROUP", 256)
+    with el.open(":memory:") as lab:
+        for first in (0, ROWS):
+            times = pl.Series(range(first, first + ROWS), dtype=pl.Int64) // 3
+            frame = pl.DataFrame({"symbol": ["A", "B", "B"] * (ROWS // 3), "price": 1.5, "volume": 2.0})
+            lab.append_frame(el.MarketData, frame.with_columns(timestamp=times), aggregate_id="market/{symbol}")
+            lab.seal()
+        monkeypatch.undo()
+        yield lab
+
+
+@given(version=st.none() | st.integers(0, 2 * ROWS), time=st.none() | st.integers(-1, ROWS))
+def test_a_hint_leaves_out_later_events_only(lab, version, time):
+    aggregates = ["market/A", "market/B"]
+    hinted = Selection({"market_data": ["price"]}, aggregates=aggregates, until_version=version, until_time=time)
+    kept = {name: set() for name in aggregates}
+    for frame in lab.store.frames(hinted):
+        for a, name in enumerate(frame.aggregates):
+            table = frame.tables["market_data"]
+            kept[name].update(table.version[table.offsets[a] : table.offsets[a + 1]].tolist())
+    for name in aggregates:
+        for row in lab.events(el.MarketData, name).select("version", pl.col("timestamp").to_physical()).iter_rows():
+            if (version is None or row[0] <= version) and (time is None or row[1] <= time):
+                assert row[0] in kept[name]
+
+
+def test_a_hint_saves_reading(lab):
+    def read(**until):
+        frames = lab.store.frames(Selection({"market_data": []}, aggregates=["market/B"], **until))
+        return sum(len(frame) for frame in frames)
+
+    assert read() == 4_000
+    assert read(until_version=10) <= 512
+    assert read(until_time=3) <= 512
