@@ -9,6 +9,8 @@ import typer
 
 from eventlab.cli import output
 
+_OUT = Path("data/demo")
+
 
 def demo(
     files: Annotated[
@@ -23,11 +25,9 @@ def demo(
     symbol: Annotated[
         str | None, typer.Option(help="What is traded, where neither the file nor its name says so.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the report and the lab go; a lab left by a demo is replaced.")] = Path(
-        "data/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Where report and lab go; those left by a demo are replaced.")] = _OUT,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulation.")] = 7,
-    trades: Annotated[int, typer.Option(min=1_000, help="How many trades to simulate.")] = 150_000,
+    trades: Annotated[int, typer.Option(min=1_000, help="How many trades to simulate.")] = 1_000_000,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout instead of text.")] = False,
 ) -> None:
     """Run the whole line: ingest, trade, replay, travel in time, compare snapshots, verify; and write a report."""

@@ -53,9 +53,7 @@ def ingest(
     stamped: Annotated[
         Literal["end", "start"] | None, typer.Option(help="Which end a bar's time is.", rich_help_panel=_BARS)
     ] = None,
-    symbols: Annotated[
-        str | None, typer.Option(help="Separated by commas.", rich_help_panel=_SIMULATION)
-    ] = None,
+    symbols: Annotated[str | None, typer.Option(help="Separated by commas.", rich_help_panel=_SIMULATION)] = None,
     trades: Annotated[int | None, typer.Option(help="Of all symbols.", rich_help_panel=_SIMULATION)] = None,
     seed: Annotated[int | None, typer.Option(help="Equal seeds, equal events.", rich_help_panel=_SIMULATION)] = None,
     start: Annotated[str | None, typer.Option(help="Event time.", rich_help_panel=_SIMULATION)] = None,

@@ -225,9 +225,7 @@ def history(
     reducer: ReducerName,
     aggregate: Aggregate,
     *,
-    at: Annotated[
-        list[str] | None, typer.Option(help="A row for this version or event time; may be repeated.")
-    ] = None,
+    at: Annotated[list[str] | None, typer.Option(help="A row for this version or event time; may be repeated.")] = None,
     every: Annotated[str | None, typer.Option(help="A row for each bar of this length, e.g. 1m.")] = None,
     tables: Annotated[bool, typer.Option("--tables", help="Also keyed tables and ladders.")] = False,
     columns: Columns = None,

@@ -43,7 +43,7 @@ def moment(
 
     if as_of is not None:
         if any(value is not None for value in (version, time, position)):
-            raise typer.BadParameter("--as-of is a version or a time by itself: leave out --version, --time, --position")
+            raise typer.BadParameter("--as-of is a version or a time: leave out --version, --time and --position")
         read = read_moment(as_of)
         return read if known_at is None else AsOf(version=read.version, time=read.time, known_at=known_at)
     return AsOf(version=version, time=time, position=position, known_at=known_at)

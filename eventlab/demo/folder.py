@@ -77,7 +77,7 @@ class Folder:
         return content if isinstance(content, dict) and content.get("made_by") == "eventlab demo" else None
 
     def _is_ours(self, store_id: object) -> bool:
-        """The lab that was noted; or, where a demo broke off or the lab cannot be opened, nothing but a store's files."""
+        """The lab that was noted; where a demo broke off or it cannot be opened, at least only a store's files."""
         from eventlab.lab import open as open_lab
 
         names = os.listdir(self.lab)  # noqa: PTH208 - names are all that is asked for

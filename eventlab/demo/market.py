@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eventlab.feeds.contract import Feed
     from eventlab.lab import Lab
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
+SYMBOLS, BOOKED = ("BTCUSDT", "ETHUSDT"), ("SOLUSDT",)
 BAR_LENGTHS = ("1s", "5s", "10s", "30s", "1m", "5m", "15m", "1h", "4h", "1d", "1w")
 MOST_BARS = 400
 
@@ -48,19 +48,22 @@ class Market:
 
 
 def simulated(trades: int, seed: int) -> list[Feed]:
-    """A market of two symbols with order books."""
+    """A busy market of two symbols, and a quiet one with an order book, over the same time."""
     from eventlab.feeds import simulate
 
-    return [simulate(symbols=SYMBOLS, trades=trades, seed=seed, books=True)]
+    return [
+        simulate(symbols=SYMBOLS, trades=trades, seed=seed, rate=100),
+        simulate(symbols=BOOKED, trades=trades // 25, seed=seed, rate=4, books=True),
+    ]
 
 
 def markets(lab: Lab) -> list[Market]:
     """The aggregates of trades, the most active first."""
-    from eventlab.reducers import Trades
+    from eventlab.demo.known import TRADES
 
     found = []
     for head in lab.store.heads(lab.store.aggregate_ids("market/*")):
-        first = lab.state(Trades, head.aggregate_id, 1)
+        first = lab.state(TRADES, head.aggregate_id, 1)
         found.append(Market(head.aggregate_id, head.version, first.timestamp or 0, head.timestamp))
     return sorted(found, key=lambda market: (-market.events, market.aggregate_id))
 
@@ -91,15 +94,15 @@ def of_files(paths: Sequence[Path], symbol: str | None = None) -> list[Feed]:
 def _feed(kind: str, path: Path, symbol: str | None, *, tag: str) -> Feed:
     from eventlab import feeds
 
-    aggregate_id = "/".join(part for part in (_KINDS[kind], tag.replace("{", "(").replace("}", ")"), "{symbol}") if part)
+    aggregate_id = "/".join(part for part in (_KINDS[kind], tag, "{symbol}") if part)
     made: Feed = getattr(feeds, kind)(path, symbol, aggregate_id=aggregate_id)
     return made
 
 
 def tag_of(path: Path) -> str:
     """What a file's name says beside symbol, kind and date, e.g. ``spot``; empty where that is nothing."""
-    words = re.split(r"[^A-Za-z0-9]+", path.name)
-    return "-".join(word.lower() for word in words if word and not _NO_TAG.fullmatch(word) and not _SYMBOL.fullmatch(word))
+    words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", path.name) if word]
+    return "-".join(word for word in words if not _NO_TAG.fullmatch(word) and not _SYMBOL.fullmatch(word))
 
 
 def _symbol_in(path: Path) -> str:
@@ -107,7 +110,8 @@ def _symbol_in(path: Path) -> str:
         if _SYMBOL.fullmatch(word):
             return word.upper()
     raise FeedError(
-        f"{path} does not say what is traded, nor does its name", expected="a name such as BTCUSDT-trades-2024-08-09.zip",
+        f"{path} does not say what is traded, nor does its name",
+        expected="a name such as BTCUSDT-trades-2024-08-09.zip",
         hint="Name the symbol with --symbol.",
     )  # fmt: skip
 
@@ -122,7 +126,8 @@ def kind_of(path: Path) -> str:
     """
     from eventlab.feeds.text import TextFile
 
-    line = next(TextFile(path).blocks()).data[:_HEAD_BYTES].decode("utf-8", "replace").partition("\n")[0].strip()
+    head = next(TextFile(path).blocks()).data[:_HEAD_BYTES]
+    line = head.decode("utf-8", "replace").partition("\n")[0].strip()
     cells = [cell.strip().lower() for cell in line.split(",")]
     names = set(cells)
     if {"exchange", "symbol", "is_snapshot", "side", "price", "amount"} <= names:

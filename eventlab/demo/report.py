@@ -42,7 +42,7 @@ h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:3rem 0 .4rem;letter-spacing:-.005em}
 p{margin:.4rem 0 1rem;max-width:44rem}
 .lead{color:var(--muted);font-size:1.05rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(10rem,1fr));gap:.75rem;margin:1.75rem 0 0}
+.cards{display:grid;grid-template-columns:repeat(3,1fr);gap:.75rem;margin:1.75rem 0 0}
 .card{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.8rem 1rem}
 .card b{display:block;font-size:1.4rem;line-height:1.25;font-variant-numeric:tabular-nums}
 .card span{color:var(--muted);font-size:.85rem}
@@ -52,10 +52,10 @@ figcaption{color:var(--muted);font-size:.95rem;margin-top:.35rem;max-width:44rem
 .chart{display:block;width:100%;min-width:34rem;height:auto}
 .table{overflow-x:auto;margin:.75rem 0}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.4rem 1rem .4rem 0;border-bottom:1px solid var(--lines);white-space:nowrap}
+th,td{text-align:left;padding:.4rem 1.25rem .4rem 0;border-bottom:1px solid var(--lines);white-space:nowrap}
 th{color:var(--muted);font-weight:500}
+th:last-child,td:last-child{padding-right:0}
 .right{text-align:right}
-td.wide{white-space:normal;min-width:14rem}
 code{font:.85em ui-monospace,monospace;background:var(--soft);border-radius:.25rem;padding:.1em .3em}
 pre{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.9rem 1rem;overflow-x:auto}
 pre code{background:none;padding:0}
@@ -66,31 +66,26 @@ footer{margin-top:3.5rem;color:var(--muted);font-size:.85rem;border-top:1px soli
 @media print{.chart{min-width:0}}
 """
 
-_SYMBOLS = {
-    "fill": ("quantity", "price", "fee"), "signal": ("action", "strength", "strategy"),
-    "market event": ("side", "volume", "price"),
-}  # fmt: skip
-
 
 def link_row(link: Link) -> dict[str, Any]:
     """One event of a trace as a row of a table."""
     event = link.event
-    said = ", ".join(f"{name} {_value(event[name])}" for name in _SYMBOLS[link.what] if event.get(name) is not None)
     return {
         "event": link.what,
+        "said": _said(event),
         "position": event["position"],
         "caused by": event.get("cause"),
+        "event time": format_ns(event["timestamp"]),
         "aggregate": event["aggregate_id"],
         "version": event["version"],
-        "event time": format_ns(event["timestamp"]),
-        "what": said,
     }
 
 
-def _value(value: object) -> str:
-    return f"{value:,.6g}" if isinstance(value, float) and abs(value) < 1 else (
-        f"{value:,.10g}" if isinstance(value, float) else str(value)
-    )  # fmt: skip
+def _said(event: Mapping[str, Any]) -> str:
+    if "action" in event:
+        return f"{event['action']}, averages apart by {event['strength']:+.4%}"
+    done = ("bought", "sold")[event["quantity"] < 0] if "quantity" in event else f"{event['side'] or 'trade of'}"
+    return f"{done} {abs(event.get('quantity', event.get('volume', 0.0))):,.6g} at {event['price']:,.10g}"
 
 
 def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
@@ -135,11 +130,19 @@ def _head(found: Mapping[str, Any]) -> str:
     )  # fmt: skip
     return f"""<h1>eventlab demo</h1>
 <p class="lead">One log of events, and everything else folded from it: {kind}, a trader acting on it, and every past
-state of both, from {escape(market["start"])} to {escape(market["stop"])}.</p>
+state of both. {escape(_span(market["start"], market["stop"]))}.</p>
 <div class="cards">{shown}</div>
 <h2>Events in</h2>
 <p>Each source was appended once, chunk by atomic chunk. Appending it again would add nothing.</p>
 {sources}"""
+
+
+def _span(start: str, stop: str) -> str:
+    def minute(time: str) -> str:
+        return f"{time[:10]} {time[11:16]}"
+
+    same = start[:10] == stop[:10]
+    return f"{minute(start)} to {stop[11:16] if same else minute(stop)} UTC"
 
 
 def _market(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
@@ -155,8 +158,8 @@ def _portfolio(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     trader, portfolio = found["trader"], found["portfolio"]
     intro = (
         f"A trader goes long while the average of {trader['fast']} bars is above that of {trader['slow']}, and short "
-        f"below. It decides when a bar of {trader['bar']} ends, knows nothing that came later, and is filled at the next "
-        f"trade's price for a fee of {trader['fee']:.2%}. It is simple on purpose."
+        f"below. It decides when a bar of {trader['bar']} ends, knows nothing that came later, and is filled at the "
+        f"next trade's price for a fee of {trader['fee']:.2%}. It is simple on purpose, and not there to get rich."
     )
     caption = (
         f"Equity marked at each market's last trade, after {portfolio['fills']:,} fills: realised profit "
@@ -177,23 +180,27 @@ def _trace(found: Mapping[str, Any]) -> str:
     held = traced["held"]
     intro = (
         f"The trader's most profitable fill realised {traced['gained']:+,.2f} and left {held['quantity']:+,.6g} "
-        f"{held['symbol']}. Every event names the position of the one that caused it, so the thread leads back from the "
-        "fill to the signal, and from the signal to the market event that completed its evidence."
+        f"{held['symbol']}. Every event names the position of the one that caused it, so the thread leads back from "
+        "the fill to the signal, and from the signal to the market event that completed its evidence."
     )
     names = tuple(traced["rows"][0])
-    rows = [
-        tuple("–" if row[name] is None else f"{row[name]:,}" if isinstance(row[name], int) else row[name] for name in names)
-        for row in traced["rows"]
-    ]
+    rows = [[_shown(row[name]) for name in names] for row in traced["rows"]]
     marked = [("← " * bool(at) + row[0], *row[1:]) for at, row in enumerate(rows)]
-    return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(1, 2, 4))}"
+    return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3, 6))}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _past(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     rows = [
-        (v["aggregate_id"], v["asked"], f"{v['version']:,}", v["shown"], v["digest"][:16], milliseconds(v["milliseconds"]))
+        (v["aggregate_id"], v["asked"], f"{v['version']:,}", v["shown"], v["digest"][:16],
+         milliseconds(v["milliseconds"]))
         for v in found["past_states"]
-    ]
+    ]  # fmt: skip
     table = _table(("state of", "as of", "version", "was", "digest", "took"), rows, right=(2, 5), code=(4,))
     book = _figure(
         pictures, "book",
@@ -216,20 +223,39 @@ def _snapshots(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         ("snapshot every", "snapshots", "bytes", "to build", "median", "95%", "slowest"), rows, right=(1, 2, 3, 4, 5, 6)
     )
     longest = found["latency_by_length"][-1]
-    of = found["market"]["aggregate_id"]
+    first = (
+        f"Random past versions of {found['market']['aggregate_id']}, by the number of events between snapshots; every "
+        f"way gave the same answers. {_balance(found['snapshot_intervals'])}"
+    )
+    second = (
+        f"Without any snapshot, by length of history: {longest['version']:,} events took "
+        f"{milliseconds(longest['latency_ms'])}, or {longest['events_per_second'] / 1e6:,.0f} million a second, reading "
+        "from disk included. What even the shortest history takes is the cost of opening and decoding."
+    )
     return f"""<h2>What snapshots cost and save</h2>
-{_figure(pictures, "intervals", f"Reading random past versions of {of}, by the number of events between snapshots: "
-         "closer snapshots take more space, and save events to fold; every answer was the same.")}
+{_figure(pictures, "intervals", first)}
 {table}
-{_figure(pictures, "lengths", f"Reconstruction without any snapshot, by length of history: {longest['version']:,} events "
-         f"took {milliseconds(longest['latency_ms'])}, reading from disk included.")}"""
+{_figure(pictures, "lengths", second)}"""
+
+
+def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the quickest interval saves and costs, in a sentence."""
+    without = next((row["latency_p50_ms"] for row in rows if row["interval"] is None), None)
+    some = [row for row in rows if row["snapshots"]]
+    if without is None or not some:
+        return "The history is too short for snapshots to matter."
+    best = min(some, key=lambda row: row["latency_p50_ms"])
+    return (
+        f"The median read took {milliseconds(without)} without snapshots and {milliseconds(best['latency_p50_ms'])} "
+        f"with one every {best['interval']:,} events, for {size(best['bytes'])}."
+    )
 
 
 def _proof(found: Mapping[str, Any]) -> str:
     proof, lab = found["proof"], escape(found["lab"])
     return f"""<h2>Proof</h2>
-<p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest computed anew
-from its content and the digest before it: <span class="good">nothing was lost or changed</span>. {proof["snapshots"]:,}
+<p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest computed
+anew from its content and the digest before it: <span class="good">nothing was lost or changed</span>. {proof["snapshots"]:,}
 snapshots were folded again from the events: <span class="good">all equal</span>. The last digest stands for the whole
 history:</p>
 <p><code>{escape(str(proof["digest"]))}</code></p>

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from eventlab.demo import charts, findings, market, report
+from eventlab.demo import charts, findings, known, market, report
 from eventlab.demo.folder import Folder
 from eventlab.demo.trader import PORTFOLIO, SIGNALS, Acted, Crossover, act
 from eventlab.demo.voice import Voice, milliseconds, size
@@ -18,11 +18,10 @@ from eventlab.events.clock import format_ns
 from eventlab.experiments import latency_by_length, snapshot_intervals
 from eventlab.lab import Lab
 from eventlab.lab import open as open_lab
-from eventlab.reducers import OrderBook, Portfolio, Signals, Trades
 from eventlab.snapshots import Every
 
 MOST_MARKETS = 4
-READS = 200
+READS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Plan:
     data: tuple[Path, ...] = ()
     symbol: str | None = None
     seed: int = 7
-    trades: int = 150_000
+    trades: int = 1_000_000
     reads: int = READS
 
 
@@ -97,7 +96,7 @@ def _trade(lab: Lab, markets: list[market.Market], voice: Voice) -> dict[str, An
     trader = Crossover()
     with voice.section("A trader acts on the market"):
         acted: Acted = act(lab, markets, trader)
-        signals = lab.state(Signals, SIGNALS) if acted.signals else None
+        signals = lab.state(known.SIGNALS, SIGNALS) if acted.signals else None
         voice.facts([
             ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
             ("signals", f"{acted.signals:,}, each caused by a market event"),
@@ -118,18 +117,18 @@ def _replay(lab: Lab, markets: list[market.Market], voice: Voice, pictures: dict
     with voice.section("History, replayed"):
         began = perf_counter()
         at = findings.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
-        histories = {m.name: lab.history(Trades, m.aggregate_id, at=at) for m in markets}
+        histories = {m.name: lab.history(known.TRADES, m.aggregate_id, at=at) for m in markets}
         seconds = perf_counter() - began
         events = sum(m.events for m in markets)
-        portfolio = lab.history(Portfolio, PORTFOLIO, at=at, tables=True)
+        portfolio = lab.history(known.PORTFOLIO, PORTFOLIO, at=at, tables=True)
         marked = findings.equity(portfolio, histories, at)
-        final = lab.state(Portfolio, PORTFOLIO)
+        final = lab.state(known.PORTFOLIO, PORTFOLIO)
         of_main = histories[main.name].filter(pl.col("version") > 0)
         last = of_main.row(-1, named=True)
         worth = float(marked["equity"][-1])
+        prices = ", ".join(f"{name} {last[name]:,.2f}" for name in ("last", "low", "high", "vwap"))
         voice.facts([
-            (main.aggregate_id, f"{len(of_main):,} bars; last {last['last']:,.2f}, low {last['low']:,.2f}, "
-                                f"high {last['high']:,.2f}, VWAP {last['vwap']:,.2f}"),
+            (main.aggregate_id, f"{len(of_main):,} bars of {main.bar}; {prices}"),
             ("replay", f"{events:,} trades in {seconds:.2f} s, compiling included"),
             ("portfolio", f"equity {worth:,.2f}; realised {final.realized_pnl:+,.2f}, fees {final.fees:,.2f}"),
         ])  # fmt: skip
@@ -174,7 +173,7 @@ def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
 
 def _traced(lab: Lab, voice: Voice) -> dict[str, Any] | None:
     with voice.section("One position, traced"):
-        traced = findings.trace(lab, lab.history(Portfolio, PORTFOLIO))
+        traced = findings.trace(lab, lab.history(known.PORTFOLIO, PORTFOLIO))
         if traced is None:
             voice.note("the trader never traded: there was too little to decide on")
             return None
@@ -206,13 +205,15 @@ def _travel(
         if books:
             book = max(books, key=lambda head: head.version)
             began = perf_counter()
-            state = lab.state(OrderBook, book.aggregate_id, format_ns(book.timestamp))
+            state = lab.state(known.BOOK, book.aggregate_id, format_ns(book.timestamp))
             taken = (perf_counter() - began) * 1e3
-            voice.facts([(
-                book.aggregate_id,
-                f"bid {state.best_bid:,.2f} × {state.best_bid_size:g}, ask {state.best_ask:,.2f} × "
-                f"{state.best_ask_size:g}; {book.version:,} changes in {milliseconds(taken)}, compiling included",
-            )])  # fmt: skip
+            bid, ask = (
+                f"{state.best_bid:,.2f} × {state.best_bid_size:g}",
+                f"{state.best_ask:,.2f} × {state.best_ask_size:g}",
+            )
+            top = f"bid {bid}, ask {ask}"
+            changes = f"{book.version:,} changes in {milliseconds(taken)}, compiling included"
+            voice.facts([(book.aggregate_id, f"{top}; {changes}")])
             if len(state.bids) and len(state.asks):
                 pictures["book"] = charts.svg(lambda ax: plot_book(state, ax=ax), "book")
     return [asdict(visit) | {"timestamp": None if visit.timestamp is None else format_ns(visit.timestamp)}
@@ -226,7 +227,7 @@ def _compare(
 
     with voice.section("Snapshot intervals, compared"):
         intervals = snapshot_intervals(
-            lab, Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=voice.progress
+            lab, known.TRADES, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=voice.progress
         )
         voice.table({
             "snapshot every": ["never" if n is None else f"{n:,} events" for n in intervals["interval"]],
@@ -237,7 +238,7 @@ def _compare(
             "slowest": [milliseconds(ms) for ms in intervals["latency_max_ms"]],
         })  # fmt: skip
         voice.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read in turns; all answers equal")
-        lengths = latency_by_length(lab, Trades, main.aggregate_id)
+        lengths = latency_by_length(lab, known.TRADES, main.aggregate_id)
         longest = lengths.row(-1, named=True)
         voice.note(
             f"without snapshots, {longest['version']:,} events take {milliseconds(longest['latency_ms'])}: "
@@ -251,7 +252,7 @@ def _compare(
 def _prove(lab: Lab, voice: Voice) -> dict[str, Any]:
     with voice.section("Proof"):
         lab.snapshots.policy = Every(1_000)
-        for reducer, aggregates in ((Trades, "market/*"), (Portfolio, PORTFOLIO)):
+        for reducer, aggregates in ((known.TRADES, "market/*"), (known.PORTFOLIO, PORTFOLIO)):
             lab.snapshots.build(reducer, aggregates)
         checked = lab.snapshots.verify()
         proved = lab.verify()

@@ -12,6 +12,7 @@ import polars as pl
 from eventlab.demo.market import Market
 from eventlab.events.builtin import MarketData, PortfolioChange, TradingSignal
 from eventlab.events.clock import duration_ns
+from eventlab.events.types import Symbol
 
 if TYPE_CHECKING:
     from eventlab.lab import Lab
@@ -65,12 +66,12 @@ class Crossover:
         step = duration_ns(bar)
         ns, price = trades["timestamp"].to_physical().to_numpy(), trades["price"].to_numpy()
         end = -(-ns // step) * step
-        last = np.flatnonzero(np.append(end[1:] != end[:-1], False))  # noqa: FBT003 - the last bar may go on
+        last = np.flatnonzero(np.append(end[1:] != end[:-1], False))  # the last bar may go on
         closes = pl.Series(price[last])
         ratio = (closes.rolling_mean(self.fast) / closes.rolling_mean(self.slow)).to_numpy() - 1.0
         side = np.sign(ratio)
         chosen = np.flatnonzero(np.isfinite(ratio) & (side != 0))
-        turned = chosen[np.append(True, side[chosen][1:] != side[chosen][:-1])] if len(chosen) else chosen  # noqa: FBT003
+        turned = chosen[np.append(True, side[chosen][1:] != side[chosen][:-1])] if len(chosen) else chosen
         filled = last[turned] + 1
         target = side[turned] * self._size(price[last[turned[:1]]])
         return pl.DataFrame({
@@ -105,7 +106,7 @@ def act(lab: Lab, markets: Sequence[Market], trader: Crossover) -> Acted:
     decisions = pl.concat(decided).sort("timestamp", "cause").with_row_index("row")
     lab.append(
         PORTFOLIO,
-        PortfolioChange("cash", trader.cash, 1.0, kind="cash"),
+        PortfolioChange(Symbol("cash"), trader.cash, 1.0, kind="cash"),
         timestamp=min(market.start for market in markets),
     )
     if not len(decisions):
