@@ -1,0 +1,98 @@
+"""Reading back: events as frames, and the state at any past version with and without snapshots."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+import eventlab as el
+from benchmarks.conftest import Size
+from benchmarks.measure import compare, note
+from eventlab.store.contract import Selection
+
+MARKET = "market/BTCUSDT"
+
+
+@pytest.fixture
+def lab(market_path: Path) -> Iterator[el.Lab]:
+    with el.open(market_path, read_only=True) as opened:
+        yield opened
+
+
+def test_decoding_for_a_fold(benchmark: Any, lab: el.Lab) -> None:
+    wanted = Selection({"market_data": ("price", "volume")})
+    compare(
+        benchmark, lambda: sum(len(frame) for frame in lab.store.frames(wanted)), rounds=7,
+        row="read: price, volume and envelope, ready to fold", events=lab.store.stop_position,
+    )  # fmt: skip
+
+
+def test_frame_of_all_events(benchmark: Any, lab: el.Lab, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.parquet"
+    lab.events(el.MarketData).write_parquet(plain)
+    compare(
+        benchmark, lambda: lab.events(el.MarketData), lambda: pl.read_parquet(plain), rounds=7,
+        row="read: lab.events, all columns", events=lab.store.stop_position,
+        against="Polars reading them from plain Parquet",
+    )  # fmt: skip
+
+
+def test_scan_of_two_columns(benchmark: Any, lab: el.Lab) -> None:
+    query = lab.scan(el.MarketData).select((pl.col("price") * pl.col("volume")).sum())
+    compare(
+        benchmark, query.collect, rounds=7, row="read: lab.scan, one sum over two columns",
+        events=lab.store.stop_position,
+    )  # fmt: skip
+
+
+def _past_states(benchmark: Any, size: Size, lab: el.Lab, row: str) -> None:
+    head = lab.store.stop_position
+    versions = random.Random(4)
+    lab.state(el.Trades, MARKET, 1, interpret=False)
+
+    def version() -> int:
+        return versions.randint(1, head)
+
+    def state(at: int) -> el.State:
+        return lab.state(el.Trades, MARKET, at, interpret=False)
+
+    rounds = size(300, 1) if benchmark.enabled else 1
+    found = benchmark.pedantic(state, setup=lambda: ((version(),), {}), rounds=rounds)
+    assert found.count == found.version
+    note(benchmark, row=row, percentiles=True)
+
+
+def test_past_state_by_replay(benchmark: Any, size: Size, lab: el.Lab) -> None:
+    _past_states(benchmark, size, lab, "state: el.Trades at a random version of a million, full replay")
+
+
+@pytest.fixture
+def with_snapshots(market_path: Path, tmp_path: Path, size: Size) -> Iterator[Callable[[int], el.Lab]]:
+    """A copy of the market with snapshots every so many events."""
+    opened: list[el.Lab] = []
+
+    def build(every: int) -> el.Lab:
+        shutil.copytree(market_path, tmp_path / "lab")
+        lab = el.open(tmp_path / "lab")
+        opened.append(lab)
+        lab.snapshots.policy = el.snapshots.Every(every)
+        lab.snapshots.build(el.Trades)
+        return lab
+
+    yield build
+    for lab in opened:
+        lab.close()
+
+
+@pytest.mark.parametrize("every", [10_000, 1_000])
+def test_past_state_from_snapshots(
+    benchmark: Any, size: Size, with_snapshots: Callable[[int], el.Lab], every: int
+) -> None:
+    row = f"state: the same, a snapshot every {every:,} events"
+    _past_states(benchmark, size, with_snapshots(size(every, every // 100)), row)

@@ -1,0 +1,72 @@
+"""Sizes and data of the benchmarks: small where they run as ordinary tests, full under `make bench`."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import eventlab as el
+
+Size = Callable[[int, int], int]
+
+
+@pytest.fixture(scope="session")
+def size(request: pytest.FixtureRequest) -> Size:
+    """Gives its first argument when measuring, its second as an ordinary test."""
+    full = request.config.getoption("benchmark_enable")
+    return lambda measured, tested: measured if full else tested
+
+
+@pytest.fixture(scope="session")
+def market_data_dir() -> Path:
+    """Real market data beside the repository; not part of it."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("real market data is not there: no ../shared/data beside the repository")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trades(size: Size) -> pl.DataFrame:
+    """Simulated trades of one market as the feed gives them."""
+    feed = el.feeds.simulate(symbols=("BTCUSDT",), trades=size(2_500_000, 5_000), seed=1, rate=1_000)
+    return pl.concat([batch.frame for chunk in feed.chunks() for batch in chunk.batches])
+
+
+@pytest.fixture(scope="session")
+def trades_csv(trades: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trades in the layout of Binance's spot archive of 2025."""
+    path = tmp_path_factory.mktemp("archive") / "BTCUSDT-trades-2025-01-01.csv"
+    trades.select(
+        pl.int_range(pl.len()) + 4_359_000_000,
+        "price",
+        "volume",
+        (pl.col("price") * pl.col("volume")).round(8).alias("quote_qty"),
+        pl.col("timestamp").dt.epoch("us"),
+        pl.col("side") == "sell",
+        pl.lit(True).alias("is_best_match"),
+    ).write_csv(path, include_header=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trades_csv_gz(trades_csv: Path) -> Path:
+    """The same file, compressed."""
+    path = trades_csv.with_suffix(".csv.gz")
+    path.write_bytes(gzip.compress(trades_csv.read_bytes(), compresslevel=1))
+    return path
+
+
+@pytest.fixture(scope="session")
+def market_path(trades: pl.DataFrame, size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with one market of up to a million trades, sealed."""
+    path = tmp_path_factory.mktemp("market") / "lab"
+    with el.open(path) as lab:
+        for part in trades.head(size(1_000_000, 2_000)).iter_slices(size(250_000, 500)):
+            lab.append_frame(el.MarketData, part)
+        lab.seal()
+    return path

@@ -1,0 +1,64 @@
+"""What every benchmark notes beside its timings, so that `table.py` can show rates, ratios and wishes."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+Round = Callable[..., object]
+
+
+def compare(
+    benchmark: Any,
+    ours: Round,
+    theirs: Round | None = None,
+    *,
+    row: str,
+    events: int,
+    against: str = "",
+    against_events: int | None = None,
+    rounds: int = 5,
+    prepare: Callable[[], Any] | None = None,
+    **noted: object,
+) -> Any:
+    """Time `ours`, and before each of its rounds one of `theirs`: a machine busy with other things slows both.
+
+    Parameters
+    ----------
+    ours : callable
+        Called with what `prepare` returns, where that is given.
+    theirs : callable, optional
+        Called without arguments.
+    row, against : str
+        Names of the two in the table.
+    events, against_events : int
+        Events that one round of each handles; equal by default.
+    noted
+        Further numbers for the table: `wanted_ratio`, `wanted_rate` (events a second).
+    """
+    other: list[float] = []
+
+    def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if theirs is not None:
+            begin = time.perf_counter()
+            theirs()
+            other.append(time.perf_counter() - begin)
+        return ((), {}) if prepare is None else ((prepare(),), {})
+
+    ours_once = setup()
+    ours(*ours_once[0])  # what happens once (compiling, the first touch of memory) is timed in bench_start.py
+    other.clear()
+    result = benchmark.pedantic(ours, setup=setup, rounds=rounds if benchmark.enabled else 1)
+    note(benchmark, row=row, events=events, **noted)
+    if other:
+        benchmark.extra_info.update(
+            against=against, against_seconds=statistics.median(other), against_events=against_events or events
+        )
+    return result
+
+
+def note(benchmark: Any, **noted: object) -> None:
+    """Put numbers beside a benchmark's timings."""
+    benchmark.extra_info.update(noted)

@@ -1,0 +1,122 @@
+"""From a run's raw results to `results.json`, which is kept, and to the table in the README.
+
+    python benchmarks/table.py .benchmarks/latest.json
+
+Raw results name the machine; what is kept of them are medians, rates and ratios, without host names and paths.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+
+Row = dict[str, Any]
+
+
+def results(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of a run."""
+    machine = raw["machine_info"]
+    return {
+        "python": machine["python_version"],
+        "cores": machine["cpu"]["count"],
+        "rows": [_row(one["extra_info"], one["stats"]) for one in raw["benchmarks"] if "row" in one["extra_info"]],
+    }
+
+
+def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
+    row: Row = {"row": info["row"], "median_seconds": _rounded(stats["median"])}
+    if "against" in info:
+        row["against"] = info["against"]
+    if "stored_bytes" in info:
+        measured, compared = info["stored_bytes"] / info["events"], info["raw_bytes"] / info["events"]
+        row |= {"unit": "B/event", "measured": measured, "compared": compared, "ratio": measured / compared}
+    elif info.get("percentiles"):
+        cuts = statistics.quantiles(stats["data"], n=100)
+        row |= {"unit": "ms", "measured": stats["median"] * 1e3, "p99": cuts[98] * 1e3}
+    elif info.get("seconds"):
+        row |= {"unit": "s", "measured": stats["median"], "compared": info["against_seconds"]}
+    else:
+        row |= {"unit": "events/s", "measured": info["events"] / stats["median"]}
+        if "against_seconds" in info:
+            row["compared"] = info["against_events"] / info["against_seconds"]
+            row["ratio"] = row["measured"] / row["compared"]
+    row |= _wish(info, row)
+    return {name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _wish(info: Mapping[str, Any], row: Row) -> Row:
+    if "wanted_ratio" in info:
+        return {"wanted": f"ratio at least {info['wanted_ratio']}", "met": row["ratio"] >= info["wanted_ratio"]}
+    if "wanted_rate" in info:
+        wish = f"at least {_figure(info['wanted_rate'], 'events/s')}"
+        return {"wanted": wish, "met": row["measured"] >= info["wanted_rate"]}
+    if "wanted_share" in info:
+        return {"wanted": f"ratio at most {info['wanted_share']}", "met": row["ratio"] <= info["wanted_share"]}
+    return {}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def table(kept: Mapping[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        f"Medians of one run on {kept['cores']} cores, Python {kept['python']}; the two sides of a ratio take turns.",
+        "",
+        "| what | measured | beside | ratio | wanted |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in kept["rows"]]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> Sequence[str]:
+    measured = _figure(row["measured"], row["unit"])
+    if "p99" in row:
+        measured = f"p50 {measured}, p99 {_figure(row['p99'], row['unit'])}"
+    beside = f"{row['against']}: {_figure(row['compared'], row['unit'])}" if "compared" in row else ""
+    wanted = f"{row['wanted']}: **{'met' if row['met'] else 'not met'}**" if "wanted" in row else ""
+    return row["row"], measured, beside, f"{row['ratio']:.3g}" if "ratio" in row else "", wanted
+
+
+def _figure(value: float, unit: str) -> str:
+    if unit == "events/s" and value >= 1e6:
+        value, unit = value / 1e6, "M events/s"
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f} {unit}"
+
+
+def placed(readme: str, block: str) -> str:
+    """The README with the block between its markers.
+
+    Raises
+    ------
+    ValueError
+        The markers are not there, once each and in order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
+        raise ValueError(f"README.md must have {BEGIN} and, after it, {END}, each once")
+    head, rest = readme.split(BEGIN)
+    return f"{head}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+
+
+def main(path: str) -> None:
+    """Write both."""
+    kept = results(json.loads(Path(path).read_text("utf-8")))
+    (ROOT / "benchmarks" / "results.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    block = table(kept)
+    print(block)
+    readme = ROOT / "README.md"
+    readme.write_text(placed(readme.read_text("utf-8"), block), "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from benchmarks import table
+
+
+def _raw(*benchmarks: dict[str, Any]) -> dict[str, Any]:
+    machine = {"node": "somewhere", "python_version": "3.11.0", "cpu": {"count": 2}}
+    return {"machine_info": machine, "benchmarks": list(benchmarks)}
+
+
+def _benchmark(median: float, **info: Any) -> dict[str, Any]:
+    return {"stats": {"median": median, "data": [median] * 100}, "extra_info": info}
+
+
+def test_rates_ratios_and_wishes():
+    raw = _raw(
+        _benchmark(0.5, row="fold", events=1_000_000, against="sum", against_seconds=0.25, against_events=1_000_000,
+                   wanted_ratio=0.5),
+        _benchmark(2.0, row="ingest", events=1_000_000, wanted_rate=1e6),
+        _benchmark(1.0, row="disk", events=10, stored_bytes=40, raw_bytes=500, against="raw", wanted_share=0.2),
+        _benchmark(0.002, row="state", percentiles=True),
+    )  # fmt: skip
+    kept = table.results(raw)
+    assert "somewhere" not in json.dumps(kept)
+    assert table.table(kept).splitlines()[4:] == [
+        "| fold | 2.00 M events/s | sum: 4.00 M events/s | 0.5 | ratio at least 0.5: **met** |",
+        "| ingest | 500,000 events/s |  |  | at least 1.00 M events/s: **not met** |",
+        "| disk | 4.00 B/event | raw: 50.0 B/event | 0.08 | ratio at most 0.2: **met** |",
+        "| state | p50 2.00 ms, p99 2.00 ms |  |  |  |",
+    ]
+
+
+def test_only_the_block_changes():
+    readme = f"# a\n{table.BEGIN}\nold\n{table.END}\nz\n"
+    once = table.placed(readme, "new")
+    assert once == f"# a\n{table.BEGIN}\nnew\n{table.END}\nz\n"
+    assert table.placed(once, "new") == once
+
+
+def test_a_readme_without_markers_is_left_alone():
+    with pytest.raises(ValueError, match="must have"):
+        table.placed("# a\n", "new")
