@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from eventlab.errors import PlotError
 
@@ -61,24 +61,25 @@ STYLE: Any = {
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """The style, for the time of drawing only."""
+def drawing(ax: Axes | None, height: float = FIGURE_HEIGHT) -> Iterator[Axes]:
+    """The axes to draw on, those given or those of a new figure, in the common style as long as the drawing takes."""
     import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        yield
-
-
-def start(ax: Axes | None, height: float = FIGURE_HEIGHT) -> Axes:
-    """The axes to draw on: those given, or those of a new figure."""
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
 
-    if ax is None:
-        _, ax = plt.subplots(figsize=(FIGURE_WIDTH, height), layout="constrained")
-    if not isinstance(ax, Axes):
+    if ax is not None and not isinstance(ax, Axes):
         raise PlotError("ax must be matplotlib axes", got=ax, hint="Leave it out for a new figure.")
-    return dressed(ax)
+    # A first figure lets the backend set itself up, in settings that have to outlast the style's.
+    new = (
+        None if ax is not None else plt.figure(figsize=(FIGURE_WIDTH, height), layout="constrained", facecolor="white")
+    )
+    try:
+        with mpl.rc_context(STYLE):
+            yield dressed(new.subplots() if ax is None and new is not None else cast(Axes, ax))
+    except BaseException:
+        if new is not None:
+            plt.close(new)
+        raise
 
 
 def dressed(axes: Axes) -> Axes:

@@ -38,8 +38,7 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
     rows = rows.sort("interval", nulls_last=True)
     places = np.arange(len(rows))
     median, rare = _series.numbers(rows, "latency_p50_ms"), _series.numbers(rows, "latency_p99_ms")
-    with _look.look():
-        axes = _look.start(ax)
+    with _look.drawing(ax) as axes:
         behind = _look.twin(axes, _look.MUTED)
         behind.bar(places, _series.numbers(rows, "bytes"), width=0.5, color=_look.LINES, label="size (right)")
         behind.set_zorder(axes.get_zorder() - 1)
@@ -88,8 +87,7 @@ def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     rows = _series.require(frame, ("version", "latency_ms", "events_per_second"), "latency by length").sort("version")
     length, latency = _series.numbers(rows, "version"), _series.numbers(rows, "latency_ms")
     best = float(np.nanmax(_series.numbers(rows, "events_per_second")))
-    with _look.look():
-        axes = _look.start(ax)
+    with _look.drawing(ax) as axes:
         guide = f"at {_rate(best)} events a second"
         axes.plot(length, length / best * 1e3, color=_look.ORANGE, linestyle=(0, (4, 3)), linewidth=1.2, label=guide)
         axes.plot(length, latency, "o-", color=_look.BLUE, markersize=5, label="measured")

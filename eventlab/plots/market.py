@@ -52,8 +52,8 @@ def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     else:
         _one_market(trades)
     trades, moments = _series.in_time_order(trades, "a market")
-    with _look.look():
-        price, below = _look.panels(_look.start(ax, height=4.6), 2.8, 1.0)
+    with _look.drawing(ax, height=4.6) as axes:
+        price, below = _look.panels(axes, 2.8, 1.0)
         column = "last" if history else "price"
         price.plot(*_series.thinned(moments, _series.numbers(trades, column)), color=_look.BLUE, lw=1.2, label="price")
         if history:
@@ -68,8 +68,8 @@ def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         _look.headed(price, _title(trades), *((price,) if history else ()))
         price.set_ylabel("price (quote currency)")
         below.set_ylabel(f"volume (base)\nper {_series.duration(step)}")
-        for axes in (price, below):
-            _look.thousands(axes)
+        for panel in (price, below):
+            _look.thousands(panel)
         _look.time_axis(below)
     return price
 
@@ -102,8 +102,7 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
     sides = {name: getattr(state, name).head(levels) for name in ("bids", "asks")}
     if all(side.is_empty() for side in sides.values()):
         raise PlotError(f"the book {state.aggregate_id!r} is empty at version {state.version}: nothing to draw")
-    with _look.look():
-        axes = _look.start(ax)
+    with _look.drawing(ax) as axes:
         for (name, side), colour in zip(sides.items(), (_look.BLUE, _look.RED), strict=True):
             if not side.is_empty():
                 price = np.append(side["price"][0], side["price"].to_numpy())

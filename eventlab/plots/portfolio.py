@@ -51,13 +51,13 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
     rows = _series.require(history, [column for column, _, _ in _PANELS], "a portfolio's history")
     rows, moments = _series.in_time_order(rows, "a portfolio's history")
     prices = None if market is None else _prices(market)
-    with _look.look():
-        parts = _look.panels(_look.start(ax, height=5.6), 2.2, 1.0, 1.0)
-        for axes, (column, label, colour) in zip(parts, _PANELS, strict=True):
+    with _look.drawing(ax, height=5.6) as axes:
+        parts = _look.panels(axes, 2.2, 1.0, 1.0)
+        for panel, (column, label, colour) in zip(parts, _PANELS, strict=True):
             drawn = _series.thinned(moments, _series.numbers(rows, column))
-            axes.plot(*drawn, drawstyle="steps-post", color=colour, label=label)
-            axes.set_ylabel(label)
-            _look.thousands(axes)
+            panel.plot(*drawn, drawstyle="steps-post", color=colour, label=label)
+            panel.set_ylabel(label)
+            _look.thousands(panel)
         top, bottom = parts[0], parts[-1]
         shown = [top]
         if prices is not None:
