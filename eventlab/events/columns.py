@@ -134,6 +134,9 @@ def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
         return _time_series(series, field.name, where).to_arrow().view(field.arrow_type)
     if dtype not in (pl.String, pl.Categorical) and not isinstance(dtype, pl.Enum):
         raise _wrong_type(field.name, where, dtype, "text")
+    if isinstance(dtype, pl.Enum) and tuple(dtype.categories) == field.vocabulary:
+        codes = series.to_physical().cast(pl.Int32).rechunk().to_arrow()
+        return pa.DictionaryArray.from_arrays(codes, pa.array(field.vocabulary, pa.string()))
     return series.cast(pl.String).rechunk().to_arrow()
 
 
@@ -260,7 +263,7 @@ def _checked(field: Field, array: pa.Array, where: str) -> pa.Array:
                 pc.greater(array, high if high is not None else 2**63 - 1),
             )
             _refuse(outside, array, field, where, _bounds(low, high))
-    elif field.kind == "enum":
+    elif field.kind == "enum" and not pa.types.is_dictionary(array.type):
         codes = pc.index_in(array, value_set=pa.array(field.vocabulary, pa.string()))
         unknown = pc.and_(codes.is_null(), array.is_valid())
         _refuse(unknown, array, field, where, " | ".join(field.vocabulary))
