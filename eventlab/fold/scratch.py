@@ -274,6 +274,17 @@ def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> An
     return _rows_out(table, keys, scratch.pool[order], _starts(counts)[key_offsets], dictionary)
 
 
+def _ranked(prices: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Codes]:
+    """Distinct prices, ascending, and the rank of each price among them."""
+    # Prices repeat: hashing them and sorting the distinct ones takes a fifth of the time of sorting all.
+    coded = pa.array(prices).dictionary_encode()
+    distinct = coded.dictionary.to_numpy()
+    order = np.argsort(distinct)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order))
+    return distinct[order], rank[coded.indices.to_numpy()]
+
+
 @dataclass
 class Ranks:
     """The prices each aggregate can name, ascending, and the rank of every event's own price.
@@ -306,10 +317,10 @@ class Ranks:
             spans = {name: slice(int(starts[name][a]), int(max(starts[name][a], ends[name][a]))) for name in prices}
             parts = [prices[name][span] for name, span in spans.items()]
             parts += [column[offsets[a] : offsets[a + 1]] for offsets, column in levels]
-            universe = np.unique(np.concatenate(parts)) if parts else np.empty(0)
+            universe, ranks = _ranked(np.concatenate(parts) if parts else np.empty(0))
             universes.append(universe)
             for name, span in spans.items():
-                event[name][span] = np.searchsorted(universe, prices[name][span])
+                event[name][span], ranks = np.split(ranks, [span.stop - span.start])
         base = _starts(np.array([len(universe) for universe in universes], np.int64))
         ascending = np.concatenate(universes) if universes else np.empty(0)
         descending = np.concatenate([universe[::-1] for universe in universes]) if universes else np.empty(0)
