@@ -249,3 +249,15 @@ def test_text_is_dictionary_encoded():
     for made in (text_array(["b", "a", "b", None]), text_of(pl.Series(["b", "a", "b", None], dtype=pl.Categorical))):
         assert made.type == pa.dictionary(pa.int32(), pa.string())
         assert made.to_pylist() == ["b", "a", "b", None]
+
+
+@given(st.lists(st.sampled_from(["buy", "sell", None])))
+def test_an_enum_with_the_fields_vocabulary_is_as_its_text(sides: list[str | None]):
+    text = pl.DataFrame({"symbol": ["a"] * len(sides), "price": 1.0, "volume": 1.0}).with_columns(
+        pl.Series("side", sides, pl.String)
+    )
+    expected = payload_from_frame(TRADE, text)
+    for vocabulary in (["buy", "sell"], ["sell", "buy", "none"]):
+        coded = payload_from_frame(TRADE, text.cast({"side": pl.Enum(vocabulary)}))
+        assert coded.equals(expected)
+        assert coded.schema == expected.schema
