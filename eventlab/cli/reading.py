@@ -253,7 +253,7 @@ def _picked(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
     for name in columns:
         if name not in frame.columns:
             raise typer.BadParameter(f"no column {name!r}; there are {', '.join(frame.columns)}")
-    return frame.select(dict.fromkeys(columns))
+    return frame.select(list(dict.fromkeys(columns)))
 
 
 def verify(lab: LabPath, *, as_json: Json = False) -> None:

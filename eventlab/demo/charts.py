@@ -11,14 +11,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 8.6, 4.2
+BOUGHT, SOLD = "#009e73", "#d55e00"
 
-# The plots' neutral colours, and the page's for the same purpose: these follow its light and dark.
+# The plots' colours that one background only suits, and the page's for the same purpose, which follow light and dark.
 _PAGE_COLOURS = {
     "#22272e": "var(--ink)",
     "#5b6570": "var(--muted)",
     "#b4bcc6": "var(--faint)",
     "#e6e9ed": "var(--lines)",
     "#ffffff": "var(--page)",
+    "#0072b2": "var(--blue)",
+    "#009e73": "var(--green)",
 }
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _NAMESPACE = re.compile(r'\sxmlns(?::\w+)?="[^"]*"')
@@ -41,9 +44,7 @@ def svg(draw: Callable[[Axes], object], name: str, *, height: float = HEIGHT) ->
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from eventlab.plots._look import look
-
-    with look(), mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         draw(figure.subplots())
         written = io.StringIO()

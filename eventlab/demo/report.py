@@ -30,10 +30,10 @@ $body
 """)
 
 _STYLE = """
-:root{--page:#fff;--ink:#22272e;--muted:#5b6570;--faint:#b4bcc6;--lines:#e6e9ed;--soft:#f6f8fa;--accent:#0072b2;
---good:#00795a}
+:root{--page:#fff;--ink:#22272e;--muted:#5b6570;--faint:#b4bcc6;--lines:#e6e9ed;--soft:#f6f8fa;--blue:#0072b2;
+--green:#009e73;--good:#00795a}
 @media (prefers-color-scheme:dark){:root{--page:#14181d;--ink:#e4e9ee;--muted:#9aa6b2;--faint:#56616d;--lines:#2a313a;
---soft:#1b2127;--accent:#56b4e9;--good:#3ecf9f}}
+--soft:#1b2127;--blue:#4aa8e0;--green:#2fbf95;--good:#3ecf9f}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
@@ -75,7 +75,7 @@ def link_row(link: Link) -> dict[str, Any]:
         "said": _said(event),
         "position": event["position"],
         "caused by": event.get("cause"),
-        "event time": format_ns(event["timestamp"]),
+        "time": format_ns(event["timestamp"]),
         "aggregate": event["aggregate_id"],
         "version": event["version"],
     }
@@ -183,10 +183,10 @@ def _trace(found: Mapping[str, Any]) -> str:
         f"{held['symbol']}. Every event names the position of the one that caused it, so the thread leads back from "
         "the fill to the signal, and from the signal to the market event that completed its evidence."
     )
-    names = tuple(traced["rows"][0])
+    names = ("event", "said", "position", "caused by", "time", "aggregate")
     rows = [[_shown(row[name]) for name in names] for row in traced["rows"]]
     marked = [("← " * bool(at) + row[0], *row[1:]) for at, row in enumerate(rows)]
-    return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3, 6))}"
+    return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3))}"
 
 
 def _shown(value: object) -> str:
@@ -229,8 +229,8 @@ def _snapshots(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     )
     second = (
         f"Without any snapshot, by length of history: {longest['version']:,} events took "
-        f"{milliseconds(longest['latency_ms'])}, or {longest['events_per_second'] / 1e6:,.0f} million a second, reading "
-        "from disk included. What even the shortest history takes is the cost of opening and decoding."
+        f"{milliseconds(longest['latency_ms'])}, or {longest['events_per_second'] / 1e6:,.0f} million a second, "
+        "reading from disk included. What even the shortest history takes is the cost of opening and decoding."
     )
     return f"""<h2>What snapshots cost and save</h2>
 {_figure(pictures, "intervals", first)}
@@ -245,6 +245,10 @@ def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
     if without is None or not some:
         return "The history is too short for snapshots to matter."
     best = min(some, key=lambda row: row["latency_p50_ms"])
+    if best["latency_p50_ms"] >= without:
+        return (
+            f"A history this short is best replayed: {milliseconds(without)} for the median read, and no less with any."
+        )
     return (
         f"The median read took {milliseconds(without)} without snapshots and {milliseconds(best['latency_p50_ms'])} "
         f"with one every {best['interval']:,} events, for {size(best['bytes'])}."
@@ -255,9 +259,9 @@ def _proof(found: Mapping[str, Any]) -> str:
     proof, lab = found["proof"], escape(found["lab"])
     return f"""<h2>Proof</h2>
 <p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest computed
-anew from its content and the digest before it: <span class="good">nothing was lost or changed</span>. {proof["snapshots"]:,}
-snapshots were folded again from the events: <span class="good">all equal</span>. The last digest stands for the whole
-history:</p>
+anew from its content and the digest before it: <span class="good">nothing was lost or changed</span>.
+{proof["snapshots"]:,} snapshots were folded again from the events: <span class="good">all equal</span>. The last digest
+stands for the whole history:</p>
 <p><code>{escape(str(proof["digest"]))}</code></p>
 <h2>Look around</h2>
 <pre><code>eventlab info {lab}

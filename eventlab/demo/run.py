@@ -123,7 +123,8 @@ def _replay(lab: Lab, markets: list[market.Market], voice: Voice, pictures: dict
         portfolio = lab.history(known.PORTFOLIO, PORTFOLIO, at=at, tables=True)
         marked = findings.equity(portfolio, histories, at)
         final = lab.state(known.PORTFOLIO, PORTFOLIO)
-        of_main = histories[main.name].filter(pl.col("version") > 0)
+        stop = findings.bar_times(main, main.start, main.stop)[-1]
+        of_main = histories[main.name].filter((pl.col("version") > 0) & (pl.col("at") <= stop))
         last = of_main.row(-1, named=True)
         worth = float(marked["equity"][-1])
         prices = ", ".join(f"{name} {last[name]:,.2f}" for name in ("last", "low", "high", "vwap"))
@@ -158,17 +159,18 @@ def _fills(lab: Lab, main: market.Market) -> pl.DataFrame:
 
 def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
     from eventlab.plots import plot_market
-    from eventlab.plots._look import GREEN, RED
 
     price = plot_market(history, ax=ax)
-    for bought, marker, colour, label in ((True, "^", GREEN, "bought"), (False, "v", RED, "sold")):
+    for bought, marker, colour, label in ((True, "^", charts.BOUGHT, "bought"), (False, "v", charts.SOLD, "sold")):
         some = fills.filter((pl.col("quantity") > 0) == bought)
         price.scatter(
             some["timestamp"].dt.replace_time_zone(None).to_numpy(), some["price"].to_numpy(),
             marker=marker, s=26, color=colour, linewidths=0.0, zorder=3, label=label,
         )  # fmt: skip
-    price.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.3, columnspacing=1.4,
-                 handlelength=1.6)  # fmt: skip
+    price.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.3, columnspacing=1.4, handlelength=1.6,
+        fontsize=9.0, frameon=False,
+    )  # fmt: skip
 
 
 def _traced(lab: Lab, voice: Voice) -> dict[str, Any] | None:
