@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.errors import FoldError
+from eventlab.errors import FoldError, ReducerError
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import lower
 from eventlab.fold import scratch as flat
-from eventlab.fold.interpret import Event, StateType, failure, python_values
+from eventlab.fold.interpret import Event, StateType, failure, property_failure, python_values
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
 from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
@@ -30,12 +30,19 @@ if TYPE_CHECKING:
 WORTH_COMPILING = 100_000
 """Events interpreted before a reducer is compiled: about as long as compiling takes."""
 
+_SPARE = 8
+"""Rows a table has beside those its keys can fill, for keys deleted and touched again within one event."""
+
 PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
     "float": (np.float64, pa.float64()),
     "int": (np.int64, pa.int64()),
     "bool": (np.bool_, pa.bool_()),
     "str": (np.int32, pa.string()),
 }
+
+
+class _KernelStopped(Exception):
+    """A handler raised, or a table outgrew its space, in a kernel, which cannot say at which event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +115,13 @@ def fold(
         known.kernel = compile_kernel(reducer)
     try:
         return _run(reducer, known.kernel, states, tables, legs, emit)
-    except (ArithmeticError, LookupError, ValueError, MemoryError, AssertionError) as error:
+    except _KernelStopped as stopped:
         # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned for
         # it), its answer is the answer.
         try:
             return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
         except FoldError as located:
-            raise located from error
+            raise located from stopped.__cause__
 
 
 def _run(
@@ -142,7 +149,12 @@ def _run(
     for name in reducer.handlers:
         rank = ranks.event.get(name, nothing) if ranks else nothing
         events += [legs.starts[name], legs.bounds[name], flat.writable(tables[name].version), rank, *columns[name]]
-    kernel.run(count, legs.offsets, emit, records, out_records, *outs, *arguments, *events)
+    try:
+        kernel.run(count, legs.offsets, emit, records, out_records, *outs, *arguments, *events)
+    except ReducerError:
+        raise
+    except Exception as error:
+        raise _KernelStopped from error
     portable = flat.batch_of(
         layout, [*flat.records_out(layout, records, dictionary), *held.out(reducer, dictionary)], count
     )
@@ -207,7 +219,9 @@ def _tables_in(
     touched = sum((rows[name] * texts[name] for name in rows), np.zeros(states.num_rows, np.int64))
     own = len(reducer.literals) + len(layout.scalars) + sum(_lengths(states, table) for table in layout.tables)
     codes = len(dictionary)
-    capacity = np.minimum(touched + own, codes)
+    # Rows deleted during an event are used again only after it.
+    spare = _SPARE if any(lower.removes_rows(handler) for handler in reducer.handlers.values()) else 0
+    capacity = np.minimum(touched + own, codes) + spare
     pushes = 2 * sum(rows.values(), np.zeros(states.num_rows, np.int64)) if layout.of(Queue) else None
     held: list[Any] = []
     for table in layout.tables:
@@ -255,14 +269,14 @@ def derive(
     return folded.emitted if folded.emitted is not None else states
 
 
-def _properties(reducer: Reducer, state: Any) -> dict[str, Any]:
-    from eventlab.fold.interpret import COERCE
-
-    kinds = {"float": "float", "int": "int", "bool": "bool", "str": "text"}
-    return {
-        name: COERCE[kinds[_property(reducer, name)]](getattr(state, name))  # type: ignore[index]
-        for name in reducer.properties
-    }
+def _emitted(reducer: Reducer, types: StateType, state: Any, aggregate: str, version: int) -> dict[str, Any]:
+    values = types.dump_record(state)
+    for name in reducer.properties:
+        try:
+            values[name] = types.property_value(state, name)
+        except Exception as error:
+            raise property_failure(reducer, aggregate, version, name, error) from error
+    return values
 
 
 def _interpreted(
@@ -279,6 +293,7 @@ def _interpreted(
     for a, row in enumerate(states.to_pylist()):
         state = types.load(row)
         at = {name: int(legs.starts[name][a]) for name in readers}
+        version = 0
         for leg in range(int(legs.offsets[a]), int(legs.offsets[a + 1])):
             ends = {name: int(legs.bounds[name][leg]) for name in readers}
             while True:
@@ -293,7 +308,7 @@ def _interpreted(
                     raise failure(reducer, aggregates[a], version, name, error) from error
                 at[name] += 1
             if emit:
-                emitted.append({**types.dump_record(state), **_properties(reducer, state)})
+                emitted.append(_emitted(reducer, types, state, aggregates[a], version))
         finished.append(types.dump(state))
     portable = pa.RecordBatch.from_pylist(finished, schema=reducer.layout.arrow_schema)
     return Folded(portable, pa.RecordBatch.from_pylist(emitted, schema=emission_schema(reducer)) if emit else None)

@@ -54,6 +54,8 @@ COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {
     "text": _to_text,
 }
 
+PROPERTY_KINDS: Mapping[str, ScalarKind] = {"float": "float", "int": "int", "bool": "bool", "str": "text"}
+
 
 class _Record:
     """Base of states and rows: attributes are coerced to their field's type, others refused."""
@@ -219,6 +221,7 @@ class StateType:
         self.layout = layout
         self.handlers = {name: _interpretable(handler) for name, handler in reducer.handlers.items()}
         properties = {name: _interpretable(function) for name, function in reducer.properties.items()}
+        self._property_kinds = {name: PROPERTY_KINDS[kind] for name, kind in reducer.property_kinds.items()}
         others = [field.name for field in (*layout.arrays, *layout.tables)]
         self._state = _record_type(reducer.name, layout.scalars, others, properties)
         self._rows = {
@@ -274,6 +277,10 @@ class StateType:
             for field in self.layout.record
         }
 
+    def property_value(self, state: Any, name: str) -> Any:
+        """A property of a state, as it is emitted."""
+        return _canonical(COERCE[self._property_kinds[name]](getattr(state, name)))
+
     def _dump_table(self, table: Keyed | Ladder, held: Any) -> list[dict[str, Any]]:
         if isinstance(table, Ladder):
             return [
@@ -321,6 +328,12 @@ def python_values(column: pa.Array) -> list[Any]:
         column = column.fill_null(MISSING[column.type])
     values: list[Any] = column.to_pylist()
     return [Int64(value) for value in values] if pa.types.is_integer(column.type) else values
+
+
+def property_failure(reducer: Reducer, aggregate: str, version: int, name: str, error: BaseException) -> FoldError:
+    """What a property's exception becomes."""
+    at = f"after version {version}" if version else "before its next event"
+    return FoldError(f"{reducer.name}.{name} failed on {aggregate!r} {at}: {type(error).__name__}: {error}")
 
 
 def failure(reducer: Reducer, aggregate: str, version: int, kind: str, error: BaseException) -> FoldError:

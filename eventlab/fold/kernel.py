@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, typeof
-from numba.core import errors as numba_errors
+from numba import njit, typeof, types
 from numba.extending import overload, register_jitable
 
 from eventlab.errors import ReducerError
@@ -26,8 +25,29 @@ from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
-from eventlab.fold.tables import INDEX_DTYPE, META, KeyedView, QueueView, link_slots, unlink_slots
-from eventlab.fold.views import Text, View, as_text, code_of, copy_record, make, pointer_to, stack_copy, state_view
+from eventlab.fold.scratch import META
+from eventlab.fold.tables import (
+    INDEX_DTYPE,
+    KeyedView,
+    QueueView,
+    link_slots,
+    settle_queue,
+    settle_table,
+    unlink_slots,
+)
+from eventlab.fold.stores import CheckedStores
+from eventlab.fold.views import (
+    NULL_TEXT,
+    Text,
+    View,
+    as_text,
+    code_of,
+    copy_record,
+    make,
+    pointer_to,
+    stack_copy,
+    state_view,
+)
 
 
 @register_jitable
@@ -92,16 +112,61 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return y
 
 
+@register_jitable
+def _to_int64(value):  # type: ignore[no-untyped-def]
+    """A float as an integer, with Python's errors where machine code would give an arbitrary one."""
+    if math.isnan(value):
+        raise ValueError("cannot convert float NaN to integer")
+    if not -9223372036854775808.0 <= value < 9223372036854775808.0:
+        raise OverflowError("the number lies outside int64")
+    return np.int64(value)
+
+
+def _trunc(value: Any) -> Any: ...
+
+
+def _floor(value: Any) -> Any: ...
+
+
+def _ceil(value: Any) -> Any: ...
+
+
+def _float(value: Any) -> Any: ...
+
+
+def _rounding(rounded: Any) -> Any:
+    def typed(value):  # type: ignore[no-untyped-def]
+        if isinstance(value, types.Float):
+            return lambda value: _to_int64(rounded(value))
+        return (lambda value: np.int64(value)) if isinstance(value, types.Integer | types.Boolean) else None
+
+    return typed
+
+
+overload(_trunc)(_rounding(np.trunc))
+overload(_floor)(_rounding(np.floor))
+overload(_ceil)(_rounding(np.ceil))
+
+
+@overload(_float)
+def _typed_float(value):  # type: ignore[no-untyped-def]
+    if isinstance(value, types.Integer | types.Float | types.Boolean):
+        return lambda value: np.float64(value)
+    return None
+
+
 def _python_math() -> python_types.ModuleType:
     """`math` as handlers see it when compiled: errors where Python raises them, the rest as it is."""
     module = python_types.ModuleType("math")
     for name in lower.MATH:
         setattr(module, name, getattr(math, name))
-    module.sqrt, module.log, module.log10, module.exp = _sqrt, _log, _log10, _exp  # type: ignore[attr-defined]
+    own = {"sqrt": _sqrt, "log": _log, "log10": _log10, "exp": _exp, "floor": _floor, "ceil": _ceil, "trunc": _trunc}
+    for name, function in own.items():
+        setattr(module, name, function)
     return module
 
 
-_REPLACED = {min: _minimum, max: _maximum, math: _python_math()}
+_REPLACED = {min: _minimum, max: _maximum, int: _trunc, float: _float, math: _python_math()}
 
 
 @dataclass(frozen=True)
@@ -128,10 +193,19 @@ def compile_kernel(reducer: Reducer) -> Kernel:
         The compiler cannot type a handler: shows its own words about the handler's line.
     """
     codes = {text: code for code, text in enumerate(reducer.literals)}
-    options: dict[str, Any] = {"nogil": True, "boundscheck": bool(reducer.layout.arrays)}
+    options: dict[str, Any] = {
+        "nogil": True,
+        "boundscheck": bool(reducer.layout.arrays),
+        "pipeline_class": CheckedStores,
+    }
+
+    def constant(value: Any) -> Any:
+        if value is None:
+            return Text(NULL_TEXT)
+        return Text(codes[value]) if isinstance(value, str) else value
 
     def lowered(function: python_types.FunctionType) -> Any:
-        made = lower.lower(function, lambda text: Text(codes[text]), _REPLACED, njit(**options))
+        made = lower.lower(function, constant, _REPLACED, njit(**options))
         return njit(forceinline=True, **options)(made)
 
     views: list[tuple[str, View]] = []
@@ -151,6 +225,8 @@ def compile_kernel(reducer: Reducer) -> Kernel:
         "code_of": code_of,
         "link_slots": link_slots,
         "unlink_slots": unlink_slots,
+        "settle_table": settle_table,
+        "settle_queue": settle_queue,
         "load_levels": load_levels,
         "NEVER": np.int64(2**63 - 1),
         "row": np.uint64,  # a signed index may count from the end: telling so for each cost a third of the rate
@@ -175,7 +251,7 @@ def _guarded(run: Callable[..., None], reducer: Reducer) -> Callable[..., None]:
         try:
             if not run.nopython_signatures:  # type: ignore[attr-defined]
                 run.compile(tuple(typeof(argument) for argument in arguments))  # type: ignore[attr-defined]
-        except (numba_errors.NumbaError, NotImplementedError) as error:
+        except Exception as error:  # Numba has errors of its own, and gives others where its own code gives way
             raise ReducerError(
                 f"{reducer.name} cannot be compiled: {_gist(str(error))}",
                 hint="Call with interpret=True to step through the handler in a debugger.",
@@ -190,13 +266,17 @@ def _gist(message: str) -> str:
     noise = (
         "During:",
         "There are",
-        " - Of which",
+        "- Of which",
         "Overload",
+        "Operator Overload",
         "With argument",
         "No match",
         "Failed in",
         "Rejected",
         "raised from",
+        "File unknown",
+        "<source missing",
+        "* ",
     )
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(noise) and "<kernel of" not in line]
@@ -305,10 +385,18 @@ class _Source:
         name = list(self.reducer.handlers)[kind]
         return self.ladders and "price" in self.fields[name]
 
-    def handle(self, kind: int) -> str:
+    def handle(self, kind: int) -> list[str]:
         name = list(self.reducer.handlers)[kind]
         values = [self.value(kind, field) for field in self.fields[name]]
-        return f"handle_{kind}({self.state(kind)}, Event_{kind}({', '.join(values) or '0'}))"
+        call = f"handle_{kind}({self.state(kind)}, Event_{kind}({', '.join(values) or '0'}))"
+        return [call, *(self.settle() if lower.removes_rows(self.reducer.handlers[name]) else [])]
+
+    def settle(self) -> list[str]:
+        return [
+            f"settle_{'queue' if isinstance(table, Queue) else 'table'}(table_{at}, {table.row_dtype.itemsize})"
+            for at, table in enumerate(self.tables)
+            if isinstance(table, Keyed)
+        ]
 
     def value(self, kind: int, field: str) -> str:
         name = list(self.reducer.handlers)[kind]
@@ -317,7 +405,8 @@ class _Source:
         return f"as_text({element})" if declared is not None and declared.is_text else element
 
     def single(self) -> list[str]:
-        return ["begin = i0", "for i0 in range(begin, e0):", f"    {self.handle(0)}", "i0 = max(begin, e0)"]
+        handle = [f"    {line}" for line in self.handle(0)]
+        return ["begin = i0", "for i0 in range(begin, e0):", *handle, "i0 = max(begin, e0)"]
 
     def merged(self) -> list[str]:
         """Several event types: always the one with the lowest next version."""
@@ -333,7 +422,7 @@ class _Source:
         for t in kinds:
             lines += [
                 f"    {'if' if t == 0 else 'elif'} kind == {t}:",
-                f"        {self.handle(t)}",
+                *(f"        {line}" for line in self.handle(t)),
                 f"        i{t} += 1",
             ]
         return lines

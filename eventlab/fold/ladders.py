@@ -8,8 +8,13 @@ needs no search and any other is still right.
 from __future__ import annotations
 
 import math
+import operator
+from typing import Any
 
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
+from numba.core.imputils import lower_builtin
 from numba.extending import make_attribute_wrapper, overload, overload_attribute, overload_method
 
 from eventlab.fold.layout import Ladder
@@ -155,6 +160,18 @@ def _len(ladder):  # type: ignore[no-untyped-def]
     if isinstance(ladder, LadderView):
         return lambda ladder: ladder._meta[LEVELS]
     return None
+
+
+@overload(operator.truth)
+def _truth(ladder):  # type: ignore[no-untyped-def]
+    return (lambda ladder: ladder._meta[LEVELS] != 0) if isinstance(ladder, LadderView) else None
+
+
+@lower_builtin(bool, LadderView)
+def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ladder = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+    levels = builder.load(builder.gep(ladder.meta, [ir.Constant(ir.IntType(64), LEVELS)]))
+    return builder.icmp_signed("!=", levels, levels.type(0))
 
 
 @njit

@@ -147,6 +147,8 @@ class Keyed:
     """
 
     def __init__(self, key: str, /, **columns: Any) -> None:
+        if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
+            raise ReducerError(f"{type(self).__name__}: the key's name is a plain name, as of a column", got=key)
         self.key, self.name = key, ""
         self.columns = _columns_of(type(self).__name__, columns)
         if key in columns:

@@ -1,7 +1,7 @@
 """From a handler as written to a function that compiled and interpreted folds run alike.
 
-Works on code objects, so it needs no source text. Checking refuses what would give other bits on the two paths; lowering
-replaces string constants by their codes and the few built-ins that Numba computes differently by ones with Python's rules.
+Works on code objects, so it needs no source text. Checking refuses what would give other bits on the two paths;
+lowering replaces constants and the few built-ins that Numba and Python compute differently by what a path needs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import builtins
 import dis
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eventlab.errors import ReducerError
@@ -43,6 +43,8 @@ _REFUSED_OPCODES = {
     "LIST_APPEND": "a list comprehension",
     "BUILD_LIST": "a list",
     "GET_AWAITABLE": "await",
+    "DELETE_ATTR": "deleting a field",
+    "UNARY_INVERT": "operator ~",
 }
 
 
@@ -57,10 +59,52 @@ def check(function: Function, where: str) -> None:
     for seen in _reached(function):
         if seen in _reached_from_calls(seen):
             raise ReducerError(f"{where} ({_place(seen, None)}): {seen.__name__} calls itself", hint="Write a loop.")
+        before: list[dis.Instruction] = []
         for instruction in dis.get_instructions(seen):
             _check_instruction(seen, instruction, where)
+            if instruction.opname == "COMPARE_OP" and any(_is_none(seen, loaded) for loaded in before[-2:]):
+                place = f"{where} ({_place(seen, _line(instruction))})"
+                raise ReducerError(f"{place}: compares with None", hint="Write el.is_null(x), or x is None of text.")
+            before.append(instruction)
+        _check_constants(seen, where)
         for name in _global_names(seen):
             _check_global(seen, name, where)
+
+
+def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: str) -> None:
+    """Refuse what a handler reads of its arguments that is not there, or compares with what it can never equal.
+
+    Parameters
+    ----------
+    function : function
+    names : sequence of mapping of str to bool
+        For each argument, its attributes and whether they are text.
+    """
+    stored = {i.argval for i in dis.get_instructions(function) if i.opname == "STORE_FAST"}
+    known = dict(zip(function.__code__.co_varnames, names, strict=False))
+    window: list[dis.Instruction] = []
+    for instruction in dis.get_instructions(function):
+        if instruction.opname in ("PRECALL", "CACHE"):
+            continue
+        window = [*window[-3:], instruction]
+        for argument, attribute, *rest in (window[at:] for at in range(len(window) - 1)):
+            fields = known.get(str(argument.argval), {}) if argument.opname.startswith("LOAD_FAST") else {}
+            if attribute.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not fields or argument.argval in stored:
+                continue
+            name = str(attribute.argval)
+            place = f"{where} ({_place(function, _line(attribute))})"
+            if name not in fields:
+                raise ReducerError(f"{place}: {argument.argval} has no {name!r}", expected=", ".join(sorted(fields)))
+            _check_comparison(rest, f"{place}: {argument.argval}.{name}", fields[name])
+
+
+def _check_comparison(rest: Sequence[dis.Instruction], what: str, is_text: bool) -> None:  # noqa: FBT001
+    if len(rest) != 2 or rest[0].opname != "LOAD_CONST" or rest[1].opname not in ("COMPARE_OP", "CONTAINS_OP"):
+        return
+    constants = rest[0].argval if isinstance(rest[0].argval, tuple | frozenset) else (rest[0].argval,)
+    for constant in constants:
+        if constant is not None and isinstance(constant, str) != is_text:
+            raise ReducerError(f"{what} is {'text' if is_text else 'no text'}, and compared with", got=constant)
 
 
 def _place(function: Function, line: int | None) -> str:
@@ -81,6 +125,38 @@ def _check_instruction(function: Function, instruction: dis.Instruction, where: 
         )
     if instruction.opname in _REFUSED_OPCODES:
         raise ReducerError(f"{place}: {_REFUSED_OPCODES[instruction.opname]} is not supported in a handler")
+
+
+def _is_none(function: Function, loaded: dis.Instruction) -> bool:
+    if loaded.opname == "LOAD_CONST":
+        return loaded.argval is None
+    return loaded.opname == "LOAD_GLOBAL" and resolve(function, str(loaded.argval)) is None
+
+
+def _check_constants(function: Function, where: str) -> None:
+    place = f"{where} ({_place(function, None)})"
+    if function.__kwdefaults__ or function.__code__.co_kwonlyargcount:
+        raise ReducerError(f"{place}: {function.__name__} takes keyword-only arguments", hint="Leave out the *.")
+    for default in function.__defaults__ or ():
+        if not _is_constant(default):
+            raise ReducerError(
+                f"{place}: a default of {function.__name__}", got=default, expected="a number, a string or a tuple of these"
+            )
+    for instruction in dis.get_instructions(function):
+        if instruction.opname == "LOAD_CONST" and not _is_constant(instruction.argval):
+            raise ReducerError(
+                f"{where} ({_place(function, _line(instruction))}): a constant that a handler cannot hold",
+                got=instruction.argval,
+                expected="int64, float, bool or text",
+            )
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, tuple | frozenset):
+        return all(_is_constant(item) for item in value)
+    if type(value) is int:
+        return -(2**63) <= value < 2**63
+    return value is None or isinstance(value, bool | float | str | slice)
 
 
 def _check_global(function: Function, name: str, where: str) -> None:
@@ -104,9 +180,11 @@ def _check_global(function: Function, name: str, where: str) -> None:
             if value is not math and getattr(value, attribute, None) is not is_null:
                 raise ReducerError(f"{place}: {name}.{attribute} is not supported in a handler", hint="Use math.")
         return
-    if not (value is is_null or isinstance(value, Function | bool | int | float | str | None | tuple)):
+    if not (value is is_null or isinstance(value, Function) or _is_constant(value)):
         raise ReducerError(
-            f"{place}: {name} is {type(value).__name__}", expected="a number, a string, a function, or math"
+            f"{place}: {name} is {type(value).__name__}",
+            got=value,
+            expected="an int64, a float, a string, a tuple of these, a function, or math",
         )
 
 
@@ -170,6 +248,7 @@ def _text_constants(function: Function) -> Iterator[str]:
     for instruction in dis.get_instructions(function):
         if instruction.opname == "LOAD_CONST":
             yield from _strings_in(instruction.argval)
+    yield from _strings_in(function.__defaults__)
     for name in _global_names(function):
         yield from _strings_in(resolve(function, name))
 
@@ -202,16 +281,25 @@ def assigned(function: Function) -> frozenset[str]:
     return frozenset(str(i.argval) for i in stores)
 
 
+def removes_rows(function: Function) -> bool:
+    """Whether a handler or its helpers may delete a table's rows."""
+    return any(
+        instruction.opname == "DELETE_SUBSCR" or instruction.argval == "pop"
+        for seen in _reached(function)
+        for instruction in dis.get_instructions(seen)
+    )
+
+
 def lower(
-    function: Function, text: Callable[[str], Any], replaced: Mapping[Any, Any], compile_: Callable[[Any], Any]
+    function: Function, constant: Callable[[Any], Any], replaced: Mapping[Any, Any], compile_: Callable[[Any], Any]
 ) -> Function:
-    """A copy of a function in which constants, globals and helpers are what a compiled fold needs.
+    """A copy of a function in which constants, globals and helpers are what a path needs; none can change any more.
 
     Parameters
     ----------
     function : function
-    text : callable
-        From a string constant to what stands for it.
+    constant : callable
+        From a number, a bool, a string, or None beside strings in a tuple, to what stands for it.
     replaced : mapping
         Built-ins and modules by what takes their place.
     compile_ : callable
@@ -219,18 +307,16 @@ def lower(
     """
 
     def convert(value: Any) -> Any:
-        if isinstance(value, str):
-            return text(value)
+        if isinstance(value, bool | int | float | str):
+            return constant(value)
         if isinstance(value, tuple | frozenset):
-            return tuple(convert(item) for item in value)
+            has_text = any(isinstance(item, str) for item in value)
+            return tuple(constant(item) if item is None and has_text else convert(item) for item in value)
         if isinstance(value, Function) and value is not is_null:
-            return compile_(lower(value, text, replaced, compile_))
+            return compile_(lower(value, constant, replaced, compile_))
         if isinstance(value, types.ModuleType) and value is not math:
             return value
-        try:
-            return replaced.get(value, value)
-        except TypeError:
-            return value
+        return replaced.get(value, value)
 
     loaded = {id(i.argval) for i in dis.get_instructions(function) if i.opname == "LOAD_CONST"}
     code = function.__code__
@@ -238,18 +324,37 @@ def lower(
     names = _global_names(function)
     scope = {name: convert(resolve(function, name)) for name in names if name not in code.co_freevars}
     cells = tuple(types.CellType(convert(resolve(function, name))) for name in code.co_freevars)
-    lowered = Function(code, {"__builtins__": builtins, **scope}, function.__name__, function.__defaults__, cells)
+    defaults = None if function.__defaults__ is None else convert(function.__defaults__)
+    lowered = Function(code, {"__builtins__": builtins, **scope}, function.__name__, defaults, cells)
     lowered.__qualname__, lowered.__module__ = function.__qualname__, function.__module__
+    lowered.__annotations__, lowered.__doc__ = function.__annotations__, function.__doc__
     return lowered
 
 
+def frozen(function: Function) -> Function:
+    """A copy that keeps today's values of globals and helpers, whatever the module makes of the names later."""
+    return lower(function, lambda constant: constant, {}, lambda helper: helper)
+
+
 def fingerprint_parts(function: Function) -> Iterator[str]:
-    """What decides a function's behaviour: bytecode, constants, and the values of globals and helpers. Not comments."""
-    for seen in _reached(function):
-        code = seen.__code__
-        docstring = code.co_consts[0] if code.co_consts and seen.__doc__ == code.co_consts[0] else _MISSING
-        constants = [c for c in code.co_consts if c is not docstring]
-        yield f"{code.co_code.hex()}|{constants!r}|{code.co_names!r}|{code.co_varnames!r}|{seen.__defaults__!r}"
+    """What decides a function's behaviour: instructions, constants, and what globals and helpers are. Not comments."""
+    reached = _reached(function)
+    for seen in reached:
+        yield f"{seen.__code__.co_varnames[: seen.__code__.co_argcount]!r}|{_described(seen.__defaults__)}"
+        for instruction in dis.get_instructions(seen):
+            yield f"{instruction.offset} {instruction.opname} {_described(instruction.argval)}"
         for name in _global_names(seen):
             value = resolve(seen, name)
-            yield f"{name}={value!r}" if isinstance(value, bool | int | float | str | tuple | None) else name
+            if isinstance(value, Function) and value in reached:
+                yield f"{name} is function {reached.index(value)}"
+            else:
+                yield f"{name}={_described(value)}" if _is_constant(value) else name
+
+
+def _described(value: Any) -> str:
+    """Canonical text of a constant: a set has no order that would be the same in every process."""
+    if isinstance(value, frozenset):
+        return f"{{{', '.join(sorted(map(_described, value)))}}}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))})"
+    return repr(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import sys
@@ -22,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., None])
 
 _declared: WeakSet[Reducer] = WeakSet()
 
-RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at"})
+RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at", "reducer"})
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
 """What a handler may read of every event beside its payload."""
 
@@ -145,6 +146,8 @@ def reducer(cls: type[Any]) -> Reducer:
     """
     if not inspect.isclass(cls):
         raise ReducerError("@el.reducer decorates a class", got=cls)
+    if cls.__bases__ != (object,):
+        raise ReducerError(f"{cls.__name__}: a reducer has no base classes", got=cls.__bases__)
     handlers, properties, event_types = _functions(cls)
     if not handlers:
         raise ReducerError(
@@ -165,14 +168,43 @@ def reducer(cls: type[Any]) -> Reducer:
             raise ReducerError(
                 f"{where} writes a field that does not exist", got=name, expected=", ".join(sorted(fields))
             )
-    made.property_kinds  # noqa: B018 - checked now rather than at the first fold
+    state_names = _state_names(made)
+    for name, handler in handlers.items():
+        names = {field.name: field.is_text for field in event_types[name]}
+        lower.check_names(
+            handler, [state_names, {**dict.fromkeys(ENVELOPE_FIELDS, False), **names}], f"{cls.__name__}.{handler.__name__}"
+        )
+    for name, function in properties.items():
+        lower.check_names(function, [state_names], f"{cls.__name__}.{name}")
+    made = replace(made, handlers=_frozen(handlers), properties=_frozen(properties))
     _declared.add(made)
     return made
+
+
+def _frozen(functions: Mapping[str, FunctionType]) -> dict[str, FunctionType]:
+    return {name: lower.frozen(function) for name, function in functions.items()}
+
+
+def _state_names(made: Reducer) -> dict[str, bool]:
+    """What handlers may read of the state, and whether it is text."""
+    names = dict.fromkeys(made.layout.arrow_schema.names, False)
+    names.update({scalar.name: scalar.kind == "text" for scalar in made.layout.scalars})
+    return {**names, **{name: kind == "str" for name, kind in made.property_kinds.items()}}
 
 
 def declared_reducers() -> list[Reducer]:
     """Reducers declared in this process that are still in use."""
     return sorted(_declared, key=lambda made: made.name)
+
+
+_NOT_PLAIN = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+)
 
 
 def _functions(cls: type[Any]) -> tuple[dict[str, FunctionType], dict[str, FunctionType], dict[str, EventType]]:
@@ -188,7 +220,7 @@ def _functions(cls: type[Any]) -> tuple[dict[str, FunctionType], dict[str, Funct
             properties[name] = value.fget
         elif isinstance(value, FunctionType):
             declared = getattr(value, "__handles__", None) or _handled_by_name(name, where)
-            if value.__code__.co_argcount != 2 or value.__code__.co_flags & (0x04 | 0x08):
+            if value.__code__.co_argcount != 2 or value.__code__.co_flags & _NOT_PLAIN:
                 raise ReducerError(f"{where}: a handler takes (state, event)", got=str(inspect.signature(value)))
             if declared.name in handlers:
                 raise ReducerError(f"{cls.__name__} has two handlers of {declared.name}")
@@ -217,7 +249,10 @@ def _check_name(name: str, where: str) -> None:
 
 
 def _layout(cls: type[Any]) -> Layout:
-    hints = inspect.get_annotations(cls, eval_str=True)
+    try:
+        hints = inspect.get_annotations(cls, eval_str=True)
+    except Exception as error:
+        raise ReducerError(f"{cls.__name__}: an annotation cannot be read: {error}") from error
     record: list[Scalar | Array] = []
     tables: list[Keyed | Queue | Ladder] = []
     specs = {name: value for name, value in vars(cls).items() if isinstance(value, Array | Keyed | Ladder)}
@@ -228,8 +263,9 @@ def _layout(cls: type[Any]) -> Layout:
         if isinstance(declared, Array):
             record.append(replace(declared, name=name))
         elif isinstance(declared, Keyed | Ladder):
-            declared.name = name
-            tables.append(declared)
+            table = copy.copy(declared)  # one declaration may stand in several reducers
+            table.name = name
+            tables.append(table)
         elif declared in SCALARS:
             record.append(_scalar(where, name, declared, vars(cls).get(name)))
         else:

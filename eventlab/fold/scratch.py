@@ -21,6 +21,12 @@ Codes = npt.NDArray[np.int32]
 NULL_TEXT = -1
 """The code of missing text. The empty string has code 0 in every fold, so that zeroed memory reads as empty."""
 
+META = 7
+"""Words of a table's meta block: first row, last row, first free row, rows ever used, live rows, first row given back
+during this event, and how often keys came or went."""
+HEAD, TAIL, FREE, USED, LIVE, PENDING, CHANGES = range(META)
+NONE = -1
+
 _NUMPY: dict[ScalarKind, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
 
@@ -133,6 +139,11 @@ def _list_parts(column: pa.ListArray) -> tuple[Int64Array, pa.StructArray]:
     return offsets - offsets[0], column.flatten()
 
 
+def _links(rows: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """Rows as words: the links stand first."""
+    return rows.view(np.int32).reshape(len(rows), rows.itemsize // 4)
+
+
 def _starts(lengths: Int64Array) -> Int64Array:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
@@ -175,11 +186,11 @@ class KeyedScratch:
         rows["_key"][place] = keys
         rows["_next"][place] = np.where(last, -1, slot + 1)
         rows["_previous"][place] = slot - 1
-        meta = np.empty((len(counts), 5), np.int64)
-        meta[:, 0] = np.where(counts, 0, -1)
-        meta[:, 1] = counts - 1
-        meta[:, 2] = -1
-        meta[:, 3] = meta[:, 4] = counts
+        meta = np.zeros((len(counts), META), np.int64)
+        meta[:, HEAD] = np.where(counts, 0, NONE)
+        meta[:, TAIL] = counts - 1
+        meta[:, FREE] = meta[:, PENDING] = NONE
+        meta[:, USED] = meta[:, LIVE] = counts
         return KeyedScratch(rows, np.full(codes, -1, np.int32), meta.reshape(-1), base), place
 
     @property
@@ -190,9 +201,8 @@ class KeyedScratch:
         """Offsets per aggregate and row numbers in order of first touch."""
         from eventlab.fold.walk import keyed_order
 
-        offsets = _starts(self.meta.reshape(-1, 5)[:, 4])
-        links = self.rows.view(np.int32).reshape(len(self.rows), -1)
-        return offsets, keyed_order(links, self.meta, self.base, offsets)
+        offsets = _starts(self.meta.reshape(-1, META)[:, LIVE])
+        return offsets, keyed_order(_links(self.rows), self.meta, self.base, offsets)
 
 
 def keyed_in(
@@ -257,8 +267,8 @@ def queue_in(
     ends[heads + lengths - 1] = True
     pool["_next"][at] = np.where(ends, -1, slot + 1)
     _rows_in(table, values, pool, at, dictionary)
-    meta = np.full((len(counts), 5), -1, np.int64)
-    meta[:, 3] = counts
+    meta = np.full((len(counts), META), NONE, np.int64)
+    meta[:, USED] = counts
     return QueueScratch(index, pool, meta.reshape(-1), base)
 
 
@@ -267,7 +277,7 @@ def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> An
 
     key_offsets, key_rows = scratch.index.in_order()
     entries = scratch.index.rows[key_rows]
-    links = scratch.pool.view(np.int32).reshape(len(scratch.pool), -1)
+    links = _links(scratch.pool)
     counts = np.ascontiguousarray(entries["count"])
     order = queue_order(links, np.ascontiguousarray(entries["first"]), counts, key_offsets, scratch.base)
     keys = np.repeat(np.ascontiguousarray(entries["_key"]), counts)

@@ -1,8 +1,9 @@
 """Keyed tables and queues in kernels: rows in flat arrays, threaded into a list in order of first touch.
 
-A table owns rows ``base .. base + capacity`` of an array shared by all aggregates. `slots` maps a key's code to its row and
-is scratch: filled when the fold enters an aggregate, cleared when it leaves. Rows never move, so a row that a handler holds
-stays valid. Overloads carry no annotations: Numba compares their signatures with their implementations'.
+A table owns rows ``base .. base + capacity`` of an array shared by all aggregates. `slots` maps a key's code to its row
+and is scratch: filled when the fold enters an aggregate, cleared when it leaves. Rows never move, and those given back are
+used again only after the event, so a row that a handler holds stays what it was. Overloads carry no annotations: Numba
+compares their signatures with their implementations'.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import operator
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models
@@ -19,6 +21,7 @@ from numba.extending import make_attribute_wrapper, overload, overload_method, r
 from numba.np import numpy_support
 
 from eventlab.fold.layout import Keyed, Queue
+from eventlab.fold.scratch import CHANGES, FREE, HEAD, LIVE, NONE, PENDING, TAIL, USED
 from eventlab.fold.views import (
     RowView,
     TextType,
@@ -33,11 +36,6 @@ from eventlab.fold.views import (
     viewed,
 )
 
-META = 5
-"""Words of a table's meta block: first row, last row, first free row, rows ever used, live rows."""
-HEAD, TAIL, FREE, USED, LIVE = range(META)
-NONE = -1
-NEW_META = (NONE, NONE, NONE, 0, 0)
 
 _bytes = types.CPointer(types.uint8)
 _int32s = types.CPointer(types.int32)
@@ -83,7 +81,15 @@ class KeyIterator(types.SimpleIteratorType):  # type: ignore[misc]
 class _KeyIteratorModel(models.StructModel):  # type: ignore[misc]
     def __init__(self, dmm: Any, fe_type: KeyIterator) -> None:
         super().__init__(
-            dmm, fe_type, [("rows", _bytes), ("base", types.int64), ("next", types.EphemeralPointer(types.int64))]
+            dmm,
+            fe_type,
+            [
+                ("rows", _bytes),
+                ("base", types.int64),
+                ("next", types.EphemeralPointer(types.int64)),
+                ("meta", _int64s),
+                ("changes", types.int64),
+            ],
         )
 
 
@@ -114,6 +120,7 @@ def _touch(table, code, stride):  # type: ignore[no-untyped-def]
         _link_at(rows, (base + meta[TAIL]) * stride)._next = slot
     meta[TAIL] = slot
     meta[LIVE] += 1
+    meta[CHANGES] += 1
     table._slots[code] = slot
     return slot
 
@@ -133,10 +140,23 @@ def _remove(table, code, stride):  # type: ignore[no-untyped-def]
         meta[TAIL] = link._previous
     else:
         _link_at(rows, (base + link._next) * stride)._previous = link._previous
-    link._next = meta[FREE]
-    meta[FREE] = slot
+    link._next = meta[PENDING]
+    meta[PENDING] = slot
     meta[LIVE] -= 1
+    meta[CHANGES] += 1
     table._slots[code] = NONE
+
+
+@njit
+def settle_table(table, stride):  # type: ignore[no-untyped-def]
+    """After an event: rows given back during it may be used again."""
+    meta = table._meta
+    while meta[PENDING] != NONE:
+        link = _link_at(table._rows, (table._base + meta[PENDING]) * stride)
+        following = np.int64(link._next)
+        link._next = meta[FREE]
+        meta[FREE] = meta[PENDING]
+        meta[PENDING] = following
 
 
 @njit
@@ -174,6 +194,8 @@ def _getitem(table, key):  # type: ignore[no-untyped-def]
 
 @overload(operator.contains)
 def _contains(table, key):  # type: ignore[no-untyped-def]
+    if isinstance(table, KeyedView) and isinstance(key, types.NoneType):
+        return lambda table, key: False
     if not (isinstance(table, KeyedView) and isinstance(key, TextType)):
         return None
 
@@ -203,12 +225,29 @@ def _len(table):  # type: ignore[no-untyped-def]
     return None
 
 
+@overload(operator.truth)
+def _truth(table):  # type: ignore[no-untyped-def]
+    return (lambda table: table._meta[LIVE] != 0) if isinstance(table, KeyedView) else None
+
+
+def _meta_word(builder: Any, meta: Any, word: int) -> Any:
+    return builder.load(builder.gep(meta, [ir.Constant(ir.IntType(64), word)]))
+
+
+@lower_builtin(bool, KeyedView)
+def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    table = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+    live = _meta_word(builder, table.meta, LIVE)
+    return builder.icmp_signed("!=", live, live.type(0))
+
+
 @lower_builtin("getiter", KeyedView)
 def _getiter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     table = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
     walk = cgutils.create_struct_proxy(sig.return_type)(context, builder)
     head = builder.load(table.meta)
-    walk.rows, walk.base = table.rows, table.base
+    walk.rows, walk.base, walk.meta = table.rows, table.base, table.meta
+    walk.changes = _meta_word(builder, table.meta, CHANGES)
     walk.next = cgutils.alloca_once_value(builder, head)
     return walk._getvalue()
 
@@ -217,6 +256,9 @@ def _getiter(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 @iternext_impl(RefType.UNTRACKED)
 def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> None:
     walk = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+    with cgutils.if_unlikely(builder, builder.icmp_signed("!=", walk.changes, _meta_word(builder, walk.meta, CHANGES))):
+        message = "keys were added or deleted while iterating"
+        context.call_conv.return_user_exc(builder, RuntimeError, (message,))
     slot = builder.load(walk.next)
     valid = builder.icmp_signed("!=", slot, slot.type(NONE))
     result.set_valid(valid)
@@ -300,10 +342,23 @@ def _pop(queue, code, stride):  # type: ignore[no-untyped-def]
     link = _next_at(queue._pool, (queue._base + slot) * stride)
     entry.first = link._next
     entry.count -= 1
-    link._next = queue._meta[FREE]
-    queue._meta[FREE] = slot
+    link._next = queue._meta[PENDING]
+    queue._meta[PENDING] = slot
     if entry.count == 0:  # a key without rows is forgotten, so that order depends on the rows alone
         _remove(queue._index, code, _INDEX_STRIDE)
+
+
+@njit
+def settle_queue(queue, stride):  # type: ignore[no-untyped-def]
+    """As `settle_table`, for a queue's rows and its index."""
+    settle_table(queue._index, _INDEX_STRIDE)
+    meta = queue._meta
+    while meta[PENDING] != NONE:
+        link = _next_at(queue._pool, (queue._base + meta[PENDING]) * stride)
+        following = np.int64(link._next)
+        link._next = meta[FREE]
+        meta[FREE] = meta[PENDING]
+        meta[PENDING] = following
 
 
 @overload_method(QueueView, "push")

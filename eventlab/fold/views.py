@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
-from numba.core.imputils import impl_ret_borrowed, lower_cast, lower_constant
+from numba.core.imputils import impl_ret_borrowed, lower_builtin, lower_cast, lower_constant
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import (
     intrinsic,
@@ -74,6 +74,12 @@ def _none_to_text(context: Any, builder: Any, fromty: Any, toty: Any, value: Any
     return ir.Constant(ir.IntType(32), NULL_TEXT)
 
 
+@lower_cast(types.Optional, TextType)
+def _maybe_to_text(context: Any, builder: Any, fromty: Any, toty: Any, value: Any) -> Any:
+    maybe = context.make_helper(builder, fromty, value=value)
+    return builder.select(maybe.valid, maybe.data, ir.Constant(ir.IntType(32), NULL_TEXT))
+
+
 @intrinsic
 def as_text(typingctx: Any, code: Any) -> Any:
     """An int32 code as text."""
@@ -104,6 +110,33 @@ def _text_ne(left, right):
     return None
 
 
+def _is_missing(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    text = args[0] if isinstance(sig.args[0], TextType) else args[1]
+    return builder.icmp_signed("==", text, ir.Constant(ir.IntType(32), NULL_TEXT))
+
+
+def _is_given(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    return builder.not_(_is_missing(context, builder, sig, args))
+
+
+# Numba would say that nothing of another type than None is or equals None.
+for _same, _other in ((operator.is_, operator.is_not), (operator.eq, operator.ne)):
+    for _pair in ((TextType, types.NoneType), (types.NoneType, TextType)):
+        lower_builtin(_same, *_pair)(_is_missing)
+        lower_builtin(_other, *_pair)(_is_given)
+
+
+@overload(operator.truth)
+def _text_truth(value):
+    return (lambda value: code_of(value) > 0) if isinstance(value, TextType) else None
+
+
+@lower_builtin(bool, TextType)
+def _text_bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Missing and empty text count as false, as in Python."""
+    return builder.icmp_signed(">", args[0], ir.Constant(ir.IntType(32), 0))
+
+
 @overload(is_null)
 def _is_null(value):
     if isinstance(value, TextType):
@@ -112,7 +145,7 @@ def _is_null(value):
         return lambda value: value != value  # noqa: PLR0124 - only NaN differs from itself
     if isinstance(value, types.Integer):
         return lambda value: value == NULL_INT
-    return None
+    return (lambda value: False) if isinstance(value, types.Boolean) else None
 
 
 @intrinsic

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from eventlab.fold.scratch import HEAD, META
+
 _LINK_NEXT = 1
 _POOL_NEXT = 0
 
@@ -14,7 +16,7 @@ def keyed_order(links, meta, base, offsets):  # type: ignore[no-untyped-def]
     """Row numbers of every aggregate's rows in list order, shape (offsets[-1],)."""
     out = np.empty(offsets[-1], np.int64)
     for a in range(len(base) - 1):
-        slot = meta[5 * a]
+        slot = meta[META * a + HEAD]
         for at in range(offsets[a], offsets[a + 1]):
             out[at] = base[a] + slot
             slot = links[base[a] + slot, _LINK_NEXT]

@@ -1,0 +1,190 @@
+"""Integers and `math` as interpreted handlers see them: with the range and the conversions of a compiled int64.
+
+Python's integers never overflow, compare exactly with floats and divide exactly. Compiled ones wrap around, and meet a
+float as a float64. Where Python raises and machine code would give an arbitrary number (`int(nan)`), both raise.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+_WORD = 2**64
+_MIN, _MAX = -(2**63), 2**63 - 1
+
+Operator: TypeAlias = Callable[[Any, Any], Any]
+
+
+class Int64:
+    """An int64. Not an `int`, because `float.__lt__` would compare one of those exactly."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: int) -> None:
+        self.value = value if _MIN <= value <= _MAX else (value - _MIN) % _WORD + _MIN
+
+    def __int__(self) -> int:
+        return self.value
+
+    __index__ = __int__
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __bool__(self) -> bool:
+        return self.value != 0
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+    def __neg__(self) -> Int64:
+        return Int64(-self.value)
+
+    def __pos__(self) -> Int64:
+        return self
+
+    def __abs__(self) -> Int64:
+        return Int64(abs(self.value))
+
+
+def _floor_divide(a: int, b: int) -> int:
+    return 0 if b == -1 and a == _MIN else a // b  # the one quotient that overflows; Numba's answer is 0
+
+
+def _whole(operate: Operator) -> tuple[Operator, Operator]:
+    """Methods for an operation that gives an integer from integers, and a float from an integer and a float."""
+
+    def forward(self: Int64, other: Any) -> Any:
+        if isinstance(other, Int64):
+            return Int64(operate(self.value, other.value))
+        if isinstance(other, int):
+            return Int64(operate(self.value, other))
+        return operate(float(self.value), other) if isinstance(other, float) else NotImplemented
+
+    def reflected(self: Int64, other: Any) -> Any:
+        if isinstance(other, int):
+            return Int64(operate(int(other), self.value))
+        return operate(other, float(self.value)) if isinstance(other, float) else NotImplemented
+
+    return forward, reflected
+
+
+def _through_float(operate: Operator) -> tuple[Operator, Operator]:
+    """Methods for an operation that works on floats."""
+
+    def forward(self: Int64, other: Any) -> Any:
+        if not isinstance(other, Int64 | int | float):
+            return NotImplemented
+        return operate(float(self.value), float(other))
+
+    def reflected(self: Int64, other: Any) -> Any:
+        return operate(float(other), float(self.value)) if isinstance(other, int | float) else NotImplemented
+
+    return forward, reflected
+
+
+def _comparison(compare: Operator) -> Operator:
+    def method(self: Int64, other: Any) -> Any:
+        if isinstance(other, Int64):
+            return compare(self.value, other.value)
+        if isinstance(other, float):
+            return compare(float(self.value), other)
+        return compare(self.value, other) if isinstance(other, int) else NotImplemented
+
+    return method
+
+
+def _floor_divide_any(a: Any, b: Any) -> Any:
+    return _floor_divide(a, b) if isinstance(a, int) and isinstance(b, int) else a // b
+
+
+for _name, _operate in (
+    ("add", operator.add),
+    ("sub", operator.sub),
+    ("mul", operator.mul),
+    ("mod", operator.mod),
+    ("and", operator.and_),
+    ("or", operator.or_),
+    ("xor", operator.xor),
+    ("floordiv", _floor_divide_any),
+):
+    _forward, _reflected = _whole(_operate)
+    setattr(Int64, f"__{_name}__", _forward)
+    setattr(Int64, f"__r{_name}__", _reflected)
+_forward, _reflected = _through_float(operator.truediv)
+Int64.__truediv__, Int64.__rtruediv__ = _forward, _reflected  # type: ignore[attr-defined]
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Int64, f"__{_name}__", _comparison(getattr(operator, _name)))
+
+
+def whole_number(value: Any) -> Int64:
+    """`int(value)`; OverflowError or ValueError for a float that no int64 holds."""
+    if isinstance(value, Int64):
+        return value
+    if isinstance(value, int):
+        return Int64(int(value))
+    if not isinstance(value, float):
+        raise TypeError(f"int() takes numbers, not {value!r}")
+    return _checked(int(value))
+
+
+def _checked(value: int) -> Int64:
+    if not _MIN <= value <= _MAX:
+        raise OverflowError("the number lies outside int64")
+    return Int64(value)
+
+
+def floating(value: Any) -> float:
+    """`float(value)` of a number."""
+    if isinstance(value, Int64 | int | float):
+        return float(value)
+    raise TypeError(f"float() takes numbers, not {value!r}; for NaN write math.nan")
+
+
+def _rounded(rounding: Callable[[float], int]) -> Callable[[Any], Int64]:
+    return lambda value: value if isinstance(value, Int64) else _checked(rounding(value))
+
+
+def python_math(names: tuple[str, ...]) -> types.ModuleType:
+    """`math` with these names, rounding to int64."""
+    module = types.ModuleType("math")
+    for name in names:
+        setattr(module, name, getattr(math, name))
+    for name in ("floor", "ceil", "trunc"):
+        setattr(module, name, _rounded(getattr(math, name)))
+    return module
+
+
+class Range:
+    """`range` over int64."""
+
+    def __init__(self, *bounds: Any) -> None:
+        self._range = range(*bounds)
+
+    def __iter__(self) -> Iterator[Int64]:
+        return map(Int64, self._range)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self._range if not isinstance(value, Int64) else value.value in self._range
+
+
+def length(sized: Any) -> Int64:
+    """`len(sized)`."""
+    return Int64(len(sized))
+
+
+def lifted(value: Any) -> Any:
+    """A constant as an interpreted handler sees it."""
+    return Int64(value) if type(value) is int else value
