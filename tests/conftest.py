@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("eventlab", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 # The same examples in every run: a red build means that the change broke something.
 settings.register_profile("ci", settings.get_profile("eventlab"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "eventlab")
+# Long fuzzing: `make nightly`.
+settings.register_profile("nightly", settings.get_profile("eventlab"), max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "eventlab"))
 
 
 @pytest.fixture(scope="session")
