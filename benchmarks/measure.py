@@ -54,8 +54,9 @@ def compare(
     note(benchmark, row=row, events=events, **noted)
     if other:
         benchmark.extra_info.update(
-            against=against, against_seconds=statistics.median(other), against_events=against_events or events
-        )
+            against=against, against_seconds=statistics.median(other), against_events=against_events or events,
+            against_rounds=other,
+        )  # fmt: skip
     return result
 
 

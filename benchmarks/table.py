@@ -46,7 +46,10 @@ def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
         row |= {"unit": "events/s", "measured": info["events"] / stats["median"]}
         if "against_seconds" in info:
             row["compared"] = info["against_events"] / info["against_seconds"]
-            row["ratio"] = row["measured"] / row["compared"]
+            # Round by round: a neighbour's burst of work falls on both sides of a pair.
+            pairs = zip(info["against_rounds"], stats["data"], strict=True)
+            size = info["events"] / info["against_events"]
+            row["ratio"] = statistics.median(size * theirs / ours for theirs, ours in pairs)
     row |= _wish(info, row)
     return {name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()}
 
@@ -68,8 +71,12 @@ def _rounded(value: float) -> float:
 
 def table(kept: Mapping[str, Any]) -> str:
     """The results as Markdown."""
+    head = (
+        f"Medians of one run on {kept['cores']} cores, Python {kept['python']}; "
+        "a ratio is the median over rounds in which both take turns."
+    )
     lines = [
-        f"Medians of one run on {kept['cores']} cores, Python {kept['python']}; the two sides of a ratio take turns.",
+        head,
         "",
         "| what | measured | beside | ratio | wanted |",
         "|---|---|---|---|---|",

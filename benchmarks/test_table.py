@@ -20,6 +20,7 @@ def _benchmark(median: float, **info: Any) -> dict[str, Any]:
 def test_rates_ratios_and_wishes():
     raw = _raw(
         _benchmark(0.5, row="fold", events=1_000_000, against="sum", against_seconds=0.25, against_events=1_000_000,
+                   against_rounds=[0.25] * 100,
                    wanted_ratio=0.5),
         _benchmark(2.0, row="ingest", events=1_000_000, wanted_rate=1e6),
         _benchmark(1.0, row="disk", events=10, stored_bytes=40, raw_bytes=500, against="raw", wanted_share=0.2),
