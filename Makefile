@@ -28,6 +28,7 @@ test: lint
 
 nightly: test-environment
 	$(BIN)/python -m pytest -m slow $(TESTS)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(WORKERS) tests/laws tests/fold tests/store/test_properties.py
 
 lint: test-environment
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """The laws, each as a property through the public face.
 
-They hold whatever is appended, sealed, reopened or thrown away. Law 3 (acknowledged means durable) kills real processes:
-see tests/store/test_durability.py. Law 5 (a fast path ships with its proof) and law 6 (columns, not objects) are kept by
-the tests of the rooms.
+They hold whatever is appended, sealed, reopened or thrown away. Law 3 (acknowledged means durable) kills real
+processes: see tests/store/test_durability.py. Law 5 (a fast path ships with its proof) and law 6 (columns, not objects)
+are kept by the tests of the rooms.
 """
 
 import shutil
