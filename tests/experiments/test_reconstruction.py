@@ -1,0 +1,166 @@
+"""Experiments measure what is there, prove that it is one answer, and leave the lab as it was."""
+
+from __future__ import annotations
+
+import itertools
+
+import polars as pl
+import pytest
+
+import eventlab as el
+from eventlab.errors import EventlabError, ReducerError, SnapshotError, UnknownAggregate
+from eventlab.experiments import latency_by_length, reconstruction, snapshot_intervals
+
+MARKET = "market/BTCUSDT"
+
+
+@pytest.fixture(params=["memory", "disk"])
+def lab(request, tmp_path):
+    path = ":memory:" if request.param == "memory" else tmp_path / "lab"
+    with el.open(path) as lab:
+        lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=1_000, seed=1), progress=False)
+        yield lab
+
+
+def test_a_row_for_every_interval_in_the_order_given(lab):
+    frame = snapshot_intervals(lab, el.Trades, MARKET, (100, None, 10), reads=7, progress=False)
+    assert frame.schema == reconstruction.INTERVALS_SCHEMA
+    assert frame["interval"].to_list() == [100, None, 10]
+    assert frame["snapshots"].to_list() == [10, 0, 100]
+    nothing, few, many = frame["bytes"][1], frame["bytes"][0], frame["bytes"][2]
+    assert nothing == 0 < few < many
+    assert frame["build_seconds"][1] == 0.0
+    assert (frame.drop_nulls("interval")["build_seconds"] > 0.0).all()
+    order = ["latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "latency_max_ms"]
+    assert (frame["latency_p50_ms"] > 0.0).all()
+    for low, high in itertools.pairwise(order):
+        assert (frame[low] <= frame[high]).all()
+
+
+def test_the_same_versions_are_read_at_every_interval_and_by_the_same_seed(lab, monkeypatch):
+    seen: list[tuple[int, object]] = []
+    read = reconstruction._Subject.read
+
+    def noted(self, version, shelf):
+        seen.append((version, shelf))
+        return read(self, version, shelf)
+
+    monkeypatch.setattr(reconstruction._Subject, "read", noted)
+    snapshot_intervals(lab, el.Trades, MARKET, (None, 50, 200), reads=9, seed=3, progress=False)
+    first = [version for version, _ in seen]
+    assert len({id(shelf) for _, shelf in seen}) == 3
+    assert all(len(set(first[at : at + 3])) == 1 for at in range(0, len(first), 3))
+    assert all(1 <= version <= 1_000 for version in first)
+    seen.clear()
+    snapshot_intervals(lab, el.Trades, MARKET, (None, 50, 200), reads=9, seed=3, progress=False)
+    assert [version for version, _ in seen] == first
+    seen.clear()
+    snapshot_intervals(lab, el.Trades, MARKET, (None, 50, 200), reads=9, seed=4, progress=False)
+    assert [version for version, _ in seen] != first
+
+
+def test_the_lab_and_its_own_snapshots_stay_as_they_were(lab):
+    lab.snapshots.policy = el.snapshots.Every(300)
+    lab.snapshots.build(el.Trades)
+    table, stop = lab.snapshots.table(), lab.store.stop_position
+    snapshot_intervals(lab, el.Trades, MARKET, (None, 10), reads=3, progress=False)
+    latency_by_length(lab, el.Trades, MARKET, repeats=1)
+    assert lab.snapshots.table().equals(table)
+    assert lab.snapshots.policy == el.snapshots.Every(300)
+    assert lab.store.stop_position == stop
+
+
+def test_intervals_are_compared_in_a_lab_opened_to_be_read(tmp_path):
+    with el.open(tmp_path / "lab") as lab:
+        lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=300), progress=False)
+    with el.open(tmp_path / "lab", read_only=True) as lab:
+        frame = snapshot_intervals(lab, el.Trades, MARKET, (None, 100), reads=2, progress=False)
+    assert frame["snapshots"].to_list() == [0, 3]
+    assert not (tmp_path / "lab" / "snapshots").exists()
+
+
+def test_a_state_that_depends_on_its_snapshots_is_no_measurement(lab, monkeypatch):
+    read = reconstruction._Subject.read
+    monkeypatch.setattr(
+        reconstruction._Subject, "read", lambda self, version, shelf: (read(self, version, shelf)[0], str(id(shelf)))
+    )
+    with pytest.raises(SnapshotError, match="depends on the snapshots"):
+        snapshot_intervals(lab, el.Trades, MARKET, (None, 100), reads=1, progress=False)
+
+
+def test_an_interval_longer_than_the_history_makes_no_snapshot(lab):
+    frame = snapshot_intervals(lab, el.Trades, MARKET, (10_000,), reads=1, progress=False)
+    assert frame.select("snapshots", "bytes").row(0) == (0, 0)
+
+
+def test_keyed_state_and_one_event_are_measured_too(lab):
+    lab.append("portfolio/one", el.PortfolioChange("BTCUSDT", 1.0, 100.0))
+    frame = snapshot_intervals(lab, el.Portfolio, "portfolio/one", (None, 1), reads=2, progress=False)
+    assert frame["snapshots"].to_list() == [0, 1]
+    assert latency_by_length(lab, el.Portfolio, "portfolio/one")["version"].to_list() == [1]
+
+
+def test_lengths_are_spread_up_to_the_head(lab):
+    frame = latency_by_length(lab, el.Trades, MARKET, repeats=2)
+    assert frame.schema == reconstruction.LENGTHS_SCHEMA
+    versions = frame["version"].to_list()
+    assert versions == sorted(set(versions))
+    assert (versions[0], versions[-1], len(versions)) == (10, 1_000, 12)
+    rate = frame["version"] / (frame["latency_ms"] / 1e3)
+    assert ((frame["events_per_second"] / rate - 1.0).abs() < 1e-9).all()
+
+
+def test_lengths_keep_the_order_they_are_given_in(lab):
+    assert latency_by_length(lab, el.Trades, MARKET, [500, 1, 500])["version"].to_list() == [500, 1, 500]
+    assert latency_by_length(lab, el.Trades, MARKET, pl.Series([7]).to_numpy())["version"].to_list() == [7]
+
+
+@pytest.mark.parametrize(
+    "intervals", [(), (0,), (-1,), (True,), (1.5,), ("100",), (100, 100), "100", 100, (None, None)]
+)
+def test_intervals_that_make_no_sense_are_refused(lab, intervals):
+    with pytest.raises(SnapshotError, match="interval"):
+        snapshot_intervals(lab, el.Trades, MARKET, intervals, progress=False)
+
+
+@pytest.mark.parametrize("reads", [0, -1, True, 2.0, None])
+def test_reads_that_make_no_sense_are_refused(lab, reads):
+    with pytest.raises(SnapshotError, match="reads must be a whole number"):
+        snapshot_intervals(lab, el.Trades, MARKET, reads=reads, progress=False)
+
+
+@pytest.mark.parametrize("seed", [-1, True, None, "0"])
+def test_seeds_that_make_no_sense_are_refused(lab, seed):
+    with pytest.raises(SnapshotError, match="seed must be a whole number"):
+        snapshot_intervals(lab, el.Trades, MARKET, seed=seed, progress=False)
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [-5], [True], [1_001], ["10"], "10", 10])
+def test_lengths_that_make_no_sense_are_refused(lab, lengths):
+    with pytest.raises(SnapshotError, match="length"):
+        latency_by_length(lab, el.Trades, MARKET, lengths)
+
+
+def test_a_length_past_the_head_says_where_the_head_is(lab):
+    with pytest.raises(
+        SnapshotError, match=r"past the last version of 'market/BTCUSDT'; got 1001; expected at most 1000"
+    ):
+        latency_by_length(lab, el.Trades, MARKET, [1_001])
+
+
+@pytest.mark.parametrize("measure", [snapshot_intervals, latency_by_length])
+def test_unknown_aggregates_and_reducers_are_refused(lab, measure):
+    with pytest.raises(UnknownAggregate, match="market/ETHUSDT"):
+        measure(lab, el.Trades, "market/ETHUSDT")
+    with pytest.raises(UnknownAggregate):
+        measure(lab, el.Trades, 7)
+    with pytest.raises(ReducerError):
+        measure(lab, dict, MARKET)
+    with pytest.raises(EventlabError):
+        measure(lab, el.Trades, MARKET, [0])
+
+
+@pytest.mark.parametrize("repeats", [0, -1, True])
+def test_repeats_that_make_no_sense_are_refused(lab, repeats):
+    with pytest.raises(SnapshotError, match="repeats"):
+        latency_by_length(lab, el.Trades, MARKET, repeats=repeats)
