@@ -73,7 +73,7 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
         unit=feed.unit,
         unit_scale=True,
         unit_divisor=1024 if feed.unit == "B" else 1000,
-        desc=feed.source,
+        desc="".join(c if c.isprintable() else "?" for c in feed.source),  # a file's name is data, too
         disable=not progress,
         leave=None,
     )

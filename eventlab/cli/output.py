@@ -13,9 +13,9 @@ import typer
 
 if TYPE_CHECKING:
     import polars as pl
-    from rich.console import Console
 
 LONGEST_CELL = 60
+_GAP = 2
 _PIPED_WIDTH = 10_000  # what is not a terminal has no width to keep to
 
 
@@ -92,13 +92,11 @@ def cell(value: Any) -> str:
     return printable(str(value), LONGEST_CELL)
 
 
-def console() -> Console:
-    """Where tables go: stdout as it is now, at the terminal's width."""
-    from rich.console import Console
+def _width() -> int:
+    """Columns of the terminal; what is not one has no width to keep to."""
+    import shutil
 
-    if sys.stdout.isatty():
-        return Console(highlight=False, markup=False, emoji=False)
-    return Console(highlight=False, markup=False, emoji=False, width=_PIPED_WIDTH, soft_wrap=True)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
 
 
 def say(*lines: str) -> None:
@@ -120,26 +118,26 @@ def table(columns: Mapping[str, Sequence[Any]], *, indent: int = 0) -> list[str]
 
     Columns are left out from the right, whole ones, rather than all of them squeezed until none can be read.
     """
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
+    from rich.cells import cell_len  # how many columns a text takes; some letters take two
 
-    out = console()
-    texts = {name: [cell(value) for value in values] for name, values in columns.items()}
-    room, shown = out.width - indent, list[str]()
-    for name, values in texts.items():
-        needed = max([len(printable(name)), *map(len, values)]) + 2
-        if shown and needed > room:
+    texts = {name: [printable(name), *map(cell, values)] for name, values in columns.items()}
+    widths = {name: max(map(cell_len, values)) for name, values in texts.items()}
+    room, shown = _width() - indent, list[str]()
+    for name, width in widths.items():
+        if shown and width > room:
             break
-        room -= needed
+        room -= width + _GAP
         shown.append(name)
-    drawn = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in shown:
-        numeric = any(isinstance(v, int | float) and not isinstance(v, bool) for v in columns[name])
-        drawn.add_column(Text(printable(name)), justify="right" if numeric else "left", no_wrap=True)
-    for row in zip(*(texts[name] for name in shown), strict=True):
-        drawn.add_row(*(Text(text) for text in row))
-    out.print(Padding(drawn, (0, 0, 0, indent), expand=False))
+    numeric = {
+        name for name in shown if any(isinstance(v, int | float) and not isinstance(v, bool) for v in columns[name])
+    }
+    for number, row in enumerate(zip(*(texts[name] for name in shown), strict=True)):
+        line = " " * indent
+        for name, text in zip(shown, row, strict=True):
+            gap = " " * (widths[name] - cell_len(text))
+            line += (gap + text if name in numeric else text + gap) + " " * _GAP
+        line = line.rstrip()
+        typer.echo(line if number else typer.style(line, dim=True))
     return [name for name in texts if name not in shown]
 
 

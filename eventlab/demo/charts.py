@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 8.6, 4.2
-BOUGHT, SOLD = "#009e73", "#d55e00"
+BOUGHT, SOLD, INK = "#009e73", "#d55e00", "#22272e"
 
 # The plots' colours that one background only suits, and the page's for the same purpose, which follow light and dark.
 _PAGE_COLOURS = {
-    "#22272e": "var(--ink)",
+    INK: "var(--ink)",
     "#5b6570": "var(--muted)",
     "#b4bcc6": "var(--faint)",
     "#e6e9ed": "var(--lines)",

@@ -37,7 +37,7 @@ _STYLE = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
-main{max-width:58rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:3rem 0 .4rem;letter-spacing:-.005em}
 p{margin:.4rem 0 1rem;max-width:44rem}
@@ -184,7 +184,8 @@ def _trace(found: Mapping[str, Any]) -> str:
         "the fill to the signal, and from the signal to the market event that completed its evidence."
     )
     names = ("event", "said", "position", "caused by", "time", "aggregate")
-    rows = [[_shown(row[name]) for name in names] for row in traced["rows"]]
+    links = [{**row, "time": row["time"][5:-1].replace("T", " ")} for row in traced["rows"]]  # the year and Z are clear
+    rows = [[_shown(row[name]) for name in names] for row in links]
     marked = [("← " * bool(at) + row[0], *row[1:]) for at, row in enumerate(rows)]
     return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3))}"
 
@@ -244,7 +245,9 @@ def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
     some = [row for row in rows if row["snapshots"]]
     if without is None or not some:
         return "The history is too short for snapshots to matter."
-    best = min(some, key=lambda row: row["latency_p50_ms"])
+    quickest = min(row["latency_p50_ms"] for row in some)
+    # Where several are as quick as can be told, the smallest is the one to take.
+    best = min((row for row in some if row["latency_p50_ms"] <= 1.1 * quickest), key=lambda row: row["bytes"])
     if best["latency_p50_ms"] >= without:
         return (
             f"A history this short is best replayed: {milliseconds(without)} for the median read, and no less with any."

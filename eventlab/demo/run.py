@@ -169,7 +169,7 @@ def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
         )  # fmt: skip
     price.legend(
         loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderaxespad=0.3, columnspacing=1.4, handlelength=1.6,
-        fontsize=9.0, frameon=False,
+        fontsize=9.0, frameon=False, labelcolor=charts.INK,
     )  # fmt: skip
 
 

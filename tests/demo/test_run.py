@@ -160,7 +160,7 @@ def test_names_are_escaped_in_every_part_of_the_report(tmp_path, monkeypatch):
         return [el.feeds.simulate(symbols=(HOSTILE,), trades=trades, seed=seed, rate=100, books=True)]
 
     monkeypatch.setattr(market, "simulated", hostile)
-    found = run(Plan(tmp_path / "out", trades=20_000, reads=1), quiet=True)
+    found = run(Plan(tmp_path / "out", trades=5_000, reads=1), quiet=True)
     assert HOSTILE in found["portfolio"]["positions"][0]["symbol"]
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     check_self_contained(text)
