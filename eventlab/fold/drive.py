@@ -155,9 +155,7 @@ def _run(
         raise
     except Exception as error:
         raise _KernelStopped from error
-    portable = flat.batch_of(
-        layout, [*flat.records_out(layout, records, dictionary), *held.out(reducer, dictionary)], count
-    )
+    portable = flat.batch_of(layout, [*flat.records_out(layout, records, dictionary), *held.out(reducer, dictionary)])
     if not emit:
         return Folded(portable)
     emitted = flat.records_out(layout, out_records, dictionary)
@@ -166,8 +164,12 @@ def _run(
         emitted.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
     schema = emission_schema(reducer)
     if not schema.names:
-        return Folded(portable, pa.RecordBatch.from_struct_array(pa.array([{}] * leg_count, pa.struct([]))))
+        return Folded(portable, _without_columns(leg_count))
     return Folded(portable, pa.RecordBatch.from_arrays(emitted, schema=schema))
+
+
+def _without_columns(rows: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
 def _columns(fields: Sequence[str], table: EventTable, dictionary: flat.Dictionary) -> list[npt.NDArray[Any]]:
@@ -311,7 +313,12 @@ def _interpreted(
                 emitted.append(_emitted(reducer, types, state, aggregates[a], version))
         finished.append(types.dump(state))
     portable = pa.RecordBatch.from_pylist(finished, schema=reducer.layout.arrow_schema)
-    return Folded(portable, pa.RecordBatch.from_pylist(emitted, schema=emission_schema(reducer)) if emit else None)
+    if not emit:
+        return Folded(portable)
+    schema = emission_schema(reducer)
+    if not schema.names:
+        return Folded(portable, _without_columns(len(emitted)))
+    return Folded(portable, pa.RecordBatch.from_pylist(emitted, schema=schema))
 
 
 class _Reader:

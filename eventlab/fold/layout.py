@@ -249,8 +249,6 @@ class Layout:
             columns.append(
                 pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), empty, type=table.arrow.type)
             )
-        if not columns:
-            return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
         return pa.RecordBatch.from_arrays(columns, schema=self.arrow_schema)
 
     def describe(self) -> str:

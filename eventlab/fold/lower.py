@@ -311,7 +311,8 @@ def lower(
             return constant(value)
         if isinstance(value, tuple | frozenset):
             has_text = any(isinstance(item, str) for item in value)
-            return tuple(constant(item) if item is None and has_text else convert(item) for item in value)
+            items = sorted(value, key=repr) if isinstance(value, frozenset) else value  # one order in every process
+            return tuple(constant(item) if item is None and has_text else convert(item) for item in items)
         if isinstance(value, Function) and value is not is_null:
             return compile_(lower(value, constant, replaced, compile_))
         if isinstance(value, types.ModuleType) and value is not math:

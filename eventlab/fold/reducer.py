@@ -153,11 +153,12 @@ def reducer(cls: type[Any]) -> Reducer:
         raise ReducerError(
             f"{cls.__name__} handles no event", hint="Add a function such as on_market_data(state, event)."
         )
-    layout = _layout(cls)
-    taken = {*layout.arrow_schema.names}
     for name in properties:
-        if name in taken:
+        if name in cls.__dict__.get("__annotations__", {}):
             raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
+    layout = _layout(cls)
+    if not layout.arrow_schema.names:
+        raise ReducerError(f"{cls.__name__} has no state", hint="Annotate a field, e.g. count: int = 0.")
     made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__doc__, cls.__module__)
     fields = {scalar.name for scalar in layout.scalars}
     fields.update(column.name for table in layout.tables if isinstance(table, Keyed) for column in table.columns)

@@ -379,9 +379,6 @@ def ladder_out(ladder: Ladder, scratch: LadderScratch) -> Any:
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
 
 
-def batch_of(layout: Layout, columns: Iterable[pa.Array], count: int) -> pa.RecordBatch:
+def batch_of(layout: Layout, columns: Iterable[pa.Array]) -> pa.RecordBatch:
     """Portable states from their columns in layout order."""
-    arrays = list(columns)
-    if not arrays:
-        return layout.initial(count)
-    return pa.RecordBatch.from_arrays(arrays, schema=layout.arrow_schema)
+    return pa.RecordBatch.from_arrays(list(columns), schema=layout.arrow_schema)

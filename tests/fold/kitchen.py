@@ -347,4 +347,37 @@ class Merged:
         state.value += event.price / 3.0
 
 
+@el.reducer
+class Fragile:
+    """Fails in every way. Not in a test module: pytest rewrites what `assert` does there."""
+
+    total: float = 0.0
+    ring = el.Array(float, 3)
+    by = el.Keyed("word", n=int)
+    lots = el.Queue("word", n=int)
+
+    def on_tick(state, event):
+        if event.side == "sell":
+            raise RuntimeError("no selling here")
+        assert event.x != 13.0, "unlucky"
+        state.total += 1.0 / event.x
+        state.ring[event.n] = event.x
+        state.by[event.word].n += 1
+        if event.flag:
+            del state.by["nobody"]
+
+    def on_tock(state, event):
+        if event.y > 0.0:
+            state.lots.pop(event.symbol)
+        for key in state.by:
+            if event.y < -1.0:
+                del state.by[key]
+            elif event.y < 0.0:
+                state.by["more"].n += 1
+
+    @property
+    def inverse(state):
+        return 1.0 / (state.total - 2.0)
+
+
 KITCHEN = (Numbers, Words, Tables, Book, Merged)
