@@ -222,7 +222,7 @@ def _tables_in(
     own = len(reducer.literals) + len(layout.scalars) + sum(_lengths(states, table) for table in layout.tables)
     codes = len(dictionary)
     # Rows deleted during an event are used again only after it.
-    spare = _SPARE if any(lower.removes_rows(handler) for handler in reducer.handlers.values()) else 0
+    spare = _SPARE if reducer.removes_rows else 0
     capacity = np.minimum(touched + own, codes) + spare
     pushes = 2 * sum(rows.values(), np.zeros(states.num_rows, np.int64)) if layout.of(Queue) else None
     held: list[Any] = []

@@ -389,7 +389,7 @@ class _Source:
         name = list(self.reducer.handlers)[kind]
         values = [self.value(kind, field) for field in self.fields[name]]
         call = f"handle_{kind}({self.state(kind)}, Event_{kind}({', '.join(values) or '0'}))"
-        return [call, *(self.settle() if lower.removes_rows(self.reducer.handlers[name]) else [])]
+        return [call, *(self.settle() if name in self.reducer.removes_rows else [])]
 
     def settle(self) -> list[str]:
         return [

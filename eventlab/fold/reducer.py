@@ -54,6 +54,11 @@ class Reducer:
         return tuple(dict.fromkeys((*lower.literals(self.functions), *defaults)))
 
     @cached_property
+    def removes_rows(self) -> frozenset[str]:
+        """Event types whose handlers may delete a table's rows."""
+        return frozenset(name for name, handler in self.handlers.items() if lower.removes_rows(handler))
+
+    @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Payload columns each handler may read, by event type name, in the type's order."""
         wanted = {}

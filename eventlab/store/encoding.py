@@ -19,7 +19,7 @@ from eventlab.events.types import Field
 
 Encoding = Literal["DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"]
 
-ROW_GROUP = 65_536
+ROW_GROUP = 16_384
 
 _MAX_EXACT = 2**53
 _MAX_SCALE = 18
