@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from eventlab.errors import AsOfError
-from eventlab.events.clock import duration_ns
+from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.events.frame import EventFrame, Int64Array
 from eventlab.fold.drive import emission_schema, fold
 from eventlab.fold.legs import Legs, tables_of
@@ -19,6 +19,9 @@ from eventlab.fold.reducer import Reducer
 from eventlab.store.contract import Selection, Store
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import require
+
+MOST_BARS = 10_000_000
+"""So many rows `every` gives; more would fill the memory rather than help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,10 @@ def _version_at(store: Store, past: _Past, aggregate: str, moment: AsOf) -> int:
 def _bars(past: _Past, step: int) -> tuple[pl.Series, Int64Array]:
     if past.head:
         first, last = -(-int(past.timestamp[0]) // step), -(-int(past.timestamp[-1]) // step)
+        if last - first >= MOST_BARS:
+            raise AsOfError("too many bars", got=last - first + 1, expected=f"at most {MOST_BARS}")
+        if last * step > MAX_NS:
+            raise AsOfError("the last bar would end after the year 2262")
         times = np.arange(first, last + 1, dtype=np.int64) * step
     else:
         times = np.empty(0, np.int64)
@@ -179,7 +186,7 @@ def _emit(
     pieces: list[pa.RecordBatch] = []
     states = reducer.layout.initial(1)
     for reached, frame, last in _stretches(past, stops):
-        legs = _legs(reducer, frame, reached)
+        legs = _legs(reducer, frame, reached, onward=not last)
         table = tables_of(reducer, frame)
         if tables:
             for at, leg in enumerate(legs.of_aggregate(0)):
@@ -187,11 +194,11 @@ def _emit(
                 states = folded.states
                 if at < len(reached):
                     pieces.append(_with_tables(reducer, folded.emitted, states))
-            continue
-        folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
-        states = folded.states
-        if folded.emitted is not None:
-            pieces.append(folded.emitted.slice(0, len(reached)))
+        else:
+            folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
+            states = folded.states
+            if folded.emitted is not None:
+                pieces.append(folded.emitted.slice(0, len(reached)))
         if last:
             break
     if not pieces:
@@ -211,14 +218,14 @@ def _stretches(past: _Past, stops: Int64Array) -> Iterator[tuple[Int64Array, Eve
         done = upto
 
 
-def _legs(reducer: Reducer, frame: EventFrame, reached: Int64Array) -> Legs:
-    """A leg to each stop, and one to the end of the frame."""
+def _legs(reducer: Reducer, frame: EventFrame, reached: Int64Array, *, onward: bool) -> Legs:
+    """A leg to each stop, and one to the end of the frame where more stops follow."""
     starts, bounds = {}, {}
     for name, table in tables_of(reducer, frame).items():
         starts[name] = np.zeros(1, np.int64)
         rows = np.searchsorted(table.version, reached, side="right").astype(np.int64)
-        bounds[name] = np.append(rows, len(table))
-    return Legs(np.array([0, len(reached) + 1]), starts, bounds)
+        bounds[name] = np.append(rows, len(table)) if onward else rows
+    return Legs(np.array([0, len(reached) + onward]), starts, bounds)
 
 
 def _with_tables(reducer: Reducer, emitted: pa.RecordBatch | None, states: pa.RecordBatch) -> pa.RecordBatch:
