@@ -18,7 +18,7 @@ from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.contract import Feed
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
 from eventlab.store.catalog import Durability

@@ -18,7 +18,7 @@ from eventlab.errors import EventlabError, ReducerError, UnknownEventType
 
 if TYPE_CHECKING:
     from eventlab.events.types import EventType
-    from eventlab.fold.reducer import Reducer
+    from eventlab.fold.declaration import Reducer
     from eventlab.lab import Lab
     from eventlab.timetravel.asof import AsOf
 
@@ -65,7 +65,7 @@ def reducer(text: str) -> Reducer:
         Nothing of that name, or what was named fails to load or is no reducer.
     """
     from eventlab import reducers
-    from eventlab.fold.reducer import Reducer
+    from eventlab.fold.declaration import Reducer
 
     if text.lower() in OWN_REDUCERS:
         found = getattr(reducers, OWN_REDUCERS[text.lower()])

@@ -19,7 +19,7 @@ from eventlab.events.clock import duration_ns, format_ns
 from eventlab.timetravel.asof import AsOf
 
 if TYPE_CHECKING:
-    from eventlab.fold.reducer import Reducer
+    from eventlab.fold.declaration import Reducer
     from eventlab.lab import Lab
     from eventlab.timetravel.state import State
 

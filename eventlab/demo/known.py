@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from eventlab import reducers
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 
 TRADES = cast(Reducer, reducers.Trades)
 BOOK = cast(Reducer, reducers.OrderBook)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from eventlab.errors import ReducerError, SnapshotError, UnknownAggregate
 from eventlab.fold.layout import digest
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.snapshots.policies import Every
 from eventlab.snapshots.shelf import DirectoryFiles, MemoryFiles

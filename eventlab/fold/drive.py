@@ -22,7 +22,7 @@ from eventlab.fold import scratch as flat
 from eventlab.fold.interpret import Event, StateType, failure, property_failure, python_values
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
-from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
+from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 
 if TYPE_CHECKING:
     from eventlab.fold.kernel import Kernel

@@ -18,7 +18,7 @@ from eventlab.errors import FoldError
 from eventlab.fold import lower
 from eventlab.fold.int64 import Int64, Range, floating, length, lifted, python_math, whole_number
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 
 _REPLACED = {
     int: whole_number,

@@ -24,7 +24,7 @@ from eventlab.fold import lower
 from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
-from eventlab.fold.reducer import ENVELOPE_FIELDS, Reducer
+from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.scratch import META
 from eventlab.fold.tables import (
     INDEX_DTYPE,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 
 _FEW = 64
 """Up to so many aggregates, bounds are found by binary search; beyond, by one pass over the column."""

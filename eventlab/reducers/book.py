@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from eventlab.fold.layout import Ladder
-from eventlab.fold.reducer import reducer
+from eventlab.fold.declaration import reducer
 
 DEPTH_LEVELS = 10
 
@@ -87,5 +87,3 @@ class OrderBook:
     def ask_depth(state: Any) -> float:  # noqa: N805
         """Size of the ten best ask levels together."""
         return _depth(state.asks)
-
-

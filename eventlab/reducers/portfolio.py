@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventlab.fold.layout import Keyed, Queue
-from eventlab.fold.reducer import reducer
+from eventlab.fold.declaration import reducer
 
 DUST = 1e-12
 """A quantity below this fraction of its peak since the position was flat is rounding, and becomes exactly zero."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventlab.fold.layout import Keyed
-from eventlab.fold.reducer import reducer
+from eventlab.fold.declaration import reducer
 
 
 @reducer

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.events.frame import Int64Array
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,19 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.errors import ReducerError, SnapshotError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.drive import fold
 from eventlab.fold.layout import digest
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.fold.reducer import Reducer, declared_reducers
+from eventlab.fold.declaration import Reducer, declared_reducers
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.policies import Every, Policy
-from eventlab.snapshots.shelf import DirectoryFiles, Files, MemoryFiles, Shelved, decode, encode, fingerprint_in, new_name, newest
+from eventlab.snapshots.shelf import (
+    DirectoryFiles,
+    Files,
+    MemoryFiles,
+    Shelved,
+    decode,
+    encode,
+    fingerprint_in,
+    new_name,
+    newest,
+)
 from eventlab.store.contract import Selection, Store
 from eventlab.store.log import EventLog
 
@@ -97,8 +108,10 @@ class Snapshots:
 
         Raises
         ------
-        UnknownAggregate, ReadOnlyStore, StoreFull, FoldError
+        UnknownAggregate, ReadOnlyStore, StoreFull, FoldError, ReducerError
         """
+        if not isinstance(reducer, Reducer):
+            raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio")
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate("no event was ever appended under this aggregate id", got=aggregate_id)
@@ -192,8 +205,12 @@ class Snapshots:
         return Base(_gather(batches, starts, take), marks)
 
     def table(self) -> pl.DataFrame:
-        """Every snapshot: reducer, aggregate_id, version, position, timestamp, its share of bytes, and whether a
-        reducer declared in this process can use it.
+        """Every snapshot, and whether a reducer declared in this process can use it.
+
+        Returns
+        -------
+        polars.DataFrame
+            reducer, aggregate_id, version, position, timestamp, bytes (its share of its file), usable.
         """
         usable = {reducer.fingerprint for reducer in declared_reducers()}
         frames = [
@@ -234,12 +251,12 @@ class Snapshots:
         reducers = {reducer.fingerprint: reducer for reducer in declared_reducers()}
         for name in self._files.names():
             content = self._files.read(name)
-            shelved = decode(name, content, self._store.store_id, None)
+            shelved = decode(name, content, self._store.store_id)
             reducer = reducers.get(shelved.fingerprint)
             if reducer is None:
                 unknown += len(shelved.version)
                 continue
-            equal += self._verified(reducer, decode(name, content, self._store.store_id, reducer.layout.arrow_schema))
+            equal += self._verified(reducer, shelved)
         return Checked(equal, unknown)
 
     def _verified(self, reducer: Reducer, shelved: Shelved) -> int:
@@ -263,18 +280,17 @@ class Snapshots:
     def _of(self, reducer: Reducer) -> list[Shelved]:
         prefix = reducer.fingerprint[:32]
         names = [name for name in self._files.names() if fingerprint_in(name) == prefix]
-        loaded = (self._load(name, reducer.layout.arrow_schema) for name in names)
+        loaded = (self._load(name) for name in names)
         return [shelved for shelved in loaded if shelved is not None and shelved.fingerprint == reducer.fingerprint]
 
     def _all(self) -> list[Shelved]:
-        schemas = {reducer.fingerprint[:32]: reducer.layout.arrow_schema for reducer in declared_reducers()}
-        loaded = (self._load(name, schemas.get(fingerprint_in(name))) for name in self._files.names())
+        loaded = (self._load(name) for name in self._files.names())
         return [shelved for shelved in loaded if shelved is not None]
 
-    def _load(self, name: str, schema: pa.Schema | None) -> Shelved | None:
+    def _load(self, name: str) -> Shelved | None:
         if name not in self._known:
             try:
-                self._known[name] = decode(name, self._files.read(name), self._store.store_id, schema)
+                self._known[name] = decode(name, self._files.read(name), self._store.store_id)
             except (SnapshotError, OSError, pa.ArrowException, KeyError, IndexError) as error:
                 warnings.warn(f"a snapshot is left aside, and replayed instead: {error}", stacklevel=4)
                 self._known[name] = None
@@ -312,6 +328,8 @@ class _Stops:
 
     version: Int64Array
     offsets: Int64Array
+    onward: npt.NDArray[np.bool_]
+    """Whether an aggregate has stops in later frames: else its fold ends at its last one."""
 
     @staticmethod
     def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _Stops:
@@ -322,7 +340,8 @@ class _Stops:
             high[some] = np.maximum(high[some], table.version[table.offsets[some + 1] - 1])
         inside = [v[(v >= lo) & (v <= hi)] for v, lo, hi in zip(wanted, low, high, strict=True)]
         counts = [len(versions) for versions in inside]
-        return _Stops(np.concatenate([np.empty(0, np.int64), *inside]), np.cumsum([0, *counts], dtype=np.int64))
+        onward = np.array([len(v) > 0 and bool(v[-1] > hi) for v, hi in zip(wanted, high, strict=True)], bool)
+        return _Stops(np.concatenate([np.empty(0, np.int64), *inside]), np.cumsum([0, *counts], dtype=np.int64), onward)
 
     @property
     def owner(self) -> Int64Array:
@@ -338,10 +357,14 @@ class _Stops:
         return found
 
     def legs(self, tables: Mapping[str, EventTable]) -> Legs:
-        """A leg to each stop, and one more to each aggregate's end."""
-        bounds = {
-            name: np.insert(self.rows(table), self.offsets[1:], table.offsets[1:]) for name, table in tables.items()
-        }
+        """A leg to each stop, and one more to where each aggregate goes on from."""
+        bounds = {}
+        for name, table in tables.items():
+            rows = self.rows(table)
+            reached = table.offsets[:-1].copy()
+            some = np.diff(self.offsets) > 0
+            reached[some] = rows[self.offsets[1:][some] - 1]
+            bounds[name] = np.insert(rows, self.offsets[1:], np.where(self.onward, table.offsets[1:], reached))
         starts = {name: table.offsets[:-1] for name, table in tables.items()}
         return Legs(self.offsets + np.arange(len(self.offsets)), starts, bounds)
 
@@ -360,7 +383,7 @@ class _Stops:
 def _fold_to_stops(
     reducer: Reducer, frame: EventFrame, states: pa.RecordBatch, stops: _Stops
 ) -> tuple[pa.RecordBatch | None, pa.RecordBatch]:
-    """States at the stops, and at the frame's end."""
+    """States at the stops, and those from which later frames go on."""
     tables, ids = tables_of(reducer, frame), list(frame.aggregates)
     legs = stops.legs(tables)
     if not reducer.layout.tables:  # a record is the whole state, and the kernel emits records as it goes

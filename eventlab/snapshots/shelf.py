@@ -10,6 +10,7 @@ import re
 import secrets
 import zlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,9 @@ from eventlab.errors import ReadOnlyStore, SnapshotError, StoreFull
 from eventlab.events.frame import Int64Array
 
 FORMAT = "1"
+_STATE = "state."
+"""Before the names of a state's columns, which could else be those of the envelope."""
+
 _NAME = re.compile(r"(?P<print>[0-9a-f]{32})-(?P<crc>[0-9a-f]{8})-[0-9a-f]{16}\.arrow")
 
 
@@ -55,7 +59,7 @@ class MemoryFiles:
 
 
 class DirectoryFiles:
-    """Files in one folder, memory-mapped; a file appears whole or not at all."""
+    """Files in one folder; a file appears whole or not at all."""
 
     def __init__(self, directory: Path, *, read_only: bool) -> None:
         self._directory, self._read_only = directory, read_only
@@ -63,7 +67,7 @@ class DirectoryFiles:
     def names(self) -> list[str]:
         if not self._directory.is_dir():
             return []
-        return sorted(name for name in os.listdir(self._directory) if _NAME.fullmatch(name))
+        return sorted(file.name for file in self._directory.iterdir() if _NAME.fullmatch(file.name))
 
     def write(self, name: str, content: pa.Buffer) -> None:
         if self._read_only:
@@ -81,8 +85,8 @@ class DirectoryFiles:
             raise StoreFull("a snapshot file could not be written", got=str(error), hint="Free some space.") from error
 
     def read(self, name: str) -> pa.Buffer:
-        with pa.memory_map(str(self._directory / name)) as file:
-            return file.read_buffer()
+        # Not memory-mapped: a file cut short by someone else would then end this process at the next look.
+        return pa.py_buffer((self._directory / name).read_bytes())
 
     def remove(self, name: str) -> None:
         if self._read_only:
@@ -127,19 +131,20 @@ def encode(
 ) -> pa.Buffer:
     """The content of a snapshot file."""
     envelope = [pa.array(aggregates, pa.string()), *(pa.array(column) for column in marks)]
-    names = ["aggregate_id", "version", "position", "timestamp"]
+    fields = [
+        pa.field(name, column.type)
+        for name, column in zip(("aggregate_id", "version", "position", "timestamp"), envelope, strict=True)
+    ]
+    fields += [field.with_name(f"{_STATE}{field.name}") for field in states.schema]
     described = {"eventlab.snapshots": FORMAT, "reducer": reducer, "fingerprint": fingerprint, "store_id": store_id}
-    table = pa.table(
-        [*envelope, *states.columns], names=[*names, *(f"state.{name}" for name in states.schema.names)]
-    ).replace_schema_metadata(described)
+    batch = pa.RecordBatch.from_arrays([*envelope, *states.columns], schema=pa.schema(fields, described))
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        for batch in table.combine_chunks().to_batches():
-            writer.write_batch(batch)
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
     return sink.getvalue()
 
 
-def decode(name: str, content: pa.Buffer, store_id: str, schema: pa.Schema | None) -> Shelved:
+def decode(name: str, content: pa.Buffer, store_id: str) -> Shelved:
     """A snapshot file's content.
 
     Raises
@@ -154,17 +159,15 @@ def decode(name: str, content: pa.Buffer, store_id: str, schema: pa.Schema | Non
     described = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
     if described.get("eventlab.snapshots") != FORMAT or described.get("store_id") != store_id:
         raise SnapshotError(f"snapshot file {name} is of another store or format", hint="lab.snapshots.drop()")
-    table = reader.read_all()
-    batch = table.combine_chunks().to_batches()[0]
-    names = [column for column in batch.schema.names if column.startswith("state.")]
+    batch = reader.get_batch(0)
+    fields = [field for field in batch.schema if field.name.startswith(_STATE)]
     states = pa.RecordBatch.from_arrays(
-        [batch.column(column) for column in names], names=[column.removeprefix("state.") for column in names]
+        [batch.column(field.name) for field in fields],
+        schema=pa.schema([field.with_name(field.name.removeprefix(_STATE)) for field in fields]),
     )
-    if schema is not None:
-        states = pa.RecordBatch.from_arrays(states.columns, schema=schema)
     aggregates = batch.column("aggregate_id").to_pylist()
     begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1]), len(aggregates)]
-    spans = {aggregates[lo]: (lo, hi) for lo, hi in zip(begins[:-1], begins[1:], strict=True) if hi > lo}
+    spans = {aggregates[lo]: (lo, hi) for lo, hi in pairwise(begins) if hi > lo}
     return Shelved(
         name,
         described["reducer"],

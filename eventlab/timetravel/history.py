@@ -15,7 +15,7 @@ from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.events.frame import EventFrame, Int64Array
 from eventlab.fold.drive import emission_schema, fold
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 from eventlab.store.contract import Selection, Store
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import require

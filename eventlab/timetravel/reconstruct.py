@@ -12,7 +12,7 @@ from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.drive import derive, fold
 from eventlab.fold.legs import Legs, tables_of, upper_bounds
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store.contract import Selection, Store

@@ -12,7 +12,7 @@ import pyarrow as pa
 from eventlab.errors import EventlabError
 from eventlab.events.clock import format_ns
 from eventlab.fold.layout import Array, Ladder, digest
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 
 _SHOWN_ROWS = 10
 

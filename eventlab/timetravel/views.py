@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.state import State
 

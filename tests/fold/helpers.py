@@ -17,7 +17,7 @@ from eventlab.fold import drive
 from eventlab.fold.drive import Folded, fold
 from eventlab.fold.layout import digest
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.fold.reducer import Reducer
+from eventlab.fold.declaration import Reducer
 
 T0 = 1_700_000_000_000_000_000
 """The event time of version 1; each version is one second later."""
