@@ -1,0 +1,387 @@
+"""Snapshots change how long an answer takes, never the answer."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import warnings
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import eventlab as el
+from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
+from eventlab.lab import Lab
+from eventlab.snapshots.policies import Every
+from eventlab.store.log import EventLog
+from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
+from tests.fold.strategies import (
+    BOOK_CHANGES,
+    KNOWN_LEVELS,
+    OTHERS,
+    PORTFOLIO_CHANGES,
+    SIGNALS,
+    TICKS,
+    TOCKS,
+    TRADES,
+)
+from tests.timetravel.worlds import NAMES, SECOND, T0, World, clock, commits
+
+BUILT_IN = (el.Trades, el.OrderBook, el.Signals, el.Portfolio)
+REDUCERS = (*BUILT_IN, Tables, Merged, Words, Book)
+EVENTS = st.one_of(TRADES, BOOK_CHANGES, SIGNALS, PORTFOLIO_CHANGES, TICKS, TOCKS, KNOWN_LEVELS, OTHERS)
+
+
+@given(st.integers(1, 50), st.integers(0, 300), st.integers(0, 300))
+def test_every_n_says_exactly_the_multiples(n, after, upto):
+    policy = Every(n)
+    expected = [version for version in range(after + 1, upto + 1) if version % n == 0]
+    assert policy.versions(after, upto).tolist() == expected
+    assert [version for version in range(after + 1, upto + 1) if policy.should_snapshot(version)] == expected
+    assert not policy.should_snapshot(0)
+
+
+@pytest.mark.parametrize("n", [0, -1, True, False, "x", 1.5, None, np.float64(3)])
+def test_a_bad_interval_is_refused(n):
+    with pytest.raises(SnapshotError, match="Every takes a positive number of events"):
+        Every(n)
+
+
+@pytest.mark.parametrize("policy", [100, "Every", None, object()])
+def test_what_is_no_policy_is_refused(policy):
+    lab = el.open(":memory:")
+    with pytest.raises(SnapshotError, match="not a snapshot policy"):
+        lab.snapshots.policy = policy
+    assert lab.snapshots.policy == el.snapshots.Every(100)
+
+
+def moments(world, name):
+    head = len(world.of(name))
+    return [None, *range(head + 1), *(el.AsOf(time=T0 + s * SECOND) for s in (-1, 0, 5, 17)),
+            *(el.AsOf(position=p) for p in range(0, len(world.entries), 3)),
+            *(el.AsOf(known_at=T0 + s * SECOND) for s in (3_599, 3_602, 3_605))]  # fmt: skip
+
+
+def answers(world, reducer, name):
+    found = []
+    for moment in moments(world, name):
+        state = world.lab.state(reducer, name, as_of=moment)
+        found.append((state.version, state.position, state.timestamp, state.digest, str(state.to_dict())))
+    found.append(str(world.lab.states(reducer).rows()))
+    return found
+
+
+@settings(max_examples=12)
+@given(commits(EVENTS), commits(EVENTS, most=3), st.integers(1, 7), st.integers(1, 7), st.booleans(), st.data())
+def test_answers_are_the_same_with_any_snapshots(made, later, n, m, seal, data):
+    world = World(el.open(":memory:", clock=clock()))
+    for rows in made:
+        world.commit(rows)
+    if seal:
+        world.lab.seal()
+    reducer = data.draw(st.sampled_from(REDUCERS))
+    name = world.entries[0].aggregate
+    plain = answers(world, reducer, name)
+    world.lab.snapshots.policy = Every(n)
+    world.lab.snapshots.build(reducer)
+    assert answers(world, reducer, name) == plain
+    shift = made[-1][-1][1]
+    for rows in later:
+        world.commit([(aggregate, seconds + shift, event) for aggregate, seconds, event in rows])
+    grown = answers(world, reducer, name)
+    world.lab.snapshots.policy = Every(m)
+    world.lab.snapshots.build(reducer, name)
+    assert answers(world, reducer, name) == grown
+    assert world.lab.snapshots.verify().equal == world.lab.snapshots.table().height
+    world.lab.snapshots.drop(reducer)
+    assert answers(world, reducer, name) == grown
+
+
+def filled(path=":memory:", count=40):
+    """A lab with events of every built-in reducer in each of three aggregates."""
+    lab = el.open(path, durability="full" if path == ":memory:" else "relaxed", clock=clock())
+    for number in range(count):
+        for name in NAMES:
+            events = [
+                el.MarketData("A", 10.0 + number % 7, 1.0 + number),
+                el.BookChange("A", "bid" if number % 3 else "ask", 10.0 + number % 5, float(number % 4), update_id=number),
+                el.TradingSignal("A", "buy", float(number), "s"),
+                el.PortfolioChange("A", float(number % 5 - 2), 10.0 + number % 7, 0.1),
+                Tick("a", "w", x=float(number), n=number),
+            ]
+            lab.append(name, events, timestamp=T0 + number * SECOND)
+    return lab
+
+
+@pytest.mark.parametrize("reducer", BUILT_IN, ids=lambda reducer: reducer.name)
+def test_a_state_comes_from_the_newest_snapshot_within_its_moment(reducer):
+    lab = filled()
+    plain = [lab.state(reducer, NAMES[0], as_of=v).digest for v in (99, 100, 101, 199, 200)]
+    lab.snapshots.policy = Every(100)
+    assert lab.snapshots.build(reducer).snapshots == 6
+    assert [lab.state(reducer, NAMES[0], as_of=v).digest for v in (99, 100, 101, 199, 200)] == plain
+    base = lab.snapshots.latest(reducer, [NAMES[0]], version=199, time=None, stop_position=10**9)
+    assert base.marks.version.tolist() == [100]
+    seconds = lab.snapshots.latest(reducer, list(NAMES), version=None, time=T0 + 20 * SECOND, stop_position=10**9)
+    assert seconds.marks.version.tolist() == [100] * 3
+    early = lab.snapshots.latest(reducer, list(NAMES), version=99, time=None, stop_position=10**9)
+    assert early.marks.version.tolist() == [0] * 3
+    first = lab.snapshots.latest(reducer, list(NAMES), version=None, time=None, stop_position=290)
+    assert first.marks.version.tolist() == [100, 0, 0]
+
+
+def test_building_twice_adds_nothing_and_a_finer_policy_only_what_is_missing():
+    lab = filled()
+    lab.snapshots.policy = Every(50)
+    built = lab.snapshots.build(el.Portfolio)
+    assert (built.snapshots, built.bytes > 0) == (12, True)
+    again = lab.snapshots.build(el.Portfolio)
+    assert (again.snapshots, again.bytes) == (0, 0)
+    lab.snapshots.policy = Every(25)
+    assert lab.snapshots.build(el.Portfolio).snapshots == 12
+    assert lab.snapshots.table().height == 24
+    assert lab.snapshots.verify().equal == 24
+
+
+def test_building_some_aggregates_leaves_the_others():
+    lab = filled()
+    lab.snapshots.policy = Every(100)
+    assert lab.snapshots.build(el.Trades, "a/*").snapshots == 4
+    assert lab.snapshots.table()["aggregate_id"].unique().sort().to_list() == ["a/one", "a/two"]
+    assert lab.snapshots.build(el.Trades, "b/three").snapshots == 2
+    assert lab.snapshots.build(el.Trades, "nothing/*").snapshots == 0
+    with pytest.raises(UnknownAggregate, match="got b/four"):
+        lab.snapshots.build(el.Trades, "b/four")
+
+
+def test_the_table_lists_every_snapshot():
+    lab = filled()
+    columns = {
+        "reducer": pl.String, "aggregate_id": pl.String, "version": pl.Int64, "position": pl.Int64,
+        "timestamp": pl.Datetime("ns", "UTC"), "bytes": pl.Float64, "usable": pl.Boolean,
+    }  # fmt: skip
+    assert lab.snapshots.table().schema == columns
+    lab.snapshots.policy = Every(100)
+    built = [lab.snapshots.build(reducer) for reducer in (el.Trades, el.Portfolio)]
+    table = lab.snapshots.table()
+    assert table.schema == columns
+    assert table.height == sum(one.snapshots for one in built)
+    assert table["bytes"].sum() == pytest.approx(sum(one.bytes for one in built))
+    assert table["usable"].all()
+    assert table.equals(table.sort("reducer", "aggregate_id", "version"))
+    for row in table.iter_rows(named=True):
+        reducer = el.Trades if row["reducer"] == "Trades" else el.Portfolio
+        state = lab.state(reducer, row["aggregate_id"], as_of=row["version"])
+        assert (state.version, state.position) == (row["version"], row["position"])
+
+
+def test_dropping_one_reducers_snapshots_keeps_the_others():
+    lab = filled()
+    for reducer in (el.Trades, el.Portfolio):
+        lab.snapshots.build(reducer)
+    assert lab.snapshots.drop(el.Trades) == 1
+    assert lab.snapshots.table()["reducer"].unique().to_list() == ["Portfolio"]
+    assert lab.snapshots.drop() == 1
+    assert lab.snapshots.drop() == 0
+    assert lab.snapshots.table().height == 0
+
+
+def files(path):
+    return sorted((path / "snapshots").glob("*.arrow"))
+
+
+def test_snapshots_survive_reopening(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path) as lab:
+        lab.snapshots.build(el.Portfolio)
+        expected = lab.state(el.Portfolio, NAMES[0]).digest
+    with el.open(path) as lab:
+        assert lab.snapshots.build(el.Portfolio).snapshots == 0
+        assert lab.snapshots.table().height == 6
+        assert lab.state(el.Portfolio, NAMES[0]).digest == expected
+        assert lab.snapshots.verify().equal == 6
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:7],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: content[:500] + bytes([content[500] ^ 1]) + content[501:],
+        lambda content: content[:-100] + b"\0" * 100,
+        lambda content: content + b"more",
+        lambda content: b"not arrow at all",
+    ],
+    ids=["empty", "seven bytes", "half", "last byte", "flipped bit", "zeroed tail", "longer", "other"],
+)
+@pytest.mark.parametrize("loaded", [False, True], ids=["before loading", "after loading"])
+def test_a_damaged_file_is_left_aside_with_a_warning(tmp_path, damage, loaded):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        expected = [lab.state(el.Portfolio, name).digest for name in NAMES]
+        lab.snapshots.build(el.Portfolio)
+        if loaded:  # what was read whole and right may be used on
+            assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+        (file,) = files(path)
+        file.write_bytes(damage(file.read_bytes()))
+        if not loaded:
+            with pytest.warns(UserWarning, match="a snapshot is left aside, and replayed instead"):
+                assert lab.state(el.Portfolio, NAMES[0]).digest == expected[0]
+        assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+        with pytest.raises(SnapshotError, match="is damaged"):
+            lab.snapshots.verify()
+        assert lab.snapshots.drop() == 1
+        assert lab.snapshots.build(el.Portfolio).snapshots == 3
+        assert lab.snapshots.verify().equal == 3
+        assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+
+
+@pytest.fixture(scope="module")
+def snapshotted(tmp_path_factory):
+    """A store with one snapshot file, its content, and the right answer."""
+    path = tmp_path_factory.mktemp("flip") / "lab"
+    with filled(path, count=21) as lab:
+        expected = lab.state(el.OrderBook, NAMES[0]).digest
+        lab.snapshots.build(el.OrderBook)
+    (file,) = files(path)
+    with EventLog.open(path, read_only=True) as store:
+        yield store, file, file.read_bytes(), expected
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_no_flipped_byte_changes_an_answer(snapshotted, data):
+    store, file, content, expected = snapshotted
+    at = data.draw(st.integers(0, len(content) - 1))
+    flipped = content[at] ^ data.draw(st.integers(1, 255))
+    file.write_bytes(content[:at] + bytes([flipped]) + content[at + 1 :])
+    with pytest.warns(UserWarning, match="left aside"):
+        state = Lab(store).state(el.OrderBook, NAMES[0])
+    assert state.digest == expected
+
+
+def test_a_file_of_another_store_is_left_aside(tmp_path):
+    for name, count in (("one", 30), ("two", 25)):
+        with filled(tmp_path / name, count=count) as lab:
+            lab.snapshots.build(el.Portfolio)
+    shutil.copy(files(tmp_path / "one")[0], tmp_path / "two" / "snapshots")
+    with el.open(tmp_path / "two") as lab:
+        with pytest.warns(UserWarning, match="of another store or format"):
+            found = lab.state(el.Portfolio, NAMES[0]).digest
+        lab.snapshots.drop()
+        assert lab.state(el.Portfolio, NAMES[0]).digest == found
+
+
+def test_strange_files_in_the_folder_are_not_touched(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=21) as lab:
+        lab.snapshots.build(el.Trades)
+        stranger = path / "snapshots" / "notes.txt"
+        stranger.write_text("mine")
+        (path / "snapshots" / f"{'0' * 32}-00000000-{'0' * 16}.arrow.part").write_text("unfinished")
+        assert lab.snapshots.table().height == 3
+        assert lab.snapshots.drop() == 1
+        assert stranger.read_text() == "mine"
+
+
+def counting(step):
+    """A reducer of one name whose constant differs."""
+
+    def on_market_data(state, event):
+        state.total += step
+
+    return el.reducer(type("Counting", (), {"__annotations__": {"total": float}, "total": 0.0, "on_market_data": on_market_data}))
+
+
+def test_another_fingerprint_never_uses_a_snapshot():
+    lab = filled()
+    one, two = counting(1.0), counting(2.0)
+    lab.snapshots.build(one)
+    assert lab.state(one, NAMES[0]).total == 40.0
+    assert lab.state(two, NAMES[0]).total == 80.0
+    assert lab.snapshots.latest(two, [NAMES[0]], version=None, time=None, stop_position=10**9).marks.version.tolist() == [0]
+    assert lab.snapshots.drop(two) == 0
+    assert lab.state(counting(1.0), NAMES[0]).total == 40.0
+
+
+def test_snapshots_of_a_reducer_that_is_gone_are_listed_and_come_back_with_it():
+    lab = filled()
+    reducer = counting(3.0)
+    lab.snapshots.build(reducer)
+    lab.append("c/no snapshot", el.MarketData("A", 1.0, 1.0), timestamp=T0)
+    expected = str(lab.states(reducer).rows())
+    del reducer
+    gc.collect()
+    lab.snapshots._known.clear()  # the shelf is read anew, as another process would
+    table = lab.snapshots.table()
+    assert table["reducer"].unique().to_list() == ["Counting"]
+    assert table["usable"].any() is False
+    assert lab.snapshots.verify().unknown == 6
+    again = counting(3.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert str(lab.states(again).rows()) == expected
+    assert lab.snapshots.build(again).snapshots == 0
+    assert lab.snapshots.verify().equal == 6
+
+
+def test_a_snapshot_that_its_events_do_not_add_up_to_is_found():
+    lab = filled()
+    lab.snapshots.build(el.Trades)
+    (name,) = lab.snapshots._files.names()
+    shelved = lab.snapshots._load(name)
+    states = el.Trades.layout.initial(6)
+    from eventlab.snapshots.shelf import encode, new_name
+
+    forged = encode(
+        "Trades", el.Trades.fingerprint, lab.store.store_id, list(shelved.aggregates),
+        (shelved.version, shelved.position, shelved.timestamp), states,
+    )  # fmt: skip
+    lab.snapshots.drop()
+    lab.snapshots._files.write(new_name(el.Trades.fingerprint, forged), forged)
+    with pytest.raises(SnapshotError, match="the snapshot of Trades for 'a/one' at version 100 differs from its events"):
+        lab.snapshots.verify()
+
+
+def test_a_store_opened_to_be_read_uses_snapshots_but_makes_and_drops_none(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=21) as lab:
+        lab.snapshots.build(el.Portfolio)
+        expected = lab.state(el.Portfolio, NAMES[0]).digest
+    with el.open(path, read_only=True) as lab:
+        assert lab.state(el.Portfolio, NAMES[0]).digest == expected
+        assert lab.snapshots.build(el.Portfolio).snapshots == 0
+        with pytest.raises(ReadOnlyStore, match="cannot be built"):
+            lab.snapshots.build(el.Trades)
+        with pytest.raises(ReadOnlyStore, match="cannot be dropped"):
+            lab.snapshots.drop()
+        assert len(files(path)) == 1
+
+
+def test_what_is_no_reducer_gets_no_snapshots():
+    with pytest.raises(ReducerError, match="not a reducer"):
+        el.open(":memory:").snapshots.build(Tick)
+
+
+def test_an_empty_lab_has_no_snapshots():
+    lab = el.open(":memory:")
+    assert lab.snapshots.build(el.Portfolio).snapshots == 0
+    assert lab.snapshots.table().height == 0
+    assert lab.snapshots.verify().equal == 0
+
+
+def test_a_build_that_fails_leaves_nothing_behind():
+    lab = el.open(":memory:")
+    lab.append("f", [Tick("a", "w", x=1.0, n=0), Tock("a", 0.0), Tick("a", "w", x=0.0, n=0)])
+    lab.snapshots.policy = Every(1)
+    with pytest.raises(FoldError, match="'f', version 3"):
+        lab.snapshots.build(Fragile)
+    assert lab.snapshots.table().height == 0
+    lab.snapshots.policy = Every(2)
+    assert lab.snapshots.build(Fragile).snapshots == 1
+    assert lab.state(Fragile, "f", as_of=2).total == 1.0
