@@ -429,7 +429,10 @@ def _ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
 def _groups_and_pieces(
     group_rows: Int64Array, low: Int64Array, high: Int64Array
 ) -> tuple[list[int], list[tuple[int, int]] | None]:
-    """Row groups that hold the wanted stretches, and where these lie in what is read; None where that is all of it."""
+    """Row groups that hold the wanted stretches, and where these lie in what is read; None where that is all of it.
+
+    Bounds may leave nothing of any run: then there are no groups, and the empty table is all of it.
+    """
     wanted = np.zeros(len(group_rows) - 1, dtype=bool)
     some = high > low
     first = np.searchsorted(group_rows, low[some], "right") - 1
@@ -449,7 +452,7 @@ def _groups_and_pieces(
             pieces[-1] = (pieces[-1][0], end)
         else:
             pieces.append((begin, end))
-    if len(pieces) == 1 and pieces[0] == (0, int(sizes[groups].sum())):
+    if not pieces or pieces == [(0, int(sizes[groups].sum()))]:
         return groups.tolist(), None
     return groups.tolist(), pieces
 

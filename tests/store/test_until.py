@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import eventlab as el
@@ -26,10 +26,22 @@ def lab():
         yield lab
 
 
-@given(version=st.none() | st.integers(0, 2 * ROWS), time=st.none() | st.integers(-1, ROWS))
-def test_a_hint_leaves_out_later_events_only(lab, version, time):
+@given(
+    after=st.integers(0, 2 * ROWS) | st.sampled_from([256, 512, 768]),  # where row groups of market/A end
+    version=st.none() | st.integers(0, 2 * ROWS) | st.sampled_from([256, 512, 768]),
+    time=st.none() | st.integers(-1, ROWS),
+)
+@example(after=256, version=256, time=None)
+@example(after=256, version=None, time=255)
+def test_a_hint_leaves_out_later_events_only(lab, after, version, time):
     aggregates = ["market/A", "market/B"]
-    hinted = Selection({"market_data": ["price"]}, aggregates=aggregates, until_version=version, until_time=time)
+    hinted = Selection(
+        {"market_data": ["price", "side"]},
+        aggregates=aggregates,
+        after_version=dict.fromkeys(aggregates, after),
+        until_version=version,
+        until_time=time,
+    )
     kept = {name: set() for name in aggregates}
     for frame in lab.store.frames(hinted):
         for a, name in enumerate(frame.aggregates):
@@ -37,7 +49,9 @@ def test_a_hint_leaves_out_later_events_only(lab, version, time):
             kept[name].update(table.version[table.offsets[a] : table.offsets[a + 1]].tolist())
     for name in aggregates:
         for row in lab.events(el.MarketData, name).select("version", pl.col("timestamp").to_physical()).iter_rows():
-            if (version is None or row[0] <= version) and (time is None or row[1] <= time):
+            if row[0] <= after:
+                assert row[0] not in kept[name]
+            elif (version is None or row[0] <= version) and (time is None or row[1] <= time):
                 assert row[0] in kept[name]
 
 
