@@ -72,7 +72,8 @@ def _next_scale(values: npt.NDArray[np.float64], least: int) -> int | None:
 
 def _inexact(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.bool_]:
     power = 10.0**scale
-    return np.asarray(np.rint(values * power) / power != values)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.rint(values * power) / power != values)
 
 
 def _scaled(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.int64] | None:

@@ -47,6 +47,15 @@ def test_floats_come_back_bit_by_bit(values):
     assert back.null_count == array.null_count
 
 
+@pytest.mark.parametrize("odd", [-0.0, 1e308, 5e-324, 0.1 + 0.2, float(2**53 + 2), 0.125])
+def test_one_odd_value_in_a_long_column_comes_back_bit_by_bit(odd):
+    values = np.full(3 * encoding.ROW_GROUP, 0.25)
+    values[encoding.ROW_GROUP + 1] = odd  # no sample holds it
+    array = pa.array(values)
+    back = through(array, FLOAT)
+    assert back.to_numpy().tobytes() == values.tobytes()
+
+
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40), st.integers(0, 6))
 def test_prices_are_stored_as_exact_decimals(raw, scale):
     values = pa.array([number / 10**scale for number in raw])
