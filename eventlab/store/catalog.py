@@ -24,6 +24,7 @@ from eventlab.errors import (
     StoreLocked,
     StoreTooNew,
 )
+from eventlab.store.vault import sync_directory
 
 Durability = Literal["full", "relaxed"]
 
@@ -137,7 +138,7 @@ def translated(error: sqlite3.Error, where: str) -> StoreError:
 
 @contextlib.contextmanager
 def translating(where: str) -> Iterator[None]:
-    """Raise StoreErrors in place of SQLite's and the operating system's."""
+    """Raise StoreErrors in place of SQLite's."""
     try:
         yield
     except sqlite3.Error as error:
@@ -161,12 +162,11 @@ class Catalog:
         """One consistent view of the catalog. Keep it short: an open one keeps the WAL from shrinking."""
         try:
             self.execute("BEGIN")
-            try:
-                yield
-            finally:
-                self.execute("COMMIT")
+            yield
         except sqlite3.Error as error:
             raise translated(error, self.where) from error
+        finally:
+            self.rollback()
 
     def begin_write(self) -> None:
         """Take the write lock, waiting as long as the store was opened to."""
@@ -177,14 +177,20 @@ class Catalog:
 
     def try_begin_write(self) -> bool:
         """Take the write lock if nobody has it."""
+        with self._impatient():
+            try:
+                self.begin_write()
+            except StoreLocked:
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def _impatient(self) -> Iterator[None]:
         self.execute("PRAGMA busy_timeout = 0")
         try:
-            self.begin_write()
-        except StoreLocked:
-            return False
+            yield
         finally:
             self.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
-        return True
 
     def commit(self) -> None:
         self.execute("COMMIT")
@@ -196,8 +202,8 @@ class Catalog:
                 self.execute("ROLLBACK")
 
     def tidy(self) -> None:
-        """Give freed pages back and empty the WAL, as far as no reader is in the way."""
-        with contextlib.suppress(sqlite3.Error):
+        """Give freed pages back and empty the WAL, as far as no reader is in the way; none is waited for."""
+        with contextlib.suppress(sqlite3.Error), self._impatient():
             self.execute("PRAGMA incremental_vacuum").fetchall()
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -226,7 +232,7 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
     _check_place(directory, path, read_only=read_only)
     if not read_only:
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            _make(directory)
         except PermissionError as error:
             raise ReadOnlyStore(f"{where}: cannot be created", got=str(error)) from error
         except OSError as error:
@@ -241,6 +247,14 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
         except BaseException:
             connection.close()
             raise
+
+
+def _make(directory: Path) -> None:
+    """Make a directory durably: SQLite syncs what is in it, not the names that lead to it."""
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
 
 
 def _check_place(directory: Path, path: Path, *, read_only: bool) -> None:
@@ -289,18 +303,19 @@ def _connect(path: Path, wait: float, *, read_only: bool) -> sqlite3.Connection:
     uri = path.absolute().as_uri()
     if not read_only:
         uri += "?mode=rwc"
-    elif os.access(path.parent, os.W_OK) or _has_wal(path):
+    elif os.access(path.parent, os.W_OK) or _is_in_use(path):
         uri += "?mode=ro"
     else:
-        uri += "?mode=ro&immutable=1"  # SQLite cannot make the WAL's index there, and nobody else can write either
+        uri += "?mode=ro&immutable=1"  # SQLite cannot make the WAL's index there, and no writer has made it
     return sqlite3.connect(
         uri, uri=True, isolation_level=None, timeout=wait, check_same_thread=False, cached_statements=256
     )
 
 
-def _has_wal(path: Path) -> bool:
-    wal = path.with_name(path.name + "-wal")
-    return wal.exists() and wal.stat().st_size > 0
+def _is_in_use(path: Path) -> bool:
+    """Whether a WAL holds commits, or its index is there: as long as a writer lives, also while the WAL is empty."""
+    wal, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
+    return index.exists() or (wal.exists() and wal.stat().st_size > 0)
 
 
 def _prepare(

@@ -330,15 +330,15 @@ class EventLog:
     def verify(self) -> Report:
         """Read everything back and prove it; see :func:`eventlab.store.verify.verify_log`."""
         with self._lock:
-            view = self._view()
-            return verify_log(self._catalog, self._segments, self._knowledge, view)
+            self._check_open()
+            return verify_log(self._catalog, self._segments, self._knowledge)
 
     def bytes_on_disk(self) -> int:
         """Bytes of all the store's files; of what is kept in memory for ``:memory:``."""
         with self._lock:
             self._check_open()
             if self.path != ":memory:":
-                return sum(file.stat().st_size for file in Path(self.path).rglob("*") if file.is_file())
+                return sum(_size(file) for file in Path(self.path).rglob("*"))
             pages, size = (
                 self._catalog.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
             )
@@ -368,3 +368,10 @@ class EventLog:
                 self._catalog.close()
             except sqlite3.Error as error:
                 raise catalogs.translated(error, self.path) from error
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:  # SQLite's own files come and go with other processes
+        return 0

@@ -19,6 +19,15 @@ def new_name(first_position: int) -> str:
     return f"{first_position:016x}-{secrets.token_hex(8)}.parquet"
 
 
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Vault(Protocol):
     """Files by name."""
 
@@ -57,11 +66,7 @@ class DirectoryVault:
 
     def sync(self) -> None:
         for folder in (self.directory, self.directory.parent):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(folder)
 
     def source(self, name: str) -> pa.NativeFile:
         return pa.OSFile(str(self.directory / name), "rb")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from eventlab.errors import StoreCorrupt
 from eventlab.store import chain
 from eventlab.store.blocks import Block, in_position_order
-from eventlab.store.catalog import Catalog, translated
+from eventlab.store.catalog import Catalog
 from eventlab.store.public import STORED_EXTRA
 from eventlab.store.segments import Segments
 from eventlab.store.tail import Part, merged, part_of
@@ -46,28 +45,36 @@ class _Commit:
         return self.first + self.events
 
 
-def verify_log(catalog: Catalog, segments: Segments, knowledge: Knowledge, view: View) -> Report:
+TailRow = tuple[int, int, int, bytes]
+"""First and stop position, checksum, blob."""
+
+
+def verify_log(catalog: Catalog, segments: Segments, knowledge: Knowledge) -> Report:
     """Check chain, counts, gapless positions and versions, times and heads against the stored bytes.
+
+    The catalog is read in one transaction, so that commits and seals of other processes meanwhile do not matter.
 
     Raises
     ------
     StoreCorrupt
         At the first proof of damage: names the file, commit or positions.
     """
-    try:
-        with catalog.reading():
-            commits = [
-                _Commit(*row)
-                for row in catalog.execute("SELECT first_position, events, recorded_at, digest FROM commits ORDER BY 1")
-            ]
-            heads = catalog.execute("SELECT no, version, position, timestamp FROM aggregates ORDER BY no").fetchall()
-            damage = catalog.execute("PRAGMA quick_check").fetchone()[0]
-    except sqlite3.Error as error:
-        raise translated(error, catalog.where) from error
+    with catalog.reading():
+        knowledge.refresh()
+        view = knowledge.view()
+        tail = catalog.execute(
+            "SELECT first_position, stop_position, crc, events FROM tail ORDER BY first_position"
+        ).fetchall()
+        commits = [
+            _Commit(*row)
+            for row in catalog.execute("SELECT first_position, events, recorded_at, digest FROM commits ORDER BY 1")
+        ]
+        heads = catalog.execute("SELECT no, version, position, timestamp FROM aggregates ORDER BY no").fetchall()
+        damage = catalog.execute("PRAGMA quick_check").fetchone()[0]
     if damage != "ok":
         raise _corrupt(catalog, "the catalog is damaged", damage, None)
     check = _Check(catalog, knowledge, len(heads))
-    check.chain(commits, _stored_parts(catalog, segments, knowledge, view))
+    check.chain(commits, _stored_parts(catalog, segments, knowledge, view, tail))
     check.heads(heads)
     digest = commits[-1].digest.hex() if commits else None
     return Report(view.stop_position, len(commits), len(heads), len(view.segments), digest)
@@ -77,13 +84,16 @@ def _corrupt(catalog: Catalog, what: str, got: object, expected: object) -> Stor
     return StoreCorrupt(f"{catalog.where}: {what}", got=got, expected=expected, hint="Restore the store from a copy.")
 
 
-def _stored_parts(catalog: Catalog, segments: Segments, knowledge: Knowledge, view: View) -> Iterator[Part]:
+def _stored_parts(
+    catalog: Catalog, segments: Segments, knowledge: Knowledge, view: View, tail: Sequence[TailRow]
+) -> Iterator[Part]:
     """Segments and tail as they lie on disk, in position order."""
-    for piece in view.pieces():
+    pieces: list[Segment | TailRow] = [*view.segments, *tail]
+    for piece in sorted(pieces, key=lambda piece: piece.first_position if isinstance(piece, Segment) else piece[0]):
         if isinstance(piece, Segment):
             yield _segment_part(segments, knowledge, piece)
         else:
-            yield from _tail_parts(catalog, knowledge, piece[0].first_position, piece[-1].stop_position)
+            yield part_of(piece, knowledge.types_by_number, catalog.where)
 
 
 def _segment_part(segments: Segments, knowledge: Knowledge, segment: Segment) -> Part:
@@ -95,17 +105,6 @@ def _segment_part(segments: Segments, knowledge: Knowledge, segment: Segment) ->
         segments.check_runs(file, runs, slab, [knowledge.names[int(number)] for number in runs.aggregate])
         blocks[name] = in_position_order(slab, segment.first_position, segment.stop_position)
     return Part(segment.first_position, segment.stop_position, 0, 0, blocks)
-
-
-def _tail_parts(catalog: Catalog, knowledge: Knowledge, first: int, stop: int) -> Iterator[Part]:
-    with catalog.reading():
-        rows = catalog.execute(
-            "SELECT first_position, stop_position, crc, events FROM tail "
-            "WHERE first_position >= ? AND first_position < ? ORDER BY first_position",
-            (first, stop),
-        ).fetchall()
-    for row in rows:
-        yield part_of(row, knowledge.types_by_number, catalog.where)
 
 
 class _Check:

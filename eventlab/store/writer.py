@@ -52,15 +52,19 @@ class Writer:
     @contextmanager
     def _writing(self) -> Iterator[list[str]]:
         """A write transaction. Whatever fails inside, nothing remains: neither rows nor the files named in the list."""
-        self._catalog.begin_write()
         written: list[str] = []
+        committing = False
         try:
+            self._catalog.begin_write()
             self._knowledge.refresh()
             yield written
+            committing = True
             self._catalog.commit()
         except BaseException as error:
             self._catalog.rollback()
-            for name in written:
+            # A COMMIT that was interrupted, or said that it failed, may stand, and name these files. If not, they are
+            # swept when the store is next opened.
+            for name in () if committing else written:
                 self._vault.remove(name)
             if isinstance(error, sqlite3.Error):
                 raise translated(error, self._catalog.where) from error
@@ -329,6 +333,7 @@ class Writer:
                     knowledge.names.__getitem__, written,
                 )  # fmt: skip
             if runs:
+                self._check_tail(runs)
                 self._catalog.execute("DELETE FROM tail")
         try:
             for segment in segments:
@@ -339,6 +344,19 @@ class Writer:
         if runs:
             self._catalog.tidy()
         return sum(part.stop_position - part.first_position for part in runs)
+
+    def _check_tail(self, runs: Sequence[Part]) -> None:
+        """Raise StoreError unless what was decoded is all of the tail: what is about to be deleted is nowhere else."""
+        query = "SELECT sum(stop_position - first_position), min(first_position), max(stop_position) FROM tail"
+        there = self._catalog.execute(query).fetchone()
+        found = sum(run.stop_position - run.first_position for run in runs)
+        if there != (found, runs[0].first_position, runs[-1].stop_position):
+            raise StoreError(
+                f"{self._catalog.where}: the tail is not what this process knows of it",
+                got=f"{found} events",
+                expected=f"{there[0]} events",
+                hint="Open the store again; nothing was changed.",
+            )
 
     def sweep(self) -> None:
         """Remove files that no commit names: what a killed writer left. Skipped while another writer is at work."""

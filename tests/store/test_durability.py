@@ -149,6 +149,73 @@ def test_an_interrupt_after_the_commit_leaves_it_standing(tmp_path: Path, monkey
         store.verify()
 
 
+@pytest.mark.parametrize("write", ["bulk", "seal"])
+def test_an_interrupt_during_the_commit_keeps_the_files_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+):
+    with EventLog.open(tmp_path) as store:
+        store.commit([batch(2)])
+        commit = catalog.Catalog.commit
+
+        def interrupted(opened: catalog.Catalog) -> None:
+            commit(opened)
+            raise KeyboardInterrupt  # Python runs signal handlers when SQLite returns
+
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog.Catalog, "commit", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.seal() if write == "seal" else store.commit([batch(BULK_ROWS)])
+        rows = 2 if write == "seal" else 2 + BULK_ROWS
+        assert everything(store).height == rows
+        assert store.verify().events == rows
+        assert store.commit([batch(1)]).position == rows
+
+
+def test_an_interrupt_while_taking_the_lock_leaves_no_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with EventLog.open(tmp_path) as store, EventLog.open(tmp_path, wait=0.0) as other:
+        begin = catalog.Catalog.begin_write
+
+        def interrupted(opened: catalog.Catalog) -> None:
+            begin(opened)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog.Catalog, "begin_write", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                store.commit([batch(1)])
+        assert other.commit([batch(1)]).position == 0
+        assert everything(store).height == 1
+
+
+def test_a_proof_is_not_disturbed_by_another_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with EventLog.open(tmp_path) as store, EventLog.open(tmp_path, wait=0.0) as other:
+        store.commit([batch(3)])
+        execute = store._catalog.execute
+
+        def meanwhile(statement: str, *values: object) -> sqlite3.Cursor:
+            if "ORDER BY 1" in statement:  # the commits, after all else was looked at
+                other.commit([batch(2)])
+                other.seal()
+            return execute(statement, *values)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store._catalog, "execute", meanwhile)
+            assert store.verify().events == 3
+        assert store.verify().events == 5
+
+
+def test_a_seal_deletes_only_what_it_wrote(tmp_path: Path):
+    with EventLog.open(tmp_path) as store:
+        store.commit([batch(2)])
+        store.commit([batch(2)])
+        store._knowledge.tail.drop(0, 2)
+        with pytest.raises(StoreError, match="tail is not what"):
+            store.seal()
+    with EventLog.open(tmp_path) as store:
+        assert store.seal() == 4
+        assert store.verify().events == 4
+
+
 def test_a_second_writer_waits_and_then_says_so(tmp_path: Path):
     with EventLog.open(tmp_path) as store, EventLog.open(tmp_path, wait=0.05) as second:
         store.commit([batch(1)])
