@@ -15,9 +15,9 @@ from benchmarks.measure import compare
 from eventlab.events.columns import payload_from_frame
 from eventlab.events.frame import EventTable
 from eventlab.events.types import event_type
+from eventlab.fold.declaration import Reducer, reducer
 from eventlab.fold.drive import Folded, fold
 from eventlab.fold.legs import Legs
-from eventlab.fold.reducer import Reducer, reducer
 
 
 @reducer

@@ -53,9 +53,7 @@ class EventlabError(Exception):
         The usual fix.
     """
 
-    def __init__(
-        self, what: str, *, got: object = None, expected: object = None, hint: str | None = None
-    ) -> None:
+    def __init__(self, what: str, *, got: object = None, expected: object = None, hint: str | None = None) -> None:
         self.what, self.got, self.expected, self.hint = what, got, expected, hint
         parts = [what]
         if got is not None:
@@ -69,9 +67,7 @@ class EventlabError(Exception):
         return _rebuild, (type(self), self.what, self.got, self.expected, self.hint)
 
 
-def _rebuild(
-    cls: type[EventlabError], what: str, got: object, expected: object, hint: str | None
-) -> EventlabError:
+def _rebuild(cls: type[EventlabError], what: str, got: object, expected: object, hint: str | None) -> EventlabError:
     return cls(what, got=got, expected=expected, hint=hint)
 
 

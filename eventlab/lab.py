@@ -13,12 +13,12 @@ from eventlab import _scanning
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
 from eventlab._info import Info, info
 from eventlab._ingesting import IngestReceipt, ingest
-from eventlab.errors import AsOfError, InvalidEvent, ReducerError, SchemaMismatch, UnknownAggregate, UnknownEventType
+from eventlab.errors import AsOfError, InvalidEvent, SchemaMismatch, UnknownAggregate, UnknownEventType
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.contract import Feed
-from eventlab.fold.declaration import Reducer
+from eventlab.fold.declaration import ReducerLike, as_reducer
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
 from eventlab.store.catalog import Durability
@@ -298,7 +298,7 @@ class Lab:
     # -- state
 
     def state(
-        self, reducer: Reducer, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None
+        self, reducer: ReducerLike, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None
     ) -> State:
         """The state of an aggregate at a moment.
 
@@ -310,8 +310,8 @@ class Lab:
         as_of : None, int, datetime, str, numpy.datetime64 or AsOf
             The latest; a version; an event time, inclusive; or a combination of bounds.
         interpret : bool, optional
-            True runs the handlers as plain Python, where a debugger can stop; False compiles them at once. By default the
-            quicker: the answer is the same, bit for bit.
+            True runs the handlers as plain Python, where a debugger can stop; False compiles them at once. By default
+            the quicker: the answer is the same, bit for bit.
 
         Raises
         ------
@@ -326,14 +326,14 @@ class Lab:
         >>> state.cash, state.version
         (-201.0, 1)
         """
-        moment = moment_of(as_of)
+        reducer, moment = as_reducer(reducer), moment_of(as_of)
         found = reconstruct(
-            self._store, _reducer(reducer), [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
+            self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
         return views.single(reducer, found)
 
     def states(
-        self, reducer: Reducer, aggregate_id: str = "*", as_of: AsOfLike = None, *, interpret: bool | None = None
+        self, reducer: ReducerLike, aggregate_id: str = "*", as_of: AsOfLike = None, *, interpret: bool | None = None
     ) -> pl.DataFrame:
         """The states of many aggregates at a moment, in one pass over the events.
 
@@ -355,17 +355,15 @@ class Lab:
         ------
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
-        moment = moment_of(as_of)
+        reducer, moment = as_reducer(reducer), moment_of(as_of)
         aggregates = self._aggregates(aggregate_id)
         chosen = self._store.aggregate_ids() if aggregates is None else aggregates
-        found = reconstruct(
-            self._store, _reducer(reducer), chosen, moment, snapshots=self._snapshots, interpret=interpret
-        )
+        found = reconstruct(self._store, reducer, chosen, moment, snapshots=self._snapshots, interpret=interpret)
         return views.frame(reducer, found)
 
     def history(
         self,
-        reducer: Reducer,
+        reducer: ReducerLike,
         aggregate_id: str,
         at: Iterable[AsOfLike] | pl.Series | None = None,
         every: str | dt.timedelta | None = None,
@@ -382,8 +380,8 @@ class Lab:
         at : iterable of as_of, optional
             Moments, in any order; the rows keep it, duplicates too, with a column `at`.
         every : str or timedelta, optional
-            E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar covers
-            (t - every, t].
+            E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar
+            covers (t - every, t].
         tables : bool
             Also give keyed tables, queues and ladders, as lists of structs.
         interpret : bool, optional
@@ -399,7 +397,7 @@ class Lab:
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
         return history(
-            self._store, _reducer(reducer), aggregate_id, at=at, every=every, tables=tables, interpret=interpret
+            self._store, as_reducer(reducer), aggregate_id, at=at, every=every, tables=tables, interpret=interpret
         )
 
     @property
@@ -483,12 +481,6 @@ class Lab:
         if columns is None:
             return found
         return found.select(list(public.frame_schema(self._type(found["event_type"][0]), columns)))
-
-
-def _reducer(reducer: Reducer) -> Reducer:
-    if not isinstance(reducer, Reducer):
-        raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
-    return reducer
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:

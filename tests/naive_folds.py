@@ -110,7 +110,7 @@ class Words:
         self.house += event.word == "house" or event.symbol == "b"
         self.short += event.word == "a"
         self.truthy += event.word not in (None, "")
-        self.same += event.word == event.symbol or event.side == event.word
+        self.same += event.word in (event.symbol, event.side)
         self.absent += event.word is None
         self.absent += 100 * (event.side is not None and event.when is not None)
         self.flags += event.flag
@@ -523,7 +523,4 @@ class Portfolio:
         return {"positions": self.positions, "lots": lots}
 
 
-TWINS = {
-    twin.__name__: twin
-    for twin in (Numbers, Words, Tables, Book, Merged, Trades, OrderBook, Signals, Portfolio)
-}
+TWINS = {twin.__name__: twin for twin in (Numbers, Words, Tables, Book, Merged, Trades, OrderBook, Signals, Portfolio)}

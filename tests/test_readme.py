@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,14 +15,14 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.stderr, "write", lambda _: 0)  # the progress bar
     assert len(BLOCKS) == 1
-    scope: dict[str, object] = {}
+    scope: dict[str, Any] = {}
     exec(compile(BLOCKS[0], str(README), "exec"), scope)
     printed = capsys.readouterr().out
     assert "average_cost" in printed
-    assert scope["early"].version == 1_000  # type: ignore[attr-defined]
-    assert scope["market"].version > 20_000  # type: ignore[attr-defined]
+    assert scope["early"].version == 1_000
+    assert scope["market"].version > 20_000
     bars = scope["bars"]
-    assert bars["bought"].is_sorted()  # type: ignore[index]
+    assert bars["bought"].is_sorted()
 
 
 @pytest.mark.parametrize("command", re.findall(r"^eventlab (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import polars as pl
 from tqdm.auto import tqdm
 
-from eventlab.errors import ReducerError, SnapshotError, UnknownAggregate
+from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
 from eventlab.fold.layout import digest
-from eventlab.fold.declaration import Reducer
 from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.snapshots.policies import Every
 from eventlab.snapshots.shelf import DirectoryFiles, MemoryFiles
@@ -57,7 +57,7 @@ class HasStore(Protocol):
 
 def snapshot_intervals(
     lab: HasStore,
-    reducer: Reducer,
+    reducer: ReducerLike,
     aggregate_id: str,
     intervals: Iterable[int | None] = (None, 100, 1_000, 10_000),
     reads: int = 200,
@@ -131,7 +131,7 @@ def snapshot_intervals(
 
 
 def latency_by_length(
-    lab: HasStore, reducer: Reducer, aggregate_id: str, lengths: Sequence[int] | None = None, repeats: int = 5
+    lab: HasStore, reducer: ReducerLike, aggregate_id: str, lengths: Sequence[int] | None = None, repeats: int = 5
 ) -> pl.DataFrame:
     """How long replaying a history takes without snapshots, by its length.
 
@@ -190,9 +190,8 @@ class _Subject:
     head: int
 
     @staticmethod
-    def of(lab: HasStore, reducer: Reducer, aggregate_id: str) -> _Subject:
-        if not isinstance(reducer, Reducer):
-            raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
+    def of(lab: HasStore, reducer: ReducerLike, aggregate_id: str) -> _Subject:
+        reducer = as_reducer(reducer)
         if not isinstance(aggregate_id, str):
             raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
         heads = lab.store.heads([aggregate_id])

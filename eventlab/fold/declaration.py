@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
 import eventlab.events.builtin  # noqa: F401 - so that handlers of the built-in types are known by name
@@ -93,6 +93,17 @@ class Reducer:
         return sha.hexdigest()
 
 
+ReducerLike: TypeAlias = "Reducer | type[Any]"
+"""A reducer as a caller passes it: type checkers see the decorated class."""
+
+
+def as_reducer(reducer: ReducerLike) -> Reducer:
+    """What was passed as a reducer, or ReducerError."""
+    if not isinstance(reducer, Reducer):
+        raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
+    return reducer
+
+
 def on(of: type | str) -> Callable[[F], F]:
     """Mark a function of a reducer's class as the handler of an event type.
 
@@ -159,7 +170,7 @@ def reducer(cls: type[Any]) -> Reducer:
             f"{cls.__name__} handles no event", hint="Add a function such as on_market_data(state, event)."
         )
     for name in properties:
-        if name in cls.__dict__.get("__annotations__", {}):
+        if name in inspect.get_annotations(cls):
             raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
     layout = _layout(cls)
     if not layout.arrow_schema.names:
@@ -178,7 +189,9 @@ def reducer(cls: type[Any]) -> Reducer:
     for name, handler in handlers.items():
         names = {field.name: field.is_text for field in event_types[name]}
         lower.check_names(
-            handler, [state_names, {**dict.fromkeys(ENVELOPE_FIELDS, False), **names}], f"{cls.__name__}.{handler.__name__}"
+            handler,
+            [state_names, {**dict.fromkeys(ENVELOPE_FIELDS, False), **names}],
+            f"{cls.__name__}.{handler.__name__}",
         )
     for name, function in properties.items():
         lower.check_names(function, [state_names], f"{cls.__name__}.{name}")
@@ -272,7 +285,7 @@ def _layout(cls: type[Any]) -> Layout:
             table = copy.copy(declared)  # one declaration may stand in several reducers
             table.name = name
             tables.append(table)
-        elif declared in SCALARS:
+        elif isinstance(declared, type) and declared in SCALARS:
             record.append(_scalar(where, name, declared, vars(cls).get(name)))
         else:
             raise ReducerError(

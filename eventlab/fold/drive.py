@@ -19,10 +19,10 @@ from eventlab.errors import FoldError, ReducerError
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import lower
 from eventlab.fold import scratch as flat
+from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.interpret import Event, StateType, failure, property_failure, python_values
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
-from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 
 if TYPE_CHECKING:
     from eventlab.fold.kernel import Kernel
@@ -130,7 +130,7 @@ def _run(
     states: pa.RecordBatch,
     tables: Mapping[str, EventTable],
     legs: Legs,
-    emit: bool,
+    emit: bool,  # noqa: FBT001
 ) -> Folded:
     layout, dictionary = reducer.layout, flat.Dictionary(reducer.literals)
     count = states.num_rows
@@ -224,7 +224,7 @@ def _tables_in(
     # Rows deleted during an event are used again only after it.
     spare = _SPARE if reducer.removes_rows else 0
     capacity = np.minimum(touched + own, codes) + spare
-    pushes = 2 * sum(rows.values(), np.zeros(states.num_rows, np.int64)) if layout.of(Queue) else None
+    pushes: Int64Array = 2 * sum(rows.values(), np.zeros(states.num_rows, np.int64))
     held: list[Any] = []
     for table in layout.tables:
         column = states.column(table.name)
@@ -240,7 +240,8 @@ def _tables_in(
 
 
 def _lengths(states: pa.RecordBatch, table: Any) -> Int64Array:
-    return np.diff(states.column(table.name).offsets.to_numpy()).astype(np.int64)
+    offsets: Int64Array = states.column(table.name).offsets.to_numpy().astype(np.int64)
+    return np.diff(offsets)
 
 
 def _text_fields(reducer: Reducer, name: str) -> int:
@@ -260,7 +261,7 @@ def emission_schema(reducer: Reducer) -> pa.Schema:
 
 
 def derive(
-    reducer: Reducer, aggregates: Sequence[str], states: pa.RecordBatch, interpret: bool | None = None
+    reducer: Reducer, aggregates: Sequence[str], states: pa.RecordBatch, *, interpret: bool | None = None
 ) -> pa.RecordBatch:
     """Records and properties of portable states, one row each."""
     nothing = np.zeros(states.num_rows, np.int64)
@@ -288,7 +289,7 @@ def _interpreted(
     states: pa.RecordBatch,
     tables: Mapping[str, EventTable],
     legs: Legs,
-    emit: bool,
+    emit: bool,  # noqa: FBT001
 ) -> Folded:
     readers = {name: _Reader(name, tables[name], reducer) for name in reducer.handlers}
     finished, emitted = [], []

@@ -120,8 +120,8 @@ for _name, _operate in (
     _forward, _reflected = _whole(_operate)
     setattr(Int64, f"__{_name}__", _forward)
     setattr(Int64, f"__r{_name}__", _reflected)
-_forward, _reflected = _through_float(operator.truediv)
-Int64.__truediv__, Int64.__rtruediv__ = _forward, _reflected  # type: ignore[attr-defined]
+for _name, _method in zip(("__truediv__", "__rtruediv__"), _through_float(operator.truediv), strict=True):
+    setattr(Int64, _name, _method)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Int64, f"__{_name}__", _comparison(getattr(operator, _name)))
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from eventlab.errors import FoldError
 from eventlab.fold import lower
+from eventlab.fold.declaration import Reducer
 from eventlab.fold.int64 import Int64, Range, floating, length, lifted, python_math, whole_number
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
-from eventlab.fold.declaration import Reducer
 
 _REPLACED = {
     int: whole_number,
@@ -60,7 +60,7 @@ PROPERTY_KINDS: Mapping[str, ScalarKind] = {"float": "float", "int": "int", "boo
 class _Record:
     """Base of states and rows: attributes are coerced to their field's type, others refused."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
     _coerce: Mapping[str, Callable[[Any], Any]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,8 +1,8 @@
 """One compiled kernel per reducer: merges an aggregate's event types by version and walks its legs.
 
-A *leg* ends at a row bound per event type; after it the state may be emitted. A final state is one leg an aggregate, a
-history is one leg a row. The kernel's source is written out for the reducer's event types and tables, so that the compiler
-sees plain loops over plain arrays and inlines the handlers.
+A *leg* ends at a row bound per event type; after it the state may be emitted. A final state is one leg an aggregate,
+a history is one leg a row. The kernel's source is written out for the reducer's event types and tables, so that the
+compiler sees plain loops over plain arrays and inlines the handlers.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from numba.extending import overload, register_jitable
 from eventlab.errors import ReducerError
 from eventlab.events.types import Field
 from eventlab.fold import lower
+from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
-from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.scratch import META
+from eventlab.fold.stores import CheckedStores
 from eventlab.fold.tables import (
     INDEX_DTYPE,
     KeyedView,
@@ -35,7 +36,6 @@ from eventlab.fold.tables import (
     settle_table,
     unlink_slots,
 )
-from eventlab.fold.stores import CheckedStores
 from eventlab.fold.views import (
     NULL_TEXT,
     Text,
@@ -51,12 +51,12 @@ from eventlab.fold.views import (
 
 
 @register_jitable
-def _min2(a, b):  # type: ignore[no-untyped-def]
+def _min2(a, b):
     return b if b < a else a
 
 
 @register_jitable
-def _max2(a, b):  # type: ignore[no-untyped-def]
+def _max2(a, b):
     return b if b > a else a
 
 
@@ -69,7 +69,7 @@ def _maximum(*values: Any) -> Any: ...
 def _extreme(pair: Any) -> Any:
     """Min or max with Python's rule: the first of equals, and NaN never replaces."""
 
-    def typed(*values):  # type: ignore[no-untyped-def]
+    def typed(*values):
         if len(values) == 2:
             return lambda *values: pair(values[0], values[1])
         if len(values) == 3:
@@ -84,28 +84,28 @@ overload(_maximum)(_extreme(_max2))
 
 
 @njit
-def _sqrt(x):  # type: ignore[no-untyped-def]
+def _sqrt(x):
     if x < 0.0:
         raise ValueError("math domain error")
     return math.sqrt(x)
 
 
 @njit
-def _log(x):  # type: ignore[no-untyped-def]
+def _log(x):
     if x <= 0.0:
         raise ValueError("math domain error")
     return math.log(x)
 
 
 @njit
-def _log10(x):  # type: ignore[no-untyped-def]
+def _log10(x):
     if x <= 0.0:
         raise ValueError("math domain error")
     return math.log10(x)
 
 
 @njit
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x):
     y = math.exp(x)
     if math.isinf(y) and not math.isinf(x):
         raise OverflowError("math range error")
@@ -113,7 +113,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @register_jitable
-def _to_int64(value):  # type: ignore[no-untyped-def]
+def _to_int64(value):
     """A float as an integer, with Python's errors where machine code would give an arbitrary one."""
     if math.isnan(value):
         raise ValueError("cannot convert float NaN to integer")
@@ -135,7 +135,7 @@ def _float(value: Any) -> Any: ...
 
 
 def _rounding(rounded: Any) -> Any:
-    def typed(value):  # type: ignore[no-untyped-def]
+    def typed(value):
         if isinstance(value, types.Float):
             return lambda value: _to_int64(rounded(value))
         return (lambda value: np.int64(value)) if isinstance(value, types.Integer | types.Boolean) else None
@@ -149,7 +149,7 @@ overload(_ceil)(_rounding(np.ceil))
 
 
 @overload(_float)
-def _typed_float(value):  # type: ignore[no-untyped-def]
+def _typed_float(value):
     if isinstance(value, types.Integer | types.Float | types.Boolean):
         return lambda value: np.float64(value)
     return None
@@ -234,13 +234,14 @@ def compile_kernel(reducer: Reducer) -> Kernel:
     for at, (_, view) in enumerate(views):
         scope[f"make_{at}"] = make(view)
         if isinstance(view, QueueView):
-            scope[f"make_index_{at}"] = make(dict(view.members)["index"])  # type: ignore[arg-type]
+            scope[f"make_index_{at}"] = make(dict(view.members)["index"])
     for at, name in enumerate(properties):
         scope[f"property_{at}"] = properties[name]
     fields = {name: event_fields(reducer, name) for name in reducer.handlers}
     for at, (name, handler) in enumerate(reducer.handlers.items()):
         scope[f"handle_{at}"] = lowered(handler)
-        scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("nothing",))
+        # Its fields depend on the reducer, so no class can spell them out.
+        scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("nothing",))  # noqa: PYI024
     source = _Source(reducer, fields).text()
     exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
     return Kernel(_guarded(njit(**options)(scope["kernel"]), reducer), fields)
@@ -342,11 +343,11 @@ class _Source:
                 f"base_{at}[a], base_{at}[a + 1] - base_{at}[a]))"
             )
             if isinstance(table, Queue):
+                pool = f"pointer_to(pool_{at}), pointer_to(pool_meta_{at}[a * {META}:]), pool_base_{at}[a]"
                 lines += [
                     f"index_{at} = make_index_{at}{keyed}",
                     f"link_slots(index_{at}, {INDEX_DTYPE.itemsize})",
-                    f"table_{at} = make_{at}((index_{at}, pointer_to(pool_{at}), pointer_to(pool_meta_{at}[a * {META}:]), "
-                    f"pool_base_{at}[a], pool_base_{at}[a + 1] - pool_base_{at}[a]))",
+                    f"table_{at} = make_{at}((index_{at}, {pool}, pool_base_{at}[a + 1] - pool_base_{at}[a]))",
                 ]
             else:
                 lines += [f"table_{at} = make_{at}{keyed}", f"link_slots(table_{at}, {table.row_dtype.itemsize})"]

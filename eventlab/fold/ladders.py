@@ -1,8 +1,8 @@
 """Price ladders in kernels: one size per price rank, the best rank tracked.
 
-The prices an aggregate's events can name are known before the fold and sorted, so a level is an array element. A handler
-passes prices; the rank of the event's own price comes along as a hint, checked before it is used, so that the common call
-needs no search and any other is still right.
+The prices an aggregate's events can name are known before the fold and sorted, so a level is an array element. A
+handler passes prices; the rank of the event's own price comes along as a hint, checked before it is used, so that the
+common call needs no search and any other is still right.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ for _name in ("prices", "sizes", "meta", "base", "ranks", "sign", "hint"):
 
 
 @njit
-def _rank(ladder, price):  # type: ignore[no-untyped-def]
+def _rank(ladder, price):
     """Rank of a price, or -1."""
     hint = ladder._hint
     if hint >= 0 and ladder._prices[ladder._base + hint] == price:
@@ -70,7 +70,7 @@ def _rank(ladder, price):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _next_level(ladder, rank):  # type: ignore[no-untyped-def]
+def _next_level(ladder, rank):
     """First rank from `rank` on that has a level, or one past the last."""
     while rank < ladder._ranks and ladder._sizes[ladder._base + rank] == 0.0:
         rank += 1
@@ -78,7 +78,7 @@ def _next_level(ladder, rank):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _nth_level(ladder, index):  # type: ignore[no-untyped-def]
+def _nth_level(ladder, index):
     """Rank of the index-th best level, or -1."""
     if index < 0 or index >= ladder._meta[LEVELS]:
         return -1
@@ -89,8 +89,8 @@ def _nth_level(ladder, index):  # type: ignore[no-untyped-def]
 
 
 @overload_method(LadderView, "set")
-def _set(ladder, price, size):  # type: ignore[no-untyped-def]
-    def write(ladder, price, size):  # type: ignore[no-untyped-def]
+def _set(ladder, price, size):
+    def write(ladder, price, size):
         rank = _rank(ladder, price)
         if rank < 0:
             raise KeyError("a ladder's price must be one that an event of this aggregate has")
@@ -111,8 +111,8 @@ def _set(ladder, price, size):  # type: ignore[no-untyped-def]
 
 
 @overload_method(LadderView, "clear")
-def _clear(ladder):  # type: ignore[no-untyped-def]
-    def clear(ladder):  # type: ignore[no-untyped-def]
+def _clear(ladder):
+    def clear(ladder):
         for rank in range(ladder._meta[BEST], ladder._ranks):
             ladder._sizes[ladder._base + rank] = 0.0
         ladder._meta[BEST] = ladder._ranks
@@ -122,8 +122,8 @@ def _clear(ladder):  # type: ignore[no-untyped-def]
 
 
 @overload_method(LadderView, "price")
-def _price(ladder, index):  # type: ignore[no-untyped-def]
-    def price(ladder, index):  # type: ignore[no-untyped-def]
+def _price(ladder, index):
+    def price(ladder, index):
         rank = _nth_level(ladder, index)
         return ladder._prices[ladder._base + rank] if rank >= 0 else math.nan
 
@@ -131,8 +131,8 @@ def _price(ladder, index):  # type: ignore[no-untyped-def]
 
 
 @overload_method(LadderView, "size")
-def _size(ladder, index):  # type: ignore[no-untyped-def]
-    def size(ladder, index):  # type: ignore[no-untyped-def]
+def _size(ladder, index):
+    def size(ladder, index):
         rank = _nth_level(ladder, index)
         return ladder._sizes[ladder._base + rank] if rank >= 0 else math.nan
 
@@ -140,30 +140,30 @@ def _size(ladder, index):  # type: ignore[no-untyped-def]
 
 
 @overload_attribute(LadderView, "best_price")
-def _best_price(ladder):  # type: ignore[no-untyped-def]
-    def best_price(ladder):  # type: ignore[no-untyped-def]
+def _best_price(ladder):
+    def best_price(ladder):
         return ladder._prices[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
 
     return best_price
 
 
 @overload_attribute(LadderView, "best_size")
-def _best_size(ladder):  # type: ignore[no-untyped-def]
-    def best_size(ladder):  # type: ignore[no-untyped-def]
+def _best_size(ladder):
+    def best_size(ladder):
         return ladder._sizes[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
 
     return best_size
 
 
 @overload(len)
-def _len(ladder):  # type: ignore[no-untyped-def]
+def _len(ladder):
     if isinstance(ladder, LadderView):
         return lambda ladder: ladder._meta[LEVELS]
     return None
 
 
 @overload(operator.truth)
-def _truth(ladder):  # type: ignore[no-untyped-def]
+def _truth(ladder):
     return (lambda ladder: ladder._meta[LEVELS] != 0) if isinstance(ladder, LadderView) else None
 
 
@@ -175,7 +175,7 @@ def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 @njit
-def load_levels(ladder):  # type: ignore[no-untyped-def]
+def load_levels(ladder):
     """Set best and count from the sizes, on entering an aggregate."""
     levels = 0
     for rank in range(ladder._ranks):

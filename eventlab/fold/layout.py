@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -113,6 +113,14 @@ class Array:
         if not isinstance(self.length, int) or isinstance(self.length, bool) or self.length < 1:
             raise ReducerError("an Array's length must be a positive integer", got=self.length)
 
+    if TYPE_CHECKING:  # what a handler meets under the field's name
+
+        def __getitem__(self, index: int) -> Any: ...
+
+        def __setitem__(self, index: int, value: float) -> None: ...
+
+        def __len__(self) -> int: ...
+
     @property
     def scalar_kind(self) -> ScalarKind:
         return "float" if self.kind in (float, "float") else "int"
@@ -146,6 +154,18 @@ class Keyed:
     'symbol'
     """
 
+    if TYPE_CHECKING:  # what a handler meets under the field's name
+
+        def __getitem__(self, key: str) -> Any: ...
+
+        def __delitem__(self, key: str) -> None: ...
+
+        def __contains__(self, key: object) -> bool: ...
+
+        def __len__(self) -> int: ...
+
+        def __iter__(self) -> Iterator[str]: ...
+
     def __init__(self, key: str, /, **columns: Any) -> None:
         if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
             raise ReducerError(f"{type(self).__name__}: the key's name is a plain name, as of a column", got=key)
@@ -170,10 +190,20 @@ class Keyed:
 class Queue(Keyed):
     """First-in-first-out rows by key, e.g. the open lots of each symbol.
 
-    ``state.lots.push(key)`` appends a zero row and gives it, ``.first(key)`` is the key's oldest row, ``.pop(key)`` drops
-    that one, ``.count(key)`` says how many there are. A row may be changed in place. Space is planned for two pushes an
-    event; more are folded too, but slowly.
+    ``state.lots.push(key)`` appends a zero row and gives it, ``.first(key)`` is the key's oldest row, ``.pop(key)``
+    drops that one, ``.count(key)`` says how many there are. A row may be changed in place. Space is planned for two
+    pushes an event; more are folded too, but slowly.
     """
+
+    if TYPE_CHECKING:  # what a handler meets under the field's name
+
+        def push(self, key: str) -> Any: ...
+
+        def first(self, key: str) -> Any: ...
+
+        def pop(self, key: str) -> None: ...
+
+        def count(self, key: str) -> int: ...
 
     _links: ClassVar[list[tuple[str, str]]] = [("_next", "i4")]
 
@@ -181,15 +211,29 @@ class Queue(Keyed):
 class Ladder:
     """The price levels of one side of a book, best first.
 
-    ``.set(price, size)`` writes a level and size 0 deletes it; ``.best_price``, ``.best_size`` are NaN where the side is empty;
-    ``.price(i)``, ``.size(i)`` give the i-th best level, NaN past the last; ``len()``, ``.clear()``. Prices must be ones
-    that a ``price`` field of a handled event has: they are ranked before the fold runs.
+    ``.set(price, size)`` writes a level and size 0 deletes it; ``.best_price``, ``.best_size`` are NaN where the side
+    is empty; ``.price(i)``, ``.size(i)`` give the i-th best level, NaN past the last; ``len()``, ``.clear()``. Prices
+    that a ``price`` field of a handled event has are ranked before the fold runs; others are folded too, but slowly.
 
     Parameters
     ----------
     side : {"bid", "ask"}
         Bids rank from the highest price, asks from the lowest.
     """
+
+    if TYPE_CHECKING:  # what a handler meets under the field's name
+        best_price: float
+        best_size: float
+
+        def set(self, price: float, size: float) -> None: ...
+
+        def clear(self) -> None: ...
+
+        def price(self, index: int) -> float: ...
+
+        def size(self, index: int) -> float: ...
+
+        def __len__(self) -> int: ...
 
     def __init__(self, side: Literal["bid", "ask"], /) -> None:
         if side not in ("bid", "ask"):

@@ -44,7 +44,6 @@ class Legs:
             for name, bounds in self.bounds.items()
         }
 
-
     def of_aggregate(self, a: int) -> Iterator[Legs]:
         """Each leg of one aggregate by itself: the second begins where the first ends."""
         begin = {name: rows[a : a + 1] for name, rows in self.starts.items()}

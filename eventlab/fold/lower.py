@@ -140,7 +140,9 @@ def _check_constants(function: Function, where: str) -> None:
     for default in function.__defaults__ or ():
         if not _is_constant(default):
             raise ReducerError(
-                f"{place}: a default of {function.__name__}", got=default, expected="a number, a string or a tuple of these"
+                f"{place}: a default of {function.__name__}",
+                got=default,
+                expected="a number, a string or a tuple of these",
             )
     for instruction in dis.get_instructions(function):
         if instruction.opname == "LOAD_CONST" and not _is_constant(instruction.argval):

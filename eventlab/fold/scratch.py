@@ -1,7 +1,7 @@
 """From portable states and Arrow columns to the flat arrays a kernel works on, and back.
 
-Codes, slots and ranks are made here for one fold and forgotten after it: they depend on what was loaded. What comes back
-is spelled out again, keys in order of first touch, prices best first, and every NaN the same NaN.
+Codes, slots and ranks are made here for one fold and forgotten after it: they depend on what was loaded. What comes
+back is spelled out again, keys in order of first touch, prices best first, and every NaN the same NaN.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Dictionary:
         indices = encoded.indices
         if indices.null_count:
             indices = indices.fill_null(len(lookup) - 1)
-        return lookup[indices.to_numpy()]
+        codes: Codes = lookup[indices.to_numpy()]
+        return codes
 
     def decode(self, codes: npt.NDArray[np.int32]) -> pa.Array:
         """Text of codes."""
@@ -68,9 +69,8 @@ def numbers(column: pa.Array) -> npt.NDArray[Any]:
         column = column.cast(pa.int64())
     if column.null_count:
         column = column.fill_null(MISSING[column.type])
-    if pa.types.is_boolean(column.type):
-        return column.to_numpy(zero_copy_only=False)
-    return writable(column.to_numpy())
+    copied = pa.types.is_boolean(column.type)  # Arrow packs bools into bits
+    return writable(column.to_numpy(zero_copy_only=not copied))
 
 
 class _Exposed:
@@ -208,6 +208,7 @@ class KeyedScratch:
 def keyed_in(
     table: Keyed, column: pa.ListArray, capacity: Int64Array, dictionary: Dictionary, codes: int
 ) -> KeyedScratch:
+    """A keyed table's portable column as arrays, with space for `capacity` rows an aggregate."""
     offsets, values = _list_parts(column)
     scratch, place = KeyedScratch.of(
         table.row_dtype, offsets, dictionary.encode(values.field(table.key)), capacity, codes
@@ -217,6 +218,7 @@ def keyed_in(
 
 
 def keyed_out(table: Keyed, scratch: KeyedScratch, dictionary: Dictionary) -> Any:
+    """A keyed table's arrays as a portable column, in order of first touch."""
     offsets, order = scratch.in_order()
     rows = scratch.rows[order]
     return _rows_out(table, np.ascontiguousarray(rows["_key"]), rows, offsets, dictionary)
@@ -245,6 +247,7 @@ def queue_in(
     codes: int,
     index_dtype: np.dtype[Any],
 ) -> QueueScratch:
+    """A queue's portable column as arrays, with space for `pushes` more rows an aggregate."""
     offsets, values = _list_parts(column)
     counts = np.diff(offsets)
     keys = dictionary.encode(values.field(table.key))
@@ -273,6 +276,7 @@ def queue_in(
 
 
 def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> Any:
+    """A queue's arrays as a portable column: by key in order of first touch, oldest first."""
     from eventlab.fold.walk import queue_order
 
     key_offsets, key_rows = scratch.index.in_order()
@@ -358,6 +362,7 @@ def ladder_levels(column: pa.ListArray) -> tuple[Int64Array, npt.NDArray[np.floa
 
 
 def ladder_in(ladder: Ladder, column: pa.ListArray, ranks: Ranks) -> LadderScratch:
+    """A ladder's portable column as sizes by rank."""
     offsets, prices, sizes = ladder_levels(column)
     flat = np.zeros(len(ranks.ascending))
     for a in np.flatnonzero(np.diff(offsets)):
@@ -370,6 +375,7 @@ def ladder_in(ladder: Ladder, column: pa.ListArray, ranks: Ranks) -> LadderScrat
 
 
 def ladder_out(ladder: Ladder, scratch: LadderScratch) -> Any:
+    """A ladder's sizes as a portable column, best first."""
     levels = np.flatnonzero(scratch.sizes)  # NaN counts as non-zero
     offsets = np.searchsorted(levels, scratch.base)
     kind = ladder.arrow.type

@@ -18,7 +18,7 @@ from eventlab.fold.views import RecordView
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
-class _RefuseFloatsInInts(AnalysisPass):  # type: ignore[misc]
+class _RefuseFloatsInInts(AnalysisPass):
     _name = "eventlab_refuse_floats_in_ints"
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ def _stored_in(target: Any, store: Any) -> Any:
     return target.dtype if isinstance(target, types.Buffer | types.NestedArray) else None
 
 
-class CheckedStores(CompilerBase):  # type: ignore[misc]
+class CheckedStores(CompilerBase):
     """Numba's compiler with that pass."""
 
     def define_pipelines(self) -> list[Any]:

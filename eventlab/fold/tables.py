@@ -1,9 +1,9 @@
 """Keyed tables and queues in kernels: rows in flat arrays, threaded into a list in order of first touch.
 
 A table owns rows ``base .. base + capacity`` of an array shared by all aggregates. `slots` maps a key's code to its row
-and is scratch: filled when the fold enters an aggregate, cleared when it leaves. Rows never move, and those given back are
-used again only after the event, so a row that a handler holds stays what it was. Overloads carry no annotations: Numba
-compares their signatures with their implementations'.
+and is scratch: filled when the fold enters an aggregate, cleared when it leaves. Rows never move, and those given back
+are used again only after the event, so a row that a handler holds stays what it was. Overloads carry no annotations:
+Numba compares their signatures with their implementations'.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from eventlab.fold.views import (
     viewed,
 )
 
-
 _bytes = types.CPointer(types.uint8)
 _int32s = types.CPointer(types.int32)
 _int64s = types.CPointer(types.int64)
@@ -50,7 +49,7 @@ def _describe(table: Keyed) -> str:
 
 
 @viewed
-class KeyedView(View, types.IterableType):  # type: ignore[misc]
+class KeyedView(View, types.IterableType):
     """`Keyed` as a handler sees it."""
 
     def __init__(self, table: Keyed) -> None:
@@ -69,7 +68,7 @@ for _name in ("rows", "slots", "meta", "base", "capacity"):
     make_attribute_wrapper(KeyedView, _name, f"_{_name}")
 
 
-class KeyIterator(types.SimpleIteratorType):  # type: ignore[misc]
+class KeyIterator(types.SimpleIteratorType):
     """Walks a table's keys in order of first touch."""
 
     def __init__(self, table: KeyedView) -> None:
@@ -78,7 +77,7 @@ class KeyIterator(types.SimpleIteratorType):  # type: ignore[misc]
 
 
 @register_model(KeyIterator)
-class _KeyIteratorModel(models.StructModel):  # type: ignore[misc]
+class _KeyIteratorModel(models.StructModel):
     def __init__(self, dmm: Any, fe_type: KeyIterator) -> None:
         super().__init__(
             dmm,
@@ -94,7 +93,7 @@ class _KeyIteratorModel(models.StructModel):  # type: ignore[misc]
 
 
 @njit
-def _touch(table, code, stride):  # type: ignore[no-untyped-def]
+def _touch(table, code, stride):
     if code < 0:
         raise KeyError("missing text cannot be a key")
     slot = np.int64(table._slots[code])
@@ -126,7 +125,7 @@ def _touch(table, code, stride):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _remove(table, code, stride):  # type: ignore[no-untyped-def]
+def _remove(table, code, stride):
     if code < 0 or table._slots[code] == NONE:
         raise KeyError("no row has this key")
     slot = np.int64(table._slots[code])
@@ -148,7 +147,7 @@ def _remove(table, code, stride):  # type: ignore[no-untyped-def]
 
 
 @njit
-def settle_table(table, stride):  # type: ignore[no-untyped-def]
+def settle_table(table, stride):
     """After an event: rows given back during it may be used again."""
     meta = table._meta
     while meta[PENDING] != NONE:
@@ -160,7 +159,7 @@ def settle_table(table, stride):  # type: ignore[no-untyped-def]
 
 
 @njit
-def link_slots(table, stride):  # type: ignore[no-untyped-def]
+def link_slots(table, stride):
     """On entering an aggregate: fill the scratch map from the rows that are there."""
     slot = table._meta[HEAD]
     while slot != NONE:
@@ -170,7 +169,7 @@ def link_slots(table, stride):  # type: ignore[no-untyped-def]
 
 
 @njit
-def unlink_slots(table, stride):  # type: ignore[no-untyped-def]
+def unlink_slots(table, stride):
     """On leaving an aggregate: give the scratch map back empty."""
     slot = table._meta[HEAD]
     while slot != NONE:
@@ -180,12 +179,12 @@ def unlink_slots(table, stride):  # type: ignore[no-untyped-def]
 
 
 @overload(operator.getitem)
-def _getitem(table, key):  # type: ignore[no-untyped-def]
+def _getitem(table, key):
     if not (isinstance(table, KeyedView) and isinstance(key, TextType)):
         return None
     stride, view, at = table.row.record.size, make(table.row), record_at(table.row.record)
 
-    def getitem(table, key):  # type: ignore[no-untyped-def]
+    def getitem(table, key):
         slot = _touch(table, code_of(key), stride)
         return view((at(table._rows, (table._base + slot) * stride),))
 
@@ -193,13 +192,13 @@ def _getitem(table, key):  # type: ignore[no-untyped-def]
 
 
 @overload(operator.contains)
-def _contains(table, key):  # type: ignore[no-untyped-def]
+def _contains(table, key):
     if isinstance(table, KeyedView) and isinstance(key, types.NoneType):
         return lambda table, key: False
     if not (isinstance(table, KeyedView) and isinstance(key, TextType)):
         return None
 
-    def contains(table, key):  # type: ignore[no-untyped-def]
+    def contains(table, key):
         code = code_of(key)
         return code >= 0 and table._slots[code] != NONE
 
@@ -207,26 +206,26 @@ def _contains(table, key):  # type: ignore[no-untyped-def]
 
 
 @overload(operator.delitem)
-def _delitem(table, key):  # type: ignore[no-untyped-def]
+def _delitem(table, key):
     if not (isinstance(table, KeyedView) and isinstance(key, TextType)):
         return None
     stride = table.row.record.size
 
-    def delitem(table, key):  # type: ignore[no-untyped-def]
+    def delitem(table, key):
         _remove(table, code_of(key), stride)
 
     return delitem
 
 
 @overload(len)
-def _len(table):  # type: ignore[no-untyped-def]
+def _len(table):
     if isinstance(table, KeyedView):
         return lambda table: table._meta[LIVE]
     return None
 
 
 @overload(operator.truth)
-def _truth(table):  # type: ignore[no-untyped-def]
+def _truth(table):
     return (lambda table: table._meta[LIVE] != 0) if isinstance(table, KeyedView) else None
 
 
@@ -265,7 +264,7 @@ def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> N
     with builder.if_then(valid):
         stride = sig.args[0].table.row.record.size
 
-        def step(rows, base, slot):  # type: ignore[no-untyped-def]
+        def step(rows, base, slot):
             link = _link_at(rows, (base + slot) * stride)
             return np.int64(link._next), as_text(np.int32(link._key))
 
@@ -305,7 +304,7 @@ for _name in ("index", "pool", "meta", "base", "capacity"):
 
 
 @njit
-def _append(queue, code, stride):  # type: ignore[no-untyped-def]
+def _append(queue, code, stride):
     """A new last row of a key; returns its number."""
     meta = queue._meta
     slot = meta[FREE]
@@ -329,14 +328,14 @@ def _append(queue, code, stride):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _first(queue, code):  # type: ignore[no-untyped-def]
+def _first(queue, code):
     if code < 0 or queue._index._slots[code] == NONE:
         raise KeyError("the queue has no row of this key")
     return queue._index[as_text(code)].first
 
 
 @njit
-def _pop(queue, code, stride):  # type: ignore[no-untyped-def]
+def _pop(queue, code, stride):
     slot = _first(queue, code)
     entry = queue._index[as_text(code)]
     link = _next_at(queue._pool, (queue._base + slot) * stride)
@@ -349,7 +348,7 @@ def _pop(queue, code, stride):  # type: ignore[no-untyped-def]
 
 
 @njit
-def settle_queue(queue, stride):  # type: ignore[no-untyped-def]
+def settle_queue(queue, stride):
     """As `settle_table`, for a queue's rows and its index."""
     settle_table(queue._index, _INDEX_STRIDE)
     meta = queue._meta
@@ -362,38 +361,38 @@ def settle_queue(queue, stride):  # type: ignore[no-untyped-def]
 
 
 @overload_method(QueueView, "push")
-def _queue_push(queue, key):  # type: ignore[no-untyped-def]
+def _queue_push(queue, key):
     stride, view, at = queue.row.record.size, make(queue.row), record_at(queue.row.record)
 
-    def push(queue, key):  # type: ignore[no-untyped-def]
+    def push(queue, key):
         return view((at(queue._pool, (queue._base + _append(queue, code_of(key), stride)) * stride),))
 
     return push
 
 
 @overload_method(QueueView, "first")
-def _queue_first(queue, key):  # type: ignore[no-untyped-def]
+def _queue_first(queue, key):
     stride, view, at = queue.row.record.size, make(queue.row), record_at(queue.row.record)
 
-    def first(queue, key):  # type: ignore[no-untyped-def]
+    def first(queue, key):
         return view((at(queue._pool, (queue._base + _first(queue, code_of(key))) * stride),))
 
     return first
 
 
 @overload_method(QueueView, "pop")
-def _queue_pop(queue, key):  # type: ignore[no-untyped-def]
+def _queue_pop(queue, key):
     stride = queue.row.record.size
 
-    def pop(queue, key):  # type: ignore[no-untyped-def]
+    def pop(queue, key):
         _pop(queue, code_of(key), stride)
 
     return pop
 
 
 @overload_method(QueueView, "count")
-def _queue_count(queue, key):  # type: ignore[no-untyped-def]
-    def count(queue, key):  # type: ignore[no-untyped-def]
+def _queue_count(queue, key):
+    def count(queue, key):
         code = code_of(key)
         if code < 0 or queue._index._slots[code] == NONE:
             return 0

@@ -12,7 +12,7 @@ _POOL_NEXT = 0
 
 
 @njit(nogil=True)
-def keyed_order(links, meta, base, offsets):  # type: ignore[no-untyped-def]
+def keyed_order(links, meta, base, offsets):
     """Row numbers of every aggregate's rows in list order, shape (offsets[-1],)."""
     out = np.empty(offsets[-1], np.int64)
     for a in range(len(base) - 1):
@@ -24,7 +24,7 @@ def keyed_order(links, meta, base, offsets):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def queue_order(links, first, counts, key_offsets, base):  # type: ignore[no-untyped-def]
+def queue_order(links, first, counts, key_offsets, base):
     """Row numbers of every queue's rows: by aggregate, by key, oldest first, shape (counts.sum(),)."""
     out = np.empty(counts.sum(), np.int64)
     at = 0

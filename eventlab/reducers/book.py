@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.layout import Ladder
 from eventlab.fold.declaration import reducer
+from eventlab.fold.layout import Ladder
 
 DEPTH_LEVELS = 10
 
@@ -31,7 +31,7 @@ class OrderBook:
     update_id: int = 0
     in_snapshot: bool = False
 
-    def on_book_change(state: Any, event: Any) -> None:  # noqa: N805 - a handler's first argument is the state
+    def on_book_change(state: Any, event: Any) -> None:
         if event.snapshot and (not state.in_snapshot or event.update_id != state.update_id):
             state.bids.clear()
             state.asks.clear()
@@ -43,47 +43,47 @@ class OrderBook:
             state.asks.set(event.price, event.size)
 
     @property
-    def best_bid(state: Any) -> float:  # noqa: N805
+    def best_bid(state: Any) -> float:
         """Highest bid price."""
         return state.bids.best_price
 
     @property
-    def best_bid_size(state: Any) -> float:  # noqa: N805
+    def best_bid_size(state: Any) -> float:
         """Size at the highest bid."""
         return state.bids.best_size
 
     @property
-    def best_ask(state: Any) -> float:  # noqa: N805
+    def best_ask(state: Any) -> float:
         """Lowest ask price."""
         return state.asks.best_price
 
     @property
-    def best_ask_size(state: Any) -> float:  # noqa: N805
+    def best_ask_size(state: Any) -> float:
         """Size at the lowest ask."""
         return state.asks.best_size
 
     @property
-    def mid(state: Any) -> float:  # noqa: N805
+    def mid(state: Any) -> float:
         """Halfway between the best prices."""
         return (state.bids.best_price + state.asks.best_price) / 2.0
 
     @property
-    def spread(state: Any) -> float:  # noqa: N805
+    def spread(state: Any) -> float:
         """Best ask less best bid."""
         return state.asks.best_price - state.bids.best_price
 
     @property
-    def imbalance(state: Any) -> float:  # noqa: N805
+    def imbalance(state: Any) -> float:
         """(bid size - ask size) / (bid size + ask size) at the best prices, between -1 and 1."""
         total = state.bids.best_size + state.asks.best_size
         return (state.bids.best_size - state.asks.best_size) / total if total > 0.0 else math.nan
 
     @property
-    def bid_depth(state: Any) -> float:  # noqa: N805
+    def bid_depth(state: Any) -> float:
         """Size of the ten best bid levels together."""
         return _depth(state.bids)
 
     @property
-    def ask_depth(state: Any) -> float:  # noqa: N805
+    def ask_depth(state: Any) -> float:
         """Size of the ten best ask levels together."""
         return _depth(state.asks)

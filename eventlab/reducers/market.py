@@ -20,7 +20,7 @@ class Trades:
     notional: float = 0.0
     count: int = 0
 
-    def on_market_data(state: Any, event: Any) -> None:  # noqa: N805 - a handler's first argument is the state
+    def on_market_data(state: Any, event: Any) -> None:
         if state.count == 0:
             state.open = state.high = state.low = event.price
         if event.price > state.high:
@@ -33,11 +33,11 @@ class Trades:
         state.count += 1
 
     @property
-    def close(state: Any) -> float:  # noqa: N805
+    def close(state: Any) -> float:
         """The last price, under its name in a bar."""
         return state.last
 
     @property
-    def vwap(state: Any) -> float:  # noqa: N805
+    def vwap(state: Any) -> float:
         """Volume-weighted average price: notional / volume."""
         return state.notional / state.volume if state.volume else math.nan

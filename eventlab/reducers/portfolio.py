@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventlab.fold.layout import Keyed, Queue
 from eventlab.fold.declaration import reducer
+from eventlab.fold.layout import Keyed, Queue
 
 DUST = 1e-12
 """A quantity below this fraction of its peak since the position was flat is rounding, and becomes exactly zero."""
@@ -103,7 +103,7 @@ class Portfolio:
     )
     lots = Queue("symbol", quantity=float, price=float)
 
-    def on_portfolio_change(state: Any, event: Any) -> None:  # noqa: N805 - a handler's first argument is the state
+    def on_portfolio_change(state: Any, event: Any) -> None:
         state.fees += event.fee
         if event.kind == "fill":
             state.cash += -event.quantity * event.price - event.fee
@@ -122,7 +122,7 @@ class Portfolio:
             row.realized_pnl_fifo += amount
 
     @property
-    def equity(state: Any) -> float:  # noqa: N805
+    def equity(state: Any) -> float:
         """Cash plus quantity times last fill price over all positions."""
         value = state.cash
         for symbol in state.positions:
@@ -131,7 +131,7 @@ class Portfolio:
         return value
 
     @property
-    def unrealized_pnl(state: Any) -> float:  # noqa: N805
+    def unrealized_pnl(state: Any) -> float:
         """What closing every position at its last fill price would realise, by average cost."""
         value = 0.0
         for symbol in state.positions:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventlab.fold.layout import Keyed
 from eventlab.fold.declaration import reducer
+from eventlab.fold.layout import Keyed
 
 
 @reducer
@@ -19,7 +19,7 @@ class Signals:
     count: int = 0
     by_symbol = Keyed("symbol", action=str, strength=float, strategy=str, count=int)
 
-    def on_trading_signal(state: Any, event: Any) -> None:  # noqa: N805 - a handler's first argument is the state
+    def on_trading_signal(state: Any, event: Any) -> None:
         state.symbol = event.symbol
         state.action = event.action
         state.strength = event.strength

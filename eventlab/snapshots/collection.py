@@ -15,10 +15,10 @@ import pyarrow as pa
 from eventlab.errors import ReducerError, SnapshotError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer, declared_reducers
 from eventlab.fold.drive import fold
 from eventlab.fold.layout import digest
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.fold.declaration import Reducer, declared_reducers
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.policies import Every, Policy
 from eventlab.snapshots.shelf import (
@@ -93,7 +93,7 @@ class Snapshots:
             raise SnapshotError("not a snapshot policy", got=policy, expected="e.g. el.snapshots.Every(100)")
         self._policy = policy
 
-    def build(self, reducer: Reducer, aggregate_id: str = "*") -> Built:
+    def build(self, reducer: ReducerLike, aggregate_id: str = "*") -> Built:
         """Make the snapshots that the policy asks for and that are not there yet.
 
         Parameters
@@ -112,6 +112,7 @@ class Snapshots:
         """
         if not isinstance(reducer, Reducer):
             raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio")
+        reducer = as_reducer(reducer)
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate("no event was ever appended under this aggregate id", got=aggregate_id)
@@ -144,9 +145,10 @@ class Snapshots:
         version = np.concatenate([one.marks.version for one in taken])
         order = np.lexsort((version, owner))
         states = pa.Table.from_batches([one.states for one in taken]).take(pa.array(order)).combine_chunks()
-        marks = tuple(
-            np.concatenate([getattr(one.marks, name) for one in taken])[order]
-            for name in ("version", "position", "timestamp")
+        marks = Marks(
+            version[order],
+            np.concatenate([one.marks.position for one in taken])[order],
+            np.concatenate([one.marks.timestamp for one in taken])[order],
         )
         ids = [aggregates[at] for at in owner[order]]
         return encode(
@@ -155,7 +157,7 @@ class Snapshots:
             self._store.store_id,
             ids,
             marks,
-            states.to_batches()[0],  # type: ignore[arg-type]
+            states.to_batches()[0],
         )
 
     def _taken(
@@ -229,11 +231,12 @@ class Snapshots:
         ]
         return pl.concat(frames).sort("reducer", "aggregate_id", "version") if frames else _EMPTY_TABLE.clone()
 
-    def drop(self, reducer: Reducer | None = None) -> int:
+    def drop(self, reducer: ReducerLike | None = None) -> int:
         """Remove the snapshots of a reducer, or all, damaged ones too; returns how many files that were."""
         names = self._files.names()
         if reducer is not None:
-            names = [name for name in names if fingerprint_in(name) == reducer.fingerprint[:32]]
+            wanted = as_reducer(reducer).fingerprint[:32]
+            names = [name for name in names if fingerprint_in(name) == wanted]
         for name in names:
             self._files.remove(name)
             self._known.pop(name, None)
@@ -268,8 +271,9 @@ class Snapshots:
                 low, high = shelved.spans[ids[owner]]
                 there = low + int(np.searchsorted(shelved.version[low:high], version))
                 if digest(taken.states, row) != digest(shelved.states, there):
+                    which = f"{reducer.name} for {ids[owner]!r} at version {version}"
                     raise SnapshotError(
-                        f"the snapshot of {reducer.name} for {ids[owner]!r} at version {version} differs from its events",
+                        f"the snapshot of {which} differs from its events",
                         hint="lab.snapshots.drop() removes it; answers then come from the events.",
                     )
                 found += 1

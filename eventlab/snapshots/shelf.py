@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from eventlab.errors import ReadOnlyStore, SnapshotError, StoreFull
 from eventlab.events.frame import Int64Array
+from eventlab.snapshots.base import Marks
 
 FORMAT = "1"
 _STATE = "state."
@@ -126,11 +127,14 @@ def encode(
     fingerprint: str,
     store_id: str,
     aggregates: list[str],
-    marks: tuple[Int64Array, Int64Array, Int64Array],
+    marks: Marks,
     states: pa.RecordBatch,
 ) -> pa.Buffer:
     """The content of a snapshot file."""
-    envelope = [pa.array(aggregates, pa.string()), *(pa.array(column) for column in marks)]
+    envelope = [
+        pa.array(aggregates, pa.string()),
+        *(pa.array(column) for column in (marks.version, marks.position, marks.timestamp)),
+    ]
     fields = [
         pa.field(name, column.type)
         for name, column in zip(("aggregate_id", "version", "position", "timestamp"), envelope, strict=True)
@@ -174,7 +178,9 @@ def decode(name: str, content: pa.Buffer, store_id: str) -> Shelved:
         described["fingerprint"],
         content.size,
         aggregates,
-        *(batch.column(column).to_numpy() for column in ("version", "position", "timestamp")),
+        batch.column("version").to_numpy(),
+        batch.column("position").to_numpy(),
+        batch.column("timestamp").to_numpy(),
         states=states,
         spans=spans,
     )

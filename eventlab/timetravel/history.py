@@ -13,9 +13,9 @@ import pyarrow as pa
 from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.events.frame import EventFrame, Int64Array
+from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import emission_schema, fold
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.fold.declaration import Reducer
 from eventlab.store.contract import Selection, Store
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import require
@@ -93,7 +93,7 @@ def history(
     else:
         wanted = past.handled
     stops, row = np.unique(wanted, return_inverse=True)
-    emitted = _emit(reducer, aggregate, past, stops, tables, interpret)
+    emitted = _emit(reducer, aggregate, past, stops, tables=tables, interpret=interpret)
     taken = pl.DataFrame(pl.from_arrow(emitted))
     if label is not None:
         taken = taken[row]
@@ -180,7 +180,7 @@ def _bars(past: _Past, step: int) -> tuple[pl.Series, Int64Array]:
 
 
 def _emit(
-    reducer: Reducer, aggregate: str, past: _Past, stops: Int64Array, tables: bool, interpret: bool | None
+    reducer: Reducer, aggregate: str, past: _Past, stops: Int64Array, *, tables: bool, interpret: bool | None
 ) -> pa.Table:
     """What the state is after each of the ascending versions `stops`."""
     pieces: list[pa.RecordBatch] = []

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import derive, fold
 from eventlab.fold.legs import Legs, tables_of, upper_bounds
-from eventlab.fold.declaration import Reducer
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store.contract import Selection, Store
@@ -100,7 +100,7 @@ def reconstruct(
     if moment.version is not None:
         _check_versions(store, aggregates, moment, marks)
     if emitted is None:
-        emitted = derive(reducer, aggregates, states, interpret)
+        emitted = derive(reducer, aggregates, states, interpret=interpret)
     return Reconstructed(aggregates, states, emitted, marks)
 
 

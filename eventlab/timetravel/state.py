@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from eventlab.errors import EventlabError
 from eventlab.events.clock import format_ns
-from eventlab.fold.layout import Array, Ladder, digest
 from eventlab.fold.declaration import Reducer
+from eventlab.fold.layout import Array, Ladder, digest
 
 _SHOWN_ROWS = 10
 
@@ -96,8 +96,9 @@ class State:
 
     def __repr__(self) -> str:
         lines = [self._title(), *(f"  {name:<18} {value}" for name, value in self._rows())]
-        for table in self.reducer.layout.tables:
-            lines.append(f"  {table.name:<18} {len(self._batch.column(table.name)[0])} rows")
+        lines += [
+            f"  {table.name:<18} {len(self._batch.column(table.name)[0])} rows" for table in self.reducer.layout.tables
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

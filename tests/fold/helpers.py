@@ -14,10 +14,10 @@ from eventlab.events.columns import payload_from_objects
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import event_type
 from eventlab.fold import drive
+from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import Folded, fold
 from eventlab.fold.layout import digest
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.fold.declaration import Reducer
 
 T0 = 1_700_000_000_000_000_000
 """The event time of version 1; each version is one second later."""
@@ -36,13 +36,13 @@ def frame_of(aggregates: Sequence[Sequence[Any]], names: Sequence[str] | None = 
         declared = event_type(name)
         payload = payload_from_objects(declared, [event for *_, event in found])
         owner = np.array([number for number, *_ in found], np.int64)
-        version = np.array([v for _, _, v, _ in found], np.int64)
+        versions = np.array([v for _, _, v, _ in found], np.int64)
         tables[name] = EventTable(
             declared,
             np.searchsorted(owner, np.arange(len(aggregates) + 1)).astype(np.int64),
             np.array([p for _, p, _, _ in found], np.int64),
-            version,
-            T0 + (version - 1) * 1_000_000_000,
+            versions,
+            T0 + (versions - 1) * 1_000_000_000,
             dict(zip(payload.schema.names, payload.columns, strict=True)),
         )
     ids = list(names) if names is not None else [f"a/{number}" for number in range(len(aggregates))]
@@ -103,7 +103,7 @@ def rows(batch: pa.RecordBatch | None) -> list[Any]:
 def compiled_only() -> Iterator[None]:
     """Fail where a compiled fold is given up for an interpreted one: comparing the two would then prove nothing."""
 
-    def given_up(*_: Any) -> Folded:
+    def given_up(*_: Any, **__: Any) -> Folded:
         raise AssertionError("the compiled fold fell back to the interpreted one")
 
     with pytest.MonkeyPatch.context() as patch:

@@ -195,7 +195,7 @@ class Tables:
 
     by = el.Keyed("word", n=int, total=float, last=str, flag=bool)
     lots = el.Queue("symbol", size=float, tag=str)
-    recent = el.Array(float, 4)
+    recent: Any = el.Array(float, 4)
     counts = el.Array(int, 3)
     place: int = 0
     order: float = 0.0

@@ -15,7 +15,9 @@ FLOATS = st.one_of(
     st.floats(-1e6, 1e6),
 )
 INTS = st.one_of(
-    st.integers(-5, 5), st.sampled_from([2**53 + 1, 2**63 - 1, -(2**63) + 1, 2**32, 10**18]), st.integers(-(10**6), 10**6)
+    st.integers(-5, 5),
+    st.sampled_from([2**53 + 1, 2**63 - 1, -(2**63) + 1, 2**32, 10**18]),
+    st.integers(-(10**6), 10**6),
 )
 WORDS = st.sampled_from(["", "a", "b", "c", "buy", "mm", "house", "drop", "again", "stop", "ü", "x" * 40])
 SYMBOLS = WORDS.filter(bool)

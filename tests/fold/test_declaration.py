@@ -133,7 +133,10 @@ def test_a_handler_is_refused(body, says):
         ({"more": "    async def on_tock(state, event): pass"}, r"a handler takes \(state, event\)"),
         ({"more": "    @property\n    def x(state): return 1.0"}, "both a field and a property"),
         ({"more": "    @property\n    def digest(state): return 1.0"}, "the name is reserved"),
-        ({"more": "    @property\n    def y(state) -> complex: return 1.0"}, "a property returns float, int, bool or str"),
+        (
+            {"more": "    @property\n    def y(state) -> complex: return 1.0"},
+            "a property returns float, int, bool or str",
+        ),
         ({"more": "    y = property(lambda s: 1.0, lambda s, v: None)"}, "a getter and no setter"),
         ({"more": "    @property\n    def y(state): return state.z"}, r"Made.y \(cell.py:\d+\): state has no 'z'"),
     ],

@@ -76,7 +76,12 @@ def fallbacks(monkeypatch):
     """Counts how often a fold was interpreted."""
     found = []
     interpreted = drive._interpreted
-    monkeypatch.setattr(drive, "_interpreted", lambda *given: found.append(1) or interpreted(*given))
+
+    def counted(*given, **more):
+        found.append(1)
+        return interpreted(*given, **more)
+
+    monkeypatch.setattr(drive, "_interpreted", counted)
     return found
 
 

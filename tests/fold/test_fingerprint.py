@@ -51,13 +51,19 @@ BASE = fingerprint(PLAIN)
     ("old", "new"),
     [
         ("    def on_tick(state, event):\n        if", "    def on_tick(state, event):\n        # why\n\n        if"),
-        ("    def on_tick(state, event):\n        if", "    def on_tick(state, event):\n        '''Doc.'''\n        if"),
+        (
+            "    def on_tick(state, event):\n        if",
+            "    def on_tick(state, event):\n        '''Doc.'''\n        if",
+        ),
         ("def helper(x, scale=3.0):\n", "def helper(x, scale=3.0):\n    '''Doc.'''\n"),
         ("class Made:\n", "class Made:\n    '''Doc.'''\n"),
         ('("buy", "sell")', '(  "buy",  "sell"  )'),
         ("\nclass Made", "\n\n\n\nclass Made"),
         ("def other(x, scale=3.0):\n    return x - scale", ""),
-        ('    by = el.Keyed("word", n=int)\n', '    by = el.Keyed("word", n=int)\n\n    @property\n    def y(s): return 1.0\n'),
+        (
+            '    by = el.Keyed("word", n=int)\n',
+            '    by = el.Keyed("word", n=int)\n\n    @property\n    def y(s): return 1.0\n',
+        ),
     ],
 )
 def test_comments_docstrings_places_and_properties_do_not_count(old, new):
@@ -94,7 +100,13 @@ def test_closures_count():
 
 
 def test_a_string_that_is_docstring_and_constant_counts():
-    source = "class Made:\n    n: int = 0\n    def on_tick(state, event):\n        'buy'\n        state.n += event.side == 'buy'"
+    source = """
+    class Made:
+        n: int = 0
+        def on_tick(state, event):
+            'buy'
+            state.n += event.side == 'buy'
+    """
     assert fingerprint(source) != fingerprint(source.replace("buy", "sell"))
 
 
@@ -131,7 +143,9 @@ def test_event_schemas_count():
 
 
 def test_it_is_the_same_in_every_process():
-    script = "from tests.fold.test_fingerprint import BASE\nimport eventlab as el\nprint(BASE, el.Portfolio.fingerprint)"
+    script = (
+        "from tests.fold.test_fingerprint import BASE\nimport eventlab as el\nprint(BASE, el.Portfolio.fingerprint)"
+    )
     found = set()
     for seed in ("0", "1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}

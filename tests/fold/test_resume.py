@@ -89,7 +89,7 @@ def test_what_is_derived_from_states_is_what_the_fold_emitted():
     events = [[Tick("a", "w", "buy", 1.5, 1), Tick("a", "v", None, None, 1)], []]
     found = folded(Tables, events, interpret=True)
     for interpret in (True, False):
-        assert rows(derive(Tables, ["a", "b"], found.states, interpret)) == rows(found.emitted)
+        assert rows(derive(Tables, ["a", "b"], found.states, interpret=interpret)) == rows(found.emitted)
 
 
 def test_no_aggregates_and_no_events_are_folded_too():

@@ -16,7 +16,9 @@ BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "
 @BOTH
 def test_trades(interpret):
     lab = el.open(":memory:")
-    lab.append("m", [el.MarketData("A", price, volume) for price, volume in ((3.0, 2.0), (5.0, 1.0), (1.0, 4.0), (2.0, 0.0))])
+    lab.append(
+        "m", [el.MarketData("A", price, volume) for price, volume in ((3.0, 2.0), (5.0, 1.0), (1.0, 4.0), (2.0, 0.0))]
+    )
     state = lab.state(el.Trades, "m", interpret=interpret)
     assert (state.open, state.high, state.low, state.close, state.last) == (3.0, 5.0, 1.0, 2.0, 2.0)
     assert (state.volume, state.notional, state.count, state.vwap) == (7.0, 15.0, 4, 15.0 / 7.0)
@@ -28,7 +30,9 @@ def test_trades(interpret):
 @BOTH
 def test_signals(interpret):
     lab = el.open(":memory:")
-    lab.append("s", [el.TradingSignal(*s) for s in (("A", "buy", 1.0, "x"), ("B", "sell", 2.0, "y"), ("A", "hold", 3.0, "z"))])
+    lab.append(
+        "s", [el.TradingSignal(*s) for s in (("A", "buy", 1.0, "x"), ("B", "sell", 2.0, "y"), ("A", "hold", 3.0, "z"))]
+    )
     state = lab.state(el.Signals, "s", interpret=interpret)
     assert (state.symbol, state.action, state.strength, state.strategy, state.count) == ("A", "hold", 3.0, "z", 3)
     assert state.by_symbol.rows() == [("A", "hold", 3.0, "z", 2), ("B", "sell", 2.0, "y", 1)]
@@ -97,7 +101,10 @@ def test_a_real_book_equals_an_independent_best_bid_and_ask_everywhere(market_da
     both = book.join(seen, on="update_id")
     assert both.height == compared
     for ours, theirs in (
-        ("best_bid", "bid_price"), ("best_bid_size", "bid_amount"), ("best_ask", "ask_price"), ("best_ask_size", "ask_amount"),
+        ("best_bid", "bid_price"),
+        ("best_bid_size", "bid_amount"),
+        ("best_ask", "ask_price"),
+        ("best_ask_size", "ask_amount"),
     ):  # fmt: skip
         assert both[ours].equals(both[theirs].cast(pl.Float64).alias(ours))
     whole = book.filter(pl.col("best_bid").is_not_nan() & pl.col("best_ask").is_not_nan())
@@ -134,7 +141,7 @@ def test_real_trades_add_up_as_polars_says(market_data_dir, market):
         assert np.array_equal(history[name].to_numpy(), values), name
     last = lab.state(el.Trades, "market/BTCUSDT", interpret=True)
     assert last.volume == pytest.approx(trades["volume"].sum(), rel=1e-12)
-    assert last.vwap == pytest.approx((trades["price"] * trades["volume"]).sum() / trades["volume"].sum(), rel=1e-12)
+    assert last.vwap == pytest.approx(np.sum(price * volume) / np.sum(volume), rel=1e-12)
     assert last.to_dict()["notional"] == history["notional"][-1]
     minutes = lab.history(el.Trades, "market/BTCUSDT", every="1m")
     closes = trades.group_by_dynamic("timestamp", every="1m", closed="right", label="right").agg(pl.col("price").last())

@@ -176,7 +176,8 @@ class Exact:
 
 CHANGES = st.tuples(
     st.sampled_from(["A", "B"]),
-    st.integers(-3_000, 3_000).map(lambda thousandths: thousandths / 1_000) | st.sampled_from([0.1, -0.1, 0.3, -0.3, 0.7, 1.0]),
+    st.integers(-3_000, 3_000).map(lambda thousandths: thousandths / 1_000)
+    | st.sampled_from([0.1, -0.1, 0.3, -0.3, 0.7, 1.0]),
     st.integers(0, 20_000).map(lambda cents: cents / 100),
     st.integers(-100, 100).map(lambda cents: cents / 100),
     st.sampled_from(["fill", "fill", "fill", "fill", "fill", "cash", "funding"]),

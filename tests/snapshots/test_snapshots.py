@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
 from eventlab.lab import Lab
+from eventlab.snapshots.base import Marks
 from eventlab.snapshots.policies import Every
 from eventlab.store.log import EventLog
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
@@ -107,7 +108,9 @@ def filled(path=":memory:", count=40):
         for name in NAMES:
             events = [
                 el.MarketData("A", 10.0 + number % 7, 1.0 + number),
-                el.BookChange("A", "bid" if number % 3 else "ask", 10.0 + number % 5, float(number % 4), update_id=number),
+                el.BookChange(
+                    "A", "bid" if number % 3 else "ask", 10.0 + number % 5, float(number % 4), update_id=number
+                ),
                 el.TradingSignal("A", "buy", float(number), "s"),
                 el.PortfolioChange("A", float(number % 5 - 2), 10.0 + number % 7, 0.1),
                 Tick("a", "w", x=float(number), n=number),
@@ -295,7 +298,9 @@ def counting(step):
     def on_market_data(state, event):
         state.total += step
 
-    return el.reducer(type("Counting", (), {"__annotations__": {"total": float}, "total": 0.0, "on_market_data": on_market_data}))
+    return el.reducer(
+        type("Counting", (), {"__annotations__": {"total": float}, "total": 0.0, "on_market_data": on_market_data})
+    )
 
 
 def test_another_fingerprint_never_uses_a_snapshot():
@@ -304,7 +309,9 @@ def test_another_fingerprint_never_uses_a_snapshot():
     lab.snapshots.build(one)
     assert lab.state(one, NAMES[0]).total == 40.0
     assert lab.state(two, NAMES[0]).total == 80.0
-    assert lab.snapshots.latest(two, [NAMES[0]], version=None, time=None, stop_position=10**9).marks.version.tolist() == [0]
+    assert lab.snapshots.latest(
+        two, [NAMES[0]], version=None, time=None, stop_position=10**9
+    ).marks.version.tolist() == [0]
     assert lab.snapshots.drop(two) == 0
     assert lab.state(counting(1.0), NAMES[0]).total == 40.0
 
@@ -340,11 +347,13 @@ def test_a_snapshot_that_its_events_do_not_add_up_to_is_found():
 
     forged = encode(
         "Trades", el.Trades.fingerprint, lab.store.store_id, list(shelved.aggregates),
-        (shelved.version, shelved.position, shelved.timestamp), states,
+        Marks(shelved.version, shelved.position, shelved.timestamp), states,
     )  # fmt: skip
     lab.snapshots.drop()
     lab.snapshots._files.write(new_name(el.Trades.fingerprint, forged), forged)
-    with pytest.raises(SnapshotError, match="the snapshot of Trades for 'a/one' at version 100 differs from its events"):
+    with pytest.raises(
+        SnapshotError, match="the snapshot of Trades for 'a/one' at version 100 differs from its events"
+    ):
         lab.snapshots.verify()
 
 

@@ -32,7 +32,9 @@ def built(made):
 def row_of(state, columns):
     values = state.to_dict()
     if values["timestamp"] is not None:
-        values["timestamp"] = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=values["timestamp"] / 1000)
+        values["timestamp"] = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
+            microseconds=values["timestamp"] / 1000
+        )
     return bits({name: values[name] for name in columns if name != "at"})
 
 

@@ -183,7 +183,8 @@ def test_what_is_no_moment_is_refused(world, as_of, says):
 
 
 @pytest.mark.parametrize(
-    "bounds", [{"version": True}, {"version": -1}, {"version": 1.0}, {"position": -1}, {"time": True}, {"known_at": "x"}]
+    "bounds",
+    [{"version": True}, {"version": -1}, {"version": 1.0}, {"position": -1}, {"time": True}, {"known_at": "x"}],
 )
 def test_bounds_that_are_none_are_refused(bounds):
     with pytest.raises(AsOfError):
@@ -230,7 +231,7 @@ def test_a_state_is_told_by_its_bits(world):
     assert one.by.columns == ["word", "n", "total", "last", "flag"]
     assert one.recent.tolist() == [1.0, 2.0, 3.0, 3.0]
     assert {"by", "total", "digest"} <= set(dir(one))
-    with pytest.raises(AttributeError, match="Tables has no field 'nothing'; it has place, order"):
+    with pytest.raises(AttributeError, match="Tables has no field 'nothing'; it has .*place, order"):
         _ = one.nothing
 
 
@@ -271,7 +272,9 @@ def test_ten_thousand_aggregates_are_folded_in_one_pass():
             key: row[key] for key in ("cash", "positions", "lots")
         }
     events = [el.PortfolioChange("A", 1.0 + k, float((4321 + k * count) % 7)) for k in range(3)]
-    assert lab.state(el.Portfolio, "p/04321").digest == digests(folded(el.Portfolio, [events], interpret=True).states)[0]
+    assert (
+        lab.state(el.Portfolio, "p/04321").digest == digests(folded(el.Portfolio, [events], interpret=True).states)[0]
+    )
 
 
 def test_names_are_data(world):

@@ -54,11 +54,11 @@ class World:
         if moment.version is not None:
             found = [entry for entry in found if entry.version <= moment.version]
         if moment.time is not None:
-            found = [entry for entry in found if entry.timestamp <= moment.time]  # type: ignore[operator]
+            found = [entry for entry in found if entry.timestamp <= moment.time]
         if moment.position is not None:
             found = [entry for entry in found if entry.position <= moment.position]
         if moment.known_at is not None:
-            found = [entry for entry in found if entry.recorded_at <= moment.known_at]  # type: ignore[operator]
+            found = [entry for entry in found if entry.recorded_at <= moment.known_at]
         return found
 
     def digest(self, reducer: Any, aggregate: str, moment: el.AsOf) -> str:
