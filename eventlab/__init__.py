@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from eventlab import errors, experiments, feeds, plots, snapshots
     from eventlab.errors import EventlabError
+    from eventlab.events import protobuf
     from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
     from eventlab.events.types import Limits, Symbol, event
     from eventlab.fold import Array, Keyed, Ladder, Queue, is_null, on, reducer
@@ -51,6 +52,7 @@ __all__ = [
     "on",
     "open",
     "plots",
+    "protobuf",
     "reducer",
     "snapshots",
 ]
@@ -67,13 +69,20 @@ _HOMES = {
     "eventlab.store.contract": ("Receipt",),
     "eventlab.timetravel.asof": ("AsOf",),
 }  # fmt: skip
-_ROOMS = ("errors", "experiments", "feeds", "plots", "snapshots")
+_MODULES = {
+    "errors": "eventlab.errors",
+    "experiments": "eventlab.experiments",
+    "feeds": "eventlab.feeds",
+    "plots": "eventlab.plots",
+    "protobuf": "eventlab.events.protobuf",
+    "snapshots": "eventlab.snapshots",
+}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"eventlab.{name}")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOME_OF:
         raise AttributeError(f"module 'eventlab' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)

@@ -27,12 +27,12 @@ _ROWS = 16_384
 _TIME = pl.Datetime("ns", "UTC")
 
 
-def dump(frames: Iterable[tuple[EventType, pl.DataFrame]], file: BinaryIO) -> int:
+def dump(frames: Iterable[tuple[EventType | type | str, pl.DataFrame]], file: BinaryIO) -> int:
     """Write events to a stream.
 
     Parameters
     ----------
-    frames : iterable of (EventType, polars.DataFrame)
+    frames : iterable of (event class, its name or EventType; polars.DataFrame)
         In the order to be written. Columns as `encode` takes them.
     file : binary file
         Written at its current place. A frame that is refused leaves whole messages behind it, never half a one.
@@ -46,6 +46,8 @@ def dump(frames: Iterable[tuple[EventType, pl.DataFrame]], file: BinaryIO) -> in
     ------
     InvalidEvent
         A column or value that cannot become an event; names row, column and value.
+    UnknownEventType
+        A class or name that was not declared with ``@el.event``.
 
     Examples
     --------
@@ -53,7 +55,7 @@ def dump(frames: Iterable[tuple[EventType, pl.DataFrame]], file: BinaryIO) -> in
     >>> from eventlab.events.builtin import Funding
     >>> frame = pl.DataFrame({"aggregate_id": "funding/BTCUSDT", "timestamp": [0], "symbol": "BTCUSDT", "rate": 1e-4})
     >>> file = io.BytesIO()
-    >>> dump([(event_type(Funding), frame)], file)
+    >>> dump([(Funding, frame)], file)
     1
     >>> _ = file.seek(0)
     >>> [(declared.name, events["rate"].to_list()) for declared, events in load(file)]
@@ -61,7 +63,7 @@ def dump(frames: Iterable[tuple[EventType, pl.DataFrame]], file: BinaryIO) -> in
     """
     count = 0
     for declared, frame in frames:
-        for message in encode(declared, frame):
+        for message in encode(event_type(declared), frame):
             file.write(message)
             count += 1
     return count
