@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -44,7 +44,10 @@ class Ref:
     def position(self) -> int:
         """Position of the last of these events, once the group is committed."""
         if self.group.receipt is None:
-            raise InvalidEvent("an event has no position before its commit is done")
+            raise InvalidEvent(
+                "an event has no position before its commit is done",
+                hint="Inside its group the Ref itself is a cause; elsewhere it is one after the `with` block.",
+            )
         return self.group.receipt.first_position + self.row
 
 
@@ -59,22 +62,24 @@ def batches_of(
     metadata: Mapping[str, str] | None = None,
     cause: Cause | Sequence[Cause] = None,
     event_id: str | Sequence[str | None] | None = None,
-    first_row: int | None = None,
+    group: Group | None = None,
+    first_row: int = 0,
 ) -> list[Batch]:
     """Batches, one an event type, of a few event objects in the order given.
 
-    `first_row` is the row of the first event in a commit that has further batches.
+    `group` is the commit that they become a part of, beside further batches, and `first_row` the first event's row in
+    it.
     """
     listed = _listed(events)
     rows = len(listed)
     times = None if timestamp is None else _times(timestamp, rows)
-    causes, cause_rows = _causes(cause, rows)
+    causes, cause_rows = _causes(cause, rows, group)
     ids = None if event_id is None else _ids(event_id, rows)
     grouped: dict[str, tuple[EventType, list[int]]] = {}
     for row, item in enumerate(listed):
         declared = event_type(item)
         grouped.setdefault(declared.name, (declared, []))[1].append(row)
-    ordered = first_row is not None or len(grouped) > 1
+    ordered = group is not None or len(grouped) > 1
     made = []
     for declared, members in grouped.values():
         at = np.array(members, dtype=np.int64)
@@ -87,7 +92,7 @@ def batches_of(
                 cause=None if causes is None else causes[at],
                 event_id=None if ids is None else ids.take(pa.array(at)),
                 metadata=metadata,
-                order=at + (first_row or 0) if ordered else None,
+                order=at + first_row if ordered else None,
                 cause_row=None if cause_rows is None else cause_rows[at],
             )
         )
@@ -126,14 +131,18 @@ def _times(timestamp: object, rows: int) -> Int64Array:
     )
 
 
-def _causes(cause: object, rows: int) -> tuple[Int64Array | None, Int64Array | None]:
+def _causes(cause: object, rows: int, group: Group | None) -> tuple[Int64Array | None, Int64Array | None]:
+    """Positions of causes that are in the log, and rows of those in the same group; negative where there is none."""
     given = _per_event(cause, rows, "cause")
     if all(value is None for value in given):
         return None, None
     positions, queued = np.full(rows, -1, dtype=np.int64), np.full(rows, -1, dtype=np.int64)
     for row, value in enumerate(given):
         if isinstance(value, Ref):
-            queued[row] = value.row
+            if value.group is group:
+                queued[row] = value.row
+            else:
+                positions[row] = value.position
         elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 0 <= value < 2**63:
             positions[row] = value
         elif value is not None:
@@ -213,7 +222,7 @@ def _filled(template: Template, payload: pa.RecordBatch, where: str) -> str | pa
         if column.null_count:
             row = column.is_null().index(True).as_py()
             raise InvalidEvent(
-                f"{where + ': ' if where else ''}row {row}, column {name!r}: null, but it names the aggregate",
+                f"{columns.within(where)}row {row}, column {name!r}: null, but it names the aggregate",
                 expected="a value in every row",
             )
     if len(used) == 1:
@@ -228,15 +237,21 @@ def _cause_column(column: pl.Series, where: str) -> Int64Array:
     if column.dtype == pl.Null:
         return np.full(len(column), -1, dtype=np.int64)
     if not column.dtype.is_integer():
-        raise InvalidEvent(f"{where}column 'cause' has the wrong type", got=column.dtype, expected="integers")
+        raise InvalidEvent(
+            f"{columns.within(where)}column 'cause' has the wrong type", got=column.dtype, expected="integers"
+        )
     if (column < 0).any() or (column > 2**63 - 1).any():
-        raise InvalidEvent(f"{where}column 'cause' holds what is no position", expected="0 or above, or null")
+        raise InvalidEvent(
+            f"{columns.within(where)}column 'cause' holds what is no position", expected="0 or above, or null"
+        )
     return column.cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 def _id_column(column: pl.Series, where: str) -> pa.StringArray:
     if column.dtype not in (pl.String, pl.Null):
-        raise InvalidEvent(f"{where}column 'event_id' has the wrong type", got=column.dtype, expected="text")
+        raise InvalidEvent(
+            f"{columns.within(where)}column 'event_id' has the wrong type", got=column.dtype, expected="text"
+        )
     return column.cast(pl.String).rechunk().to_arrow().cast(pa.string())
 
 
@@ -280,10 +295,13 @@ class Group:
             metadata=metadata,
             cause=cause,
             event_id=event_id,
+            group=self,
             first_row=self._rows,
         )
         rows = sum(batch.payload.num_rows for batch in batches)
         if expected_version is not None:
+            if isinstance(expected_version, bool) or not isinstance(expected_version, int):
+                raise InvalidEvent("expected_version must be an int", got=expected_version)
             before = expected_version - self._queued.get(aggregate_id, 0)
             if self._expected.setdefault(aggregate_id, before) != before:
                 raise InvalidEvent(f"two expected versions of {aggregate_id!r} contradict each other")
@@ -298,5 +316,4 @@ class Group:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._done = True
         if kind is None:
-            batches = [replace(batch) for batch in self._batches]
-            self.receipt = self._store.commit(batches, expected=self._expected, late=self._late)
+            self.receipt = self._store.commit(self._batches, expected=self._expected, late=self._late)

@@ -178,6 +178,23 @@ def test_a_group_is_one_commit(lab: Lab):
         c.append("p", fill())
 
 
+def test_a_group_is_a_cause_for_what_comes_after_it(lab: Lab):
+    lab.append("p", [fill(), fill()])
+    with lab.commit() as c:
+        c.append("signals/s", signal())
+        ref = c.append("signals/s", signal("hold"))
+    lab.append("q", [fill(), fill()], cause=[None, ref])
+    with lab.commit() as other:
+        own = other.append("r", fill())
+        other.append("r", [fill(), fill()], cause=[ref, own])
+    assert ref.position == 3
+    assert lab.events(el.PortfolioChange, "q")["cause"].to_list() == [None, 3]
+    assert lab.events(el.PortfolioChange, "r")["cause"].to_list() == [None, 3, own.position]
+    unfinished = lab.commit().append("p", fill())
+    with pytest.raises(InvalidEvent, match="no position"):
+        lab.append("q", fill(), cause=unfinished)
+
+
 def test_a_group_that_fails_leaves_nothing(lab: Lab):
     def fails() -> None:
         with lab.commit() as c:

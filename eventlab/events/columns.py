@@ -62,7 +62,7 @@ def payload_from_frame(declared: EventType, frame: pl.DataFrame, *, where: str =
     surplus = [name for name in frame.columns if name not in known]
     if surplus:
         raise InvalidEvent(
-            f"{_at(where)}{declared.name} has no column {surplus[0]!r}",
+            f"{within(where)}{declared.name} has no column {surplus[0]!r}",
             expected=", ".join(field.name for field in declared),
             hint="Select or rename columns before appending.",
         )
@@ -74,7 +74,7 @@ def payload_from_frame(declared: EventType, frame: pl.DataFrame, *, where: str =
             array = _constant(field, len(frame))
         else:
             raise InvalidEvent(
-                f"{_at(where)}{declared.name} needs a column {field.name!r}", got=", ".join(frame.columns) or "none"
+                f"{within(where)}{declared.name} needs a column {field.name!r}", got=", ".join(frame.columns) or "none"
             )
         arrays.append(_checked(field, array, where))
     return pa.RecordBatch.from_arrays(arrays, schema=declared.arrow_schema)
@@ -106,12 +106,13 @@ def text_of(series: pl.Series) -> pa.DictionaryArray:
     return pc.dictionary_encode(series.cast(pl.String).to_arrow().cast(pa.string()))
 
 
-def _at(where: str) -> str:
+def within(where: str) -> str:
+    """How a message begins that is about a part of a source; nothing where the source has no name."""
     return f"{where}: " if where else ""
 
 
 def _wrong_type(field_name: str, where: str, got: object, expected: str) -> InvalidEvent:
-    return InvalidEvent(f"{_at(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
+    return InvalidEvent(f"{within(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
 
 
 def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
@@ -146,7 +147,9 @@ def _whole(series: pl.Series, name: str, where: str) -> pl.Series:
     if len(lost):
         row = lost[0]
         raise InvalidEvent(
-            f"{_at(where)}row {row}, column {name!r}: value refused", got=series[row], expected="an int64 above -2**63"
+            f"{within(where)}row {row}, column {name!r}: value refused",
+            got=series[row],
+            expected="an int64 above -2**63",
         )
     return whole.rechunk()
 
@@ -168,7 +171,7 @@ def _time_series(series: pl.Series, name: str, where: str) -> pl.Series:
     if len(outside):
         row, unit = outside[0], dtype.time_unit if isinstance(dtype, pl.Datetime) else "ns"
         raise InvalidEvent(
-            f"{_at(where)}row {row}, column {name!r}: value refused",
+            f"{within(where)}row {row}, column {name!r}: value refused",
             got=f"{count[row]} {unit} since 1970",
             expected="a moment that int64 nanoseconds hold, 1677 to 2262",
         )
@@ -232,7 +235,7 @@ def _constant(field: Field, rows: int) -> pa.Array:
 def _no_nulls(array: pa.Array, name: str, where: str) -> None:
     if array.null_count:
         row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InvalidEvent(f"{_at(where)}row {row}, column {name!r}: null", expected="a value in every row")
+        raise InvalidEvent(f"{within(where)}row {row}, column {name!r}: null", expected="a value in every row")
 
 
 def _refuse(bad: pa.Array | np.ndarray[Any, Any], array: pa.Array, field: Field, where: str, expected: str) -> None:
@@ -240,7 +243,7 @@ def _refuse(bad: pa.Array | np.ndarray[Any, Any], array: pa.Array, field: Field,
     if flags.any():
         row = int(np.flatnonzero(flags)[0])
         raise InvalidEvent(
-            f"{_at(where)}row {row}, column {field.name!r}: value refused", got=array[row].as_py(), expected=expected
+            f"{within(where)}row {row}, column {field.name!r}: value refused", got=array[row].as_py(), expected=expected
         )
 
 
