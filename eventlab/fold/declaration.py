@@ -59,13 +59,25 @@ class Reducer:
         return frozenset(name for name, handler in self.handlers.items() if lower.removes_rows(handler))
 
     @cached_property
+    def priced(self) -> frozenset[str]:
+        """Event types whose `price` a ladder may have as a level."""
+        if not self.layout.of(Ladder):
+            return frozenset()
+        numeric = {
+            name
+            for name, declared in self.event_types.items()
+            if any(field.name == "price" and field.kind in ("float", "int") for field in declared)
+        }
+        return frozenset(numeric)
+
+    @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Payload columns each handler may read, by event type name, in the type's order."""
         wanted = {}
         for name, handler in self.handlers.items():
             mentioned = lower.attributes([handler])
             fields = [field.name for field in self.event_types[name] if field.name in mentioned]
-            if self.layout.of(Ladder) and any(f.name == "price" for f in self.event_types[name]):
+            if name in self.priced:
                 fields = list(dict.fromkeys([*fields, "price"]))
             wanted[name] = tuple(fields)
         return wanted
@@ -195,6 +207,7 @@ def reducer(cls: type[Any]) -> Reducer:
         )
     for name, function in properties.items():
         lower.check_names(function, [state_names], f"{cls.__name__}.{name}")
+        lower.check_reads_only(function, f"{cls.__name__}.{name}")
     made = replace(made, handlers=_frozen(handlers), properties=_frozen(properties))
     _declared.add(made)
     return made

@@ -214,7 +214,7 @@ def _tables_in(
     ranks = None
     if layout.of(Ladder):
         levels = [flat.ladder_levels(states.column(ladder.name))[:2] for ladder in layout.of(Ladder)]
-        priced = {name: tables[name] for name in reducer.handlers if "price" in reducer.columns[name]}
+        priced = {name: tables[name] for name in reducer.priced}
         ranks = flat.Ranks.of(priced, legs.starts, ends, levels, states.num_rows)
     # A key comes from a constant, from an event's text or from the state: that bounds the rows of a table.
     texts = {name: _text_fields(reducer, name) for name in reducer.handlers}

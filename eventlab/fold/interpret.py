@@ -278,8 +278,13 @@ class StateType:
         }
 
     def property_value(self, state: Any, name: str) -> Any:
-        """A property of a state, as it is emitted."""
-        return _canonical(COERCE[self._property_kinds[name]](getattr(state, name)))
+        """A property of a state, as it is emitted; KeyError where it would add a row."""
+        keyed = [getattr(state, table.name) for table in self.layout.of(Keyed)]
+        before = [len(table) for table in keyed]
+        value = _canonical(COERCE[self._property_kinds[name]](getattr(state, name)))
+        if [len(table) for table in keyed] != before:
+            raise KeyError("a property cannot add a row: ask `key in table` first")
+        return value
 
     def _dump_table(self, table: Keyed | Ladder, held: Any) -> list[dict[str, Any]]:
         if isinstance(table, Ladder):

@@ -290,7 +290,6 @@ class _Source:
     def __init__(self, reducer: Reducer, fields: dict[str, tuple[str, ...]]) -> None:
         self.reducer, self.fields = reducer, fields
         self.tables = reducer.layout.tables
-        self.ladders = bool(reducer.layout.of(Ladder))
 
     def text(self) -> str:
         body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(count):"]
@@ -304,14 +303,26 @@ class _Source:
         body += ["            if emit:", "                copy_record(out_records[leg], record)"]
         if self.reducer.properties:
             body += [f"                state = {self.state(None)}"]
+            body += [f"                rows_before_{at} = len(table_{at})" for at in self.keyed()]
         for at, name in enumerate(self.reducer.properties):
             value = f"property_{at}(state)"
             if self.reducer.property_kinds[name] == "str":
                 value = f"code_of({value})"
             body += [f"                out_property_{at}[leg] = {value}"]
+        if self.reducer.properties:
+            body += [f"                {line}" for line in self.unchanged()]
         body += ["        copy_record(states[a], record)"]
         body += [f"        {line}" for line in self.leave()]
         return "\n".join(body) + "\n"
+
+    def keyed(self) -> list[int]:
+        return [at for at, table in enumerate(self.tables) if type(table) is Keyed]
+
+    def unchanged(self) -> list[str]:
+        lines = []
+        for at in self.keyed():
+            lines += [f"if len(table_{at}) != rows_before_{at}:", "    raise KeyError('a property cannot add a row')"]
+        return lines
 
     def arguments(self) -> list[str]:
         names = ["count", "leg_offsets", "emit", "states", "out_records"]
@@ -384,7 +395,7 @@ class _Source:
 
     def ranked(self, kind: int) -> bool:
         name = list(self.reducer.handlers)[kind]
-        return self.ladders and "price" in self.fields[name]
+        return name in self.reducer.priced
 
     def handle(self, kind: int) -> list[str]:
         name = list(self.reducer.handlers)[kind]

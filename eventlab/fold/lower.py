@@ -98,6 +98,28 @@ def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: 
             _check_comparison(rest, f"{place}: {argument.argval}.{name}", fields[name])
 
 
+_WRITES = {
+    "STORE_ATTR": "assigns to a field",
+    "STORE_SUBSCR": "assigns to an element",
+    "DELETE_SUBSCR": "deletes a row",
+}
+_WRITING_METHODS = ("push", "pop", "set", "clear")
+
+
+def check_reads_only(function: Function, where: str) -> None:
+    """Refuse a property that changes the state: states would depend on who looked at them."""
+    for seen in _reached(function):
+        for instruction in dis.get_instructions(seen):
+            what = _WRITES.get(instruction.opname)
+            if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in _WRITING_METHODS:
+                what = f"calls .{instruction.argval}()"
+            if what is not None:
+                raise ReducerError(
+                    f"{where} ({_place(seen, _line(instruction))}): a property only reads, and this one {what}",
+                    hint="Change the state in a handler.",
+                )
+
+
 def _check_comparison(rest: Sequence[dis.Instruction], what: str, is_text: bool) -> None:  # noqa: FBT001
     if len(rest) != 2 or rest[0].opname != "LOAD_CONST" or rest[1].opname not in ("COMPARE_OP", "CONTAINS_OP"):
         return

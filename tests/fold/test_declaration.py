@@ -38,6 +38,10 @@ def with_list(x, k=MUTABLE):
     return x
 
 
+def writes(state):
+    state.x = 1.0
+
+
 class Refused(Exception):
     pass
 
@@ -144,6 +148,30 @@ def test_a_handler_is_refused(body, says):
 def test_a_class_is_refused(kwargs, says):
     with pytest.raises(ReducerError, match=f"(?s){says}"):
         declared("pass", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("state.x = 1.0", "assigns to a field"),
+        ("state.x += 1.0", "assigns to a field"),
+        ("state.ring[0] = 1.0", "assigns to an element"),
+        ("state.by['a'].n = 1", "assigns to a field"),
+        ("del state.by['a']", "deletes a row"),
+        ("state.lots.pop('a')", r"calls .pop\(\)"),
+        ("state.lots.push('a')", r"calls .push\(\)"),
+        ("state.bids.clear()", r"calls .clear\(\)"),
+        ("writes(state)", "assigns to a field"),
+    ],
+)
+def test_a_property_that_changes_the_state_is_refused(body, says):
+    fields = """x: float = 0.0
+    ring = el.Array(float, 2)
+    by = el.Keyed("word", n=int)
+    lots = el.Queue("word", n=int)
+    bids = el.Ladder("bid")"""
+    with pytest.raises(ReducerError, match=rf"Made.y \(.*:\d+\): a property only reads, and this one {says}"):
+        declared("pass", fields=fields, more=f"    @property\n    def y(state):\n        {body}\n        return 1.0")
 
 
 def test_what_is_no_plain_class_is_refused():

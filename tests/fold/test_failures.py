@@ -166,3 +166,56 @@ def test_short_folds_are_interpreted_and_long_ones_compiled(monkeypatch):
     for events in (3, 3, 1):
         assert folded(Fresh, [[Tick("a")] * events], interpret=None).states.to_pylist() == [{"count": events}]
     assert len(interpreted) == 1  # 3 events were; 6 are worth compiling; once compiled it stays so
+
+
+@el.reducer
+class Curious:
+    by = el.Keyed("word", n=int)
+    count: int = 0
+
+    def on_tick(state, event):
+        state.by[event.symbol].n += 1
+        state.count += state.wanted if "wanted" in state.by else 0
+
+    @property
+    def wanted(state) -> int:
+        return state.by["wanted"].n
+
+    @property
+    def safe(state) -> int:
+        return state.by["wanted"].n if "wanted" in state.by else 0
+
+
+@BOTH
+def test_looking_at_a_state_does_not_change_it(interpret):
+    with pytest.raises(FoldError, match="Curious.wanted failed on 'a/0' after version 1: KeyError.*cannot add a row"):
+        folded(Curious, [[Tick("a")]], interpret=interpret)
+    found = folded(Curious, [[Tick("wanted"), Tick("a")]], interpret=interpret, cuts=[[1, 2]])
+    assert found.states.to_pylist() == [{"count": 2, "by": [{"word": "wanted", "n": 1}, {"word": "a", "n": 1}]}]
+    assert rows(found.emitted) == [{"count": 1, "wanted": 1, "safe": 1}, {"count": 2, "wanted": 1, "safe": 1}]
+
+
+@el.event
+class Labelled:
+    price: str
+    level: float
+
+
+@el.reducer
+class TextPrice:
+    """Its events' `price` is text, and no level."""
+
+    bids = el.Ladder("bid")
+    last: str = ""
+
+    def on_labelled(state, event):
+        state.last = event.price
+        state.bids.set(price=event.level, size=1.0)
+
+
+def test_a_price_that_is_text_is_no_level():
+    events = [Labelled("cheap", 1.0), Labelled("dear", 2.0)]
+    found = [folded(TextPrice, [events], interpret=interpret).states.to_pylist() for interpret in (True, False)]
+    assert found[0] == found[1]
+    assert found[0][0]["last"] == "dear"
+    assert [level["price"] for level in found[0][0]["bids"]] == [2.0, 1.0]
