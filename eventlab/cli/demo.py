@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eventlab.cli import output
+from eventlab import terminal
 
 _OUT = Path("data/demo")
 
@@ -36,4 +36,4 @@ def demo(
     plan = Plan(data=(*(data or ()), *(files or ())), symbol=symbol, out=out, seed=seed, trades=trades)
     outcome = run(plan, quiet=as_json)
     if as_json:
-        output.document(outcome)
+        terminal.document(outcome)

@@ -12,8 +12,8 @@ from typing import Any, TextIO
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from eventlab.cli.output import printable
 from eventlab.errors import EventlabError, StoreCorrupt
+from eventlab.terminal import printable
 
 FAILED, USAGE, CORRUPT, INTERRUPTED = 1, 2, 3, 130
 _LONGEST_PART = 400

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from eventlab.cli import output
+from eventlab import terminal
 
 if TYPE_CHECKING:
     from eventlab._ingesting import IngestReceipt
@@ -87,9 +87,9 @@ def ingest(
             if not as_json:
                 _tell(one, receipt, clocks.perf_counter() - began)
     if as_json:
-        output.document({"lab": str(lab), "sources": made})
+        terminal.document({"lab": str(lab), "sources": made})
     else:
-        output.say(f"eventlab info {lab}  shows what is there")
+        terminal.say(f"eventlab info {lab}  shows what is there")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,4 +155,4 @@ def _tell(feed: Feed, receipt: IngestReceipt, seconds: float) -> None:
         notes.append(f"{receipt.report.gaps:,} gaps in its ids")
     if receipt.clamped:
         notes.append(f"{receipt.clamped:,} times raised")
-    output.say(f"{feed.source}: {receipt.count:,} events ({'; '.join(notes)})", *receipt.report.warnings)
+    terminal.say(f"{feed.source}: {receipt.count:,} events ({'; '.join(notes)})", *receipt.report.warnings)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventlab.cli import output, resolve
+from eventlab import terminal
+from eventlab.cli import resolve
 from eventlab.cli.failures import parts_of
 from eventlab.errors import StoreCorrupt
 
@@ -43,7 +44,7 @@ def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
         heads = opened.store.heads()
     shown = heads[:limit] if limit else heads
     if as_json:
-        output.document({
+        terminal.document({
             "path": found.path,
             "store_id": found.store_id,
             "events": found.events,
@@ -57,7 +58,7 @@ def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
                     "aggregate_id": head.aggregate_id,
                     "version": head.version,
                     "position": head.position,
-                    "timestamp": output.iso(head.timestamp),
+                    "timestamp": terminal.iso(head.timestamp),
                 }
                 for head in shown
             ],
@@ -65,7 +66,7 @@ def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
         })  # fmt: skip
         return
     each = f"  ({found.bytes / found.events:.1f} B an event)" if found.events else ""
-    output.grid(
+    terminal.grid(
         [
             ("path", found.path),
             ("store id", found.store_id),
@@ -79,13 +80,13 @@ def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
     if not heads:
         return
     typer.echo()
-    output.table({
+    terminal.table({
         "aggregate": [head.aggregate_id for head in shown],
         "version": [head.version for head in shown],
-        "last event": [output.iso(head.timestamp) for head in shown],
+        "last event": [terminal.iso(head.timestamp) for head in shown],
     })  # fmt: skip
     if len(shown) < len(heads):
-        output.say(f"and {len(heads) - len(shown):,} more aggregates; --limit 0 shows all")
+        terminal.say(f"and {len(heads) - len(shown):,} more aggregates; --limit 0 shows all")
 
 
 def events(
@@ -107,9 +108,9 @@ def events(
         declared = resolve.stored_type(opened, event_type)
         rows, more = _events(opened, declared, aggregate, start, stop, resolve.listed(columns), limit, last=last)
     if as_json:
-        output.document({"event_type": declared.name, "rows": output.rows_of(rows), "truncated": more})
+        terminal.document({"event_type": declared.name, "rows": terminal.rows_of(rows), "truncated": more})
         return
-    output.frame_table(rows, more=more, last=last, choose="--columns, ")
+    terminal.frame_table(rows, more=more, last=last, choose="--columns, ")
 
 
 def _events(
@@ -174,13 +175,13 @@ def state(
     with resolve.reading(lab) as opened:
         found = opened.state(resolve.reducer(reducer), aggregate, moment)
     if as_json:
-        output.document({
+        terminal.document({
             "reducer": found.reducer.name,
             "aggregate_id": found.aggregate_id,
             "as_of": resolve.as_of_document(moment),
             "version": found.version,
             "position": found.position,
-            "timestamp": output.iso(found.timestamp),
+            "timestamp": terminal.iso(found.timestamp),
             "digest": found.digest,
             "state": _fields(found),
         })  # fmt: skip
@@ -194,30 +195,30 @@ def _fields(found: State) -> dict[str, Any]:
 
 
 def _show_state(found: State, limit: int) -> None:
-    typer.secho(output.printable(f"{found.reducer.name} of {found.aggregate_id}"), bold=True)
+    typer.secho(terminal.printable(f"{found.reducer.name} of {found.aggregate_id}"), bold=True)
     fields = _fields(found)
     tables = {table.name for table in found.reducer.layout.tables}
-    output.grid([
+    terminal.grid([
         ("version", f"{found.version:,}"),
-        ("event time", output.iso(found.timestamp) or "before the first event"),
+        ("event time", terminal.iso(found.timestamp) or "before the first event"),
         ("digest", found.digest),
     ])  # fmt: skip
     typer.echo()
-    output.grid((name, _number(value)) for name, value in fields.items() if name not in tables)
+    terminal.grid((name, _number(value)) for name, value in fields.items() if name not in tables)
     for name in (name for name in fields if name in tables):
         rows = fields[name]
         shown = rows[:limit] if limit else rows
         of = f" (first {len(shown)} of {len(rows)})" if len(shown) < len(rows) else ""
         typer.echo()
-        typer.secho(output.printable(f"  {name}{of}"), bold=True)
+        typer.secho(terminal.printable(f"  {name}{of}"), bold=True)
         if shown:
-            output.table({column: [row[column] for row in shown] for column in shown[0]})
+            terminal.table({column: [row[column] for row in shown] for column in shown[0]})
         else:
-            output.say("  no rows")
+            terminal.say("  no rows")
 
 
 def _number(value: object) -> str:
-    return f"{value:,.12g}" if isinstance(value, float) else output.cell(value)
+    return f"{value:,.12g}" if isinstance(value, float) else terminal.cell(value)
 
 
 def history(
@@ -240,11 +241,11 @@ def history(
         frame = opened.history(chosen, aggregate, at=wanted, every=every, tables=tables)
     rows, more = _bounded(_picked(frame, resolve.listed(columns)), limit, last=last)
     if as_json:
-        output.document({
-            "reducer": chosen.name, "aggregate_id": aggregate, "rows": output.rows_of(rows), "truncated": more,
+        terminal.document({
+            "reducer": chosen.name, "aggregate_id": aggregate, "rows": terminal.rows_of(rows), "truncated": more,
         })  # fmt: skip
         return
-    output.frame_table(rows, more=more, last=last, choose="--columns, ")
+    terminal.frame_table(rows, more=more, last=last, choose="--columns, ")
 
 
 def _picked(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
@@ -264,10 +265,10 @@ def verify(lab: LabPath, *, as_json: Json = False) -> None:
             checked = opened.snapshots.verify()
     except StoreCorrupt as error:
         if as_json:
-            output.document({"ok": False, "problem": parts_of(error)})
+            terminal.document({"ok": False, "problem": parts_of(error)})
         raise
     if as_json:
-        output.document({
+        terminal.document({
             "ok": True,
             "events": report.events,
             "commits": report.commits,
@@ -281,7 +282,7 @@ def verify(lab: LabPath, *, as_json: Json = False) -> None:
     snapshots = f"{checked.equal:,} folded again and equal"
     if checked.unknown:
         snapshots += f"; {checked.unknown:,} of reducers not declared here"
-    output.grid([
+    terminal.grid([
         ("events", f"{report.events:,} read back"),
         ("commits", f"{report.commits:,} in the chain"),
         ("aggregates", f"{report.aggregates:,}"),

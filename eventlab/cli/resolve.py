@@ -129,7 +129,7 @@ def listed(text: str | None) -> list[str] | None:
 
 def as_of_document(moment: AsOf) -> dict[str, Any]:
     """A moment as JSON has it."""
-    from eventlab.cli.output import iso
+    from eventlab.terminal import iso
 
     return {
         "version": moment.version,

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from eventlab.cli import output
+from eventlab import terminal
 
 
 class Voice:
@@ -39,19 +39,19 @@ class Voice:
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         if not self._quiet:
-            output.grid(rows)
+            terminal.grid(rows)
 
     def table(self, columns: Mapping[str, Sequence[Any]]) -> None:
         if not self._quiet:
-            output.table(columns, indent=2)
+            terminal.table(columns, indent=2)
 
     def note(self, text: str) -> None:
         if not self._quiet:
-            typer.secho(f"  {output.printable(text)}", dim=True)
+            typer.secho(f"  {terminal.printable(text)}", dim=True)
 
     def line(self, text: str = "") -> None:
         if not self._quiet:
-            typer.echo(output.printable(text))
+            typer.echo(terminal.printable(text))
 
 
 def size(count: float) -> str:
