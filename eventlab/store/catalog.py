@@ -24,12 +24,13 @@ from eventlab.errors import (
     StoreLocked,
     StoreTooNew,
 )
-from eventlab.store.vault import sync_directory
+from eventlab.store.vault import DirectoryVault, sync_directory
 
 Durability = Literal["full", "relaxed"]
 
 FORMAT = 1
 CATALOG_NAME = "catalog.sqlite"
+SEGMENTS_NAME = "segments"
 
 _APPLICATION_ID = 0x65764C62  # "evLb"
 _PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
@@ -229,7 +230,10 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
     """
     where = str(directory)
     path = directory / CATALOG_NAME
-    _check_place(directory, path, read_only=read_only)
+    try:
+        _check_place(directory, path, read_only=read_only)
+    except OSError as error:
+        raise NotAStore(f"{where}: no place for a store", got=str(error), expected="a directory's path") from error
     if not read_only:
         try:
             _make(directory)
@@ -331,6 +335,12 @@ def _prepare(
     fresh = application == 0 and version == 0 and _is_empty(connection)
     if not fresh:
         _check_identity(where, application, version)
+    elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
+        # Taken for a new store, it would be filled anew, and its segments swept away as nobody's.
+        raise StoreCorrupt(
+            f"{where}: {CATALOG_NAME} is empty, but there are segment files",
+            hint="Restore the catalog from a copy of the store.",
+        )
     elif read_only:
         raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
     connection.execute("PRAGMA foreign_keys = ON")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import threading
@@ -14,7 +15,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from eventlab.errors import InvalidEvent, ReadOnlyStore, StoreError
+from eventlab.errors import InvalidEvent, NotAStore, ReadOnlyStore, StoreError
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store import catalog as catalogs
@@ -80,9 +81,11 @@ class EventLog:
             if read_only:
                 raise StoreError("a store in memory is always new, so it cannot be opened read_only")
             return cls(catalogs.open_memory(), MemoryVault(), ticking)
+        if not isinstance(path, (str, os.PathLike)):
+            raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
         directory = Path(path)
         catalog = catalogs.open_directory(directory, read_only=read_only, durability=durability, wait=wait)
-        store = cls(catalog, DirectoryVault(directory / "segments"), ticking)
+        store = cls(catalog, DirectoryVault(directory / catalogs.SEGMENTS_NAME), ticking)
         if not read_only:
             store._writer.sweep()
         return store

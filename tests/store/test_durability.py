@@ -396,6 +396,26 @@ def test_an_unfinished_creation_is_finished(tmp_path: Path):
         store.commit([batch(1)])
 
 
+@pytest.mark.parametrize("content", [b"", None], ids=["empty", "missing"])
+def test_segments_are_not_swept_away_when_the_catalog_is_lost(tmp_path: Path, content):
+    with EventLog.open(tmp_path) as store:
+        store.commit([batch(1)])
+        store.seal()
+    segments = sorted(file.name for file in (tmp_path / catalog.SEGMENTS_NAME).iterdir())
+    lost = tmp_path / catalog.CATALOG_NAME
+    lost.unlink() if content is None else lost.write_bytes(content)
+    for read_only in (False, True):
+        with pytest.raises(StoreError):
+            EventLog.open(tmp_path, read_only=read_only)
+    assert sorted(file.name for file in (tmp_path / catalog.SEGMENTS_NAME).iterdir()) == segments != []
+
+
+@pytest.mark.parametrize("path", [5, None, "x" * 300], ids=str)
+def test_what_is_no_path_is_no_store(path):
+    with pytest.raises(NotAStore):
+        EventLog.open(path)
+
+
 def test_odd_paths(tmp_path: Path):
     for name in ("sp ace", "que?stion#hash%20", "ünï", "mode=memory&x"):
         with EventLog.open(tmp_path / name) as store:
