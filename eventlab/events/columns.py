@@ -5,7 +5,8 @@ Callers hand in objects or frames; what comes out is a payload batch that the st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -104,6 +105,21 @@ def text_array(values: Iterable[str | None]) -> pa.DictionaryArray:
 def text_of(series: pl.Series) -> pa.DictionaryArray:
     """A Polars text column in the canonical dictionary-encoded form."""
     return pc.dictionary_encode(series.cast(pl.String).to_arrow().cast(pa.string()))
+
+
+def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
+    """Metadata as canonical JSON: sorted keys, no spaces; None where there is none."""
+    if not metadata:
+        return None
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidEvent("metadata maps text to text", got={key: value}, hint="Convert values with str().")
+    text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidEvent("metadata that is no valid Unicode text", got=text) from error
+    return text
 
 
 def within(where: str) -> str:

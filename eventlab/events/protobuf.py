@@ -19,7 +19,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventlab.errors import InvalidEvent, SchemaMismatch, UnknownEventType
 from eventlab.events._delimited import delimited, messages
 from eventlab.events._messages import BUILTIN, Codec, codec_of, get_ns, put_ns
-from eventlab.events.columns import payload_from_frame, timestamps_from
+from eventlab.events.columns import metadata_json, payload_from_frame, timestamps_from
 from eventlab.events.domain_event_pb2 import DomainEvent
 from eventlab.events.types import ENVELOPE, EventType, event_type
 
@@ -322,7 +322,7 @@ class _Rows:
                 get_ns(event.timestamp),
                 event.cause if event.HasField("cause") else None,
                 event.event_id if event.HasField("event_id") else None,
-                _metadata_json(event.metadata),
+                metadata_json(event.metadata),
             )
         )
         self.at.append(at)
@@ -359,7 +359,3 @@ class _Rows:
             for row, at in enumerate(self.at):  # once more, slowly, to say which message it was
                 payload_from_frame(self.codec.declared, payload[row], where=at)
             raise
-
-
-def _metadata_json(metadata: Mapping[str, str]) -> str | None:
-    return json.dumps(dict(metadata), sort_keys=True, separators=(",", ":")) if metadata else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from eventlab.errors import InvalidEvent, LateEvent
 from eventlab.events.clock import format_ns
+from eventlab.events.columns import metadata_json
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array, cluster_order
 from eventlab.store.contract import Batch, Late
@@ -75,21 +75,6 @@ def check_aggregate_id(name: object) -> str:
     except UnicodeEncodeError as error:
         raise InvalidEvent("an aggregate id that is no valid Unicode text", got=name) from error
     return name
-
-
-def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
-    """Metadata as canonical JSON: sorted keys, no spaces; None where there is none."""
-    if not metadata:
-        return None
-    for key, value in metadata.items():
-        if not isinstance(key, str) or not isinstance(value, str):
-            raise InvalidEvent("metadata maps text to text", got={key: value}, hint="Convert values with str().")
-    text = json.dumps(dict(metadata), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidEvent("metadata that is no valid Unicode text", got=text) from error
-    return text
 
 
 def incoming(batches: Sequence[Batch]) -> tuple[list[Incoming], list[str]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import polars as pl
 from hypothesis import strategies as st
 
 import eventlab.events.builtin  # noqa: F401  declares the built-in types
 from eventlab.events.clock import MAX_NS, MIN_NS
+from eventlab.events.columns import metadata_json
 from eventlab.events.types import EventType, Field, Limits, event_type
 
 BUILTIN_NAMES = ("market_data", "quote", "book_change", "bar", "funding", "trading_signal", "portfolio_change")
@@ -45,7 +44,7 @@ def payloads(declared: EventType, max_size: int = 6) -> st.SearchStrategy[pl.Dat
 
 def _metadata() -> st.SearchStrategy[str | None]:
     some = st.dictionaries(TEXT, TEXT, min_size=1, max_size=3)
-    return st.none() | some.map(lambda found: json.dumps(found, sort_keys=True, separators=(",", ":")))
+    return st.none() | some.map(metadata_json)
 
 
 @st.composite
