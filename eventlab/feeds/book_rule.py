@@ -71,6 +71,8 @@ class BookRule:
     def __init__(self, snapshots: dict[str, Snapshots], tally: Tally) -> None:
         self._snapshots, self._tally = snapshots, tally
         self._held: pl.DataFrame | None = None
+        self.raised = 0
+        """Changes that took the time of the snapshot they are applied after, because theirs was lower."""
 
     def apply(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Put a frame's rows into the order they are to be applied in.
@@ -78,7 +80,9 @@ class BookRule:
         Parameters
         ----------
         frame : polars.DataFrame
-            Consecutive rows of the file: `row` (1-based), `symbol`, `snapshot`, `update_id`, and any others.
+            Consecutive rows of the file: `row` (1-based), `symbol`, `snapshot`, `update_id`, and any others. Where
+            there is a `timestamp`, a change that goes behind a snapshot with a later one takes that: before, nobody
+            knew the book it belongs to.
         """
         if not len(frame):
             return frame
@@ -100,7 +104,17 @@ class BookRule:
         waiting = merged.filter(pl.col("place") > end)
         self._held = waiting if len(waiting) else None
         ready = merged.filter(pl.col("place") <= end)
-        return ready.sort("place", maintain_order=True).drop("place")
+        return self._in_time(ready.sort("place", maintain_order=True)).drop("place")
+
+    def _in_time(self, ready: pl.DataFrame) -> pl.DataFrame:
+        if "timestamp" not in ready.columns:
+            return ready
+        of_snapshot = pl.when("snapshot").then("timestamp").forward_fill().over("symbol")
+        early = (pl.col("place") % 2 == 1) & (pl.col("timestamp") < of_snapshot)
+        marked = ready.with_columns(early.fill_null(value=False).alias("early"), of_snapshot.alias("earliest"))
+        self.raised += int(marked["early"].sum())
+        raised = pl.when("early").then("earliest").otherwise("timestamp").alias("timestamp")
+        return marked.with_columns(raised).drop("early", "earliest")
 
 
 def _places(found: Snapshots, rows: IntArray, ids: IntArray, is_snapshot: npt.NDArray[np.bool_]) -> IntArray:

@@ -115,7 +115,8 @@ def tardis_book(
     Columns of ``incremental_book_L2`` (``exchange, symbol, timestamp, local_timestamp, is_snapshot, side, price,
     amount``), optionally Binance's ``first_update_id, final_update_id``. Where the file has these, Binance's rule is
     kept: changes that arrive before a snapshot are dropped where their final id is at or below its id, and applied
-    after it otherwise, so that the feed yields the snapshot first; the report counts the dropped ones. Empty exchange
+    after it otherwise, so that the feed yields the snapshot first; the report counts the dropped ones. One that is
+    applied after a snapshot with a later time takes that time. Empty exchange
     times are filled, in the order yielded, as in :func:`tardis_quotes`; everything else as in :func:`tardis_trades`.
 
     An update is not split between chunks, unless it has more than a million rows.
@@ -268,6 +269,8 @@ class _Book(_Tardis):
             ordered = rule.apply(frame)
             watch.see(ordered)
             yield ordered, done
+        if rule.raised:
+            tally.warnings.append(f"{rule.raised} changes took the time of the snapshot that they had overtaken")
 
     def _survey(self) -> dict[str, Snapshots]:
         """Where the snapshots are, if the file has the ids that the rule needs."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import eventlab as el
 from eventlab.errors import SequenceGap
 from eventlab.feeds import tardis_book
 from eventlab.feeds.base import Tally
@@ -157,3 +158,56 @@ def test_any_block_size_gives_the_same_events_and_no_split_update(tmp_path_facto
     assert pl.concat(frames).equals(whole)
     ids = [frame["update_id"] for frame in frames]
     assert all(before[-1] != after[0] for before, after in itertools.pairwise(ids))
+
+
+HEADER = "exchange,symbol,timestamp,local_timestamp,is_snapshot,side,price,amount,first_update_id,final_update_id\n"
+
+
+def book_file(path, *rows):
+    """Rows of (microseconds, snapshot, side, price, amount, first id, final id)."""
+    start = 1_700_000_000_000_000
+    lines = [
+        f"binance,S,{start + at},{start + at},{str(snapshot).lower()},{side},{price},{amount},{first},{final}\n"
+        for at, snapshot, side, price, amount, first, final in rows
+    ]
+    path.write_text(HEADER + "".join(lines))
+    return path
+
+
+def test_changes_that_overtook_a_snapshot_with_a_time_of_its_own_are_applied_at_that_time(tmp_path):
+    path = book_file(
+        tmp_path / "book.csv",
+        (0, False, "bid", 9, 1, 90, 95),
+        (1, False, "bid", 9.5, 2, 96, 101),
+        (2, False, "ask", 11, 0, 102, 104),
+        (3, True, "bid", 9, 5, "", 100),
+        (3, True, "ask", 11, 5, "", 100),
+        (3, True, "ask", 12, 6, "", 100),
+        (4, False, "bid", 9.6, 1, 105, 106),
+    )
+    feed = tardis_book(path)
+    with el.open(":memory:") as lab:
+        receipt = lab.ingest(feed, progress=False)
+        history = lab.history(el.OrderBook, "book/S")
+        changes = lab.events(el.BookChange)
+    assert changes["update_id"].to_list() == [100, 100, 100, 101, 104, 106]
+    assert (changes["timestamp"].dt.epoch("us") - 1_700_000_000_000_000).to_list() == [3, 3, 3, 3, 3, 4]
+    assert history.select("best_bid", "best_ask").rows()[2:] == [(9.0, 11.0), (9.5, 11.0), (9.5, 12.0), (9.6, 12.0)]
+    assert receipt.report.dropped == {"changes the snapshot already has": 1}
+    assert receipt.report.warnings == ("2 changes took the time of the snapshot that they had overtaken",)
+
+
+def test_a_later_snapshot_that_changes_had_overtaken_starts_the_book_anew(tmp_path):
+    path = book_file(
+        tmp_path / "book.csv",
+        (0, True, "bid", 9, 5, "", 100),
+        (0, True, "ask", 11, 5, "", 100),
+        (1, False, "bid", 9.5, 1, 101, 102),
+        (3, True, "bid", 9, 4, "", 100),
+        (3, True, "ask", 11, 4, "", 100),
+        (4, False, "ask", 10.4, 1, 103, 104),
+    )
+    with el.open(":memory:") as lab:
+        lab.ingest(tardis_book(path), progress=False)
+        book = lab.state(el.OrderBook, "book/S")
+    assert (book.best_bid, book.best_bid_size, book.best_ask) == (9.5, 1.0, 10.4)
