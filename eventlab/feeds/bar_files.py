@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from eventlab.errors import FeedError
 from eventlab.events.builtin import Bar
-from eventlab.events.clock import duration_ns
+from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.events.types import event_type
 from eventlab.feeds.base import UTC_NS, FileFeed, Tally, batches_of, checked_symbol
 from eventlab.feeds.contract import Chunk, FeedBatch
@@ -26,6 +26,9 @@ from eventlab.feeds.text import TextFile
 _PRICES = ("open", "high", "low", "close", "volume")
 _PARQUET_ROWS = 1 << 18
 _FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
+_ZONED_FORMATS = ("%Y-%m-%d %H:%M%z", "%Y-%m-%d %H:%M:%S%.f%z")
+_FIRST_YEAR, _LAST_YEAR = 1678, 2261  # whole years that int64 nanoseconds hold
+_RANGE = f"from {_FIRST_YEAR} to {_LAST_YEAR}"
 
 
 def bars(
@@ -189,6 +192,7 @@ class _BarFeed(FileFeed):
         kept = pl.Series(~absent)
         piece.refuse(raw["time"].is_null() & kept, "time", "missing", "a time")
         time = self._times(piece.frame["time"], piece, epochs)
+        piece.refuse(time > MAX_NS - self._shift, "time", "its bar ends too late", "a bar that ends before 2262-04-11")
         frame = pl.DataFrame([pl.repeat(self._symbol, len(raw), eager=True).alias("symbol"), *numbers])
         frame = frame.with_columns((time + self._shift).cast(UTC_NS).alias("timestamp")).filter(kept)
         top, bottom = pl.max_horizontal("open", "close", "low"), pl.min_horizontal("open", "close", "high")
@@ -213,7 +217,8 @@ class _BarFeed(FileFeed):
 
     def _times(self, series: pl.Series, piece: Piece, epochs: TimeColumn) -> pl.Series:
         if isinstance(series.dtype, (pl.Datetime, pl.Date)):
-            zoned = series.cast(pl.Datetime("ns", getattr(series.dtype, "time_zone", None)))
+            zoned = series.cast(pl.Datetime("ns", getattr(series.dtype, "time_zone", None)), strict=False)
+            piece.refuse(zoned.is_null() & series.is_not_null(), "time", "out of range", _RANGE)
             return zoned.to_physical()
         numbers = series.cast(pl.Int64, strict=False) if series.dtype.is_integer() else _whole_numbers(series)
         if numbers.count() == series.count():
@@ -223,7 +228,7 @@ class _BarFeed(FileFeed):
         )
         piece.refuse(
             moments.is_null() & series.is_not_null(), "time", "cannot be read",
-            "an ISO date or date-time, or a whole number since the epoch", "Convert the column first.",
+            f"an ISO date or date-time, {_RANGE}, or a whole number since the epoch", "Convert the column first.",
         )  # fmt: skip
         return moments
 
@@ -238,12 +243,16 @@ def _whole_numbers(series: pl.Series) -> pl.Series:
 
 
 def _moments(series: pl.Series) -> pl.Series:
-    """ISO dates and date-times in int64 ns; null where a cell is neither."""
+    """ISO dates and date-times in int64 ns; null where a cell is neither, or out of range."""
     text = series.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ").str.replace(r"\s*(Z|UTC)$", "+0000")
     zoned = text.str.replace(r"([+-]\d{2}):(\d{2})$", "$1$2")
     has_zone = zoned.str.contains(r":.*[+-]\d{4}$")
-    plain = pl.DataFrame({"text": text}).select(
-        pl.coalesce(pl.col("text").str.to_datetime(pattern, time_unit="ns", strict=False) for pattern in _FORMATS)
-    ).to_series()  # fmt: skip
-    aware = zoned.str.to_datetime("%Y-%m-%d %H:%M:%S%.f%z", time_unit="ns", time_zone="UTC", strict=False)
-    return plain.to_physical().zip_with(~has_zone.fill_null(value=False), aware.to_physical())
+    # Polars wraps years around that nanoseconds do not hold.
+    inside = text.str.slice(0, 4).cast(pl.Int32, strict=False).is_between(_FIRST_YEAR, _LAST_YEAR)
+    plain, aware = _parsed(text, _FORMATS, None), _parsed(zoned, _ZONED_FORMATS, "UTC")
+    return plain.zip_with(~has_zone.fill_null(value=False), aware).set(~inside.fill_null(value=False), None)
+
+
+def _parsed(text: pl.Series, formats: tuple[str, ...], zone: str | None) -> pl.Series:
+    times = (pl.col("text").str.to_datetime(f, time_unit="ns", time_zone=zone, strict=False) for f in formats)
+    return pl.DataFrame({"text": text}).select(pl.coalesce(times)).to_series().to_physical()

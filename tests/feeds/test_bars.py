@@ -47,11 +47,25 @@ def test_the_real_daily_bars_of_three_pairs(market_data_dir, pair, missing):
         ("1776606960", None), ("1776606960000", None), ("1776606960000000", "us"), ("1776606960000000000", None),
         ("1776606960.0", "s"), ("2026-04-19T13:56:00Z", None), ("2026-04-19 13:56", None),
         ("2026-04-19 15:56:00+02:00", None), ("2026-04-19T13:56:00.000+0000", None), ("2026-04-19 13:56:00 UTC", None),
+        ("2026-04-19T13:56Z", None),
     ],
 )  # fmt: skip
 def test_times_in_all_their_spellings(tmp_path, time, unit):
     frame = events(bars(written(tmp_path, HEADER + ROW.replace("1776606960000", time)), "X", time_unit=unit))
     assert frame["timestamp"].dt.timestamp("ms").to_list() == [1776606960000]
+
+
+@pytest.mark.parametrize("time", ["2500-01-01", "1500-01-01 00:00", "2300-01-01T00:00:00Z", "2262-04-11"])
+def test_years_that_nanoseconds_do_not_hold_are_refused(tmp_path, time):
+    with pytest.raises(FeedError, match="row 1, column 'time': cannot be read.*from 1678 to 2261"):
+        events(bars(written(tmp_path, HEADER + ROW.replace("1776606960000", time)), "X"))
+    frame = pl.DataFrame({"time": [dt.datetime.fromisoformat(time)], "open": 1.0, "high": 1.0, "low": 1.0})
+    frame.with_columns(close=1.0, volume=1.0).write_parquet(tmp_path / "bars.parquet")
+    if time != "2262-04-11":  # the last day that begins within them
+        with pytest.raises(FeedError, match="row 1, column 'time': out of range"):
+            events(bars(tmp_path / "bars.parquet", "X"))
+    with pytest.raises(FeedError, match="row 1, column 'time'"):
+        events(bars(tmp_path / "bars.parquet", "X", interval="1d", stamped="start"))
 
 
 @pytest.mark.parametrize("time", [pl.Datetime("ms"), pl.Datetime("ns", "UTC"), pl.Date, pl.Int64, pl.Float64])
