@@ -15,7 +15,7 @@ from eventlab.errors import DuplicateEvent, InvalidEvent, StoreCorrupt
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array, decoded, joined
 from eventlab.store.catalog import Catalog
-from eventlab.store.contract import Receipt
+from eventlab.store.contract import Late, Receipt
 from eventlab.store.intake import Incoming
 from eventlab.store.public import event_id_of
 from eventlab.store.reader import Reader, Want
@@ -61,7 +61,7 @@ class Identities:
             found.update(self._catalog.execute(f"SELECT * FROM event_ids WHERE event_id IN ({marks})", asked))  # noqa: S608  constants; values are bound
         return found
 
-    def earlier_receipt(self, items: Sequence[Incoming], names: Sequence[str]) -> Receipt | None:
+    def earlier_receipt(self, items: Sequence[Incoming], names: Sequence[str], late: Late) -> Receipt | None:
         """The receipt of the commit that brought all these events before; None where none of them is there.
 
         Raises
@@ -88,7 +88,7 @@ class Identities:
         places = sorted(found.values())
         for item, supplied in zip(items, per_item, strict=True):
             positions = np.array([found[given] for given in supplied or ()], dtype=np.int64)
-            stored = self._compare(item, positions, names)
+            stored = self._compare(item, positions, names, late)
             at_end = np.flatnonzero(stored.position == places[-1])
             last_version = int(stored.version[at_end[0]]) if len(at_end) else last_version
         commit = self._catalog.execute(
@@ -100,7 +100,7 @@ class Identities:
             return receipt
         return Receipt(places[-1], last_version, len(places), places[0], receipt.recorded_at)
 
-    def _compare(self, item: Incoming, positions: Int64Array, names: Sequence[str]) -> Block:
+    def _compare(self, item: Incoming, positions: Int64Array, names: Sequence[str], late: Late) -> Block:
         stored = self._block_at(item.batch.type, positions)
         if stored is None:
             raise _other_content(item, 0, "event_type")
@@ -113,8 +113,10 @@ class Identities:
         _same([a == b for a, b in zip(kept, given, strict=True)], item, "aggregate_id")
         for index, field in enumerate(item.batch.type):
             _same(_equal(stored.columns[field.name], item.batch.payload.column(index)), item, field.name)
-        if item.batch.timestamp is not None:  # one that was clamped stands higher than it was given
-            _same(stored.timestamp >= item.batch.timestamp, item, "timestamp")
+        given_at = item.batch.timestamp
+        if given_at is not None:  # one that was clamped stands higher than it was given
+            kept_at = stored.timestamp
+            _same(kept_at >= given_at if late == "clamp" else kept_at == given_at, item, "timestamp")
         cause = np.full(item.rows, -1) if stored.cause is None else np.maximum(stored.cause, -1)
         if item.batch.cause_row is None:
             wanted = np.full(item.rows, -1) if item.batch.cause is None else np.maximum(item.batch.cause, -1)
@@ -207,6 +209,8 @@ def _check_ids(ids: Sequence[str]) -> None:
 def _equal(kept: pa.Array, given: pa.Array) -> npt.NDArray[np.bool_]:
     if pa.types.is_dictionary(kept.type):
         kept, given = decoded(kept), decoded(given)
+    elif pa.types.is_floating(kept.type):  # by bits: -0.0 is another value than 0.0
+        kept, given = kept.view(pa.int64()), given.view(pa.int64())
     same = pc.or_(pc.fill_null(pc.equal(kept, given), False), pc.and_(kept.is_null(), given.is_null()))
     return np.asarray(same.to_numpy(zero_copy_only=False), dtype=np.bool_)
 

@@ -84,7 +84,7 @@ class Writer:
         with self._writing() as written:
             if source is not None and (earlier := self.chunk_receipt(*source)) is not None:
                 return earlier, []
-            earlier = self.identities.earlier_receipt(items, names)
+            earlier = self.identities.earlier_receipt(items, names, late)
             if earlier is not None:
                 return earlier, []
             streams = self._streams(names)

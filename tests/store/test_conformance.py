@@ -113,12 +113,30 @@ def test_the_same_ids_with_equal_content_give_the_first_receipt(store: EventLog)
     assert store.stop_position == 3
 
 
+def test_a_clamped_event_is_known_again(store: EventLog):
+    store.commit([batch(1, timestamps=[10])])
+    late = batch(1, ids=["x"], timestamps=[5])
+    first = store.commit([late], late="clamp")
+    assert store.commit([late], late="clamp") == first
+    with pytest.raises(DuplicateEvent, match="another timestamp"):
+        store.commit([late])
+
+
+def test_the_sign_of_zero_is_content(store: EventLog):
+    store.commit([batch([trade(0.0)], ids=["x"])])
+    with pytest.raises(DuplicateEvent, match="another price"):
+        store.commit([batch([trade(-0.0)], ids=["x"])])
+
+
 @pytest.mark.parametrize(
     "again",
     [
         batch([trade(9.0)], ids=["x"]),
         batch([trade(1.0)], "elsewhere", ids=["x"]),
         batch([trade(1.0)], ids=["x"], metadata={"a": "b"}),
+        batch([trade(1.0)], ids=["x"], timestamps=[99]),
+        batch([trade(1.0)], ids=["x"], timestamps=[101]),
+        batch([trade(1.0, trade_id=0)], ids=["x"]),
         batch([trade(1.0, side="buy")], ids=["x"]),
         batch([SIGNAL_ROW], kind=SIGNAL, ids=["x"]),
         batch([trade(1.0), trade(2.0)], ids=["x", "new"]),
@@ -127,7 +145,7 @@ def test_the_same_ids_with_equal_content_give_the_first_receipt(store: EventLog)
     ],
 )
 def test_an_id_that_is_there_otherwise_is_refused(store: EventLog, again: Batch):
-    store.commit([batch([trade(1.0)], ids=["x"])])
+    store.commit([batch([trade(1.0)], ids=["x"], timestamps=[100])])
     with pytest.raises(DuplicateEvent):
         store.commit([again])
     assert store.stop_position == 1
