@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import polars as pl
@@ -138,7 +138,7 @@ def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
     if field.kind == "float":
         if not (dtype.is_numeric() or dtype.is_decimal()):
             raise _wrong_type(field.name, where, dtype, "numbers")
-        return series.cast(pl.Float64).rechunk().to_arrow()
+        return _floats(series, field.name, where).to_arrow()
     if field.kind == "int":
         if not dtype.is_integer():
             raise _wrong_type(field.name, where, dtype, "integers")
@@ -155,6 +155,21 @@ def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
         codes = series.to_physical().cast(pl.Int32).rechunk().to_arrow()
         return pa.DictionaryArray.from_arrays(codes, pa.array(field.vocabulary, pa.string()))
     return series.cast(pl.String).rechunk().to_arrow()
+
+
+def _floats(series: pl.Series, name: str, where: str) -> pl.Series:
+    floats = series.cast(pl.Float64)
+    extremes = (series.min(), series.max()) if series.dtype.is_integer() and series.count() else ()
+    if any(abs(cast(int, extreme)) > 2**53 for extreme in extremes):
+        rounded = floats.cast(series.dtype, strict=False).ne_missing(series).arg_true()
+        if len(rounded):
+            row = rounded[0]
+            raise InvalidEvent(
+                f"{within(where)}row {row}, column {name!r}: value refused",
+                got=series[row],
+                expected="a number that a float64 holds exactly",
+            )
+    return floats.rechunk()
 
 
 def _whole(series: pl.Series, name: str, where: str) -> pl.Series:

@@ -145,6 +145,11 @@ def test_an_empty_frame_has_the_types_too():
             trades(price=[1.0, float("nan")]),
             r"f\.csv: row 1, column 'price': value refused; got nan; expected a finite",
         ),
+        (trades(price=[2**53, 2**53 + 1]), r"row 1, column 'price': value refused; got 9007199254740993; .*exactly"),
+        (
+            trades(price=pl.Series([2**63, 2**64 - 1], dtype=pl.UInt64)),
+            r"row 1, column 'price': value refused; got 18446744073709551615",
+        ),
         (trades(price=[float("inf"), 1.0]), r"row 0, column 'price': value refused; got inf"),
         (trades(volume=[1.0, -2.5]), r"row 1, column 'volume': value refused; got -2\.5; .*at least 0"),
         (trades(symbol=["A", ""]), r"row 1, column 'symbol': value refused; got ; expected a non-empty symbol"),
