@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from eventlab.errors import FeedError, InvalidEvent
 from eventlab.events import columns
 from eventlab.events.clock import Moment, to_ns
+from eventlab.events.frame import Int64Array
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.template import Template
 from eventlab.store.contract import Batch, Late, Receipt, Store
@@ -28,8 +28,6 @@ DEFAULT_TEMPLATES = {
 """Aggregate ids of market events for which none was given, as the feeds name them."""
 
 _ENVELOPE = ("timestamp", "cause", "event_id", "aggregate_id")
-
-Int64Array: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

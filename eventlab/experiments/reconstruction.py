@@ -16,11 +16,11 @@ from time import perf_counter_ns
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from tqdm.auto import tqdm
 
 from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
 from eventlab.fold.layout import digest
 from eventlab.snapshots.collection import Built, Snapshots
@@ -29,8 +29,6 @@ from eventlab.snapshots.shelf import DirectoryFiles, MemoryFiles
 from eventlab.store.log import EventLog
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import reconstruct
-
-Int64Array = npt.NDArray[np.int64]
 
 _LENGTHS = 12
 _SHORTEST = 10

@@ -213,6 +213,7 @@ def test_coinbase_a_book_that_never_gets_a_time_is_on_the_capture_clock(tmp_path
         (match(7, side="up"), "row 2, column 'side': unknown word"),
         (match(7, time="yesterday"), "row 2, column 'time'"),
         (match(7, time="1821-04-17T16:43:30.244075Z"), "row 2, column 'time'"),
+        (match(7, time="2604-04-17T16:43:30.244075Z"), "row 2, column 'time'"),  # wraps around to 2019
         (match(7, trade_id=None), "row 2, column 'trade_id': missing"),
         (UPDATE.replace("buy", "bid"), "row 2, column 'side'"),
         (SNAPSHOT.replace("bids", "bid"), "row 2, column 'type': a message without levels"),
