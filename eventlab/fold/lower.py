@@ -96,6 +96,13 @@ def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: 
             if name not in fields:
                 raise ReducerError(f"{place}: {argument.argval} has no {name!r}", expected=", ".join(sorted(fields)))
             _check_comparison(rest, f"{place}: {argument.argval}.{name}", fields[name])
+            if fields[name]:
+                _check_text_use(rest, f"{place}: {argument.argval}.{name}")
+            if not fields[name] and _asks_for_none(rest):
+                raise ReducerError(
+                    f"{place}: {argument.argval}.{name} is no text, and only text is ever None in a handler",
+                    hint=f"Write el.is_null({argument.argval}.{name}).",
+                )
 
 
 _WRITES = {
@@ -127,6 +134,39 @@ def _check_comparison(rest: Sequence[dis.Instruction], what: str, is_text: bool)
     for constant in constants:
         if constant is not None and isinstance(constant, str) != is_text:
             raise ReducerError(f"{what} is {'text' if is_text else 'no text'}, and compared with", got=constant)
+
+
+def _asks_for_none(rest: Sequence[dis.Instruction]) -> bool:
+    if len(rest) == 1:  # `if x is None` is a jump
+        return rest[0].opname.startswith("POP_JUMP") and rest[0].opname.endswith(("IF_NONE", "IF_NOT_NONE"))
+    return (
+        len(rest) == 2
+        and rest[0].opname == "LOAD_CONST"
+        and rest[0].argval is None
+        and rest[1].opname in ("IS_OP", "COMPARE_OP")
+    )
+
+
+_OPERANDS = ("LOAD_CONST", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_SMALL_INT")
+
+
+def _check_text_use(rest: Sequence[dis.Instruction], what: str) -> None:
+    """Refuse what plain Python does with text and a compiled fold does not; `rest` follows the text."""
+    if not rest or (len(rest) > 1 and rest[0].opname not in _OPERANDS):
+        return
+    use, asked = rest[-1], None
+    arithmetic = use.opname == "BINARY_OP" and use.argrepr != "[]"
+    ordered = use.opname == "COMPARE_OP" and str(use.argval).strip("bol()") in ("<", "<=", ">", ">=")
+    if (arithmetic or ordered) and len(rest) <= 2:
+        asked = "has no order and no arithmetic in a handler"
+    elif len(rest) == 1 and use.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        asked = f"has no .{use.argval} in a handler"
+    elif len(rest) == 1 and use.opname == "CONTAINS_OP":
+        asked = "cannot be searched in a handler"
+    elif len(rest) == 1 and use.opname == "GET_ITER":
+        asked = "cannot be iterated in a handler"
+    if asked is not None:
+        raise ReducerError(f"{what} is text, which {asked}", expected="==, !=, in (...), is None, or a key of a table")
 
 
 def _place(function: Function, line: int | None) -> str:
