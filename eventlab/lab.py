@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, TypeAlias, TypeVar
 
+import numpy as np
 import polars as pl
 
 from eventlab import _scanning
@@ -484,7 +485,7 @@ class Lab:
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:
-    if isinstance(moment, int) and not isinstance(moment, bool):
+    if isinstance(moment, (int, np.integer)) and not isinstance(moment, bool):
         raise AsOfError(
             f"{what} is an event time, not a number", got=moment, expected="an aware datetime or an ISO string"
         )

@@ -357,7 +357,7 @@ class OrderBook:
     def apply(self, event: Any, version: int, position: int, timestamp: int) -> None:
         if type(event).__name__ != "BookChange":
             return
-        update_id = integer_of(event.update_id)
+        update_id = 0 if event.update_id is None else event.update_id
         if event.snapshot and not (self.in_snapshot and update_id == self.update_id):
             self.bids.levels.clear()
             self.asks.levels.clear()

@@ -226,8 +226,9 @@ def test_events_by_pattern_and_time(lab: Lab):
     assert lab.events(el.MarketData, stop=start, columns=["price"]).rows() == [(1.0,)]
     with pytest.raises(UnknownAggregate):
         lab.events(el.MarketData, "market/C")
-    with pytest.raises(AsOfError):
-        lab.events(el.MarketData, start=20)
+    for number in (20, np.int64(20), True):
+        with pytest.raises(AsOfError):
+            lab.events(el.MarketData, start=number)
     with pytest.raises(UnknownEventType, match="market_data"):
         lab.events("nonsense")
     with pytest.raises(InvalidEvent):

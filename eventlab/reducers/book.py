@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from eventlab.fold.declaration import reducer
-from eventlab.fold.layout import Ladder
+from eventlab.fold.layout import Ladder, is_null
 
 DEPTH_LEVELS = 10
 
@@ -23,7 +23,8 @@ class OrderBook:
     """Price levels of both sides. Prices and sizes of an empty side are NaN.
 
     A snapshot row that follows a change, or has another update id than the snapshot row before it, clears both sides
-    first. Look at a book at the end of an update: inside one its sides may cross.
+    first. `update_id` is the last change's, 0 where it has none. Look at a book at the end of an update: inside one its
+    sides may cross.
     """
 
     bids = Ladder("bid")
@@ -32,11 +33,12 @@ class OrderBook:
     in_snapshot: bool = False
 
     def on_book_change(state: Any, event: Any) -> None:
-        if event.snapshot and (not state.in_snapshot or event.update_id != state.update_id):
+        update_id = 0 if is_null(event.update_id) else event.update_id
+        if event.snapshot and (not state.in_snapshot or update_id != state.update_id):
             state.bids.clear()
             state.asks.clear()
         state.in_snapshot = event.snapshot
-        state.update_id = event.update_id
+        state.update_id = update_id
         if event.side == "bid":
             state.bids.set(event.price, event.size)
         else:

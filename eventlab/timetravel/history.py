@@ -126,6 +126,11 @@ def _moments(store: Store, past: _Past, aggregate: str, at: Any) -> tuple[pl.Ser
             ns = series.dt.cast_time_unit("ns").to_physical()
             if ns.null_count():
                 raise AsOfError("`at` holds a null")
+            if series.dtype.time_zone is None and isinstance(at, pl.Series):  # NumPy's are UTC by definition
+                raise AsOfError(
+                    "`at` holds naive datetimes", got=series.dtype, expected="datetimes with a time zone",
+                    hint='Name it: at.dt.replace_time_zone("UTC").',
+                )  # fmt: skip
             times = ns.to_numpy()
             label = pl.Series("at", times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
             return label, np.searchsorted(past.timestamp, times, side="right").astype(np.int64)

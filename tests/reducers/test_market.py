@@ -148,3 +148,13 @@ def test_real_trades_add_up_as_polars_says(market_data_dir, market):
     joined = minutes.join(closes, left_on="at", right_on="timestamp")
     assert joined.height == closes.height
     assert joined["last"].equals(joined["price"].alias("last"))
+
+
+@pytest.mark.parametrize("interpret", [True, False])
+def test_a_book_whose_source_has_no_update_ids_has_update_id_zero(interpret):
+    with el.open(":memory:") as lab:
+        lab.append("book/A", [el.BookChange("A", "bid", 1.0, 2.0), el.BookChange("A", "ask", 1.5, 2.0, snapshot=True)])
+        history = lab.history(el.OrderBook, "book/A", interpret=interpret)
+        assert lab.state(el.OrderBook, "book/A", interpret=interpret).update_id == 0
+    assert history["update_id"].to_list() == [0, 0]
+    assert history.select("best_bid", "best_ask").row(1)[1] == 1.5

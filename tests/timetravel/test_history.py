@@ -132,6 +132,7 @@ def test_moments_come_as_series_and_arrays_too(lab):
         ({"at": [4]}, "past the head of 'a'; got 4; expected at most 3"),
         ({"at": [el.AsOf(position=3)]}, "past the end of the log"),
         ({"at": pl.Series([None], dtype=pl.Datetime("ns"))}, "null"),
+        ({"at": pl.Series([T0]).cast(pl.Datetime("ns"))}, "naive"),
         ({"every": "0s"}, "positive"),
         ({"every": "-1s"}, "cannot be read"),
         ({"every": "soon"}, "cannot be read"),
