@@ -14,7 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from eventlab._appending import batch_of_frame
-from eventlab.errors import FeedError
+from eventlab.errors import FeedError, InvalidEvent, LateEvent
 from eventlab.feeds.contract import Chunk, Feed, FeedReport, Gap
 from eventlab.store.contract import Batch, Late
 from eventlab.store.log import EventLog
@@ -81,7 +81,10 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
         for number, chunk in enumerate(chunks):
             receipt = store.chunk_receipt(source, number)
             if receipt is None:
-                receipt = store.commit(_batches(feed, chunk), late=late, source=(source, number))
+                try:
+                    receipt = store.commit(_batches(feed, chunk), late=late, source=(source, number))
+                except InvalidEvent as error:
+                    raise _located(error, feed.source, count) from None
                 added += receipt.count
             if receipt.count:
                 first = receipt.first_position if first is None else first
@@ -92,6 +95,16 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
     made = IngestReceipt(source, count, added, first, last, already=False, clamped=clamped, report=feed.report)
     store.finish_source(source, _to_json(made))
     return made
+
+
+def _located(error: InvalidEvent, source: str, before: int) -> InvalidEvent:
+    """The error, naming the source, and the event by its number in it; `before` events came in earlier chunks."""
+    what = error.what
+    if isinstance(error, LateEvent) and error.row is not None:
+        what = f"event {before + error.row + 1}: {what.removeprefix(f'row {error.row}: ')}"
+    elif source in what:
+        return error
+    return type(error)(f"{source}: {what}", got=error.got, expected=error.expected, hint=error.hint)
 
 
 def _ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:

@@ -86,6 +86,9 @@ class SchemaMismatch(EventlabError):
 class LateEvent(InvalidEvent):
     """An event time lower than one its aggregate already has."""
 
+    row: int | None = None
+    """Row of what was appended, from 0, where the error comes from an append."""
+
 
 class WrongVersion(EventlabError):
     """`expected_version` did not match the aggregate's head."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventlab.timetravel.asof import AsOf
 
 OWN_REDUCERS = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "portfolio": "Portfolio"}
+_BY_CLASS = {name.lower(): name for name in OWN_REDUCERS.values()}
 
 
 @contextmanager
@@ -67,8 +68,10 @@ def reducer(text: str) -> Reducer:
     from eventlab import reducers
     from eventlab.fold.declaration import Reducer
 
-    if text.lower() in OWN_REDUCERS:
-        found = getattr(reducers, OWN_REDUCERS[text.lower()])
+    plain = text.lower().replace("_", "").replace("-", "")
+    own = OWN_REDUCERS.get(plain) or _BY_CLASS.get(plain)
+    if own is not None:
+        found = getattr(reducers, own)
     else:
         where, colon, name = text.rpartition(":")
         if not colon or not where or not name:

@@ -239,12 +239,14 @@ def _floor(stream: Stream) -> int:
 
 
 def _late(stream: Stream, row: int, got: np.int64, expected: np.int64) -> LateEvent:
-    return LateEvent(
+    error = LateEvent(
         f"row {row}: event time goes back in {stream.name!r}",
         got=format_ns(int(got)),
         expected=f"{format_ns(int(expected))} or later",
         hint='Sort by time before appending, or pass late="clamp" to raise such times to the latest one.',
     )
+    error.row = row
+    return error
 
 
 def _causes(

@@ -97,6 +97,11 @@ def test_state_of_a_book_shows_its_best_levels(cli, lab_dir):
     assert len(document(cli("state", lab_dir, "book", "book/BTCUSDT", "--json"))["state"]["bids"]) > 2
 
 
+@pytest.mark.parametrize("name", ["book", "OrderBook", "order_book", "order-book"])
+def test_a_reducer_of_eventlabs_may_be_named_as_its_class(cli, lab_dir, name):
+    assert document(cli("state", lab_dir, name, "book/BTCUSDT", "--json"))["reducer"] == "OrderBook"
+
+
 def test_history_at_moments_and_by_bars(cli, lab_dir):
     at = document(cli("history", lab_dir, "portfolio", "portfolio/a", "--at", 2, "--at", 0, "--json"))
     assert [(row["at"], row["version"], row["cash"]) for row in at["rows"]] == [(2, 2, -90.5), (0, 0, 0.0)]

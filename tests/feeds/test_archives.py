@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.errors import FeedError, SequenceGap
+import eventlab as el
+from eventlab.errors import FeedError, LateEvent, SequenceGap
 from eventlab.events.columns import payload_from_frame
 from eventlab.feeds import binance_agg_trades, binance_klines, binance_trades
 from tests.feeds.helpers import block_bytes, events
@@ -257,3 +258,15 @@ def test_a_kline_that_ends_before_it_begins_is_refused(tmp_path):
     row = b"1723161240000,10,12,9,11,5.5,1723161230000,60,42,3,33,0\n"
     with pytest.raises(FeedError, match="row 1, column 'close_time': before open_time"):
         events(binance_klines(written(tmp_path, row), "X"))
+
+
+@pytest.mark.parametrize("size", [1 << 24, 60], ids=["one chunk", "many"])
+def test_a_time_that_goes_back_names_the_file_and_the_event(tmp_path, size):
+    path = tmp_path / "back.csv"
+    times = [1_700_000_000_000 + at for at in (0, 1, 2, 3, 1)]
+    path.write_text("".join(f"{at},1.5,2,3,{time},true,true\n" for at, time in enumerate(times)))
+    with block_bytes(size), el.open(":memory:") as lab, pytest.raises(LateEvent) as caught:
+        lab.ingest(binance_trades(path, symbol="X"), progress=False)
+    assert str(caught.value).startswith(
+        "back.csv: event 5: event time goes back in 'market/X'; got 2023-11-14T22:13:20.001Z"
+    )
