@@ -11,11 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from eventlab._appending import batch_of_frame
 from eventlab.errors import FeedError, InvalidEvent, LateEvent
 from eventlab.feeds.contract import Chunk, Feed, FeedReport, Gap
+from eventlab.progress import tqdm
 from eventlab.store.contract import Batch, Late
 from eventlab.store.log import EventLog
 

@@ -16,7 +16,7 @@ BESIDE_LAB = "lab.py's own"
 FLOORS = (
     {"errors"},
     {"events"},
-    {"store", "feeds", "fold", "terminal"},
+    {"store", "feeds", "fold", "terminal", "progress"},
     {"snapshots", "reducers", BESIDE_LAB},
     {"timetravel"},
     {"experiments", "plots"},

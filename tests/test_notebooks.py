@@ -100,15 +100,16 @@ def texts(notebook: Any) -> str:
     )
 
 
-def no_errors(notebook: Any) -> bool:
+def complaints(notebook: Any) -> list[Any]:
+    """Errors, what was written to stderr, and cells that did not run."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     noise = [o for o in outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"]
-    return all(cell.execution_count for cell in cells) and not noise
+    return noise + [cell.source for cell in cells if not cell.execution_count]
 
 
 def test_replaying_a_market_and_a_portfolio(execute):
     notebook = execute(REPLAY)
-    assert no_errors(notebook)
+    assert complaints(notebook) == []
     assert figures(notebook) >= 4
     assert "Portfolio of portfolio/crossover" in texts(notebook)
     assert "when the fills were recorded" in texts(notebook)
@@ -116,14 +117,14 @@ def test_replaying_a_market_and_a_portfolio(execute):
 
 def test_replaying_trades_of_a_file(execute, market_data_dir):
     notebook = execute(REPLAY, EVENTLAB_DATA=str(market_data_dir / "binance" / "spot_btcusdt_trades.csv.gz"))
-    assert no_errors(notebook)
+    assert complaints(notebook) == []
     assert figures(notebook) >= 3  # a file of trades has no book
     assert "19,904" in texts(notebook)
 
 
 def test_comparing_snapshot_intervals_and_latency(execute):
     notebook = execute(INTERVALS)
-    assert no_errors(notebook)
+    assert complaints(notebook) == []
     assert figures(notebook) == 3
     assert "snapshots do not pay" in texts(notebook) or "The quickest reads come with" in texts(notebook)
 

@@ -291,7 +291,7 @@ def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> typ
 
 
 def _is_own(declared: EventType) -> bool:
-    return declared.cls.__module__.startswith("eventlab.")
+    return declared.cls.__module__ == "eventlab.events.builtin"
 
 
 _PLAIN: dict[Any, Kind] = {

@@ -17,12 +17,12 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
-from tqdm.auto import tqdm
 
 from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
 from eventlab.fold.layout import digest
+from eventlab.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.snapshots.policies import Every
 from eventlab.snapshots.shelf import DirectoryFiles, MemoryFiles

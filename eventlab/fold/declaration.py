@@ -37,7 +37,6 @@ class Reducer:
     handlers: Mapping[str, FunctionType]
     properties: Mapping[str, FunctionType]
     event_types: Mapping[str, EventType]
-    doc: str | None
     module: str
 
     def __repr__(self) -> str:
@@ -187,7 +186,7 @@ def reducer(cls: type[Any]) -> Reducer:
     layout = _layout(cls)
     if not layout.arrow_schema.names:
         raise ReducerError(f"{cls.__name__} has no state", hint="Annotate a field, e.g. count: int = 0.")
-    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__doc__, cls.__module__)
+    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__)
     fields = {scalar.name for scalar in layout.scalars}
     fields.update(column.name for table in layout.tables if isinstance(table, Keyed) for column in table.columns)
     for function in made.functions:

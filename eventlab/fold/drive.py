@@ -1,7 +1,7 @@
 """Run a reducer over events: compiled or interpreted, with the same bits.
 
-Compiling takes a second or so and interpreting a microsecond an event, so a reducer is interpreted until it has seen as
-many events as compiling is worth, and compiled from then on: never more than about twice the better choice.
+Compiling takes a second or so and interpreting some ten microseconds an event, so a reducer is interpreted until it
+has seen as many events as compiling is worth, and compiled from then on: never more than about twice the better choice.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
-from eventlab.fold.scratch import META
+from eventlab.fold.scratch import META, NULL_TEXT
 from eventlab.fold.stores import CheckedStores
 from eventlab.fold.tables import (
     INDEX_DTYPE,
@@ -37,7 +37,6 @@ from eventlab.fold.tables import (
     unlink_slots,
 )
 from eventlab.fold.views import (
-    NULL_TEXT,
     Text,
     View,
     as_text,

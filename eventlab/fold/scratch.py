@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import EventTable, Int64Array
-from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
 
 Codes = npt.NDArray[np.int32]
 NULL_TEXT = -1
@@ -26,8 +26,6 @@ META = 7
 during this event, and how often keys came or went."""
 HEAD, TAIL, FREE, USED, LIVE, PENDING, CHANGES = range(META)
 NONE = -1
-
-_NUMPY: dict[ScalarKind, Any] = {"float": np.float64, "int": np.int64, "bool": np.bool_}
 
 
 class Dictionary:

@@ -29,9 +29,7 @@ from numba.np import numpy_support
 
 from eventlab.events.types import NULL_INT
 from eventlab.fold.layout import Layout, Scalar, is_null
-
-NULL_TEXT = -1
-"""The code of missing text. The empty string has code 0 in every fold, so that zeroed memory reads as empty."""
+from eventlab.fold.scratch import NULL_TEXT
 
 
 class Text:

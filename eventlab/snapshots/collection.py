@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from eventlab.errors import ReducerError, SnapshotError, UnknownAggregate
+from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
-from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer, declared_reducers
-from eventlab.fold.drive import fold
 from eventlab.fold.layout import digest
-from eventlab.fold.legs import Legs, tables_of
-from eventlab.snapshots.base import Base, Marks, put
+from eventlab.snapshots.base import Base, Marks
 from eventlab.snapshots.policies import Every, Policy
 from eventlab.snapshots.shelf import (
     DirectoryFiles,
@@ -32,7 +29,8 @@ from eventlab.snapshots.shelf import (
     new_name,
     newest,
 )
-from eventlab.store.contract import Selection, Store
+from eventlab.snapshots.taking import Taken, take_states
+from eventlab.store.contract import Store
 from eventlab.store.log import EventLog
 
 _NO_VERSION = 2**63 - 1
@@ -52,15 +50,6 @@ class Checked:
 
     equal: int
     unknown: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """States at chosen versions: rows by aggregate number and version."""
-
-    aggregate: Int64Array
-    marks: Marks
-    states: pa.RecordBatch
 
 
 class Snapshots:
@@ -110,8 +99,6 @@ class Snapshots:
         ------
         UnknownAggregate, ReadOnlyStore, StoreFull, FoldError, ReducerError
         """
-        if not isinstance(reducer, Reducer):
-            raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio")
         reducer = as_reducer(reducer)
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
@@ -123,11 +110,12 @@ class Snapshots:
         if not needed:
             return Built(0, 0)
         chosen, versions = [aggregates[at] for at in needed], [wanted[at] for at in needed]
-        content = self._encoded(reducer, chosen, list(self._taken(reducer, chosen, versions, stop)))
-        if content is None:
+        taken = list(take_states(self._store, reducer, chosen, versions, stop))
+        if not taken:
             return Built(0, 0)
+        content = self._encoded(reducer, chosen, taken)
         self._files.write(new_name(reducer.fingerprint, content), content)
-        return Built(sum(len(v) for v in versions), content.size)
+        return Built(sum(len(one.aggregate) for one in taken), content.size)
 
     def _missing(self, reducer: Reducer, aggregate: str, head: int) -> Int64Array:
         there = [
@@ -138,9 +126,7 @@ class Snapshots:
         wanted = self._policy.versions(0, head)
         return np.setdiff1d(wanted, np.concatenate(there)) if there else wanted
 
-    def _encoded(self, reducer: Reducer, aggregates: Sequence[str], taken: list[_Taken]) -> pa.Buffer | None:
-        if not taken:
-            return None
+    def _encoded(self, reducer: Reducer, aggregates: Sequence[str], taken: list[Taken]) -> pa.Buffer:
         owner = np.concatenate([one.aggregate for one in taken])
         version = np.concatenate([one.marks.version for one in taken])
         order = np.lexsort((version, owner))
@@ -159,22 +145,6 @@ class Snapshots:
             marks,
             states.to_batches()[0],
         )
-
-    def _taken(
-        self, reducer: Reducer, aggregates: Sequence[str], versions: Sequence[Int64Array], stop: int
-    ) -> Iterator[_Taken]:
-        """Fold all aggregates once, and take their states at ascending versions on the way."""
-        index = {aggregate: at for at, aggregate in enumerate(aggregates)}
-        states = reducer.layout.initial(len(aggregates))
-        selection = Selection(reducer.columns, others=True, aggregates=aggregates, stop_position=stop)
-        for frame in self._store.frames(selection):
-            members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
-            stops = _Stops.of(frame, [versions[at] for at in members])
-            part = states.take(pa.array(members))
-            taken, part = _fold_to_stops(reducer, frame, part, stops)
-            states = put(states, part, members)
-            if taken is not None:
-                yield _Taken(members[stops.owner], stops.marks(frame), taken)
 
     def latest(
         self,
@@ -266,7 +236,7 @@ class Snapshots:
         ids = list(shelved.spans)
         versions = [shelved.version[slice(*shelved.spans[aggregate])] for aggregate in ids]
         found = 0
-        for taken in self._taken(reducer, ids, versions, self._store.stop_position):
+        for taken in take_states(self._store, reducer, ids, versions, self._store.stop_position):
             for row, (owner, version) in enumerate(zip(taken.aggregate, taken.marks.version, strict=True)):
                 low, high = shelved.spans[ids[owner]]
                 there = low + int(np.searchsorted(shelved.version[low:high], version))
@@ -324,84 +294,3 @@ def _gather(batches: Sequence[pa.RecordBatch], starts: Int64Array, take: Int64Ar
         order.append(rows)
     back = np.argsort(np.concatenate(order))
     return pa.Table.from_batches(pieces).take(pa.array(back)).combine_chunks().to_batches()[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stops:
-    """The wanted versions that lie in a frame: aggregate a's are ``version[offsets[a]:offsets[a + 1]]``."""
-
-    version: Int64Array
-    offsets: Int64Array
-    onward: npt.NDArray[np.bool_]
-    """Whether an aggregate has stops in later frames: else its fold ends at its last one."""
-
-    @staticmethod
-    def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _Stops:
-        low, high = np.full(len(wanted), _NO_VERSION), np.zeros(len(wanted), np.int64)
-        for table in frame.tables.values():
-            some = np.flatnonzero(np.diff(table.offsets))
-            low[some] = np.minimum(low[some], table.version[table.offsets[some]])
-            high[some] = np.maximum(high[some], table.version[table.offsets[some + 1] - 1])
-        inside = [v[(v >= lo) & (v <= hi)] for v, lo, hi in zip(wanted, low, high, strict=True)]
-        counts = [len(versions) for versions in inside]
-        onward = np.array([len(v) > 0 and bool(v[-1] > hi) for v, hi in zip(wanted, high, strict=True)], bool)
-        return _Stops(np.concatenate([np.empty(0, np.int64), *inside]), np.cumsum([0, *counts], dtype=np.int64), onward)
-
-    @property
-    def owner(self) -> Int64Array:
-        """The aggregate of each stop, by its number in the frame."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-    def rows(self, table: EventTable) -> Int64Array:
-        """One past the last row at or below each stop."""
-        found = np.empty(len(self.version), np.int64)
-        for a in np.flatnonzero(np.diff(self.offsets)):
-            own, (low, high) = slice(*self.offsets[a : a + 2]), table.offsets[a : a + 2]
-            found[own] = low + np.searchsorted(table.version[low:high], self.version[own], side="right")
-        return found
-
-    def legs(self, tables: Mapping[str, EventTable]) -> Legs:
-        """A leg to each stop, and one more to where each aggregate goes on from."""
-        bounds = {}
-        for name, table in tables.items():
-            rows = self.rows(table)
-            reached = table.offsets[:-1].copy()
-            some = np.diff(self.offsets) > 0
-            reached[some] = rows[self.offsets[1:][some] - 1]
-            bounds[name] = np.insert(rows, self.offsets[1:], np.where(self.onward, table.offsets[1:], reached))
-        starts = {name: table.offsets[:-1] for name, table in tables.items()}
-        return Legs(self.offsets + np.arange(len(self.offsets)), starts, bounds)
-
-    def marks(self, frame: EventFrame) -> Marks:
-        """The envelope of the events at the stops."""
-        marks = Marks.none(len(self.version))
-        marks.version[:] = self.version
-        for table in frame.tables.values():
-            last = self.rows(table) - 1
-            found = last >= table.offsets[:-1][self.owner]
-            found[found] = table.version[last[found]] == self.version[found]
-            marks.position[found], marks.timestamp[found] = table.position[last[found]], table.timestamp[last[found]]
-        return marks
-
-
-def _fold_to_stops(
-    reducer: Reducer, frame: EventFrame, states: pa.RecordBatch, stops: _Stops
-) -> tuple[pa.RecordBatch | None, pa.RecordBatch]:
-    """States at the stops, and those from which later frames go on."""
-    tables, ids = tables_of(reducer, frame), list(frame.aggregates)
-    legs = stops.legs(tables)
-    if not reducer.layout.tables:  # a record is the whole state, and the kernel emits records as it goes
-        folded = fold(reducer, ids, states, tables, legs, emit=True)
-        at_stops = np.delete(np.arange(int(legs.offsets[-1])), legs.offsets[1:] - 1)
-        emitted = folded.emitted.select(reducer.layout.arrow_schema.names).take(pa.array(at_stops))  # type: ignore[union-attr]
-        return pa.RecordBatch.from_arrays(emitted.columns, schema=reducer.layout.arrow_schema), folded.states
-    taken: list[pa.RecordBatch] = []
-    last: list[pa.RecordBatch] = []
-    for a, aggregate in enumerate(ids):
-        state = states.slice(a, 1)
-        for leg in legs.of_aggregate(a):
-            state = fold(reducer, [aggregate], state, tables, leg).states
-            taken.append(state)
-        last.append(taken.pop())
-    whole = pa.Table.from_batches(last).combine_chunks().to_batches()[0]
-    return (pa.Table.from_batches(taken).combine_chunks().to_batches()[0] if taken else None), whole

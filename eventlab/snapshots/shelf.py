@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -73,17 +74,20 @@ class DirectoryFiles:
     def write(self, name: str, content: pa.Buffer) -> None:
         if self._read_only:
             raise ReadOnlyStore("snapshots cannot be built in a store opened to be read")
-        self._directory.mkdir(exist_ok=True)
         unfinished = self._directory / f"{name}.part"
         try:
+            self._directory.mkdir(exist_ok=True)
             with unfinished.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(self._directory / name)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise StoreFull("a snapshot file could not be written", got=str(error), hint="Free some space.") from error
+            with suppress(OSError):
+                unfinished.unlink()
+            raise StoreFull(
+                "a snapshot file could not be written", got=str(error), hint="Free some space, or allow writing there."
+            ) from error
 
     def read(self, name: str) -> pa.Buffer:
         # Not memory-mapped: a file cut short by someone else would then end this process at the next look.

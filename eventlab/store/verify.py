@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -19,18 +20,17 @@ from eventlab.store.view import Knowledge, Segment, View
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was proved. `head` is the last commit's digest, hexadecimal; None for an empty store."""
+    """What was proved. `head` is the last commit's digest, hexadecimal; None for an empty store.
+
+    There is a report only where all is well: damage raises StoreCorrupt.
+    """
 
     events: int
     commits: int
     aggregates: int
     segments: int
     head: str | None
-    problems: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
+    ok: Literal[True] = True
 
 
 @dataclass(frozen=True, slots=True)
