@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import hashlib
 import inspect
 import sys
@@ -267,9 +268,10 @@ def _handled_by_name(name: str, where: str) -> EventType:
             return event_type(name.removeprefix("on_"))
         except UnknownEventType:
             pass
+    known = [f"on_{declared.name}" for declared in declared_types()]
     raise ReducerError(
         f"{where} is no handler",
-        expected=" or ".join(f"on_{declared.name}" for declared in declared_types()),
+        expected=" or ".join(difflib.get_close_matches(name, known) or known),
         hint="Declare the event type with @el.event first; move helpers out of the class.",
     )
 
