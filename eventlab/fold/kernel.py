@@ -25,7 +25,6 @@ from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
-from eventlab.fold.scratch import META, NULL_TEXT
 from eventlab.fold.stores import CheckedStores
 from eventlab.fold.tables import (
     INDEX_DTYPE,
@@ -47,6 +46,7 @@ from eventlab.fold.views import (
     stack_copy,
     state_view,
 )
+from eventlab.fold.words import META, NULL_TEXT
 
 
 @register_jitable

@@ -16,16 +16,9 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
+from eventlab.fold.words import FREE, HEAD, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
 
 Codes = npt.NDArray[np.int32]
-NULL_TEXT = -1
-"""The code of missing text. The empty string has code 0 in every fold, so that zeroed memory reads as empty."""
-
-META = 7
-"""Words of a table's meta block: first row, last row, first free row, rows ever used, live rows, first row given back
-during this event, and how often keys came or went."""
-HEAD, TAIL, FREE, USED, LIVE, PENDING, CHANGES = range(META)
-NONE = -1
 
 
 class Dictionary:

@@ -21,7 +21,6 @@ from numba.extending import make_attribute_wrapper, overload, overload_method, r
 from numba.np import numpy_support
 
 from eventlab.fold.layout import Keyed, Queue
-from eventlab.fold.scratch import CHANGES, FREE, HEAD, LIVE, NONE, PENDING, TAIL, USED
 from eventlab.fold.views import (
     RowView,
     TextType,
@@ -35,6 +34,7 @@ from eventlab.fold.views import (
     text_type,
     viewed,
 )
+from eventlab.fold.words import CHANGES, FREE, HEAD, LIVE, NONE, PENDING, TAIL, USED
 
 _bytes = types.CPointer(types.uint8)
 _int32s = types.CPointer(types.int32)

@@ -29,7 +29,7 @@ from numba.np import numpy_support
 
 from eventlab.events.types import NULL_INT
 from eventlab.fold.layout import Layout, Scalar, is_null
-from eventlab.fold.scratch import NULL_TEXT
+from eventlab.fold.words import NULL_TEXT
 
 
 class Text:

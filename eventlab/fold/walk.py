@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from eventlab.fold.scratch import HEAD, META
+from eventlab.fold.words import HEAD, META
 
 _LINK_NEXT = 1
 _POOL_NEXT = 0

@@ -1,0 +1,14 @@
+"""Numbers that the arrays of a fold and its kernels agree on."""
+
+from __future__ import annotations
+
+NULL_TEXT = -1
+"""The code of missing text. The empty string has code 0 in every fold, so that zeroed memory reads as empty."""
+
+META = 7
+"""Words of a table's meta block: first row, last row, first free row, rows ever used, live rows, first row given back
+during this event, and how often keys came or went."""
+HEAD, TAIL, FREE, USED, LIVE, PENDING, CHANGES = range(META)
+
+NONE = -1
+"""No row."""
