@@ -11,14 +11,14 @@ import eventlab
 from eventlab.cli import demo, ingest, reading
 from eventlab.cli.failures import Command, Group
 
-_HELP = "\n\n".join(  # a paragraph is one line: typer wraps it to the terminal
-    (
-        "A laboratory for event-sourced trading research: events in, state out.",
-        "LAB is a directory. Reading commands open it read-only and take --json: one JSON document on stdout, times as "
-        "ISO strings in UTC, NaN as null.",
-        "Exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 3 a corrupt store.",
-    )
-)
+# A paragraph is one line: typer wraps it to the terminal.
+_HELP = """A laboratory for event-sourced trading research: events in, state out.
+
+LAB is a directory. Reading commands open it read-only and take --json: one JSON document on stdout, times as ISO \
+strings in UTC, NaN as null.
+
+Exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 3 a corrupt store.
+"""
 
 app = typer.Typer(
     name="eventlab",
