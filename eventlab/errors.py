@@ -5,6 +5,8 @@ One base class, and a message of four parts: what was wrong, what was got, what 
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = [
     "AsOfError",
     "DuplicateEvent",
@@ -100,6 +102,13 @@ class DuplicateEvent(EventlabError):
 
 class UnknownAggregate(EventlabError, LookupError):
     """No event was ever appended under this aggregate id."""
+
+    @classmethod
+    def named(
+        cls, aggregate_id: object, hint: str = "lab.store.aggregate_ids() lists them; ids are case-sensitive."
+    ) -> Self:
+        """The error for one id."""
+        return cls("no event was ever appended under this aggregate id", got=aggregate_id, hint=hint)
 
 
 class AsOfError(EventlabError, ValueError):

@@ -460,9 +460,7 @@ class Lab:
             raise InvalidEvent("not an aggregate id", got=aggregate_id, expected="text")
         found = self._store.aggregate_ids(aggregate_id)
         if not found and "*" not in aggregate_id:
-            raise UnknownAggregate(
-                "no events under this aggregate id", got=aggregate_id, hint="lab.store.aggregate_ids() lists them."
-            )
+            raise UnknownAggregate.named(aggregate_id)
         return found
 
     def _event(

@@ -133,7 +133,7 @@ def _events(
 
     chosen = None if aggregate is None else lab.store.aggregate_ids(aggregate)
     if chosen == [] and "*" not in str(aggregate):
-        raise UnknownAggregate("no events under this aggregate id", got=aggregate, hint="`eventlab info` lists them.")
+        raise UnknownAggregate.named(aggregate, hint="`eventlab info` lists them.")
     held = pl.DataFrame(schema=public.frame_schema(declared, columns))
     pieces = lab.store.rows(
         declared,

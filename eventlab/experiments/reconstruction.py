@@ -194,9 +194,7 @@ class _Subject:
             raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
         heads = lab.store.heads([aggregate_id])
         if not heads:
-            raise UnknownAggregate(
-                "no events under this aggregate id", got=aggregate_id, hint="lab.store.aggregate_ids() lists them."
-            )
+            raise UnknownAggregate.named(aggregate_id)
         return _Subject(lab.store, reducer, aggregate_id, heads[0].version)
 
     def spread(self) -> list[int]:

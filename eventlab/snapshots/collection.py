@@ -102,7 +102,7 @@ class Snapshots:
         reducer = as_reducer(reducer)
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
-            raise UnknownAggregate("no event was ever appended under this aggregate id", got=aggregate_id)
+            raise UnknownAggregate.named(aggregate_id)
         stop = self._store.stop_position
         heads = {head.aggregate_id: head.version for head in self._store.heads(aggregates)}
         wanted = [self._missing(reducer, aggregate, heads[aggregate]) for aggregate in aggregates]

@@ -47,11 +47,7 @@ def require(store: Store, aggregates: Sequence[str]) -> None:
     known = {head.aggregate_id for head in store.heads(aggregates)}
     for aggregate in aggregates:
         if aggregate not in known:
-            raise UnknownAggregate(
-                "no event was ever appended under this aggregate id",
-                got=aggregate,
-                hint="lab.store.aggregate_ids() lists them; ids are case-sensitive.",
-            )
+            raise UnknownAggregate.named(aggregate)
 
 
 def reconstruct(
