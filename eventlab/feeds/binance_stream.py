@@ -9,22 +9,18 @@ import polars as pl
 
 from eventlab.errors import FeedError
 from eventlab.events.builtin import BookChange, MarketData, Quote
-from eventlab.events.types import event_type
 from eventlab.feeds.base import (
     UTC_NS,
     Contiguous,
     Tally,
     batches_of,
-    checked_symbol,
     no_events_of,
     only_symbol,
     symbol_rows,
 )
 from eventlab.feeds.capture import CaptureFeed, levels
-from eventlab.feeds.contract import Chunk, Clock, FeedBatch
+from eventlab.feeds.contract import Chunk, Clock
 from eventlab.feeds.table import Piece, TimeColumn, TimeUnit
-from eventlab.feeds.template import Template
-from eventlab.feeds.text import TextFile
 
 _WORDS = pl.Enum(["buy", "sell"])
 _PAIRS = pl.List(pl.List(pl.String()))
@@ -75,28 +71,22 @@ def binance_capture(
     FeedError
         Now for a missing file or a bad template, while reading for anything wrong inside; rows are lines.
     """
-    return _BinanceCapture(path, symbol, aggregate_id)
+    return _BinanceCapture("binance_capture", path, symbol, aggregate_id)
 
 
 class _BinanceCapture(CaptureFeed):
-    def __init__(self, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
-        self._symbol = None if symbol is None else checked_symbol(symbol)
-        self._template = kind_template(aggregate_id)
-        super().__init__("binance_capture", TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
-
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         reader = _Reader(self, self._symbol, tally)
         for lines, done in self._lines(tally):
             messages = self._messages(lines, tally)
             batches = [
-                FeedBatch(event_type(of), frame.drop("row"), self._template.text.replace("{kind}", kind),
-                          frame["row"].to_numpy(), clock)
+                self.batch(of, kind, frame, clock)
                 for of, kind, (frame, clock) in (
                     (MarketData, "market", reader.trades(messages.filter(pl.col("kind") == "trade"))),
                     (Quote, "quote", reader.quotes(messages.filter(pl.col("kind") == "bookTicker"))),
                     (BookChange, "book", reader.changes(messages.filter(pl.col("kind") == "depthUpdate"))),
                 )
-            ]  # fmt: skip
+            ]
             yield Chunk(batches_of(*batches), done)
         no_events_of(self._file.name, self._symbol, tally)
 
@@ -209,13 +199,3 @@ class _Reader:
             previous = part["u"].shift(1, fill_value=self._updates.get(symbol, int(first[0]) - 1)).to_numpy()
             self._tally.gap((first != previous + 1).nonzero()[0], rows, previous, first, symbol)
             self._updates[symbol] = int(part["u"][-1])
-
-
-def kind_template(aggregate_id: str) -> Template:
-    """A template of a feed with several event types, which must not share an aggregate: their clocks differ."""
-    template = Template.parse(aggregate_id, ("symbol", "kind"))
-    if "kind" not in template.fields:
-        raise FeedError(
-            f"aggregate_id {aggregate_id!r} puts trades, quotes and books into one aggregate", expected="{kind} in it"
-        )
-    return template

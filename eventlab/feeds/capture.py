@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import NoReturn
 
 import polars as pl
 
 from eventlab.errors import FeedError
-from eventlab.feeds.base import FileFeed, Tally
+from eventlab.events.types import event_type
+from eventlab.feeds.base import FileFeed, Tally, checked_symbol
+from eventlab.feeds.contract import Clock, FeedBatch
 from eventlab.feeds.table import refuse_cell
+from eventlab.feeds.template import Template
+from eventlab.feeds.text import TextFile
 
 _SEPARATOR = "\x01"  # not in JSON text: control characters are escaped there
 
 
 class CaptureFeed(FileFeed):
-    """A feed over a capture. Rows are lines, numbered from 1."""
+    """A feed over a capture of several event types. Rows are lines, numbered from 1."""
+
+    def __init__(self, name: str, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
+        self._symbol = None if symbol is None else checked_symbol(symbol)
+        template = Template.parse(aggregate_id, ("symbol", "kind"))
+        if "kind" not in template.fields:  # event types must not share an aggregate: their clocks differ
+            raise FeedError(
+                f"aggregate_id {aggregate_id!r} puts trades, quotes and books into one aggregate",
+                expected="{kind} in it",
+            )
+        self._template = template.text
+        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+
+    def batch(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None) -> FeedBatch:
+        """Events of one type; `frame` has their columns and `row`, the line each came from."""
+        template = self._template.replace("{kind}", kind)
+        return FeedBatch(event_type(of), frame.drop("row"), template, frame["row"].to_numpy(), clock)
 
     def _lines(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, int]]:
         """Frames of `row` and `line`, blank lines left out."""

@@ -9,23 +9,19 @@ import numpy as np
 import polars as pl
 
 from eventlab.events.builtin import BookChange, MarketData
-from eventlab.events.types import event_type
 from eventlab.feeds.base import (
     UTC_NS,
     Contiguous,
     IntArray,
     Tally,
     batches_of,
-    checked_symbol,
     no_events_of,
     only_symbol,
     symbol_rows,
 )
-from eventlab.feeds.binance_stream import kind_template
 from eventlab.feeds.capture import CaptureFeed, levels
-from eventlab.feeds.contract import Chunk, FeedBatch
+from eventlab.feeds.contract import Chunk, Clock, FeedBatch
 from eventlab.feeds.null_times import NullTimes
-from eventlab.feeds.text import TextFile
 
 _TEXT = pl.String()
 _PAIRS = pl.List(pl.List(_TEXT))
@@ -69,15 +65,10 @@ def coinbase_capture(
     FeedError
         Now for a missing file or a bad template, while reading for anything wrong inside; rows are lines.
     """
-    return _CoinbaseCapture(path, symbol, aggregate_id)
+    return _CoinbaseCapture("coinbase_capture", path, symbol, aggregate_id)
 
 
 class _CoinbaseCapture(CaptureFeed):
-    def __init__(self, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
-        self._symbol = None if symbol is None else checked_symbol(symbol)
-        self._template = kind_template(aggregate_id)
-        super().__init__("coinbase_capture", TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
-
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         nulls, seen, watch = NullTimes(self._timed), dict[str, int](), Contiguous(tally)
         done, empty = 0, None
@@ -94,19 +85,14 @@ class _CoinbaseCapture(CaptureFeed):
         no_events_of(self._file.name, self._symbol, tally)
 
     def _chunk(self, trades: pl.DataFrame | None, timed: pl.DataFrame, untimed: pl.DataFrame, done: int) -> Chunk:
-        batches = []
-        if trades is not None:
-            batches.append(self._batch(MarketData, "market", trades))
-        batches.append(self._batch(BookChange, "book", timed))
+        batches = [] if trades is None else [self._stamped(MarketData, "market", trades)]
+        batches.append(self._stamped(BookChange, "book", timed))
         if len(untimed):
-            captured = self._batch(BookChange, "book", untimed)
-            batches.append(FeedBatch(captured.type, captured.frame, captured.aggregate_id, captured.order, "capture"))
+            batches.append(self._stamped(BookChange, "book", untimed, "capture"))
         return Chunk(batches_of(*batches), done)
 
-    def _batch(self, of: type, kind: str, frame: pl.DataFrame) -> FeedBatch:
-        events = frame.drop("row").with_columns(pl.col("timestamp", "received_at").cast(UTC_NS))
-        template = self._template.text.replace("{kind}", kind)
-        return FeedBatch(event_type(of), events, template, frame["row"].to_numpy())
+    def _stamped(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None = None) -> FeedBatch:
+        return self.batch(of, kind, frame.with_columns(pl.col("timestamp", "received_at").cast(UTC_NS)), clock)
 
     def _messages(self, lines: pl.DataFrame, tally: Tally) -> pl.DataFrame:
         """`row`, `received_at` (ns), `kind` and `text` of the messages received."""
