@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from eventlab.demo import known
+from eventlab import reducers
 from eventlab.demo.market import Market
 from eventlab.demo.trader import PORTFOLIO
 from eventlab.errors import EventlabError
@@ -19,7 +19,7 @@ from eventlab.events.clock import duration_ns, format_ns
 from eventlab.timetravel.asof import AsOf
 
 if TYPE_CHECKING:
-    from eventlab.fold.declaration import Reducer
+    from eventlab.fold.declaration import ReducerLike
     from eventlab.lab import Lab
     from eventlab.timetravel.state import State
 
@@ -67,14 +67,14 @@ def visits(lab: Lab, market: Market, history: pl.DataFrame) -> list[Visit]:
         Two ways differ, which the laws of the lab forbid.
     """
     times = [history["at"].to_physical()[int(len(history) * part)] for part in (0.2, 0.4, 0.6, 0.8)]
-    made = [_visit(lab, known.TRADES, market.aggregate_id, AsOf(time=time), format_ns(time)) for time in times]
+    made = [_visit(lab, reducers.Trades, market.aggregate_id, AsOf(time=time), format_ns(time)) for time in times]
     versions = [max(1, int(market.events * part)) for part in (0.1, 0.5, 1.0)]
-    made += [_visit(lab, known.TRADES, market.aggregate_id, AsOf(version=v), f"version {v:,}") for v in versions]
-    made.append(_visit(lab, known.PORTFOLIO, PORTFOLIO, AsOf(time=times[2]), format_ns(times[2])))
+    made += [_visit(lab, reducers.Trades, market.aggregate_id, AsOf(version=v), f"version {v:,}") for v in versions]
+    made.append(_visit(lab, reducers.Portfolio, PORTFOLIO, AsOf(time=times[2]), format_ns(times[2])))
     return made
 
 
-def _visit(lab: Lab, reducer: Reducer, aggregate_id: str, moment: AsOf, asked: str) -> Visit:
+def _visit(lab: Lab, reducer: ReducerLike, aggregate_id: str, moment: AsOf, asked: str) -> Visit:
     began = perf_counter()
     state = lab.state(reducer, aggregate_id, moment)
     taken = perf_counter() - began
@@ -85,7 +85,7 @@ def _visit(lab: Lab, reducer: Reducer, aggregate_id: str, moment: AsOf, asked: s
             f"the state of {aggregate_id!r} at {asked} depends on how it is reached",
             hint="No correct lab does that: please report it.",
         )
-    name, value = ("last", state.last) if reducer is known.TRADES else ("equity", state.equity)
+    name, value = ("last", state.last) if reducer is reducers.Trades else ("equity", state.equity)
     shown = f"{name} {value:,.2f}"
     return Visit(aggregate_id, asked, state.version, state.timestamp, shown, state.digest, taken * 1e3)
 
@@ -119,7 +119,7 @@ def trace(lab: Lab, history: pl.DataFrame) -> Trace | None:
     fill = _event(lab, PortfolioChange, best["position"])
     signal = _event(lab, TradingSignal, fill["cause"])
     market = _event(lab, MarketData, signal["cause"])
-    after = lab.state(known.PORTFOLIO, PORTFOLIO, AsOf(position=best["position"]))
+    after = lab.state(reducers.Portfolio, PORTFOLIO, AsOf(position=best["position"]))
     held = after.positions.filter(pl.col("symbol") == fill["symbol"]).row(0, named=True)
     return Trace(Link("fill", fill), Link("signal", signal), Link("market event", market), held, best["gained"])
 

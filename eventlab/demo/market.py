@@ -59,11 +59,11 @@ def simulated(trades: int, seed: int) -> list[Feed]:
 
 def markets(lab: Lab) -> list[Market]:
     """The aggregates of trades, the most active first."""
-    from eventlab.demo.known import TRADES
+    from eventlab.reducers import Trades
 
     found = []
     for head in lab.store.heads(lab.store.aggregate_ids("market/*")):
-        first = lab.state(TRADES, head.aggregate_id, 1)
+        first = lab.state(Trades, head.aggregate_id, 1)
         found.append(Market(head.aggregate_id, head.version, first.timestamp or 0, head.timestamp))
     return sorted(found, key=lambda market: (-market.events, market.aggregate_id))
 

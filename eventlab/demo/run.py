@@ -9,7 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from eventlab.demo import charts, findings, known, market, report
+from eventlab import reducers
+from eventlab.demo import charts, findings, market, report
 from eventlab.demo.folder import Folder
 from eventlab.demo.trader import PORTFOLIO, SIGNALS, Acted, Crossover, act
 from eventlab.demo.voice import Voice, milliseconds, size
@@ -96,7 +97,7 @@ def _trade(lab: Lab, markets: list[market.Market], voice: Voice) -> dict[str, An
     trader = Crossover()
     with voice.section("A trader acts on the market"):
         acted: Acted = act(lab, markets, trader)
-        signals = lab.state(known.SIGNALS, SIGNALS) if acted.signals else None
+        signals = lab.state(reducers.Signals, SIGNALS) if acted.signals else None
         voice.facts([
             ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
             ("signals", f"{acted.signals:,}, each caused by a market event"),
@@ -117,12 +118,12 @@ def _replay(lab: Lab, markets: list[market.Market], voice: Voice, pictures: dict
     with voice.section("History, replayed"):
         began = perf_counter()
         at = findings.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
-        histories = {m.name: lab.history(known.TRADES, m.aggregate_id, at=at) for m in markets}
+        histories = {m.name: lab.history(reducers.Trades, m.aggregate_id, at=at) for m in markets}
         seconds = perf_counter() - began
         events = sum(m.events for m in markets)
-        portfolio = lab.history(known.PORTFOLIO, PORTFOLIO, at=at, tables=True)
+        portfolio = lab.history(reducers.Portfolio, PORTFOLIO, at=at, tables=True)
         marked = findings.equity(portfolio, histories, at)
-        final = lab.state(known.PORTFOLIO, PORTFOLIO)
+        final = lab.state(reducers.Portfolio, PORTFOLIO)
         stop = findings.bar_times(main, main.start, main.stop)[-1]
         of_main = histories[main.name].filter((pl.col("version") > 0) & (pl.col("at") <= stop))
         last = of_main.row(-1, named=True)
@@ -175,7 +176,7 @@ def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
 
 def _traced(lab: Lab, voice: Voice) -> dict[str, Any] | None:
     with voice.section("One position, traced"):
-        traced = findings.trace(lab, lab.history(known.PORTFOLIO, PORTFOLIO))
+        traced = findings.trace(lab, lab.history(reducers.Portfolio, PORTFOLIO))
         if traced is None:
             voice.note("the trader never traded: there was too little to decide on")
             return None
@@ -207,7 +208,7 @@ def _travel(
         if books:
             book = max(books, key=lambda head: head.version)
             began = perf_counter()
-            state = lab.state(known.BOOK, book.aggregate_id, format_ns(book.timestamp))
+            state = lab.state(reducers.OrderBook, book.aggregate_id, format_ns(book.timestamp))
             taken = (perf_counter() - began) * 1e3
             bid, ask = (
                 f"{state.best_bid:,.2f} × {state.best_bid_size:g}",
@@ -229,7 +230,7 @@ def _compare(
 
     with voice.section("Snapshot intervals, compared"):
         intervals = snapshot_intervals(
-            lab, known.TRADES, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=voice.progress
+            lab, reducers.Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=voice.progress
         )
         voice.table({
             "snapshot every": ["never" if n is None else f"{n:,} events" for n in intervals["interval"]],
@@ -240,7 +241,7 @@ def _compare(
             "slowest": [milliseconds(ms) for ms in intervals["latency_max_ms"]],
         })  # fmt: skip
         voice.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read in turns; all answers equal")
-        lengths = latency_by_length(lab, known.TRADES, main.aggregate_id)
+        lengths = latency_by_length(lab, reducers.Trades, main.aggregate_id)
         longest = lengths.row(-1, named=True)
         voice.note(
             f"without snapshots, {longest['version']:,} events take {milliseconds(longest['latency_ms'])}: "
@@ -254,7 +255,7 @@ def _compare(
 def _prove(lab: Lab, voice: Voice) -> dict[str, Any]:
     with voice.section("Proof"):
         lab.snapshots.policy = Every(1_000)
-        for reducer, aggregates in ((known.TRADES, "market/*"), (known.PORTFOLIO, PORTFOLIO)):
+        for reducer, aggregates in ((reducers.Trades, "market/*"), (reducers.Portfolio, PORTFOLIO)):
             lab.snapshots.build(reducer, aggregates)
         checked = lab.snapshots.verify()
         proved = lab.verify()

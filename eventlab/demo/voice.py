@@ -49,10 +49,6 @@ class Voice:
         if not self._quiet:
             typer.secho(f"  {terminal.printable(text)}", dim=True)
 
-    def line(self, text: str = "") -> None:
-        if not self._quiet:
-            typer.echo(terminal.printable(text))
-
 
 def size(count: float) -> str:
     """Bytes with a unit."""
