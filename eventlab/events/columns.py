@@ -6,7 +6,7 @@ Callers hand in objects or frames; what comes out is a payload batch that the st
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -95,11 +95,6 @@ def timestamps_from(column: pl.Series, *, where: str = "") -> np.ndarray[Any, np
     ns = _time_series(column, "timestamp", where)
     _no_nulls(ns.to_arrow(), "timestamp", where)
     return ns.to_numpy()
-
-
-def text_array(values: Iterable[str | None]) -> pa.DictionaryArray:
-    """Strings in the canonical dictionary-encoded form."""
-    return pc.dictionary_encode(pa.array(values, pa.string()))
 
 
 def text_of(series: pl.Series) -> pa.DictionaryArray:

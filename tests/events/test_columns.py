@@ -17,7 +17,6 @@ from eventlab.events.columns import (
     frame_of,
     payload_from_frame,
     payload_from_objects,
-    text_array,
     text_of,
     timestamps_from,
 )
@@ -251,7 +250,8 @@ def test_event_times_come_as_int64():
 
 
 def test_text_is_dictionary_encoded():
-    for made in (text_array(["b", "a", "b", None]), text_of(pl.Series(["b", "a", "b", None], dtype=pl.Categorical))):
+    for dtype in (pl.String, pl.Categorical):
+        made = text_of(pl.Series(["b", "a", "b", None], dtype=dtype))
         assert made.type == pa.dictionary(pa.int32(), pa.string())
         assert made.to_pylist() == ["b", "a", "b", None]
 

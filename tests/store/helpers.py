@@ -40,7 +40,7 @@ def batch(
     return Batch(
         kind,
         columns.payload_from_objects(kind, events),
-        aggregate_id if isinstance(aggregate_id, str) else columns.text_array(aggregate_id),
+        aggregate_id if isinstance(aggregate_id, str) else columns.text_of(pl.Series(aggregate_id, dtype=pl.String)),
         timestamp=None if timestamps is None else np.array(timestamps, dtype=np.int64),
         cause=None if causes is None else np.array([-1 if c is None else c for c in causes], dtype=np.int64),
         event_id=None if ids is None else pa.array(ids, pa.string()),

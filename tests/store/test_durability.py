@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -524,16 +524,36 @@ def test_a_rewritten_event_breaks_the_chain(tmp_path: Path):
             store.verify()
 
 
-def test_a_read_only_directory(tmp_path: Path):
-    if os.geteuid() == 0:
-        pytest.skip("permissions do not bind root")
-    with EventLog.open(tmp_path) as store:
-        store.commit([batch(1)])
-    tmp_path.chmod(0o555)
-    try:
-        with EventLog.open(tmp_path, read_only=True) as store:
-            assert store.stop_position == 1
-        with pytest.raises(ReadOnlyStore):
-            EventLog.open(tmp_path)
-    finally:
-        tmp_path.chmod(0o755)
+READ_ONLY_DIRECTORY = """
+with EventLog.open(":memory:") as store:  # everything is loaded before the rights are given up
+    store.commit([batch(1)])
+if os.geteuid() == 0:  # permissions do not bind root
+    os.setgid(65534)
+    os.setuid(65534)
+with EventLog.open(sys.argv[1], read_only=True) as store:
+    assert store.stop_position == 1
+try:
+    EventLog.open(sys.argv[1])
+except ReadOnlyStore:
+    print("refused")
+"""
+
+
+def test_a_read_only_directory():
+    # Beside pytest's folders, which other users may not enter.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        with EventLog.open(path / "lab") as store:
+            store.commit([batch(1)])
+        (path / "lab").chmod(0o555)
+        imports = (
+            "import os, sys\nfrom eventlab.errors import ReadOnlyStore\nfrom eventlab.store.log import EventLog\n"
+            "from tests.store.helpers import batch\n"
+        )
+        command = [sys.executable, "-c", imports + READ_ONLY_DIRECTORY, str(path / "lab")]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False, timeout=60
+        )
+        (path / "lab").chmod(0o755)
+        assert done.stdout == "refused\n", done.stderr
