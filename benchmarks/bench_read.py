@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -49,6 +50,82 @@ def test_scan_of_two_columns(benchmark: Any, lab: el.Lab) -> None:
         benchmark, query.collect, rounds=7, row="read: lab.scan, one sum over two columns",
         events=lab.store.stop_position,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def repeated(trades: pl.DataFrame, size: Size) -> list[pl.DataFrame]:
+    """Ten million trades in commits of a million, the same ones over and over, each time later."""
+    part = trades.head(size(1_000_000, 2_000))
+    span = part["timestamp"].max() - part["timestamp"].min()
+    return [part.with_columns(pl.col("timestamp") + span * turn) for turn in range(10)]
+
+
+@pytest.fixture(scope="session")
+def long_path(repeated: list[pl.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with all of them in one market."""
+    path = tmp_path_factory.mktemp("long") / "lab"
+    with el.open(path) as lab:
+        for part in repeated:
+            lab.append_frame(el.MarketData, part)
+        lab.seal()
+    return path
+
+
+@pytest.fixture(scope="session")
+def wide_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with all of them, dealt out to 10,000 markets."""
+    path = tmp_path_factory.mktemp("wide") / "lab"
+    draw = np.random.default_rng(5)
+    with el.open(path) as lab:
+        for part in repeated:
+            names = pl.Series("aggregate_id", draw.integers(0, size(10_000, 100), len(part))).cast(pl.String)
+            lab.append_frame(el.MarketData, part.with_columns(names))
+        lab.seal()
+    return path
+
+
+@pytest.mark.parametrize("codec", ["parquet", "archive"])
+def test_scan_of_three_columns(benchmark: Any, long_path: Path, tmp_path: Path, codec: str) -> None:
+    path = long_path
+    if codec == "archive":
+        path = tmp_path / "lab"
+        shutil.copytree(long_path, path)
+        with el.open(path) as lab:
+            lab.archive()
+    with el.open(path, read_only=True) as lab:
+        query = lab.scan(el.MarketData).select(pl.col("timestamp").max(), pl.col("price", "volume").sum())
+        compare(
+            benchmark, query.collect, rounds=7, events=lab.store.stop_position,
+            row=f"read: lab.scan, three columns of ten million trades, {codec}",
+            **({"wanted_rate": 50e6} if codec == "parquet" else {}),
+        )  # fmt: skip
+
+
+def test_point_reads(benchmark: Any, size: Size, wide_path: Path) -> None:
+    choose = random.Random(6)
+    with el.open(wide_path, read_only=True) as lab:
+        names = lab.store.aggregate_ids()
+
+        def one() -> tuple[tuple[str], dict[str, Any]]:
+            return (choose.choice(names),), {}
+
+        def read(name: str) -> pl.DataFrame:
+            return lab.events(el.MarketData, name)
+
+        found = benchmark.pedantic(read, setup=one, rounds=size(500, 1))
+        assert found["version"].to_list() == list(range(1, len(found) + 1))
+    row = "read: all events of one of 10,000 markets in ten million trades"
+    note(benchmark, row=row, percentiles=True, wanted_p99_ms=5)
+
+
+def test_open(benchmark: Any, size: Size, wide_path: Path) -> None:
+    def opened() -> int:
+        with el.open(wide_path, read_only=True) as lab:
+            return lab.store.stop_position
+
+    opened()
+    assert benchmark.pedantic(opened, rounds=size(100, 1)) > 0
+    note(benchmark, row="read: opening that store", percentiles=True, wanted_p99_ms=50)
 
 
 def _past_states(benchmark: Any, size: Size, lab: el.Lab, row: str) -> None:

@@ -36,7 +36,7 @@ def compare(
     events, against_events : int
         Events that one round of each handles; equal by default.
     noted
-        Further numbers for the table: `wanted_ratio`, `wanted_rate` (events a second).
+        Further numbers for the table: `wanted_ratio`, `wanted_rate` (events a second), `wanted_p99_ms`.
     """
     other: list[float] = []
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eventlab.events import protobuf
     from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
     from eventlab.events.types import Limits, Symbol, event
+    from eventlab.events.upcast import upcast
     from eventlab.fold import Array, Keyed, Ladder, Queue, is_null, on, reducer
     from eventlab.lab import Lab, open  # noqa: A004
     from eventlab.reducers import OrderBook, Portfolio, Signals, Trades
@@ -55,6 +56,7 @@ __all__ = [
     "protobuf",
     "reducer",
     "snapshots",
+    "upcast",
 ]
 
 _HOMES = {
@@ -63,6 +65,7 @@ _HOMES = {
         "Bar", "BookChange", "Funding", "MarketData", "PortfolioChange", "Quote", "TradingSignal",
     ),
     "eventlab.events.types": ("Limits", "Symbol", "event"),
+    "eventlab.events.upcast": ("upcast",),
     "eventlab.fold": ("Array", "Keyed", "Ladder", "Queue", "is_null", "on", "reducer"),
     "eventlab.lab": ("Lab", "open"),
     "eventlab.reducers": ("OrderBook", "Portfolio", "Signals", "Trades"),

@@ -14,6 +14,7 @@ from eventlab.errors import FeedError, InvalidEvent
 from eventlab.events import columns
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.frame import Int64Array
+from eventlab.events.rows import MOST_ROWS, Rows, rows_of
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.template import Template
 from eventlab.store.contract import Batch, Late, Receipt, Store
@@ -27,7 +28,7 @@ DEFAULT_TEMPLATES = {
 }
 """Aggregate ids of market events for which none was given, as the feeds name them."""
 
-_ENVELOPE = ("timestamp", "cause", "event_id", "aggregate_id")
+_ENVELOPE = ("timestamp", "cause", "event_id", "aggregate_id", "metadata")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +85,7 @@ def batches_of(
         made.append(
             Batch(
                 declared,
-                columns.payload_from_objects(declared, [listed[row] for row in members]),
+                _payload(declared, [listed[row] for row in members]),
                 aggregate_id,
                 timestamp=None if times is None else times[at],
                 cause=None if causes is None else causes[at],
@@ -95,6 +96,11 @@ def batches_of(
             )
         )
     return made
+
+
+def _payload(declared: EventType, events: Sequence[Any]) -> pa.RecordBatch | Rows:
+    rows = rows_of(declared, events) if len(events) <= MOST_ROWS else None
+    return columns.payload_from_objects(declared, events) if rows is None else rows
 
 
 def _listed(events: object) -> list[Any]:
@@ -169,11 +175,14 @@ def batch_of_frame(
     order: Int64Array | None = None,
     where: str = "",
 ) -> Batch:
-    """A batch from a frame: payload columns, and perhaps timestamp, cause, event_id and aggregate_id."""
+    """A batch from a frame: payload columns, and perhaps timestamp, cause, event_id, aggregate_id and metadata."""
     whole = columns.frame_of(frame)
-    taken = {field.name for field in declared}
-    extra = [name for name in _ENVELOPE if name in whole.columns and name not in taken]
-    payload = columns.payload_from_frame(declared, whole.drop(extra), where=where)
+    extra = [name for name in whole.columns if name in _ENVELOPE]
+    if "metadata" in extra and metadata is not None:
+        raise InvalidEvent(
+            "metadata are given both as an argument and as a column", hint="Drop the column or the argument."
+        )
+    payload = columns.payload_from_frame(declared, whole, beside=extra, where=where)
     return Batch(
         declared,
         payload,
@@ -181,7 +190,7 @@ def batch_of_frame(
         timestamp=columns.timestamps_from(whole["timestamp"], where=where) if "timestamp" in extra else None,
         cause=_cause_column(whole["cause"], where) if "cause" in extra else None,
         event_id=_id_column(whole["event_id"], where) if "event_id" in extra else None,
-        metadata=metadata,
+        metadata=columns.metadata_column(whole["metadata"], where=where) if "metadata" in extra else metadata,
         order=order,
         clock=clock,
     )

@@ -11,9 +11,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from eventlab._appending import batch_of_frame
 from eventlab.errors import FeedError, InvalidEvent, LateEvent
+from eventlab.events.frame import Int64Array
 from eventlab.feeds.contract import Chunk, Feed, FeedReport, Gap
+from eventlab.feeds.exports import Exported
 from eventlab.progress import tqdm
 from eventlab.store.contract import Batch, Late
 from eventlab.store.log import EventLog
@@ -60,12 +64,18 @@ def identity(feed: Feed) -> str:
 def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
     """See :meth:`eventlab.lab.Lab.ingest`."""
     source = identity(feed)
+    if isinstance(feed, Exported) and feed.store_id == store.store_id:
+        raise FeedError(
+            f"{feed.source}: these events are this lab's own",
+            hint="Ingest them into another one; here they would all be there twice.",
+        )
     kept = store.source_receipt(source)
     if kept is not None:
         return _from_json(kept)
     count = added = clamped = 0
     first: int | None = None
     last: int | None = None
+    log = _Log()
     chunks = _ahead(iter(feed.chunks()))
     bar = tqdm(
         total=feed.total,
@@ -81,11 +91,13 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
             receipt = store.chunk_receipt(source, number)
             if receipt is None:
                 try:
-                    receipt = store.commit(_batches(feed, chunk), late=late, source=(source, number))
+                    batches = _batches(feed, chunk, count, log)
+                    receipt = store.commit(batches, late=late, source=(source, number))
                 except InvalidEvent as error:
                     raise _located(error, feed.source, count) from None
                 added += receipt.count
             if receipt.count:
+                log.learn(count, receipt.first_position)
                 first = receipt.first_position if first is None else first
                 last = receipt.position
             count += receipt.count
@@ -115,8 +127,31 @@ def _ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
             yield chunk
 
 
-def _batches(feed: Feed, chunk: Chunk) -> list[Batch]:
-    return [
+class _Log:
+    """Where the events of a source are in the log: the chunks' first numbers in the source, and first positions."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._positions: list[int] = []
+
+    def learn(self, number: int, position: int) -> None:
+        self._numbers.append(number)
+        self._positions.append(position)
+
+    def causes(self, cause_row: Int64Array, here: int) -> tuple[Int64Array, Int64Array]:
+        """Causes as positions in the log, and as rows of the chunk that begins at `here`; negative for none."""
+        inside = cause_row >= here
+        rows = np.where(inside, cause_row - here, -1)
+        if not self._numbers:
+            return np.full(len(rows), -1, dtype=np.int64), rows
+        chunk = np.searchsorted(self._numbers, cause_row, "right") - 1
+        before = np.array(self._positions)[chunk] + cause_row - np.array(self._numbers)[chunk]
+        return np.where(inside | (cause_row < 0), -1, before), rows
+
+
+def _batches(feed: Feed, chunk: Chunk, here: int, log: _Log) -> list[Batch]:
+    """What a chunk appends; `here` events of the source came before it."""
+    made = [
         batch_of_frame(
             batch.type,
             batch.frame,
@@ -128,6 +163,12 @@ def _batches(feed: Feed, chunk: Chunk) -> list[Batch]:
         for batch in chunk.batches
         if len(batch.frame)
     ]
+    given = [batch.cause_row for batch in chunk.batches if len(batch.frame)]
+    for at, cause_row in enumerate(given):
+        if cause_row is not None:
+            cause, rows = log.causes(cause_row, here)
+            made[at] = dataclasses.replace(made[at], cause=cause, cause_row=rows)
+    return made
 
 
 def _to_json(receipt: IngestReceipt) -> str:

@@ -1,13 +1,14 @@
-"""`lab.scan`: a lazy frame that reads only the columns, times and aggregates a query asks for."""
+"""`lab.scan`: a lazy frame that reads only the columns, aggregates, times and positions a query asks for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from eventlab.events.types import EventType
@@ -51,9 +52,11 @@ def _frames(
     # No column at all would lose the number of rows, which len() asks for.
     rows = store.rows(
         declared,
-        aggregates=None if bounds.aggregate_id is None else [bounds.aggregate_id],
+        aggregates=bounds.among(store),
         start=bounds.start,
         stop=bounds.stop,
+        first_position=_position(bounds.first_position or 0),
+        stop_position=None if bounds.stop_position is None else _position(bounds.stop_position),
         columns=read or ["position"],
     )
     for frame in rows:
@@ -68,63 +71,159 @@ def _frames(
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a predicate certainly implies: rows outside need not be read. `start` inclusive, `stop` exclusive, ns."""
+    """What a predicate certainly implies: rows outside need not be read.
+
+    Attributes
+    ----------
+    start, stop : int or None
+        Event times, ns: inclusive, exclusive.
+    first_position, stop_position : int or None
+        Positions: inclusive, exclusive.
+    names : frozenset of str or None
+        The only aggregate ids there may be.
+    prefix : str
+        What every aggregate id begins with.
+    """
 
     start: int | None = None
     stop: int | None = None
-    aggregate_id: str | None = None
+    first_position: int | None = None
+    stop_position: int | None = None
+    names: frozenset[str] | None = None
+    prefix: str = ""
 
     def both(self, other: Bounds) -> Bounds:
         """What holds where both do."""
-        starts = [bound.start for bound in (self, other) if bound.start is not None]
-        stops = [bound.stop for bound in (self, other) if bound.stop is not None]
-        named = self.aggregate_id if self.aggregate_id is not None else other.aggregate_id
-        return Bounds(max(starts, default=None), min(stops, default=None), named)
+        known = [bounds.names for bounds in (self, other) if bounds.names is not None]
+        names = frozenset.intersection(*known) if known else None
+        short, long = sorted((self.prefix, other.prefix), key=len)
+        return Bounds(
+            _kept(max, self.start, other.start),
+            _kept(min, self.stop, other.stop),
+            _kept(max, self.first_position, other.first_position),
+            _kept(min, self.stop_position, other.stop_position),
+            names if long.startswith(short) else frozenset(),
+            long,
+        )
+
+    def either(self, other: Bounds) -> Bounds:
+        """What holds where one of both does."""
+        alike = self.prefix == other.prefix
+        names = None
+        if self.names is not None and other.names is not None:
+            names = self._named() | other._named()
+        return Bounds(
+            _all(min, self.start, other.start),
+            _all(max, self.stop, other.stop),
+            _all(min, self.first_position, other.first_position),
+            _all(max, self.stop_position, other.stop_position),
+            names,
+            self.prefix if alike else "",
+        )
+
+    def _named(self) -> frozenset[str]:
+        return frozenset(name for name in self.names or () if name.startswith(self.prefix))
+
+    def among(self, store: EventLog) -> list[str] | None:
+        """The aggregates to read; None for all."""
+        if self.names is not None:
+            return sorted(self._named())
+        return [name for name in store.aggregate_ids() if name.startswith(self.prefix)] if self.prefix else None
+
+
+def _position(bound: int) -> int:
+    return min(max(bound, 0), 2**63 - 1)
+
+
+def _kept(choose: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
+    """The stricter of two bounds, either of which may be missing."""
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
+
+
+def _all(choose: Callable[[int, int], int], one: int | None, other: int | None) -> int | None:
+    """The looser of two bounds; none where one is missing."""
+    return None if one is None or other is None else choose(one, other)
 
 
 def bounds_of(predicate: pl.Expr) -> Bounds:
-    """Bounds on `timestamp` and `aggregate_id` that a predicate implies; none where it cannot be read.
+    """Bounds on `timestamp`, `position` and `aggregate_id` that a predicate implies; none where it cannot be read.
 
     Polars promises nothing about how it writes expressions down, so whatever looks unfamiliar implies nothing: the
     predicate itself is applied to every row in any case.
     """
     try:
         return _bounds(json.loads(predicate.meta.serialize(format="json")))
-    except (pl.exceptions.PolarsError, ValueError, KeyError, TypeError, IndexError):
+    except (pl.exceptions.PolarsError, ValueError, TypeError):
         return Bounds()
 
 
 def _bounds(node: Any) -> Bounds:
-    if isinstance(node, dict) and "BinaryExpr" in node:
-        binary = node["BinaryExpr"]
-        if binary["op"] == "And":
-            return _bounds(binary["left"]).both(_bounds(binary["right"]))
-        if "Column" in binary["left"]:
-            return _comparison(binary["left"]["Column"], binary["op"], binary["right"])
-        if "Column" in binary["right"]:
-            return _comparison(binary["right"]["Column"], _MIRROR[binary["op"]], binary["left"])
-    if isinstance(node, dict) and "Function" in node:
-        function = node["Function"]
-        closed = function["function"]["Boolean"]["IsBetween"]["closed"]
-        column, low, high = function["input"]
-        lower = _comparison(column["Column"], "GtEq" if closed in ("Both", "Left") else "Gt", low)
-        return lower.both(_comparison(column["Column"], "LtEq" if closed in ("Both", "Right") else "Lt", high))
+    """Of a part that looks unfamiliar, nothing is known; of the others what they say."""
+    try:
+        return _binary(node["BinaryExpr"]) if "BinaryExpr" in node else _function(node["Function"])
+    except (KeyError, TypeError, IndexError, ValueError, pa.ArrowException):
+        return Bounds()
+
+
+def _binary(binary: Any) -> Bounds:
+    left, op, right = binary["left"], binary["op"], binary["right"]
+    if op in ("And", "LogicalAnd"):
+        return _bounds(left).both(_bounds(right))
+    if op in ("Or", "LogicalOr"):
+        return _bounds(left).either(_bounds(right))
+    if "Column" in left:
+        return _comparison(left["Column"], op, right)
+    return _comparison(right["Column"], _MIRROR[op], left)
+
+
+def _function(function: Any) -> Bounds:
+    column, *inputs = function["input"]
+    name, what = column["Column"], function["function"]
+    if name == "aggregate_id" and what.get("StringExpr") == "StartsWith":
+        return Bounds(prefix=_literal(inputs[0])["String"])
+    if "IsBetween" in what["Boolean"]:
+        closed = what["Boolean"]["IsBetween"]["closed"]
+        lower = _comparison(name, "GtEq" if closed in ("Both", "Left") else "Gt", inputs[0])
+        return lower.both(_comparison(name, "LtEq" if closed in ("Both", "Right") else "Lt", inputs[1]))
+    if name == "aggregate_id" and "IsIn" in what["Boolean"]:
+        content = bytes(_literal(inputs[0])["List"])  # of this process: a list of literals as an Arrow stream
+        values = pa.ipc.open_stream(content).read_all().column(0).to_pylist()
+        if all(isinstance(value, str) for value in values):
+            return Bounds(names=frozenset(values))
     return Bounds()
 
 
+def _literal(node: Any) -> Any:
+    if "Alias" in node:
+        node = node["Alias"][0]
+    literal = node["Literal"]
+    return literal["Scalar"] if "Scalar" in literal else literal["Dyn"]
+
+
 def _comparison(column: str, op: str, literal: Any) -> Bounds:
-    value = literal.get("Literal", {}).get("Scalar", {})
-    if column == "aggregate_id" and op == "Eq" and "String" in value:
-        return Bounds(aggregate_id=value["String"])
-    if column != "timestamp" or "Datetime" not in value:
-        return Bounds()
-    count, unit, _ = value["Datetime"]
-    # Compared with a literal in µs, Polars takes 1.5 µs for 1 µs.
-    at, after = count * _NS[unit], (count + 1) * _NS[unit]
+    value = _literal(literal)
+    if column == "aggregate_id" and op == "Eq":
+        return Bounds(names=frozenset([value["String"]]))
+    if column == "timestamp":
+        count, unit, _ = value["Datetime"]
+        # Compared with a literal in µs, Polars takes 1.5 µs for 1 µs.
+        return Bounds(*_range(op, count * _NS[unit], (count + 1) * _NS[unit]))
+    if column == "position":
+        (count,) = value.values()
+        if type(count) is int:
+            first, stop = _range(op, count, count + 1)
+            return Bounds(first_position=first, stop_position=stop)
+    return Bounds()
+
+
+def _range(op: str, at: int, after: int) -> tuple[int | None, int | None]:
+    """First and stop of what compares so with a literal that begins at `at` and ends before `after`."""
     return {
-        "Gt": Bounds(start=at + 1),
-        "GtEq": Bounds(start=at),
-        "Lt": Bounds(stop=at),
-        "LtEq": Bounds(stop=after),
-        "Eq": Bounds(start=at, stop=after),
-    }.get(op, Bounds())
+        "Gt": (at + 1, None),
+        "GtEq": (at, None),
+        "Lt": (None, at),
+        "LtEq": (None, after),
+        "Eq": (at, after),
+    }.get(op, (None, None))

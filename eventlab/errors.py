@@ -5,10 +5,11 @@ One base class, and a message of four parts: what was wrong, what was got, what 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 __all__ = [
     "AsOfError",
+    "DamagedSegment",
     "DuplicateEvent",
     "EventlabError",
     "FeedError",
@@ -16,6 +17,7 @@ __all__ = [
     "HandlerFailed",
     "InvalidEvent",
     "LateEvent",
+    "MissingUpcaster",
     "NotAStore",
     "PlotError",
     "ReadOnlyStore",
@@ -30,6 +32,7 @@ __all__ = [
     "StoreTooNew",
     "UnknownAggregate",
     "UnknownEventType",
+    "UpcastError",
     "WrongVersion",
 ]
 
@@ -85,6 +88,14 @@ class SchemaMismatch(EventlabError):
     """An event type declared here differs from the one the store was written with."""
 
 
+class MissingUpcaster(SchemaMismatch):
+    """Events were stored by an older version of their type, and nothing says how they read as the declared one."""
+
+
+class UpcastError(EventlabError):
+    """An upcaster that cannot be declared, failed, or gave what its event type does not hold."""
+
+
 class LateEvent(InvalidEvent):
     """An event time lower than one its aggregate already has."""
 
@@ -127,12 +138,19 @@ class StoreTooNew(StoreError):
     """The store was written by a newer format than this eventlab reads."""
 
 
+class StoreTooOld(StoreError):
+    """The store was written in an older format, and was opened so that it cannot be brought up to date."""
+
+
 class StoreLocked(StoreError):
     """Another writer kept the store for longer than the waiting time."""
 
 
 class StoreCorrupt(StoreError):
     """Bytes on disk that are not what was written."""
+
+    report: Any = None
+    """Where it comes from `verify`: a Report of all that is damaged, and of what was proved all the same."""
 
 
 class StoreFull(StoreError):
@@ -163,8 +181,15 @@ class PlotError(EventlabError, ValueError):
     """Data that cannot be drawn: no rows, or not the columns that the chart shows."""
 
 
+class DamagedSegment(UserWarning):
+    """Warning: a segment could not be rewritten, and is left as it is. `lab.verify()` names what is damaged."""
+
+
 class HandlerFailed(UserWarning):
     """Warning: a handler registered with `lab.on` raised. The commit stands."""
+
+    position: int | None = None
+    """Of the first event of the frame it was called with: where to replay from."""
 
 
 class SequenceGap(UserWarning):

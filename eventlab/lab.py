@@ -5,25 +5,28 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import polars as pl
 
 from eventlab import _scanning
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
+from eventlab._exporting import Asked, ExportReceipt, Format, export
 from eventlab._info import Info, info
 from eventlab._ingesting import IngestReceipt, ingest
-from eventlab.errors import AsOfError, InvalidEvent, SchemaMismatch, UnknownAggregate, UnknownEventType
+from eventlab._resolving import EventClass, aggregates_named, type_named
+from eventlab.errors import AsOfError, InvalidEvent
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
-from eventlab.events.types import EventType, event_type
 from eventlab.feeds.contract import Feed
 from eventlab.fold.declaration import ReducerLike, as_reducer
+from eventlab.projections.projection import Projection
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
 from eventlab.store.catalog import Durability
-from eventlab.store.contract import Late, Receipt
+from eventlab.store.contract import Codec, Late, Receipt
+from eventlab.store.garbage import Vacuumed
 from eventlab.store.log import EventLog
 from eventlab.store.verify import Report
 from eventlab.timetravel import views
@@ -33,7 +36,6 @@ from eventlab.timetravel.history import history
 from eventlab.timetravel.reconstruct import reconstruct
 from eventlab.timetravel.state import State
 
-EventClass: TypeAlias = "type | str | EventType"
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
 
@@ -44,6 +46,7 @@ def open(  # noqa: A001  el.open reads as it should
     read_only: bool = False,
     durability: Durability = "full",
     wait: float = 10.0,
+    codec: Codec = "parquet",
 ) -> Lab:
     """Open a lab, creating it where there is none.
 
@@ -60,6 +63,9 @@ def open(  # noqa: A001  el.open reads as it should
         never a part of one; about ten times as many small appends a second.
     wait : float
         Seconds to wait while another process writes.
+    codec : {"parquet", "archive"}
+        How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
+        hold both, and answers the same.
 
     Raises
     ------
@@ -75,7 +81,7 @@ def open(  # noqa: A001  el.open reads as it should
     ...     receipt.version
     1
     """
-    return Lab(EventLog.open(path, clock=clock, read_only=read_only, durability=durability, wait=wait))
+    return Lab(EventLog.open(path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec))
 
 
 class Lab:
@@ -181,7 +187,9 @@ class Lab:
             For a frame without rows: `count` 0, `version` 0, `first_position` the next free position and `position` the
             one before; nothing is recorded.
         """
-        batch = batch_of_frame(self._type(event_class), frame, aggregate_id=aggregate_id, metadata=metadata)
+        batch = batch_of_frame(
+            type_named(self._store, event_class), frame, aggregate_id=aggregate_id, metadata=metadata
+        )
         expected = None if expected_version is None else dict.fromkeys(batch.names(), expected_version)
         return self._store.commit([batch], expected=expected, late=late)
 
@@ -264,10 +272,10 @@ class Lab:
             return self._event(event_id, event_class, aggregate_id, start, stop, columns)
         if event_class is None:
             raise InvalidEvent("which events?", hint="Name an event class, e.g. lab.events(el.MarketData).")
-        declared = self._type(event_class)
+        declared = type_named(self._store, event_class)
         frames = self._store.rows(
             declared,
-            aggregates=self._aggregates(aggregate_id),
+            aggregates=aggregates_named(self._store, aggregate_id),
             start=_moment(start, "start"),
             stop=_moment(stop, "stop"),
             columns=columns,
@@ -280,18 +288,95 @@ class Lab:
         Columns, and conditions on `timestamp` and `aggregate_id`, decide what is read. It reads when collected, and
         sees what the log holds then.
         """
-        return _scanning.scan(self._store, self._type(event_class))
+        return _scanning.scan(self._store, type_named(self._store, event_class))
 
-    def on(self, event_class: EventClass) -> Callable[[HandlerT], HandlerT]:
+    def export(
+        self,
+        path: str | Path,
+        event_class: EventClass | None = None,
+        aggregate_id: str | None = None,
+        start: Moment | None = None,
+        stop: Moment | None = None,
+        *,
+        format: Format | None = None,  # noqa: A002  the word a caller expects
+        progress: bool = True,
+    ) -> ExportReceipt:
+        """Write events to files that other programs read, and that ``el.feeds.exported`` brings into another lab.
+
+        A file takes its name when it is complete and durable, and carries a proof of all its bytes. It has everything
+        of an event: payload, aggregate, version, position, event time, cause, supplied id, metadata, when it was
+        recorded, and the schema of its type. A computed id follows from the store's id, which is there, too. Events are
+        as a read gives them: those of older versions of their type as of its newest.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.pb`` or ``.binpb``: a stream of length-delimited DomainEvents of all types, in position order.
+            ``.parquet``, ``.arrow``, ``.feather``: a file of one event type; one that is there is replaced. Without a
+            suffix: a new folder with such a file for each type, and a manifest.
+        event_class : event class, its name, or EventType, optional
+            All types by default.
+        aggregate_id, start, stop
+            As in :meth:`events`.
+        format : {"protobuf", "parquet", "arrow"}, optional
+            By the suffix; of a folder's files Parquet by default.
+        progress : bool
+            Show a bar.
+
+        Raises
+        ------
+        InvalidEvent, UnknownAggregate, UnknownEventType, AsOfError
+            No event to export, or several types for a file that takes one.
+        StoreFull
+            Nothing was left of it.
+
+        Examples
+        --------
+        >>> import eventlab as el, tempfile
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append("signals/demo", el.TradingSignal("BTCUSDT", "buy", 1.0, "demo"))
+        >>> lab.export(f"{tempfile.mkdtemp()}/signals.parquet", progress=False).counts
+        {'trading_signal': 1}
+        """
+        asked = Asked(event_class, aggregate_id, _moment(start, "start"), _moment(stop, "stop"))
+        return export(self._store, path, asked, format=format, progress=progress)
+
+    def on(self, event_class: EventClass, start: int | None = None) -> Callable[[HandlerT], HandlerT]:
         """Call a function after each commit of this process with its events of one type, as a frame.
 
-        Handlers run in position order, after the append. One that fails is reported as a `HandlerFailed` warning and
-        leaves the append as it is. One that appends is done before the next frame is handed out.
+        Handlers run in position order, after the append. One that appends is done before the next frame is handed out.
+        A function that is registered again begins anew. One that fails leaves the append as it is, and is reported as
+        a `HandlerFailed` warning, whose `position` is that of the frame's first event; it goes on with later commits.
+
+        Parameters
+        ----------
+        event_class : event class, its name, or EventType
+        start : int, optional
+            Call it first with all events from this position on, in frames of bounded size, and then also with those
+            that other processes committed, each time this one commits. Such a handler meets every event once: where it
+            fails, a second time too, it is taken off, and may be registered again from the position reported.
+
+        Raises
+        ------
+        UnknownEventType, InvalidEvent
+            `start` is not a position of the log.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append("portfolio/demo", el.PortfolioChange("BTCUSDT", 2.0, 100.0))
+        >>> @lab.on(el.PortfolioChange, start=0)
+        ... def show(frame):
+        ...     print(frame["quantity"].to_list())
+        [2.0]
+        >>> receipt = lab.append("portfolio/demo", el.PortfolioChange("BTCUSDT", -1.0, 110.0))
+        [-1.0]
         """
-        name = self._type(event_class).name
+        name = type_named(self._store, event_class).name
 
         def register(handler: HandlerT) -> HandlerT:
-            self._store.subscribe(name, handler)
+            self._store.subscribe(name, handler, start)
             return handler
 
         return register
@@ -357,7 +442,7 @@ class Lab:
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
         reducer, moment = as_reducer(reducer), moment_of(as_of)
-        aggregates = self._aggregates(aggregate_id)
+        aggregates = aggregates_named(self._store, aggregate_id)
         chosen = self._store.aggregate_ids() if aggregates is None else aggregates
         found = reconstruct(self._store, reducer, chosen, moment, snapshots=self._snapshots, interpret=interpret)
         return views.frame(reducer, found)
@@ -401,6 +486,43 @@ class Lab:
             self._store, as_reducer(reducer), aggregate_id, at=at, every=every, tables=tables, interpret=interpret
         )
 
+    def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
+        """A read model: the states of a reducer, kept up to date by folding only what is new.
+
+        It begins at its checkpoint, which lies in the store with its position and is disposable: where it is missing,
+        damaged, or of another reducer, states are built anew from the events. A checkpoint that another reducer left
+        under the name stays until this one is up to date.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+            An id, or a pattern in which ``*`` stands for any run of characters; also of aggregates that come later.
+        name : str, optional
+            Of its checkpoint; the reducer's, and the pattern, by default.
+
+        Returns
+        -------
+        Projection
+            ``.update()``, ``.lag``, ``.state(id)``, ``.frame()``, ``.follow()``
+
+        Raises
+        ------
+        ReducerError, InvalidEvent
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append("portfolio/demo", el.PortfolioChange("BTCUSDT", 2.0, 100.0))
+        >>> portfolios = lab.projection(el.Portfolio)
+        >>> portfolios.update()
+        1
+        >>> portfolios.frame()["cash"].to_list()
+        [-200.0]
+        """
+        return Projection(self._store, as_reducer(reducer), aggregate_id, name)
+
     @property
     def snapshots(self) -> Snapshots:
         """States kept at chosen versions: policy, build, table, drop, verify."""
@@ -409,8 +531,55 @@ class Lab:
     # -- audit and care
 
     def seal(self) -> int:
-        """Turn small commits into segment files now; returns how many events that were. Happens by itself in time."""
+        """Turn small commits into segment files, and small segments into larger ones; happens by itself in time.
+
+        Readers go on as if nothing happened, in every process.
+
+        Returns
+        -------
+        int
+            The events that were in small commits.
+
+        Raises
+        ------
+        StoreFull, StoreLocked, ReadOnlyStore, StoreCorrupt
+            Everything is as it was before, or as it was to become.
+
+        Warns
+        -----
+        DamagedSegment
+            A segment whose file is damaged is left as it is; the others are merged without it.
+        """
         return self._store.seal()
+
+    def archive(self, before: Moment | None = None) -> int:
+        """Rewrite what was recorded before a moment with the archive codec, which takes less room; it answers the same.
+
+        Parameters
+        ----------
+        before : datetime or ISO string, optional
+            Segments are rewritten that hold only events recorded before it, by `recorded_at`. Everything by default.
+
+        Returns
+        -------
+        int
+            The events that were rewritten.
+
+        Raises
+        ------
+        AsOfError
+            Not a moment.
+        StoreFull, StoreLocked, ReadOnlyStore
+            Segments before the one that failed are rewritten, the others are as they were.
+        """
+        return self._store.archive(_moment(before, "before"))
+
+    def vacuum(self) -> Vacuumed:
+        """Remove files that merging and archiving left and nobody is reading, and free pages of the catalog.
+
+        Happens by itself after each merge, so this is for what was still being read then.
+        """
+        return self._store.vacuum()
 
     def verify(self) -> Report:
         """Read everything back and prove that nothing was lost or changed.
@@ -422,6 +591,38 @@ class Lab:
         """
         return self._store.verify()
 
+    def backup(self, path: str | Path) -> Report:
+        """Copy everything into a new directory, a lab of its own, while others go on reading and writing.
+
+        The copy has all that was appended before; it is proven as :meth:`verify` does, and takes its name when it is
+        complete and durable. Snapshots are not copied: they can be built again. A lab in memory can be copied, too.
+
+        Parameters
+        ----------
+        path : str or Path
+            Does not exist yet, or is an empty directory.
+
+        Returns
+        -------
+        Report
+            The proof of the copy. Its `head` is the digest of the last commit that it has.
+
+        Raises
+        ------
+        NotAStore, ReadOnlyStore, StoreFull, StoreCorrupt, StoreLocked
+            Something is there already; it cannot be written; something is damaged; others changed the store too often
+            to copy it.
+
+        Examples
+        --------
+        >>> import eventlab as el, tempfile
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append("signals/demo", el.TradingSignal("BTCUSDT", "buy", 1.0, "demo"))
+        >>> lab.backup(f"{tempfile.mkdtemp()}/copy").events
+        1
+        """
+        return self._store.backup(path)
+
     def info(self) -> Info:
         """What this lab holds."""
         return info(self._store)
@@ -429,39 +630,6 @@ class Lab:
     def close(self) -> None:
         """Close the store; a second time does nothing."""
         self._store.close()
-
-    # -- resolving what callers name
-
-    def _type(self, event_class: EventClass) -> EventType:
-        """An event type by class or name; the store's own where this process declares none of that name."""
-        known = self._store.types()
-        if isinstance(event_class, str) and event_class in known:
-            return known[event_class]
-        try:
-            declared = event_type(event_class)
-        except UnknownEventType as error:
-            names = sorted({*known, *(str(error.expected).split(", ") if error.expected else ())})
-            raise UnknownEventType(error.what, got=error.got, expected=", ".join(names), hint=error.hint) from None
-        stored = known.get(declared.name)
-        if stored is not None and stored != declared:
-            raise SchemaMismatch(
-                f"{declared.name!r} was written with other fields",
-                got=", ".join(field.name for field in declared),
-                expected=", ".join(field.name for field in stored),
-                hint="Name the type by a string to read it as it was written.",
-            )
-        return declared
-
-    def _aggregates(self, aggregate_id: str | None) -> list[str] | None:
-        """Ids that an id or pattern means; None for all."""
-        if aggregate_id is None or aggregate_id == "*":
-            return None
-        if not isinstance(aggregate_id, str):
-            raise InvalidEvent("not an aggregate id", got=aggregate_id, expected="text")
-        found = self._store.aggregate_ids(aggregate_id)
-        if not found and "*" not in aggregate_id:
-            raise UnknownAggregate.named(aggregate_id)
-        return found
 
     def _event(
         self,
@@ -475,16 +643,16 @@ class Lab:
         if any(value is not None for value in (aggregate_id, start, stop)):
             raise InvalidEvent("event_id names one event by itself", hint="Leave out aggregate_id, start and stop.")
         found = self._store.find(event_id)
-        if found is None or (event_class is not None and found["event_type"][0] != self._type(event_class).name):
+        if found is None or (
+            event_class is not None and found["event_type"][0] != type_named(self._store, event_class).name
+        ):
             raise InvalidEvent("no event has this id", got=event_id)
         if columns is None:
             return found
-        return found.select(list(public.frame_schema(self._type(found["event_type"][0]), columns)))
+        return found.select(list(public.frame_schema(type_named(self._store, found["event_type"][0]), columns)))
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:
     if isinstance(moment, (int, np.integer)) and not isinstance(moment, bool):
-        raise AsOfError(
-            f"{what} is an event time, not a number", got=moment, expected="an aware datetime or an ISO string"
-        )
+        raise AsOfError(f"{what} is a moment, not a number", got=moment, expected="an aware datetime or an ISO string")
     return None if moment is None else to_ns(moment, what=what)

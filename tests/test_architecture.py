@@ -16,10 +16,11 @@ BESIDE_LAB = "lab.py's own"
 FLOORS = (
     {"errors"},
     {"events"},
+    {"exchange"},
     {"store", "feeds", "fold", "terminal", "progress"},
     {"snapshots", "reducers", BESIDE_LAB},
     {"timetravel"},
-    {"experiments", "plots"},
+    {"experiments", "plots", "projections"},
     {"lab"},
     {"demo"},
     {"cli"},

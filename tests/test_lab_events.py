@@ -322,6 +322,20 @@ CONDITIONS = st.recursive(
             st.sampled_from(["both", "left", "right", "none"]),
         ),
         st.builds(lambda code: pl.col("aggregate_id") == f"market/S{code}", st.integers(0, 3)),
+        st.builds(
+            lambda codes: pl.col("aggregate_id").is_in([f"market/S{code}" for code in codes]),
+            st.lists(st.integers(0, 4), max_size=3),
+        ),
+        st.builds(
+            pl.col("aggregate_id").str.starts_with,
+            st.sampled_from(["", "market/", "market/S1", "market/S*", "x"]),
+        ),
+        st.builds(
+            lambda op, position: getattr(pl.col("position"), op)(position),
+            st.sampled_from(["__gt__", "__ge__", "__lt__", "__le__", "__eq__", "__ne__"]),
+            st.integers(-2, 202) | st.floats(-2, 202) | st.sampled_from([-(2**63), 2**63 - 1]),
+        ),
+        st.builds(lambda low, high: pl.col("position").is_between(low, high), st.integers(0, 200), st.integers(0, 200)),
         st.builds(lambda price: pl.col("price") > price, st.integers(0, 50)),
     ),
     lambda inner: st.one_of(
@@ -334,7 +348,7 @@ CONDITIONS = st.recursive(
 
 
 @given(condition=CONDITIONS, columns=st.sets(st.sampled_from(["price", "symbol", "timestamp", "version"]), min_size=1))
-@settings(max_examples=60)
+@settings(max_examples=200)
 def test_a_scan_is_a_filter_on_events(filled: Lab, condition: pl.Expr, columns: set[str]):
     picked = sorted(columns)
     assert (
@@ -358,7 +372,12 @@ def test_a_scan_pushes_times_and_aggregates_down():
     bounds = _scanning.bounds_of(
         (pl.col("timestamp") >= at(5_000)) & (pl.col("timestamp") < at(9_000)) & (pl.col("aggregate_id") == "a")
     )
-    assert bounds == _scanning.Bounds(5_000, 9_000, "a")
+    assert bounds == _scanning.Bounds(5_000, 9_000, names=frozenset("a"))
+    column = pl.col("aggregate_id")
+    either = column.is_in(["a", "b"]) & column.str.starts_with("b") | (column == "c") & (pl.col("position") < 9)
+    assert _scanning.bounds_of(either) == _scanning.Bounds(names=frozenset("bc"))
+    range_ = column.str.starts_with("market/") & pl.col("position").is_between(3, 8) & (pl.col("price") > 1)
+    assert _scanning.bounds_of(range_) == _scanning.Bounds(first_position=3, stop_position=9, prefix="market/")
     assert _scanning.bounds_of((pl.col("timestamp") > at(1_000)) | (pl.col("price") > 1)) == _scanning.Bounds()
 
 

@@ -1,6 +1,7 @@
 """The README's code runs as it stands."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), 
 def test_the_tour_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.stderr, "write", lambda _: 0)  # the progress bar
-    assert len(BLOCKS) == 1
     scope: dict[str, Any] = {}
     exec(compile(BLOCKS[0], str(README), "exec"), scope)
     printed = capsys.readouterr().out
@@ -23,6 +23,29 @@ def test_the_tour_runs(tmp_path, monkeypatch, capsys):
     assert scope["market"].version > 20_000
     bars = scope["bars"]
     assert bars["bought"].is_sorted()
+
+
+BEFORE = """
+import eventlab as el, polars as pl
+@el.event
+class Liquidation:
+    symbol: el.Symbol
+    price: float
+    volume: float
+lab = el.open(":memory:")
+lab.append("liquidations", Liquidation("BTCUSDT", 100.0, 0.5))
+"""
+AFTER = """
+print(lab.events(Liquidation, columns=["symbol", "notional", "forced"]).rows())
+"""
+
+
+def test_the_upcaster_runs():
+    # In a process of its own: event types and upcasters stay declared.
+    done = subprocess.run(
+        [sys.executable, "-c", BEFORE + BLOCKS[1] + AFTER], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "[('BTCUSDT', 50.0, True)]\n", done.stderr
 
 
 @pytest.mark.parametrize("command", re.findall(r"^eventlab (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))

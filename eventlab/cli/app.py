@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import eventlab
-from eventlab.cli import demo, ingest, reading
+from eventlab.cli import demo, export, ingest, reading
 from eventlab.cli.failures import Command, Group
 
 # A paragraph is one line: typer wraps it to the terminal.
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.command("demo", cls=Command)(demo.demo)
 app.command("ingest", cls=Command)(ingest.ingest)
+app.command("export", cls=Command)(export.export)
 app.command("info", cls=Command)(reading.info)
 app.command("events", cls=Command)(reading.events)
 app.command("state", cls=Command)(reading.state)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FeedName = Literal[
     "binance-trades", "binance-agg-trades", "binance-klines", "binance-capture", "tardis-trades", "tardis-quotes",
-    "tardis-book", "coinbase-capture", "bars", "simulate",
+    "tardis-book", "coinbase-capture", "bars", "exported", "simulate",
 ]  # fmt: skip
 _NEED_SYMBOL = ("binance-trades", "binance-agg-trades", "binance-klines", "bars")
 _BARS, _SIMULATION = "Feed: bars", "Feed: simulate"
@@ -118,6 +118,10 @@ def _feeds(
         return [make(**common, **of_simulate)]
     if not files:
         raise typer.BadParameter(f"{name} needs at least one FILE")
+    if name == "exported" and common:
+        raise typer.BadParameter(
+            "exported events have their symbols and aggregates: leave out --symbol, --aggregate-id"
+        )
     if name in _NEED_SYMBOL and "symbol" not in common:
         raise typer.BadParameter(f"{name} needs --symbol: its files do not say what is traded")
     return [make(path, **common, **of_bars) for path in files]

@@ -115,11 +115,13 @@ def _from_file(path: Path) -> ModuleType:
 
 def stored_type(lab: Lab, text: str) -> EventType:
     """An event type of the store by its name, also as the class is written: MarketData for market_data."""
+    from eventlab.store.schemas import meaning
+
     types = lab.store.types()
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
     for name in (text, snake):
         if name in types:
-            return types[name]
+            return meaning(name, types)
     raise UnknownEventType(
         "this lab has no events of the type", got=text, expected=", ".join(sorted(types)) or "nothing: it is empty"
     )

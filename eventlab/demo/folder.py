@@ -11,7 +11,7 @@ from pathlib import Path
 from eventlab.errors import EventlabError
 
 MARKER = ".eventlab-demo"
-_STORE_NAMES = ("catalog.sqlite", "segments", "snapshots", "lock", ".lock")
+_STORE_NAMES = ("catalog.sqlite", "catalog.sums", "journal", "lock", "segments", "snapshots")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DomainEvent(_message.Message):
-    __slots__ = ("event_id", "aggregate_id", "event_type", "timestamp", "version", "market_data", "trading_signal", "portfolio_change", "quote", "book_change", "bar", "funding", "other", "metadata", "schema_version", "position", "cause")
+    __slots__ = ("event_id", "aggregate_id", "event_type", "timestamp", "version", "market_data", "trading_signal", "portfolio_change", "quote", "book_change", "bar", "funding", "other", "metadata", "schema_version", "position", "cause", "recorded_at", "schema", "store_id", "proof")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -36,6 +36,10 @@ class DomainEvent(_message.Message):
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     aggregate_id: str
     event_type: str
@@ -53,7 +57,11 @@ class DomainEvent(_message.Message):
     schema_version: int
     position: int
     cause: int
-    def __init__(self, event_id: _Optional[str] = ..., aggregate_id: _Optional[str] = ..., event_type: _Optional[str] = ..., timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., market_data: _Optional[_Union[MarketData, _Mapping]] = ..., trading_signal: _Optional[_Union[TradingSignal, _Mapping]] = ..., portfolio_change: _Optional[_Union[PortfolioChange, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., book_change: _Optional[_Union[BookChange, _Mapping]] = ..., bar: _Optional[_Union[Bar, _Mapping]] = ..., funding: _Optional[_Union[Funding, _Mapping]] = ..., other: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., schema_version: _Optional[int] = ..., position: _Optional[int] = ..., cause: _Optional[int] = ...) -> None: ...
+    recorded_at: _timestamp_pb2.Timestamp
+    schema: str
+    store_id: str
+    proof: str
+    def __init__(self, event_id: _Optional[str] = ..., aggregate_id: _Optional[str] = ..., event_type: _Optional[str] = ..., timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., market_data: _Optional[_Union[MarketData, _Mapping]] = ..., trading_signal: _Optional[_Union[TradingSignal, _Mapping]] = ..., portfolio_change: _Optional[_Union[PortfolioChange, _Mapping]] = ..., quote: _Optional[_Union[Quote, _Mapping]] = ..., book_change: _Optional[_Union[BookChange, _Mapping]] = ..., bar: _Optional[_Union[Bar, _Mapping]] = ..., funding: _Optional[_Union[Funding, _Mapping]] = ..., other: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., metadata: _Optional[_Mapping[str, str]] = ..., schema_version: _Optional[int] = ..., position: _Optional[int] = ..., cause: _Optional[int] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., schema: _Optional[str] = ..., store_id: _Optional[str] = ..., proof: _Optional[str] = ...) -> None: ...
 
 class MarketData(_message.Message):
     __slots__ = ("symbol", "price", "volume", "side", "trade_id", "received_at")

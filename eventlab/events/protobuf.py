@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, BinaryIO
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 from google.protobuf.message import DecodeError
@@ -21,9 +22,11 @@ from eventlab.events._delimited import delimited, messages
 from eventlab.events._messages import BUILTIN, Codec, codec_of, get_ns, put_ns
 from eventlab.events.columns import metadata_json, payload_from_frame, timestamps_from
 from eventlab.events.domain_event_pb2 import DomainEvent
-from eventlab.events.types import ENVELOPE, EventType, event_type
+from eventlab.events.frame import Int64Array
+from eventlab.events.types import ENVELOPE, EventType, event_type, own_or
 
 _ROWS = 16_384
+_HELD_BYTES = 1 << 26
 _TIME = pl.Datetime("ns", "UTC")
 
 
@@ -77,7 +80,7 @@ def encode(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
     declared : EventType
     frame : polars.DataFrame
         The payload columns, `aggregate_id` and `timestamp`; and where known `position`, `version`, `cause`,
-        `event_id` and `metadata` (a JSON object of strings). All that the frame does not say is null.
+        `event_id`, `metadata` (a JSON object of strings) and `recorded_at`. All that the frame does not say is null.
 
     Yields
     ------
@@ -91,6 +94,12 @@ def encode(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
     SchemaMismatch
         `declared` is another version of a built-in type.
     """
+    for number, data in enumerate(bodies(declared, frame)):
+        yield delimited(data, f"row {number}")
+
+
+def bodies(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
+    """What `encode` yields, each without its length."""
     codec = codec_of(declared)
     payload = payload_from_frame(declared, frame.drop(ENVELOPE, strict=False))
     envelope = _envelope(frame)
@@ -105,7 +114,7 @@ def encode(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
                 message = _message(codec, *row)
             except InvalidEvent as error:
                 raise InvalidEvent(f"row {number}: {error.what}", got=error.got, expected=error.expected) from error
-            yield delimited(message.SerializeToString(deterministic=True), f"row {number}")
+            yield message.SerializeToString(deterministic=True)
 
 
 def _message(
@@ -117,6 +126,7 @@ def _message(
     cause: int | None,
     event_id: str | None,
     metadata: str | None,
+    recorded_at: int | None,
     payload: tuple[Any, ...],
 ) -> DomainEvent:
     declared = codec.declared
@@ -131,6 +141,8 @@ def _message(
         cause=cause,
     )
     put_ns(event.timestamp, timestamp)
+    if recorded_at is not None:
+        put_ns(event.recorded_at, recorded_at)
     body = codec.message() if codec.url else getattr(event, declared.name)
     for put, value in zip(codec.put, payload, strict=True):
         if value is not None:
@@ -155,6 +167,7 @@ def _envelope(frame: pl.DataFrame) -> dict[str, pl.Series]:
         "position": _whole(frame, "position", 0),
         "version": _whole(frame, "version", 1),
         "cause": _whole(frame, "cause", 0),
+        "recorded_at": _recorded(frame),
     }
     for name in ("event_id", "metadata"):
         columns[name] = _text(frame[name]) if name in frame.columns else _nulls(name, len(frame), pl.String())
@@ -162,6 +175,15 @@ def _envelope(frame: pl.DataFrame) -> dict[str, pl.Series]:
     if len(bad):
         raise InvalidEvent(f"row {bad[0]}, column 'aggregate_id': empty", expected="a name in every row")
     return columns
+
+
+def _recorded(frame: pl.DataFrame) -> pl.Series:
+    """Times of commits as int64 nanoseconds, or nulls."""
+    if "recorded_at" not in frame.columns or frame["recorded_at"].null_count() == len(frame):
+        return _nulls("recorded_at", len(frame), pl.Int64())
+    given = frame["recorded_at"]
+    timestamps_from(given.drop_nulls().alias("recorded_at"))  # refuses what is no time
+    return given if given.dtype.is_integer() else given.dt.cast_time_unit("ns").to_physical()
 
 
 def _needed(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -219,10 +241,12 @@ def load(
     file : binary file
         Read from its current place to its end.
     chunk : int
-        At most so many events are held. Each run of `chunk` events gives one frame per event type in it, in the order
-        in which the types first appear; `position`, where the writer gave it, restores the order among them.
+        At most so many events are held, and fewer where they are long. Each run of them gives one frame per event type
+        in it, in the order in which the types first appear; `position`, where the writer gave it, restores the order
+        among them.
     types : mapping of str to EventType, optional
-        A user's own types by name, looked at before those declared in this process.
+        A user's own types by name, looked at before those declared in this process. A stream may bring the schemas
+        of others.
 
     Yields
     ------
@@ -240,22 +264,42 @@ def load(
     SchemaMismatch
         An event of another version of its type.
     """
+    for run in runs(file, chunk, types):
+        yield from ((declared, frame) for declared, frame, _ in run)
+
+
+def runs(
+    file: BinaryIO, chunk: int, types: Mapping[str, EventType] | None = None
+) -> Iterator[list[tuple[EventType, pl.DataFrame, Int64Array]]]:
+    """What :func:`load` yields, run by run, with the events' numbers in the stream."""
     if chunk < 1:
         raise InvalidEvent("chunk must be positive", got=chunk)
+    known = dict(types or {})
     gathered: dict[EventType, _Rows] = {}
-    held = 0
-    for at, data in messages(file):
+    held = size = 0
+    for number, (at, data) in enumerate(messages(file)):
         event = _parsed(data, at)
         try:
-            codec = _codec_for(event, types or {})
-            gathered.setdefault(codec.declared, _Rows(codec)).add(event, at)
+            if event.schema:
+                _learn(event, known)
+            codec = _codec_for(event, known)
+            gathered.setdefault(codec.declared, _Rows(codec)).add(event, at, number)
         except (InvalidEvent, UnknownEventType, SchemaMismatch) as error:
             raise type(error)(f"{at}: {error.what}", got=error.got, expected=error.expected, hint=error.hint) from error
-        held += 1
-        if held == chunk:
-            yield from ((declared, rows.frame()) for declared, rows in gathered.items())
-            gathered, held = {}, 0
-    yield from ((declared, rows.frame()) for declared, rows in gathered.items())
+        held, size = held + 1, size + len(data)
+        if held == chunk or size >= _HELD_BYTES:
+            yield [(declared, rows.frame(), rows.numbers()) for declared, rows in gathered.items()]
+            gathered, held, size = {}, 0, 0
+    if gathered:
+        yield [(declared, rows.frame(), rows.numbers()) for declared, rows in gathered.items()]
+
+
+def _learn(event: DomainEvent, known: dict[str, EventType]) -> None:
+    """Take a type's schema from the stream, unless the caller gave one."""
+    brought = EventType.from_schema_json(event.schema)
+    if brought.name != event.event_type:
+        raise InvalidEvent("an event brings the schema of another type", got=brought.name, expected=event.event_type)
+    known.setdefault(brought.name, own_or(brought))
 
 
 def decode(data: bytes, *, types: Mapping[str, EventType] | None = None) -> dict[str, pl.DataFrame]:
@@ -292,6 +336,7 @@ def _codec_for(event: DomainEvent, types: Mapping[str, EventType]) -> Codec:
             f"{name!r} was written with another schema version",
             got=event.schema_version,
             expected=declared.schema_version,
+            hint="Give that version's type in `types`, or export again from its store with the declared version.",
         )
     return codec
 
@@ -302,10 +347,13 @@ class _Rows:
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         self.at: list[str] = []
-        self.envelope: list[tuple[int | None, str, int | None, int, int | None, str | None, str | None]] = []
+        self.number: list[int] = []
+        self.envelope: list[
+            tuple[int | None, str, int | None, int, int | None, str | None, str | None, int | None]
+        ] = []
         self.payload: list[tuple[Any, ...]] = []
 
-    def add(self, event: DomainEvent, at: str) -> None:
+    def add(self, event: DomainEvent, at: str, number: int) -> None:
         if not event.aggregate_id:
             raise InvalidEvent("no aggregate_id")
         if not event.HasField("timestamp"):
@@ -323,9 +371,14 @@ class _Rows:
                 event.cause if event.HasField("cause") else None,
                 event.event_id if event.HasField("event_id") else None,
                 metadata_json(event.metadata),
+                get_ns(event.recorded_at) if event.HasField("recorded_at") else None,
             )
         )
         self.at.append(at)
+        self.number.append(number)
+
+    def numbers(self) -> Int64Array:
+        return np.array(self.number, dtype=np.int64)
 
     def _opened(self, event: DomainEvent) -> Any:
         try:
@@ -346,10 +399,14 @@ class _Rows:
         }
         payload = pl.DataFrame(self.payload, schema, orient="row")
         self._check(payload)
-        types = [pl.Int64, pl.String, pl.Int64, pl.Int64, pl.Int64, pl.String, pl.String]
+        types = [pl.Int64, pl.String, pl.Int64, pl.Int64, pl.Int64, pl.String, pl.String, pl.Int64]
         envelope = pl.DataFrame(self.envelope, dict(zip(ENVELOPE, types, strict=True)), orient="row")
         return pl.concat(
-            [envelope.cast({"timestamp": _TIME}), payload.cast(pl.Schema(declared.polars_schema))], how="horizontal"
+            [
+                envelope.cast({"timestamp": _TIME, "recorded_at": _TIME}),
+                payload.cast(pl.Schema(declared.polars_schema)),
+            ],
+            how="horizontal",
         )
 
     def _check(self, payload: pl.DataFrame) -> None:

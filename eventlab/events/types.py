@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NewType, TypeVar, Union, dataclass_transform, overload
 
 import polars as pl
@@ -33,10 +34,10 @@ Kind = Literal["float", "int", "bool", "string", "symbol", "enum", "time"]
 NULL_INT = -(2**63)
 """What a fold sees for a null integer or time. Refused as a value, so that it cannot be mistaken for one."""
 
-ENVELOPE = ("position", "aggregate_id", "version", "timestamp", "cause", "event_id", "metadata")
+ENVELOPE = ("position", "aggregate_id", "version", "timestamp", "cause", "event_id", "metadata", "recorded_at")
 """Columns every event has beside its payload; a payload field may not take one of these names."""
 
-RESERVED = frozenset({*ENVELOPE, "recorded_at", "event_type", "schema_version", "at"})
+RESERVED = frozenset({*ENVELOPE, "event_type", "schema_version", "at"})
 
 
 class _Required(enum.Enum):
@@ -159,7 +160,7 @@ class EventType:
     @property
     def arrow_schema(self) -> pa.Schema:
         """Payload columns in canonical storage types."""
-        return pa.schema([pa.field(f.name, f.arrow_type, f.nullable) for f in self.fields])
+        return _arrow_schema(self)
 
     @property
     def polars_schema(self) -> dict[str, pl.DataType]:
@@ -197,6 +198,11 @@ class EventType:
         declared = EventType(data["name"], fields, data["schema_version"], cls)
         cls.__event_type__ = declared  # type: ignore[attr-defined]
         return declared
+
+
+@lru_cache(maxsize=256)
+def _arrow_schema(declared: EventType) -> pa.Schema:
+    return pa.schema([pa.field(f.name, f.arrow_type, f.nullable) for f in declared.fields])
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -237,7 +243,8 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
         ``datetime.datetime``, or ``Literal["a", "b"]`` for a closed vocabulary; ``| None`` makes a field nullable;
         ``Annotated[float, el.Limits(minimum=0)]`` bounds it. The type's name is the class's in snake_case.
     schema_version : int
-        Raise it when the fields change.
+        Raise it when the fields change, and say with ``@el.upcast`` how older events read as the new ones; a field
+        added with a default needs no more than the default.
 
     Returns
     -------
@@ -400,6 +407,27 @@ def event_type(of: str | type | object) -> EventType:
         expected=", ".join(sorted(_registry)),
         hint="Declare it with @el.event before use.",
     )
+
+
+def own_or(found: EventType) -> EventType:
+    """A type that came from elsewhere; where this process declares the same, its own, whose class users meet.
+
+    Raises
+    ------
+    SchemaMismatch
+        This process declares that version with other fields.
+    """
+    own = _registry.get(found.name)
+    if own is None or own.schema_version != found.schema_version:
+        return found
+    if own != found:
+        raise SchemaMismatch(
+            f"{found.name!r} has other fields in version {found.schema_version} than it is declared with here",
+            got=found.schema_json(),
+            expected=own.schema_json(),
+            hint="A type whose fields changed needs a higher schema_version.",
+        )
+    return own
 
 
 def declared_types() -> tuple[EventType, ...]:

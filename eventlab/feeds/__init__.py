@@ -5,6 +5,7 @@ from eventlab.feeds.binance import binance_agg_trades, binance_klines, binance_t
 from eventlab.feeds.binance_stream import binance_capture
 from eventlab.feeds.coinbase_stream import coinbase_capture
 from eventlab.feeds.contract import Chunk, Feed, FeedBatch, FeedReport
+from eventlab.feeds.exports import exported
 from eventlab.feeds.simulation import simulate
 from eventlab.feeds.tardis import tardis_book, tardis_quotes, tardis_trades
 
@@ -19,6 +20,7 @@ __all__ = [
     "binance_klines",
     "binance_trades",
     "coinbase_capture",
+    "exported",
     "simulate",
     "tardis_book",
     "tardis_quotes",

@@ -27,7 +27,7 @@ class FeedBatch:
     type : EventType
     frame : polars.DataFrame
         Payload columns of the type (fields with a default may be absent), `timestamp` (Datetime ns UTC or int64 ns),
-        and, where `aggregate_id` is None, `aggregate_id` (text).
+        and, where `aggregate_id` is None, `aggregate_id` (text). `event_id` and `metadata` (JSON) where there are any.
     aggregate_id : str or None
         A template over ``{symbol}``, filled from the frame's column `symbol` by
         :meth:`eventlab.feeds.template.Template.column`.
@@ -36,6 +36,9 @@ class FeedBatch:
         chunk has one batch.
     clock : str or None
         Whose clock this batch's `timestamp` is, where it is not the feed's.
+    cause_row : int64 array or None
+        The number, from 0, among all events of the source in the order yielded, of the event that caused each; negative
+        for none.
     """
 
     type: EventType
@@ -43,6 +46,7 @@ class FeedBatch:
     aggregate_id: str | None
     order: npt.NDArray[np.int64] | None = None
     clock: Clock | None = None
+    cause_row: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +114,8 @@ class Feed(Protocol):
         """Everything beside the content that changes what is yielded; not the path."""
 
     @property
-    def clock(self) -> Clock:
-        """Whose clock `timestamp` is, unless a batch says otherwise."""
+    def clock(self) -> Clock | None:
+        """Whose clock `timestamp` is, unless a batch says otherwise; None where the source does not tell."""
 
     @property
     def source(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -35,16 +36,9 @@ class Template:
         FeedError
             Not text, empty, an unknown placeholder, or a brace that belongs to none.
         """
-        known = ", ".join(f"{{{name}}}" for name in allowed)
-        if not text or not isinstance(text, str):
-            raise FeedError("aggregate_id must be a text", got=text, expected=f"e.g. 'market/{{symbol}}', from {known}")
-        fields = tuple(_PLACEHOLDER.findall(text))
-        for name in fields:
-            if name not in allowed:
-                raise FeedError(f"aggregate_id {text!r}: unknown placeholder", got=f"{{{name}}}", expected=known)
-        if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
-            raise FeedError(f"aggregate_id {text!r}: a brace without its partner", expected=f"placeholders {known}")
-        return Template(text, fields)
+        if not isinstance(text, str):
+            raise FeedError("aggregate_id must be a text", got=text, expected="e.g. 'market/{symbol}'")
+        return _parsed(text, allowed)
 
     def fill(self, values: Mapping[str, str]) -> str:
         """The aggregate id of one set of values. A value is never itself read as a template."""
@@ -68,3 +62,17 @@ class Template:
             pl.concat_str(parts).alias("aggregate_id") if self.fields
             else pl.repeat(self.text, pl.len()).alias("aggregate_id")
         )["aggregate_id"]  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, allowed: tuple[str, ...]) -> Template:
+    known = ", ".join(f"{{{name}}}" for name in allowed)
+    if not text:
+        raise FeedError("aggregate_id must be a text", got=text, expected=f"e.g. 'market/{{symbol}}', from {known}")
+    fields = tuple(_PLACEHOLDER.findall(text))
+    for name in fields:
+        if name not in allowed:
+            raise FeedError(f"aggregate_id {text!r}: unknown placeholder", got=f"{{{name}}}", expected=known)
+    if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
+        raise FeedError(f"aggregate_id {text!r}: a brace without its partner", expected=f"placeholders {known}")
+    return Template(text, fields)

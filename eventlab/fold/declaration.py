@@ -17,7 +17,8 @@ from weakref import WeakSet
 import eventlab.events.builtin  # noqa: F401 - so that handlers of the built-in types are known by name
 from eventlab.errors import ReducerError, UnknownEventType
 from eventlab.events.types import EventType, declared_types, event_type
-from eventlab.fold import lower
+from eventlab.events.upcast import upcasters
+from eventlab.fold import fingerprints, lower
 from eventlab.fold.layout import SCALARS, Array, Keyed, Ladder, Layout, Queue, Scalar
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -94,15 +95,32 @@ class Reducer:
             kinds[name] = kind
         return kinds
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides the states: handlers, helpers, constants, layout, event schemas."""
-        sha = hashlib.sha256(f"eventlab-reducer-1|{sys.implementation.cache_tag}|{self.layout.describe()}".encode())
+        """SHA-256 over everything that decides the states.
+
+        That is handlers, helpers, constants, layout, event schemas, and the upcasters through which older versions of
+        the events come, as they are declared now.
+        """
+        steps = [step for declared in self.event_types.values() for step in upcasters(declared)]
+        if not steps:
+            return self._own_fingerprint
+        described = [(f"{step.type_name} {step.from_}", fingerprints.parts(step.function)) for step in steps]
+        return _digest(self._own_fingerprint, *(part for name, parts in sorted(described) for part in (name, *parts)))
+
+    @cached_property
+    def _own_fingerprint(self) -> str:
+        parts = [f"eventlab-reducer-1|{sys.implementation.cache_tag}|{self.layout.describe()}"]
         for name, handler in sorted(self.handlers.items()):
-            schema = self.event_types[name].schema_json()
-            for part in (name, schema, *lower.fingerprint_parts(handler)):
-                sha.update(part.encode("utf-8", "backslashreplace") + b"\0")
-        return sha.hexdigest()
+            parts += [name, self.event_types[name].schema_json(), *fingerprints.parts(handler)]
+        return _digest(*parts)
+
+
+def _digest(*parts: str) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part.encode("utf-8", "backslashreplace") + b"\0")
+    return sha.hexdigest()
 
 
 ReducerLike: TypeAlias = "Reducer | type[Any]"

@@ -399,27 +399,3 @@ def lower(
 def frozen(function: Function) -> Function:
     """A copy that keeps today's values of globals and helpers, whatever the module makes of the names later."""
     return lower(function, lambda constant: constant, {}, lambda helper: helper)
-
-
-def fingerprint_parts(function: Function) -> Iterator[str]:
-    """What decides a function's behaviour: instructions, constants, and what globals and helpers are. Not comments."""
-    reached = _reached(function)
-    for seen in reached:
-        yield f"{seen.__code__.co_varnames[: seen.__code__.co_argcount]!r}|{_described(seen.__defaults__)}"
-        for instruction in dis.get_instructions(seen):
-            yield f"{instruction.offset} {instruction.opname} {_described(instruction.argval)}"
-        for name in _global_names(seen):
-            value = resolve(seen, name)
-            if isinstance(value, Function) and value in reached:
-                yield f"{name} is function {reached.index(value)}"
-            else:
-                yield f"{name}={_described(value)}" if _is_constant(value) else name
-
-
-def _described(value: Any) -> str:
-    """Canonical text of a constant: a set has no order that would be the same in every process."""
-    if isinstance(value, frozenset):
-        return f"{{{', '.join(sorted(map(_described, value)))}}}"
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_described, value))})"
-    return repr(value)

@@ -20,12 +20,10 @@ import pyarrow as pa
 
 from eventlab.errors import ReadOnlyStore, SnapshotError, StoreFull
 from eventlab.events.frame import Int64Array
+from eventlab.snapshots import form
 from eventlab.snapshots.base import Marks
 
 FORMAT = "1"
-_STATE = "state."
-"""Before the names of a state's columns, which could else be those of the envelope."""
-
 _NAME = re.compile(r"(?P<print>[0-9a-f]{32})-(?P<crc>[0-9a-f]{8})-[0-9a-f]{16}\.arrow")
 
 
@@ -135,21 +133,8 @@ def encode(
     states: pa.RecordBatch,
 ) -> pa.Buffer:
     """The content of a snapshot file."""
-    envelope = [
-        pa.array(aggregates, pa.string()),
-        *(pa.array(column) for column in (marks.version, marks.position, marks.timestamp)),
-    ]
-    fields = [
-        pa.field(name, column.type)
-        for name, column in zip(("aggregate_id", "version", "position", "timestamp"), envelope, strict=True)
-    ]
-    fields += [field.with_name(f"{_STATE}{field.name}") for field in states.schema]
     described = {"eventlab.snapshots": FORMAT, "reducer": reducer, "fingerprint": fingerprint, "store_id": store_id}
-    batch = pa.RecordBatch.from_arrays([*envelope, *states.columns], schema=pa.schema(fields, described))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue()
+    return form.encode(described, aggregates, marks, states)
 
 
 def decode(name: str, content: pa.Buffer, store_id: str) -> Shelved:
@@ -163,29 +148,22 @@ def decode(name: str, content: pa.Buffer, store_id: str) -> Shelved:
     match = _NAME.fullmatch(name)
     if match is None or f"{zlib.crc32(content):08x}" != match["crc"]:
         raise SnapshotError(f"snapshot file {name} is damaged", hint="lab.snapshots.drop() removes it.")
-    reader = pa.ipc.open_file(content)
-    described = {key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()}
-    if described.get("eventlab.snapshots") != FORMAT or described.get("store_id") != store_id:
+    kept = form.decode(content)
+    if kept.described.get("eventlab.snapshots") != FORMAT or kept.described.get("store_id") != store_id:
         raise SnapshotError(f"snapshot file {name} is of another store or format", hint="lab.snapshots.drop()")
-    batch = reader.get_batch(0)
-    fields = [field for field in batch.schema if field.name.startswith(_STATE)]
-    states = pa.RecordBatch.from_arrays(
-        [batch.column(field.name) for field in fields],
-        schema=pa.schema([field.with_name(field.name.removeprefix(_STATE)) for field in fields]),
-    )
-    aggregates = batch.column("aggregate_id").to_pylist()
+    aggregates = kept.aggregates
     begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1]), len(aggregates)]
     spans = {aggregates[lo]: (lo, hi) for lo, hi in pairwise(begins) if hi > lo}
     return Shelved(
         name,
-        described["reducer"],
-        described["fingerprint"],
+        kept.described["reducer"],
+        kept.described["fingerprint"],
         content.size,
         aggregates,
-        batch.column("version").to_numpy(),
-        batch.column("position").to_numpy(),
-        batch.column("timestamp").to_numpy(),
-        states=states,
+        kept.marks.version,
+        kept.marks.position,
+        kept.marks.timestamp,
+        states=kept.states,
         spans=spans,
     )
 

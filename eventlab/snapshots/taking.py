@@ -37,7 +37,9 @@ def take_states(
     """
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     states = reducer.layout.initial(len(aggregates))
-    selection = Selection(reducer.columns, others=True, aggregates=aggregates, stop_position=stop)
+    selection = Selection(
+        reducer.columns, others=True, aggregates=aggregates, stop_position=stop, types=reducer.event_types
+    )
     for frame in store.frames(selection):
         members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
         stops = _Stops.of(frame, [versions[at] for at in members])

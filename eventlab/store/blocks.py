@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab.events.types import EventType, Field
+from eventlab.store import cores
 
 Int64Array = npt.NDArray[np.int64]
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 NO_CAUSE = -1
+
+_WORTH_A_CORE = 262_144
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,19 +55,31 @@ class Block:
     def __len__(self) -> int:
         return len(self.position)
 
-    def take(self, rows: Int64Array) -> Block:
-        """The given rows, in the given order."""
+    def take(self, rows: Int64Array, position: Int64Array | None = None) -> Block:
+        """The given rows, in the given order; their positions, where the caller knows them, need not be taken."""
         chosen = pa.array(rows)
+        fixed = {"version": self.version, "timestamp": self.timestamp}
+        if position is None:
+            fixed["position"] = self.position
+        if len(self.aggregate):  # a slab's has none
+            fixed["aggregate"] = self.aggregate
+        if self.cause is not None:
+            fixed["cause"] = self.cause
+        texts = (self.event_id, self.metadata)
+        numbers = [pa.array(array) for array in fixed.values()]
+        taken = _taken([*numbers, *texts, *self.columns.values()], chosen)
+        found = {name: array.to_numpy() for name, array in zip(fixed, taken, strict=False)}
+        event_id, metadata, *payload = taken[len(fixed) :]
         return Block(
             self.type,
-            self.position[rows],
-            self.aggregate[rows] if len(self.aggregate) else self.aggregate,  # a slab's has none
-            self.version[rows],
-            self.timestamp[rows],
-            None if self.cause is None else self.cause[rows],
-            None if self.event_id is None else self.event_id.take(chosen),
-            None if self.metadata is None else self.metadata.take(chosen),
-            {name: column.take(chosen) for name, column in self.columns.items()},
+            found["position"] if position is None else position,
+            found.get("aggregate", self.aggregate),
+            found["version"],
+            found["timestamp"],
+            found.get("cause"),
+            event_id,
+            metadata,
+            dict(zip(self.columns, payload, strict=True)),
         )
 
     def slice(self, start: int, stop: int) -> Block:
@@ -90,6 +107,17 @@ class Block:
     def only(self, names: Collection[str]) -> Block:
         """The same rows with only these payload columns."""
         return replace(self, columns={name: column for name, column in self.columns.items() if name in names})
+
+
+def _taken(arrays: Sequence[pa.Array | None], rows: pa.Array) -> list[Any]:
+    """Rows of arrays, long ones on all cores: it is memory that takes the time, and each core waits for its own."""
+
+    def take(array: pa.Array | None) -> pa.Array | None:
+        return None if array is None else array.take(rows)
+
+    if len(rows) < _WORTH_A_CORE:
+        return [take(array) for array in arrays]
+    return cores.together([partial(take, array) for array in arrays], "columns")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,16 +167,19 @@ def clustered(block: Block) -> Slab:
 def in_position_order(slab: Slab, first: int, stop: int) -> Block:
     """A slab as a block, in O(rows of the segment): positions are distinct and lie in ``first:stop``."""
     events = slab.events
-    numbers = np.repeat(slab.aggregates, np.diff(slab.offsets))
-    block = replace(events, aggregate=numbers)
-    if len(slab.aggregates) < 2:
+    if len(slab.aggregates) == 1:
+        return replace(events, aggregate=np.broadcast_to(slab.aggregates, len(events)))
+    block = replace(events, aggregate=np.repeat(slab.aggregates, np.diff(slab.offsets)))
+    if not len(slab.aggregates):
         return block
     rows = len(events)
     if stop - first > 8 * rows:
         return block.take(np.argsort(events.position, kind="stable"))
     places = np.full(stop - first, -1, dtype=np.int64)
     places[events.position - first] = np.arange(rows)
-    return block.take(places if rows == len(places) else places[places >= 0])
+    if rows < len(places):
+        return block.take(places[places >= 0])
+    return block.take(places, np.arange(first, stop, dtype=np.int64))
 
 
 def joined(blocks: Sequence[Block]) -> Block:

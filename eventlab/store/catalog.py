@@ -6,11 +6,12 @@ This module holds the schema, the opening and every translation of SQLite's erro
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +24,16 @@ from eventlab.errors import (
     StoreFull,
     StoreLocked,
     StoreTooNew,
+    StoreTooOld,
 )
-from eventlab.store.vault import DirectoryVault, sync_directory
+from eventlab.store import disk
+from eventlab.store.migration import migrate
+from eventlab.store.sums import Sums, mark
+from eventlab.store.vault import DirectoryVault
 
 Durability = Literal["full", "relaxed"]
 
-FORMAT = 1
+FORMAT = 2
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"
 
@@ -40,8 +45,10 @@ _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE event_types (
     no INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    schema TEXT NOT NULL
+    name TEXT NOT NULL,
+    schema_version INTEGER NOT NULL,
+    schema TEXT NOT NULL,
+    UNIQUE (name, schema_version)
 );
 CREATE TABLE aggregates (
     no INTEGER PRIMARY KEY,
@@ -62,18 +69,12 @@ CREATE TABLE commits (
     chunk INTEGER
 );
 CREATE UNIQUE INDEX commits_source ON commits (source, chunk) WHERE source IS NOT NULL;
-CREATE TABLE tail (
-    first_position INTEGER PRIMARY KEY REFERENCES commits (first_position),
-    stop_position INTEGER NOT NULL,
-    crc INTEGER NOT NULL,
-    events BLOB NOT NULL
-);
 CREATE TABLE segments (
     first_position INTEGER PRIMARY KEY,
     stop_position INTEGER NOT NULL
 );
 CREATE TABLE files (
-    no INTEGER PRIMARY KEY,
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
     segment INTEGER NOT NULL REFERENCES segments (first_position),
     event_type INTEGER NOT NULL REFERENCES event_types (no),
     name TEXT NOT NULL UNIQUE,
@@ -84,7 +85,7 @@ CREATE TABLE files (
 );
 CREATE TABLE runs (
     aggregate INTEGER NOT NULL REFERENCES aggregates (no),
-    file INTEGER NOT NULL REFERENCES files (no),
+    file INTEGER NOT NULL,
     row INTEGER NOT NULL,
     rows INTEGER NOT NULL,
     first_version INTEGER NOT NULL,
@@ -96,6 +97,12 @@ CREATE TABLE runs (
     PRIMARY KEY (aggregate, file)
 ) WITHOUT ROWID;
 CREATE INDEX runs_file ON runs (file);
+CREATE TABLE garbage (
+    file INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    bytes INTEGER NOT NULL,
+    dropped INTEGER NOT NULL
+);
 CREATE TABLE event_ids (
     event_id TEXT PRIMARY KEY,
     position INTEGER NOT NULL
@@ -104,6 +111,16 @@ CREATE TABLE sources (
     no INTEGER PRIMARY KEY,
     identity TEXT NOT NULL UNIQUE,
     receipt TEXT
+);
+CREATE TABLE checkpoints (
+    name TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    saved_at INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    PRIMARY KEY (name, fingerprint)
 );
 """
 
@@ -137,6 +154,21 @@ def translated(error: sqlite3.Error, where: str) -> StoreError:
     return StoreError(f"{where}: the catalog failed", got=str(error))
 
 
+UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, sqlite3.Error)
+"""What a damaged catalog raises where its values are used."""
+
+
+def unreadable(error: Exception, where: str) -> StoreError:
+    """What it means when the catalog holds values that cannot be its own."""
+    if isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 1) & 0xFF != 1:
+        return translated(error, where)
+    return StoreCorrupt(
+        f"{where}: the catalog is damaged: it holds what eventlab never writes",
+        got=f"{type(error).__name__}: {error}",
+        hint="Restore the store from a copy.",
+    )
+
+
 @contextlib.contextmanager
 def translating(where: str) -> Iterator[None]:
     """Raise StoreErrors in place of SQLite's."""
@@ -152,15 +184,33 @@ class Catalog:
     def __init__(self, connection: sqlite3.Connection, where: str, *, read_only: bool, wait: float = 0.0) -> None:
         self.connection = connection
         self._wait = wait
-        self.execute = connection.execute
         self.executemany = connection.executemany
         self.where = where
         self.read_only = read_only
-        self.store_id = str(self.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0])
+        self._sums = Sums(connection, None if where == ":memory:" else Path(where))
+        self.damage: StoreCorrupt | None = None
+        with self.reading():
+            self.damage = self._sums.damage()
+            self.store_id = str(self.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0])
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Run a statement; what SQLite has against it comes as a StoreError."""
+        try:
+            return self.connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise translated(error, self.where) from error
+
+    def check(self) -> None:
+        """Raise StoreCorrupt where the catalog was found damaged when it was opened."""
+        if self.damage is not None:
+            raise copy.copy(self.damage)  # without the traceback of the last time
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """One consistent view of the catalog. Keep it short: an open one keeps the WAL from shrinking."""
+        if self.connection.in_transaction:
+            yield
+            return
         try:
             self.execute("BEGIN")
             yield
@@ -169,12 +219,24 @@ class Catalog:
         finally:
             self.rollback()
 
+    @property
+    def in_transaction(self) -> bool:
+        return self.connection.in_transaction
+
+    def data_version(self) -> int:
+        """A number that changes when another connection has committed."""
+        with translating(self.where):
+            return int(self.execute("PRAGMA data_version").fetchone()[0])
+
     def begin_write(self) -> None:
         """Take the write lock, waiting as long as the store was opened to."""
         try:
             self.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise translated(error, self.where) from error
+        except BaseException:
+            self.rollback()
+            raise
 
     def try_begin_write(self) -> bool:
         """Take the write lock if nobody has it."""
@@ -194,19 +256,33 @@ class Catalog:
             self.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
 
     def commit(self) -> None:
+        mark(self.connection)
         self.execute("COMMIT")
 
     def rollback(self) -> None:
         """Undo the transaction; on an I/O error SQLite may have done so by itself."""
         if self.connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(StoreError):
                 self.execute("ROLLBACK")
 
     def tidy(self) -> None:
         """Give freed pages back and empty the WAL, as far as no reader is in the way; none is waited for."""
-        with contextlib.suppress(sqlite3.Error), self._impatient():
-            self.execute("PRAGMA incremental_vacuum").fetchall()
+        with contextlib.suppress(sqlite3.Error, StoreError), self._impatient():
+            if self.execute("PRAGMA freelist_count").fetchone()[0]:
+                self._alone(self._vacuum)
+            self._alone(self._sums.write)
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _alone(self, action: Callable[[], None]) -> None:
+        try:
+            self.begin_write()
+            action()
+        finally:
+            self.rollback()
+
+    def _vacuum(self) -> None:
+        self.execute("PRAGMA incremental_vacuum").fetchall()
+        self.commit()
 
     def close(self) -> None:
         self.connection.close()
@@ -220,7 +296,7 @@ def open_memory() -> Catalog:
     return Catalog(connection, ":memory:", read_only=False)
 
 
-def open_directory(directory: Path, *, read_only: bool, durability: Durability, wait: float) -> Catalog:
+def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
     """The catalog of a store's directory, which is created where there is none.
 
     Raises
@@ -246,10 +322,14 @@ def open_directory(directory: Path, *, read_only: bool, durability: Durability, 
     with translating(where):
         connection = _connect(path, wait, read_only=read_only)
         try:
-            _prepare(connection, where, durability, wait, read_only=read_only)
+            _prepare(connection, where, wait, read_only=read_only)
             return Catalog(connection, where, read_only=read_only, wait=wait)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, OSError) and not isinstance(error, StoreError):
+                raise as_store_error(error, where) from error
+            if isinstance(error, (LookupError, TypeError, ValueError)) and not isinstance(error, StoreError):
+                raise unreadable(error, where) from error
             raise
 
 
@@ -258,7 +338,7 @@ def _make(directory: Path) -> None:
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        sync_directory(folder.parent)
+        disk.sync_directory(folder.parent)
 
 
 def _check_place(directory: Path, path: Path, *, read_only: bool) -> None:
@@ -322,9 +402,7 @@ def _is_in_use(path: Path) -> bool:
     return index.exists() or (wal.exists() and wal.stat().st_size > 0)
 
 
-def _prepare(
-    connection: sqlite3.Connection, where: str, durability: Durability, wait: float, *, read_only: bool
-) -> None:
+def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_only: bool) -> None:
     def identity() -> tuple[int, int]:
         return (
             connection.execute("PRAGMA application_id").fetchone()[0],
@@ -344,14 +422,23 @@ def _prepare(
     elif read_only:
         raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
     connection.execute("PRAGMA foreign_keys = ON")
+    is_old = not fresh and version < FORMAT
     if read_only:
+        if is_old:
+            raise StoreTooOld(
+                f"{where}: written by an older eventlab", got=f"format {version}", expected=f"format {FORMAT}",
+                hint="Open it once without read_only: it is brought up to date in one transaction.",
+            )  # fmt: skip
         connection.execute("PRAGMA query_only = ON")
         return
     if fresh:
+        connection.execute("PRAGMA page_size = 2048")  # two dozen tables and indexes, most of them small
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchall(), wait)
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+    connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
+    if is_old:
+        migrate(connection, Path(where))
     if fresh:
         _create(connection)
         _check_identity(where, *identity())
@@ -377,6 +464,8 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 def _check_identity(where: str, application: int, version: int) -> None:
     if application != _APPLICATION_ID:
         raise NotAStore(f"{where}: {CATALOG_NAME} is not eventlab's", got=f"application id {application:#x}")
+    if version < 1:
+        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=f"1 to {FORMAT}")
     if version > FORMAT:
         raise StoreTooNew(
             f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT} or older",
@@ -391,7 +480,7 @@ def _create(connection: sqlite3.Connection) -> None:
             for statement in _SCHEMA.split(";\n"):
                 if statement.strip():
                     connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (str(uuid.uuid4()),))
+            connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")

@@ -12,9 +12,11 @@ import polars as pl
 import pyarrow as pa
 
 from eventlab.events.frame import EventFrame
+from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
 
 Late = Literal["reject", "clamp"]
+Codec = Literal["parquet", "archive"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,8 +25,8 @@ class Batch:
 
     Attributes
     ----------
-    payload : pyarrow.RecordBatch
-        As in ``type.arrow_schema``.
+    payload : pyarrow.RecordBatch or Rows
+        As in ``type.arrow_schema``, or a few events as plain values.
     aggregate_id : str or pyarrow.DictionaryArray
         One id for all rows, or one a row (no nulls).
     timestamp : int64 array or None
@@ -37,20 +39,20 @@ class Batch:
         Whose clock the timestamps are by, where that is known. An aggregate keeps to one.
     event_id : pyarrow.StringArray or None
         Ids supplied by the caller, null where none was.
-    metadata : mapping or None
-        Belongs to each event of the batch.
+    metadata : mapping, pyarrow.DictionaryArray or None
+        Belongs to each event of the batch; or one a row, canonical JSON, null where an event has none.
     order : int64 array or None
         Places the rows among those of the commit's other batches: positions follow ascending `order`, ties by batch
         then row. None for all batches means one batch after the other. Ascending within a batch.
     """
 
     type: EventType
-    payload: pa.RecordBatch
+    payload: pa.RecordBatch | Rows
     aggregate_id: str | pa.DictionaryArray
     timestamp: npt.NDArray[np.int64] | None = None
     cause: npt.NDArray[np.int64] | None = None
     event_id: pa.StringArray | None = None
-    metadata: Mapping[str, str] | None = None
+    metadata: Mapping[str, str] | pa.DictionaryArray | None = None
     order: npt.NDArray[np.int64] | None = None
     cause_row: npt.NDArray[np.int64] | None = None
     clock: str | None = None
@@ -102,8 +104,13 @@ class Selection:
         Only these aggregates; None for all.
     after_version : mapping of str to int
         Leave out an aggregate's events up to and including this version.
+    start_position : int
+        Only positions from it on.
     stop_position : int or None
         Only positions below it.
+    types : mapping of str to EventType
+        The version in which a type's columns are wanted, by type name. Otherwise the newer of the one declared in this
+        process and the newest in the store.
     until_version, until_time : int or None
         Hints: events of a later version or event time (ns) need not be read. Some may come all the same.
     """
@@ -112,9 +119,11 @@ class Selection:
     others: bool = False
     aggregates: Sequence[str] | None = None
     after_version: Mapping[str, int] = field(default_factory=dict)
+    start_position: int = 0
     stop_position: int | None = None
     until_version: int | None = None
     until_time: int | None = None
+    types: Mapping[str, EventType] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -129,11 +138,11 @@ class Store(Protocol):
     def register(self, declared: EventType) -> None:
         """Make an event type known to the store before its first use.
 
-        Raises SchemaMismatch where the store knows the name with other fields.
+        Raises SchemaMismatch where the store has this version with other fields, or a newer one.
         """
 
     def types(self) -> Mapping[str, EventType]:
-        """Event types this store has, by name, as they were when it was written."""
+        """Event types this store has, by name: the newest version of each, as it was written."""
 
     def commit(
         self,
@@ -164,7 +173,10 @@ class Store(Protocol):
         """The number of events in the log, which is one past its last position."""
 
     def frames(self, selection: Selection) -> Iterator[EventFrame]:
-        """Events in clustered form, for folds. See EventFrame."""
+        """Events in clustered form, for folds. See EventFrame.
+
+        Raises SchemaMismatch, or MissingUpcaster, where a wanted type's events cannot be read in the wanted version.
+        """
 
     def rows(
         self,
@@ -174,10 +186,22 @@ class Store(Protocol):
         start: int | None = None,
         stop: int | None = None,
         columns: Sequence[str] | None = None,
+        first_position: int = 0,
+        stop_position: int | None = None,
+        computed_ids: bool = True,
     ) -> Iterator[pl.DataFrame]:
-        """Events in position order, in bounded pieces, in the types handed to users."""
+        """Events in position order, in bounded pieces, in the types handed to users; all as `declared` has them.
 
-    def subscribe(self, name: str, handler: Callable[[pl.DataFrame], None]) -> Callable[[], None]:
-        """Call `handler` after each commit of this process with its events of type `name`; returns the undoing."""
+        `first_position` and `stop_position` leave out positions before the one and from the other on. Without
+        `computed_ids` an event has the id that was supplied for it, or none.
+        """
+
+    def subscribe(
+        self, name: str, handler: Callable[[pl.DataFrame], None], start: int | None = None
+    ) -> Callable[[], None]:
+        """Call `handler` after each commit of this process with its events of type `name`; returns the undoing.
+
+        With `start` it is called first with all those from that position on; see `handlers.py`.
+        """
 
     def close(self) -> None: ...

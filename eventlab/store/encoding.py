@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eventlab.errors import StoreCorrupt
 from eventlab.events.types import Field
 
 Encoding = Literal["DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"]
 
 ROW_GROUP = 16_384
+"""Rows of a row group, and so the least that is decoded; a quarter of that where aggregates have fewer in a file."""
 
 _MAX_EXACT = 2**53
 _MAX_SCALE = 18
@@ -27,7 +27,13 @@ _PRECISION = 18  # DECIMAL of more than nine digits is stored as INT64, which de
 _TRIAL_ROWS = 16_384
 _UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))
 _UNIT_NS = {"s": 1_000_000_000, **dict(_UNITS)}
+_PLAIN = {pa.int64(): np.dtype(np.int64), pa.float64(): np.dtype(np.float64)}
 _PARQUET_UNIT_NS = {"milliseconds": 1_000_000, "microseconds": 1_000, "nanoseconds": 1}
+
+
+def row_group(rows: int, aggregates: int) -> int:
+    """Rows of each row group of a file. For aggregates of few rows, decoding others' would take longest."""
+    return ROW_GROUP if rows >= aggregates * ROW_GROUP else max(ROW_GROUP // 4, 1)
 
 
 def encode(array: pa.Array) -> pa.Array:
@@ -174,7 +180,7 @@ def decode(stored: pa.ChunkedArray, wanted: Field) -> pa.Array:
     if wanted.is_text:
         return _recoded(one_text(stored), wanted)
     if kind != wanted.arrow_type:
-        raise StoreCorrupt(f"column {wanted.name!r} has the wrong type", got=str(kind), expected=str(wanted.arrow_type))
+        raise ValueError(f"column {wanted.name!r} is {kind}, not {wanted.arrow_type}")
     return one_chunk(stored)
 
 
@@ -200,7 +206,7 @@ def _recoded(text: pa.DictionaryArray, wanted: Field) -> pa.DictionaryArray:
     try:
         codes = pa.array([words[word] for word in text.dictionary.to_pylist()], pa.int32())
     except KeyError as error:
-        raise StoreCorrupt(f"column {wanted.name!r} holds a word outside its vocabulary", got=error.args[0]) from None
+        raise ValueError(f"column {wanted.name!r} holds {error.args[0]!r}, a word outside its vocabulary") from None
     return pa.DictionaryArray.from_arrays(codes.take(text.indices), vocabulary)
 
 
@@ -210,7 +216,7 @@ def _from_decimal(stored: pa.ChunkedArray) -> pa.Array:
     power, start = 10.0**scale, 0
     for chunk in stored.chunks:
         stop = start + len(chunk)
-        np.divide(_raw(chunk), power, out=values[start:stop])
+        np.divide(raw(chunk), power, out=values[start:stop])
         start = stop
     return _wrapped(values, _validity(stored), pa.float64())
 
@@ -226,9 +232,31 @@ def times(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     start = 0
     for chunk in stored.chunks:
         stop = start + len(chunk)
-        np.multiply(_raw(chunk), size, out=values[start:stop])
+        np.multiply(raw(chunk), size, out=values[start:stop])
         start = stop
     return values
+
+
+def numbers_into(stored: pa.ChunkedArray, out: npt.NDArray[Any]) -> None:
+    """A stored column of decimals, times or plain numbers as float64 or int64; zeros or anything where it is null."""
+    kind, start = stored.type, 0
+    for chunk in stored.chunks:
+        stop = start + len(chunk)
+        if pa.types.is_decimal(kind):
+            np.divide(raw(chunk), 10.0**kind.scale, out=out[start:stop])
+        elif pa.types.is_timestamp(kind):
+            np.multiply(raw(chunk), _UNIT_NS[kind.unit], out=out[start:stop])
+        elif len(chunk):
+            if kind not in _PLAIN or _PLAIN[kind] != out.dtype:
+                raise ValueError(f"a column of {kind}, not {out.dtype}")
+            out[start:stop] = np.frombuffer(chunk.buffers()[1], out.dtype, chunk.offset + len(chunk))[chunk.offset :]
+        start = stop
+
+
+def wrapped(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None, wanted: pa.DataType) -> pa.Array:
+    """Numbers as a column, null where not `valid`."""
+    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    return _wrapped(values, bits, wanted)
 
 
 def unit_ns(parquet_unit: str) -> int:
@@ -241,12 +269,12 @@ def integers(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return np.asarray(one_chunk(stored).to_numpy(zero_copy_only=False))
 
 
-def _raw(chunk: pa.Array) -> npt.NDArray[np.int64]:
+def raw(chunk: pa.Array) -> npt.NDArray[np.int64]:
     """The 64-bit integers behind a decimal64 or timestamp array. PyArrow's own decimal cast is inexact."""
     if len(chunk) == 0:
         return np.empty(0, dtype=np.int64)
     if chunk.type.bit_width != 64:
-        raise StoreCorrupt("a decimal column is wider than it was written", got=str(chunk.type), expected="decimal64")
+        raise ValueError(f"a decimal column is wider than it was written: {chunk.type}, not decimal64")
     return np.frombuffer(chunk.buffers()[1], dtype=np.int64, count=chunk.offset + len(chunk))[chunk.offset :]
 
 

@@ -17,8 +17,10 @@ from eventlab.store.blocks import Block, Int64Array, decoded, joined
 from eventlab.store.catalog import Catalog
 from eventlab.store.contract import Late, Receipt
 from eventlab.store.intake import Incoming
+from eventlab.store.ledger import receipt_of as receipt_of_record
 from eventlab.store.public import event_id_of
 from eventlab.store.reader import Reader, Want
+from eventlab.store.schemas import meaning
 from eventlab.store.view import Knowledge
 
 _ASKED_AT_ONCE = 500
@@ -54,11 +56,14 @@ class Identities:
 
     def positions(self, ids: Sequence[str]) -> dict[str, int]:
         """Positions of the ids that are there."""
-        found: dict[str, int] = {}
+        recent = self._knowledge.ledger.ids(self._knowledge.types_by_number)
+        found = {given: recent[given] for given in ids if given in recent} if recent else {}
         for start in range(0, len(ids), _ASKED_AT_ONCE):
             asked = ids[start : start + _ASKED_AT_ONCE]
             marks = ",".join("?" * len(asked))
             found.update(self._catalog.execute(f"SELECT * FROM event_ids WHERE event_id IN ({marks})", asked))  # noqa: S608  constants; values are bound
+        if len(found) < len(ids):
+            self._knowledge.check_whole()
         return found
 
     def earlier_receipt(self, items: Sequence[Incoming], names: Sequence[str], late: Late) -> Receipt | None:
@@ -91,14 +96,21 @@ class Identities:
             stored = self._compare(item, positions, names, late)
             at_end = np.flatnonzero(stored.position == places[-1])
             last_version = int(stored.version[at_end[0]]) if len(at_end) else last_version
-        commit = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1",  # noqa: S608  constants; values are bound
-            (places[-1],),
-        ).fetchone()
-        receipt = receipt_of(commit)
+        receipt = self._commit_of(places[-1])
         if (receipt.first_position, receipt.count) == (places[0], len(places)):
             return receipt
         return Receipt(places[-1], last_version, len(places), places[0], receipt.recorded_at)
+
+    def _commit_of(self, position: int) -> Receipt:
+        """The receipt of the commit that brought an event."""
+        record = self._knowledge.ledger.record_of(position)
+        if record is not None:
+            return receipt_of_record(record)
+        commit = self._catalog.execute(
+            f"SELECT {COMMIT} FROM commits WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1",  # noqa: S608  constants; values are bound
+            (position,),
+        ).fetchone()
+        return receipt_of(commit)
 
     def _compare(self, item: Incoming, positions: Int64Array, names: Sequence[str], late: Late) -> Block:
         stored = self._block_at(item.batch.type, positions)
@@ -112,7 +124,7 @@ class Identities:
         )
         _same([a == b for a, b in zip(kept, given, strict=True)], item, "aggregate_id")
         for index, field in enumerate(item.batch.type):
-            _same(_equal(stored.columns[field.name], item.batch.payload.column(index)), item, field.name)
+            _same(_equal(stored.columns[field.name], item.payload.column(index)), item, field.name)
         given_at = item.batch.timestamp
         if given_at is not None:  # one that was clamped stands higher than it was given
             kept_at = stored.timestamp
@@ -122,7 +134,10 @@ class Identities:
             wanted = np.full(item.rows, -1) if item.batch.cause is None else np.maximum(item.batch.cause, -1)
             _same(cause == wanted, item, "cause")
         texts = [None] * item.rows if stored.metadata is None else decoded(stored.metadata).to_pylist()
-        _same([text == item.metadata for text in texts], item, "metadata")
+        texts_given = decoded(item.metadata).to_pylist() if isinstance(item.metadata, pa.DictionaryArray) else None
+        _same(
+            [a == b for a, b in zip(texts, texts_given or [item.metadata] * item.rows, strict=True)], item, "metadata"
+        )
         return stored
 
     def _block_at(self, declared: EventType, positions: Int64Array) -> Block | None:
@@ -131,7 +146,8 @@ class Identities:
         ordered = positions[order]
         view = self._knowledge.view()
         columns = {declared.name: [field.name for field in declared]}
-        want = Want(columns, False, None, {}, int(ordered[-1]) + 1, self._knowledge.runs_of_file)
+        types = {declared.name: declared}
+        want = Want(columns, False, None, {}, int(ordered[-1]) + 1, self._knowledge.runs_of_file, types=types)
         rows = []
         blocks = self._reader.blocks(view, declared.name, want, _EXTRA, first_position=int(ordered[0]))
         for block in blocks:
@@ -142,8 +158,11 @@ class Identities:
             return None
         return joined(rows).take(np.argsort(order, kind="stable"))
 
+    def _readable(self) -> list[EventType]:
+        return [meaning(name, self._knowledge.types) for name in self._knowledge.types]
+
     def _event_at(self, position: int) -> Block:
-        for declared in self._knowledge.types.values():
+        for declared in self._readable():
             block = self._block_at(declared, np.array([position], dtype=np.int64))
             if block is not None:
                 return block
@@ -158,7 +177,7 @@ class Identities:
         if found is None:
             return None
         number, version = found
-        for declared in self._knowledge.types.values():
+        for declared in self._readable():
             block = self._version_of(declared, number, version)
             if block is not None:
                 return block if block.event_id is None or not block.event_id[0].is_valid else None
@@ -175,7 +194,8 @@ class Identities:
         start = hashlib.sha1(uuid.UUID(self._catalog.store_id).bytes, usedforsecurity=False)
         # A name-based UUID is the first 16 bytes of a SHA-1 with six bits overwritten; compare those before them.
         prefix = wanted.bytes[:6]
-        for number, name, head in self._catalog.execute("SELECT no, name, version FROM aggregates"):
+        for number, name in enumerate(self._knowledge.names):
+            head = self._knowledge.head(number)[0]
             end = f"@{name}".encode()
             for version in range(1, head + 1):
                 attempt = start.copy()
@@ -188,7 +208,8 @@ class Identities:
         columns = {declared.name: [field.name for field in declared]}
         after, stop = {number: version - 1}, self._knowledge.stop_position
         runs = self._knowledge.runs_of_aggregates([number], after, stop)
-        want = Want(columns, False, np.array([number]), after, stop, lambda file: runs.get(file.no))
+        types = {declared.name: declared}
+        want = Want(columns, False, np.array([number]), after, stop, lambda file: runs.get(file.no), types=types)
         for block in self._reader.blocks(self._knowledge.view(), declared.name, want, _EXTRA):
             at = np.flatnonzero(block.version == version)
             if len(at):

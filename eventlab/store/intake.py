@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from eventlab.errors import InvalidEvent, LateEvent
 from eventlab.events.clock import format_ns
 from eventlab.events.columns import metadata_json
+from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array, cluster_order
 from eventlab.store.contract import Batch, Late
@@ -40,16 +41,18 @@ class Incoming:
     """A batch whose aggregates are indices into the commit's list of names."""
 
     batch: Batch
+    payload: pa.RecordBatch
     rows: int
     aggregate: int | Int64Array
-    metadata: str | None
+    metadata: str | pa.DictionaryArray | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assigned:
-    """A commit ready to be written. `streams` hold the new heads; `last_version` is that of the last event."""
+    """A commit ready to be written; `last_version` is that of the last event."""
 
     blocks: list[Block]
+    first_position: int
     last_version: int
     clamped: int
 
@@ -83,16 +86,22 @@ def incoming(batches: Sequence[Batch]) -> tuple[list[Incoming], list[str]]:
     found = []
     for batch in batches:
         rows = batch.payload.num_rows
-        for name in ("timestamp", "cause", "cause_row", "event_id", "order"):
+        for name in ("timestamp", "cause", "cause_row", "event_id", "order", "metadata"):
             given = getattr(batch, name)
-            if given is not None and len(given) != rows:
+            if given is not None and not isinstance(given, Mapping) and len(given) != rows:
                 raise InvalidEvent(f"{batch.type.name}: {name} has another length", got=len(given), expected=rows)
         if rows:
-            found.append(Incoming(batch, rows, _indices(batch, rows, index), metadata_json(batch.metadata)))
+            payload = batch.payload.to_batch() if isinstance(batch.payload, Rows) else batch.payload
+            found.append(Incoming(batch, payload, rows, _indices(batch, rows, index), _metadata(batch)))
     ordered = [item for item in found if item.batch.order is not None]
     if ordered and len(ordered) < len(found):
         raise InvalidEvent("some batches of the commit have an order and some have none")
     return found, list(index)
+
+
+def _metadata(batch: Batch) -> str | pa.DictionaryArray | None:
+    given = batch.metadata
+    return given if isinstance(given, pa.DictionaryArray) else metadata_json(given)
 
 
 def _indices(batch: Batch, rows: int, index: dict[str, int]) -> int | Int64Array:
@@ -143,6 +152,10 @@ def assign(
     InvalidEvent
         A cause that is not before its effect.
     """
+    if len(items) == 1 and len(streams) == 1:
+        made = _assign_one(items[0], streams[0], first_position, recorded_at)
+        if made is not None:
+            return made
     rows = sum(item.rows for item in items)
     order = _order(items)
     aggregate = _in_order([_spread(item.aggregate, item.rows) for item in items], order)
@@ -155,7 +168,37 @@ def assign(
     version, timestamp, clamped = _number(aggregate, timestamp, automatic, streams, position, late)
     cause = _causes(items, order, position, first_position)
     blocks = _blocks(items, order, np.array([s.no for s in streams])[aggregate], position, version, timestamp, cause)
-    return Assigned(blocks, int(version[-1]), clamped)
+    return Assigned(blocks, first_position, int(version[-1]), clamped)
+
+
+def _assign_one(item: Incoming, stream: Stream, first_position: int, recorded_at: int) -> Assigned | None:
+    """What `assign` gives for one batch of one aggregate, the usual commit; None where that takes a closer look."""
+    batch, rows = item.batch, item.rows
+    if batch.timestamp is None:
+        at = recorded_at if stream.version == 0 else max(recorded_at, stream.timestamp)
+        timestamp = np.full(rows, at, dtype=np.int64)
+    else:
+        timestamp = batch.timestamp
+        if (stream.version and timestamp[0] < stream.timestamp) or (timestamp[1:] < timestamp[:-1]).any():
+            return None
+    ordered = batch.order is None or bool((batch.order[1:] >= batch.order[:-1]).all())
+    if not ordered or batch.cause is not None or batch.cause_row is not None:
+        return None
+    first_version = stream.version + 1
+    stream.version, stream.position = stream.version + rows, first_position + rows - 1
+    stream.timestamp = int(timestamp[-1])
+    block = Block(
+        batch.type,
+        np.arange(first_position, first_position + rows),
+        np.full(rows, stream.no),
+        np.arange(first_version, first_version + rows),
+        timestamp,
+        None,
+        batch.event_id,
+        None if item.metadata is None else _text_rows(item.metadata, rows),
+        dict(zip(item.payload.schema.names, item.payload.columns, strict=True)),
+    )
+    return Assigned([block], first_position, stream.version, 0)
 
 
 def _order(items: Sequence[Incoming]) -> Int64Array | None:
@@ -319,7 +362,7 @@ def _payload(
 ) -> tuple[pa.StringArray | None, pa.DictionaryArray | None, dict[str, pa.Array]]:
     declared: EventType = items[0].batch.type
     columns = {
-        field.name: _joined([item.batch.payload.column(index) for item in items], shuffle)
+        field.name: _joined([item.payload.column(index) for item in items], shuffle)
         for index, field in enumerate(declared)
     }
     event_id = metadata = None
@@ -327,7 +370,7 @@ def _payload(
         ids = [i.batch.event_id if i.batch.event_id is not None else pa.nulls(i.rows, pa.string()) for i in items]
         event_id = _joined(ids, shuffle)
     if any(item.metadata is not None for item in items):
-        metadata = _joined([_constant_text(item.metadata, item.rows) for item in items], shuffle)
+        metadata = _joined([_text_rows(item.metadata, item.rows) for item in items], shuffle)
     return event_id, metadata, columns
 
 
@@ -336,7 +379,9 @@ def _joined(arrays: Sequence[pa.Array], shuffle: Int64Array | None) -> pa.Array:
     return whole if shuffle is None else whole.take(pa.array(shuffle))
 
 
-def _constant_text(text: str | None, rows: int) -> pa.DictionaryArray:
+def _text_rows(text: str | pa.DictionaryArray | None, rows: int) -> pa.DictionaryArray:
+    if isinstance(text, pa.DictionaryArray):
+        return text
     if text is None:
         return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([text], pa.string()))

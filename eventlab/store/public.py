@@ -72,6 +72,7 @@ def to_frame(
     name_of: Callable[[int], str],
     store_id: str,
     recorded_at: Callable[[Int64Array], Int64Array],
+    computed_ids: bool = True,
 ) -> pl.DataFrame:
     """The given columns of a block.
 
@@ -81,9 +82,14 @@ def to_frame(
         Aggregate id of an aggregate's number.
     recorded_at : callable
         Commit times, ns UTC, of positions.
+    computed_ids : bool
+        Whether an event without an id of its own gets the computed one, or null.
     """
     made = []
     for name in columns:
+        if name == "event_id" and not computed_ids:
+            made.append(_supplied_ids(block))
+            continue
         series = _envelope(block, name, name_of, store_id, recorded_at)
         made.append(_payload(block.columns[name], block.type.field(name)) if series is None else series)
     return pl.DataFrame(made)
@@ -123,7 +129,7 @@ def _times(name: str, values: Int64Array) -> pl.Series:
 
 def _names(numbers: Int64Array, name_of: Callable[[int], str]) -> pl.Series:
     if len(numbers) and (numbers == numbers[0]).all():
-        return pl.repeat(name_of(int(numbers[0])), len(numbers), dtype=pl.String, eager=True).alias("aggregate_id")
+        return pl.Series("aggregate_id", [name_of(int(numbers[0]))], dtype=pl.String).new_from_index(0, len(numbers))
     distinct, codes = np.unique(numbers, return_inverse=True)
     names = pl.Series("aggregate_id", [name_of(int(number)) for number in distinct], dtype=pl.String)
     return names.gather(codes)
@@ -139,6 +145,12 @@ def _event_ids(block: Block, name_of: Callable[[int], str], store_id: str) -> li
     supplied = [None] * len(block) if block.event_id is None else block.event_id.to_pylist()
     rows = zip(supplied, block.aggregate.tolist(), block.version.tolist(), strict=True)
     return [given or event_id_of(store_id, name_of(number), version) for given, number, version in rows]
+
+
+def _supplied_ids(block: Block) -> pl.Series:
+    if block.event_id is None:
+        return pl.Series("event_id", [None], dtype=pl.String).new_from_index(0, len(block))
+    return pl.Series("event_id", block.event_id, dtype=pl.String)
 
 
 def _text_or_null(name: str, text: pa.DictionaryArray | None, rows: int) -> pl.Series:

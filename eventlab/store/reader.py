@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from eventlab.events.frame import EventFrame, EventTable
+from eventlab.events.types import EventType
+from eventlab.store import cores
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, in_position_order, joined
-from eventlab.store.segments import Runs, SegmentFile, Segments, trim
-from eventlab.store.tail import Part
+from eventlab.store.cuts import trim
+from eventlab.store.schemas import Reading, reading
+from eventlab.store.segments import Runs, SegmentFile, Segments
+from eventlab.store.tail import Damaged, Part
 from eventlab.store.view import Segment, View
 
 _KEPT_SLABS = 16
+_SMALL_ROWS = 65_536
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Want:
     """A resolved request: aggregates by number, columns by event type name.
 
-    `numbers` None means all aggregates. `runs` gives the runs of a file that may hold wanted events.
+    `numbers` None means all aggregates. `runs` gives the runs of a file that may hold wanted events. `types` says in
+    which version a type's columns are wanted; those of other types come as they are stored.
     """
 
     columns: Mapping[str, Collection[str]]
@@ -32,6 +42,12 @@ class Want:
     runs: Callable[[SegmentFile], Runs | None]
     until_version: int | None = None
     until_time: int | None = None
+    start_position: int = 0
+    types: Mapping[str, EventType] = field(default_factory=dict)
+
+    def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
+        """How stored events of a type become those wanted; None where they are that as they lie."""
+        return reading(stored, self.types.get(stored.name), columns)
 
 
 class Reader:
@@ -40,26 +56,35 @@ class Reader:
     def __init__(self, segments: Segments, names: Sequence[str]) -> None:
         self._segments = segments
         self._names = names
-        self._slabs: OrderedDict[tuple[int, int, str], Slab] = OrderedDict()
+        self._slabs: OrderedDict[tuple[int, int, int], Slab] = OrderedDict()
 
     def frames(self, view: View, want: Want) -> Iterator[EventFrame]:
         """One frame a segment, and one for each stretch of tail between segments, in position order."""
-        for piece in view.pieces():
-            if isinstance(piece, Segment):
-                slabs = list(self._segment_slabs(piece, want)) if piece.first_position < want.stop_position else []
-            else:
+
+        def of(piece: Segment | Damaged | list[Part]) -> list[Slab]:
+            if isinstance(piece, list):
                 slabs = list(self._tail_slabs(piece, want))
-            slabs = [slab for slab in slabs if len(slab.events)]
+            elif piece.first_position >= want.stop_position or piece.stop_position <= want.start_position:
+                return []
+            elif isinstance(piece, Damaged):
+                if _needs(piece, want):
+                    raise piece.error(self._segments.where)
+                return []
+            else:
+                slabs = [_since(slab, want.start_position) for slab in self._segment_slabs(piece, want)]
+            return [slab for slab in slabs if len(slab.events)]
+
+        for slabs in _each(view.pieces(), of, want):
             if slabs:
                 yield self._frame(slabs)
 
     def _segment_slabs(self, segment: Segment, want: Want) -> Iterator[Slab]:
-        for name, file in segment.files.items():
-            columns = want.columns.get(name, () if want.others else None)
+        for file in segment.files.values():
+            columns = want.columns.get(file.type.name, () if want.others else None)
             runs = None if columns is None else want.runs(file)
             if columns is None or runs is None:
                 continue
-            chosen = np.ones(len(runs), dtype=bool)
+            chosen = runs.last_position >= want.start_position
             if want.until_version is not None:
                 chosen &= runs.first_version <= want.until_version
             if want.until_time is not None:
@@ -67,34 +92,41 @@ class Reader:
             runs = runs.where(chosen)
             if not len(runs):
                 continue
-            yield self._segments.read(
+            upcast = want.reading(file.type, columns)
+            slab = self._segments.read(
                 file,
                 runs,
-                columns,
+                columns if upcast is None else upcast.columns,
                 after=want.after,
                 stop_position=want.stop_position,
                 stop=None if want.until_time is None else want.until_time + 1,
                 until_version=want.until_version,
+                start_position=want.start_position,
             )
+            yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
 
     def _tail_slabs(self, parts: Sequence[Part], want: Want) -> Iterator[Slab]:
-        for name in dict.fromkeys(name for part in parts for name in part.blocks):
-            columns = want.columns.get(name, () if want.others else None)
+        for kind, stored in {kind: block.type for part in parts for kind, block in part.blocks.items()}.items():
+            columns = want.columns.get(stored.name, () if want.others else None)
             if columns is None:
                 continue
-            if want.numbers is None:
-                yield self._whole_tail(parts, name, columns, want)
+            upcast = want.reading(stored, columns)
+            columns = columns if upcast is None else upcast.columns
+            if want.numbers is None and want.start_position <= parts[0].first_position:
+                slab = self._whole_tail(parts, kind, columns, want)
+                yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
                 continue
-            blocks = [_chosen(part.blocks[name], columns, want.numbers, want) for part in parts if name in part.blocks]
+            blocks = [_chosen(part.blocks[kind], columns, want.numbers, want) for part in parts if kind in part.blocks]
             blocks = [block for block in blocks if len(block)]
             if blocks:
-                yield clustered(joined(blocks))
+                block = joined(blocks)
+                yield clustered(block if upcast is None else upcast.of(block))
 
-    def _whole_tail(self, parts: Sequence[Part], name: str, columns: Collection[str], want: Want) -> Slab:
-        key = (parts[0].first_position, parts[-1].stop_position, name)
+    def _whole_tail(self, parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Slab:
+        key = (parts[0].first_position, parts[-1].stop_position, kind)
         slab = self._slabs.get(key)
         if slab is None:
-            slab = clustered(joined([part.blocks[name] for part in parts if name in part.blocks]))
+            slab = clustered(joined([part.blocks[kind] for part in parts if kind in part.blocks]))
             self._slabs[key] = slab
             while len(self._slabs) > _KEPT_SLABS:
                 self._slabs.popitem(last=False)
@@ -104,6 +136,7 @@ class Reader:
         return slab
 
     def _frame(self, slabs: Sequence[Slab]) -> EventFrame:
+        slabs = _one_a_name(slabs)
         union = slabs[0].aggregates
         if any(not np.array_equal(slab.aggregates, union) for slab in slabs[1:]):
             union = np.unique(np.concatenate([slab.aggregates for slab in slabs]))
@@ -132,20 +165,46 @@ class Reader:
         stop: int | None = None,
     ) -> Iterator[Block]:
         """Events of one type in position order, from a position on, with event times in ``start:stop``."""
+        return _gathered(self._pieces(view, name, want, extra, first_position, start, stop))
+
+    def _pieces(
+        self,
+        view: View,
+        name: str,
+        want: Want,
+        extra: Collection[str],
+        first_position: int,
+        start: int | None,
+        stop: int | None,
+    ) -> Iterator[Block]:
         columns = want.columns[name]
-        for piece in view.pieces():
-            block: Block | None = None
-            if isinstance(piece, Segment):
-                overlaps = piece.first_position < want.stop_position and piece.stop_position > first_position
-                if overlaps and name in piece.files:
-                    block = self._segment_block(piece, piece.files[name], want, columns, extra, start, stop)
-            else:
-                block = _tail_block(piece, name, columns, want)
-            if block is None:
-                continue
-            block = _timed(block.between(first_position, want.stop_position), start, stop)
-            if len(block):
-                yield block
+
+        def of(piece: Segment | Damaged | list[Part]) -> Block | None:
+            if not isinstance(piece, list) and not (
+                piece.first_position < want.stop_position and piece.stop_position > first_position
+            ):
+                return None
+            if isinstance(piece, Damaged):
+                if _needs(piece, want):
+                    raise piece.error(self._segments.where)
+                return None
+            blocks: list[Block] = []
+            for kind, stored in _versions(piece, name).items():
+                upcast = want.reading(stored, columns)
+                read = columns if upcast is None else upcast.columns
+                if isinstance(piece, Segment):
+                    block = self._segment_block(
+                        piece, piece.files[kind], want, read, extra, first_position, start, stop
+                    )
+                else:
+                    block = _tail_block(piece, kind, read, want)
+                if block is not None:
+                    block = _timed(block.between(first_position, want.stop_position), start, stop)
+                    if len(block):
+                        blocks.append(block if upcast is None else upcast.of(block))
+            return _merged(blocks) if blocks else None
+
+        return (block for block in _each(view.pieces(), of, want) if block is not None)
 
     def _segment_block(
         self,
@@ -154,13 +213,14 @@ class Reader:
         want: Want,
         columns: Collection[str],
         extra: Collection[str],
+        first_position: int,
         start: int | None,
         stop: int | None,
     ) -> Block | None:
         runs = want.runs(file)
         if runs is None:
             return None
-        chosen = np.ones(len(runs), dtype=bool)
+        chosen = runs.last_position >= first_position
         if start is not None:
             chosen &= runs.last_timestamp >= start
         if stop is not None:
@@ -169,13 +229,83 @@ class Reader:
         if not len(runs):
             return None
         slab = self._segments.read(
-            file, runs, columns, after=want.after, stop_position=want.stop_position, extra=extra, start=start, stop=stop
-        )
+            file, runs, columns, after=want.after, extra=extra, start=start, stop=stop,
+            start_position=first_position, stop_position=want.stop_position,
+        )  # fmt: skip
         return in_position_order(slab, segment.first_position, segment.stop_position)
 
 
-def _tail_block(parts: Sequence[Part], name: str, columns: Collection[str], want: Want) -> Block | None:
-    blocks = [part.blocks[name] for part in parts if name in part.blocks]
+def _each(
+    pieces: Sequence[Segment | Damaged | list[Part]], of: Callable[[Segment | Damaged | list[Part]], Found], want: Want
+) -> Iterator[Found]:
+    """What `of` makes of each piece, in order.
+
+    Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read
+    side by side; those without any are passed over.
+    """
+    if want.numbers is None:
+        yield from map(of, pieces)
+        return
+    pieces = [
+        p for p in pieces if not isinstance(p, Segment) or any(want.runs(f) is not None for f in p.files.values())
+    ]
+    if sum(isinstance(piece, Segment) for piece in pieces) < 2:
+        yield from map(of, pieces)
+        return
+    yield from cores.ahead((partial(of, piece) for piece in pieces), "files")
+
+
+def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Small neighbours as one: a frame of few rows costs as much as one of thousands."""
+    small: list[Block] = []
+    rows = 0
+    for block in blocks:
+        if small and rows + len(block) > _SMALL_ROWS:
+            yield joined(small)
+            small, rows = [], 0
+        small.append(block)
+        rows += len(block)
+    if small:
+        yield joined(small)
+
+
+def _needs(piece: Damaged, want: Want) -> bool:
+    """Whether what is lost may be wanted."""
+    if piece.aggregates is None or want.numbers is None:
+        return True
+    return not piece.aggregates.isdisjoint(want.numbers.tolist())
+
+
+def _versions(piece: Segment | Sequence[Part], name: str) -> dict[int, EventType]:
+    """The versions of a type in a segment or stretch of tail, by number."""
+    if isinstance(piece, Segment):
+        return {kind: file.type for kind, file in piece.files.items() if file.type.name == name}
+    return {kind: block.type for part in piece for kind, block in part.blocks.items() if block.type.name == name}
+
+
+def _merged(blocks: Sequence[Block]) -> Block:
+    """Versions of one type in position order: a store takes no older one after a newer, so they lie apart."""
+    return joined(sorted(blocks, key=lambda block: int(block.position[0])))
+
+
+def _one_a_name(slabs: Sequence[Slab]) -> Sequence[Slab]:
+    """Slabs of several versions of a type as one."""
+    by_name: dict[str, list[Slab]] = {}
+    for slab in slabs:
+        by_name.setdefault(slab.events.type.name, []).append(slab)
+    if len(by_name) == len(slabs):
+        return slabs
+    return [found[0] if len(found) == 1 else _one_slab(found) for found in by_name.values()]
+
+
+def _one_slab(slabs: Sequence[Slab]) -> Slab:
+    ordered = sorted(slabs, key=lambda slab: int(slab.events.position.min()))
+    blocks = [replace(s.events, aggregate=np.repeat(s.aggregates, np.diff(s.offsets))) for s in ordered]
+    return clustered(joined(blocks))  # stable: the versions lie apart in this order
+
+
+def _tail_block(parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Block | None:
+    blocks = [part.blocks[kind] for part in parts if kind in part.blocks]
     if want.numbers is None:
         blocks = [block.only(columns) for block in blocks]
     else:
@@ -184,8 +314,20 @@ def _tail_block(parts: Sequence[Part], name: str, columns: Collection[str], want
     return joined(blocks) if blocks else None
 
 
-def _chosen(block: Block, columns: Collection[str], numbers: Int64Array, want: Want) -> Block:
-    block = block.between(0, want.stop_position).only(columns)
+def _since(slab: Slab, position: int) -> Slab:
+    """A slab without the positions below one, of which it may hold some."""
+    rows = np.flatnonzero(slab.events.position >= position)
+    if len(rows) == len(slab.events):
+        return slab
+    counts = np.diff(np.searchsorted(rows, slab.offsets))
+    kept = counts > 0
+    return Slab(slab.aggregates[kept], np.concatenate([[0], np.cumsum(counts[kept])]), _rows(slab.events, rows))
+
+
+def _chosen(block: Block, columns: Collection[str], numbers: Int64Array | None, want: Want) -> Block:
+    block = block.between(want.start_position, want.stop_position).only(columns)
+    if numbers is None:
+        numbers = np.unique(block.aggregate)
     if len(numbers) == 1:
         wanted = block.aggregate == numbers[0]
         floor = want.after.get(int(numbers[0]), 0)

@@ -1,32 +1,43 @@
-"""Segment files: plain Parquet, one per event type, rows clustered by aggregate and then by version."""
+"""Segment files, one per event type: rows clustered by aggregate and then by version, in row groups.
+
+Knows runs, pruning and trimming; how bytes are laid out is the format's own affair, told by a file's suffix.
+"""
 
 from __future__ import annotations
 
-import json
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from eventlab.errors import StoreCorrupt, StoreError
-from eventlab.events.types import EventType
-from eventlab.store import encoding
-from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, clustered, null_column
+from eventlab.events.types import EventType, Field
+from eventlab.store import cores, formats
+from eventlab.store.archive import Archive
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
+from eventlab.store.cuts import groups_and_pieces, ranges, trim
+from eventlab.store.formats import Format, Index, Pieces
+from eventlab.store.parquet import Parquet
 from eventlab.store.vault import Vault
 
 RUN_FIELDS = 9
 """Numbers the catalog keeps of a run: aggregate, row, rows; first and last version, position and timestamp."""
 
-_STATISTICS = ["version", "position", "timestamp"]
+FORMATS: Mapping[str, Format] = {"parquet": Parquet(), "archive": Archive()}
+"""Formats by codec."""
+
 _OPEN_FILES = 256
-_FOOTER_TAIL = 8  # a Parquet file ends in its footer's length, four bytes, and the magic word PAR1
+_WORTH_A_CORE = 262_144  # rows whose encoding takes longer than an open file more costs readers until it is merged
+_BY_SUFFIX = {made.suffix: made for made in FORMATS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +57,12 @@ class SegmentFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A new file's content and what the catalog must keep of it. `runs` has shape (aggregates, RUN_FIELDS)."""
+    """A new file's content and what the catalog must keep of it.
 
+    `suffix` is what its name must end in; `runs` has shape (aggregates, RUN_FIELDS).
+    """
+
+    suffix: str
     content: pa.Buffer
     rows: int
     footer_bytes: int
@@ -82,46 +97,31 @@ class Runs:
         return len(self.aggregate)
 
 
-def write_segment(block: Block, name_of: Callable[[int], str]) -> Written:
-    """Lay out one event type's part of a segment as a Parquet file."""
-    slab = clustered(block)
-    events = slab.events
-    counts = np.diff(slab.offsets)
-    columns: dict[str, pa.Array] = {
-        "position": pa.array(events.position),
-        "aggregate_id": _repeated(slab, counts, name_of),
-        "version": pa.array(events.version),
-        "timestamp": encoding.encode_times(events.timestamp),
-    }
-    if events.cause is not None and (events.cause >= 0).any():
-        columns["cause"] = pa.array(events.cause, mask=events.cause < 0)
-    if events.event_id is not None and events.event_id.null_count < len(events):
-        columns["event_id"] = events.event_id
-    if events.metadata is not None and events.metadata.null_count < len(events):
-        columns["metadata"] = events.metadata
-    for name, column in events.columns.items():
-        if column.null_count < len(column):
-            columns[name] = encoding.encode(column)
-    table = pa.table(columns)
-    fixed: dict[str, encoding.Encoding] = {
-        "position": "DELTA_BINARY_PACKED",
-        "version": "DELTA_BINARY_PACKED",
-        "aggregate_id": "DICTIONARY",
-    }
-    if "event_id" in columns:
-        fixed["event_id"] = "PLAIN"
-    sink = pa.BufferOutputStream()
-    with encoding.choose_encodings(table, fixed).writer(sink, table.schema, _STATISTICS) as writer:
-        writer.write_table(table, row_group_size=encoding.ROW_GROUP)
-    content = sink.getvalue()
-    footer_bytes, footer_crc = _footer(memoryview(content))
-    return Written(content, len(events), footer_bytes, footer_crc, _runs(slab, counts))
+def write_segment(block: Block, name_of: Callable[[int], str], codec: str = "parquet") -> Written:
+    """Lay out one event type's part of a segment as a file."""
+    made, slab = FORMATS[codec], clustered(block)
+    content, footer_bytes = made.write(slab, name_of)
+    footer_crc = zlib.crc32(memoryview(content)[-footer_bytes:])
+    runs = _runs(slab, np.diff(slab.offsets))
+    return Written(made.suffix, content, len(slab.events), footer_bytes, footer_crc, runs)
 
 
-def _repeated(slab: Slab, counts: Int64Array, name_of: Callable[[int], str]) -> pa.DictionaryArray:
-    names = pa.array([name_of(int(number)) for number in slab.aggregates], pa.string())
-    codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return pa.DictionaryArray.from_arrays(pa.array(codes), names)
+def write_segments(blocks: Sequence[Block], name_of: Callable[[int], str], codec: str = "parquet") -> Iterator[Written]:
+    """`write_segment` of each block in order, encoded side by side: encoding releases the GIL."""
+    work = [partial(write_segment, block, name_of, codec) for block in blocks]
+    return cores.ahead(work, "files") if len(work) > 1 else (write() for write in work)
+
+
+def stretches(first: int, stop: int, most: int, side_by_side: int = 1) -> list[tuple[int, int]]:
+    """Positions ``first:stop`` in about equal stretches for segments of `most` events or fewer.
+
+    Where so many files as cores are not encoded `side_by_side` anyway, large stretches are cut for that.
+    """
+    rows = stop - first
+    least = -(-rows // most)
+    free = cores.COUNT // max(side_by_side, 1)
+    count = max(least, min(free, rows // _WORTH_A_CORE))
+    return [(first + rows * k // count, first + rows * (k + 1) // count) for k in range(count)]
 
 
 def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
@@ -136,27 +136,14 @@ def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
     )  # fmt: skip
 
 
-def _footer(content: memoryview) -> tuple[int, int]:
-    length = int.from_bytes(content[-_FOOTER_TAIL:-4], "little") + _FOOTER_TAIL
-    return length, zlib.crc32(content[-length:])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Opened:
-    metadata: pq.FileMetaData
-    columns: frozenset[str]
-    group_rows: Int64Array  # first row of each row group, and one past the last
-    ends: Int64Array  # highest version, lowest position, lowest and highest time, lowest version; shape (groups, 5)
-
-
 class Segments:
     """Reads segment files. Footers are checked against the catalog once and kept."""
 
     def __init__(self, vault: Vault, where: str) -> None:
         self._vault = vault
-        self._where = where
+        self.where = where
         self._lock = threading.Lock()
-        self._opened: OrderedDict[str, _Opened] = OrderedDict()
+        self._opened: OrderedDict[str, Index] = OrderedDict()
 
     def read(
         self,
@@ -170,6 +157,7 @@ class Segments:
         start: int | None = None,
         stop: int | None = None,
         until_version: int | None = None,
+        start_position: int = 0,
         exact: bool = False,
     ) -> Slab:
         """Events of some aggregates of a file.
@@ -188,6 +176,8 @@ class Segments:
             Row groups without an event time in ``start:stop`` may be left out; single rows are not.
         until_version : int, optional
             Row groups with later versions only may be left out; single rows are not.
+        start_position : int
+            Row groups with earlier positions only may be left out; single rows are not.
         exact : bool
             Read also what the catalog implies: every version, position and aggregate id.
 
@@ -198,7 +188,7 @@ class Segments:
         """
         low, high = runs.row.copy(), runs.row + runs.rows
         cut = self._cuts(file, runs, after, stop_position, low, high)
-        self._narrow(file, start, stop, until_version, low, high)
+        self._narrow(file, runs, start, stop, until_version, start_position, low, high)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
 
@@ -220,13 +210,18 @@ class Segments:
         if not partial.any():
             return False
         opened = self._open(file)
-        for index in np.flatnonzero(partial):
+        first = np.searchsorted(opened.group_rows, low, "left")
+        last = np.searchsorted(opened.group_rows, high, "right") - 1
+        for index in np.flatnonzero(partial & (last > first)):  # others have no row group to themselves
             start, stop = int(low[index]), int(high[index])
             groups = np.arange(
                 np.searchsorted(opened.group_rows, start, "right") - 1, np.searchsorted(opened.group_rows, stop, "left")
             )
             inside = (opened.group_rows[groups] >= start) & (opened.group_rows[groups + 1] <= stop)
-            skip = inside & ((opened.ends[groups, 0] <= floor[index]) | (opened.ends[groups, 1] >= ceiling))
+            skip = inside & (
+                (opened.ends[groups, formats.VERSION_MAX] <= floor[index])
+                | (opened.ends[groups, formats.POSITION_MIN] >= ceiling)
+            )
             kept = groups[~skip]
             if len(kept) == 0:
                 high[index] = start
@@ -238,35 +233,38 @@ class Segments:
     def _narrow(
         self,
         file: SegmentFile,
+        runs: Runs,
         start: int | None,
         stop: int | None,
         until_version: int | None,
+        start_position: int,
         low: Int64Array,
         high: Int64Array,
     ) -> None:
         """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
-        if start is None and stop is None and until_version is None:
+        later = bool((runs.first_position < start_position).any())
+        if start is None and stop is None and until_version is None and not later:
             return
         opened = self._open(file)
         useful = np.ones(len(opened.ends), dtype=bool)
         if start is not None:
-            useful &= opened.ends[:, 3] >= start
+            useful &= opened.ends[:, formats.TIME_MAX] >= start
         if stop is not None:
-            useful &= opened.ends[:, 2] < stop
+            useful &= opened.ends[:, formats.TIME_MIN] < stop
         if until_version is not None:
-            useful &= opened.ends[:, 4] <= until_version
+            useful &= opened.ends[:, formats.VERSION_MIN] <= until_version
+        if later:
+            useful &= opened.ends[:, formats.POSITION_MAX] >= start_position
         if useful.all():
             return
-        for index in range(len(low)):
-            begin, end = int(low[index]), int(high[index])
-            first = int(np.searchsorted(opened.group_rows, begin, "right")) - 1
-            last = int(np.searchsorted(opened.group_rows, end, "left"))
-            kept = np.flatnonzero(useful[first:last]) + first
-            if len(kept) == 0:
-                high[index] = begin
-                continue
-            low[index] = max(begin, int(opened.group_rows[kept[0]]))
-            high[index] = min(end, int(opened.group_rows[kept[-1] + 1]))
+        groups = np.arange(len(useful))
+        next_useful = np.minimum.accumulate(np.where(useful, groups, len(useful))[::-1])[::-1]
+        last_useful = np.maximum.accumulate(np.where(useful, groups, -1))
+        first = next_useful[np.searchsorted(opened.group_rows, low, "right") - 1]
+        last = last_useful[np.searchsorted(opened.group_rows, high, "left") - 1]
+        some = first <= last
+        high[:] = np.where(some, np.minimum(high, opened.group_rows[np.where(some, last + 1, 0)]), low)
+        low[:] = np.where(some, np.maximum(low, opened.group_rows[np.where(some, first, 0)]), low)
 
     def _read_rows(
         self,
@@ -284,53 +282,47 @@ class Segments:
         # Gapless numbers need not be read: the catalog's first and last say them all.
         dense_versions = whole and (runs.last_version - runs.first_version + 1 == runs.rows).all()
         dense_positions = whole and (runs.last_position - runs.first_position + 1 == runs.rows).all()
-        names = [name for name in (*columns, *extra) if name in opened.columns]
-        stored = [*names, "timestamp"]
-        stored += [] if dense_versions else ["version"]
-        stored += [] if dense_positions else ["position"]
-        groups, pieces = _groups_and_pieces(opened.group_rows, low, high)
-        table = self._table(file, opened, groups, stored, pieces)
+        wanted: dict[str, Field | None] = {name: file.type.field(name) for name in columns if name in opened.columns}
+        wanted |= dict.fromkeys(name for name in (*extra, "timestamp") if name in opened.columns)
+        wanted |= {} if dense_versions else {"version": None}
+        wanted |= {} if dense_positions else {"position": None}
+        groups, pieces = groups_and_pieces(opened.group_rows, low, high)
+        found = self._columns(file, opened, groups, pieces, wanted)
         offsets = np.concatenate([[0], np.cumsum(np.maximum(high - low, 0))])
         rows = int(offsets[-1])
-        payload = {name: table.column(name) for name in names}
+        if len(found["timestamp"]) != rows:
+            raise self._corrupt(file, "holds another number of rows", len(found["timestamp"]), rows)
         events = Block(
             file.type,
-            _ranges(runs.first_position, runs.rows) if dense_positions else encoding.integers(table.column("position")),
+            ranges(runs.first_position, runs.rows) if dense_positions else found["position"],
             np.empty(0, dtype=np.int64),
-            _ranges(runs.first_version, runs.rows) if dense_versions else encoding.integers(table.column("version")),
-            encoding.times(table.column("timestamp")),
-            encoding.integers(pc.fill_null(payload["cause"], NO_CAUSE)) if "cause" in payload else None,
-            encoding.one_chunk(payload["event_id"]) if "event_id" in payload else None,
-            encoding.one_text(payload["metadata"]) if "metadata" in payload else None,
-            {name: _column(file.type, name, payload, rows) for name in columns},
+            ranges(runs.first_version, runs.rows) if dense_versions else found["version"],
+            found["timestamp"],
+            found.get("cause"),
+            found.get("event_id"),
+            found.get("metadata"),
+            {name: found[name] if name in found else null_column(file.type.field(name), rows) for name in columns},
         )
-        if len(events.timestamp) != rows:
-            raise self._corrupt(file, "holds another number of rows", len(events.timestamp), rows)
         return Slab(runs.aggregate, offsets, events)
 
-    def _table(
-        self,
-        file: SegmentFile,
-        opened: _Opened,
-        groups: list[int],
-        names: list[str],
-        pieces: list[tuple[int, int]] | None,
-    ) -> pa.Table:
+    def _columns(
+        self, file: SegmentFile, opened: Index, groups: list[int], pieces: Pieces, wanted: Mapping[str, Field | None]
+    ) -> dict[str, Any]:
+        with self._named(file, "cannot be read"), self._vault.source(file.name) as source:
+            return self._format(file).read(source, opened, groups, pieces, wanted)
+
+    @contextmanager
+    def _named(self, file: SegmentFile, what: str) -> Iterator[None]:
+        """Damage that a format meets becomes an error that names the file."""
         try:
-            with (
-                self._vault.source(file.name) as source,
-                pq.ParquetFile(
-                    source, metadata=opened.metadata, page_checksum_verification=True, pre_buffer=False
-                ) as parquet,
-            ):
-                table = parquet.read_row_groups(groups, columns=names)
+            yield
         except FileNotFoundError as error:
             raise self._corrupt(file, "is missing", None, None) from error
-        except (OSError, pa.ArrowException) as error:
-            raise self._corrupt(file, "cannot be read", str(error), None) from error
-        if pieces is None:
-            return table
-        return pa.concat_tables([table.slice(start, stop - start) for start, stop in pieces])
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise self._corrupt(file, what, str(error), None) from error
+
+    def _format(self, file: SegmentFile) -> Format:
+        return _BY_SUFFIX[file.name[file.name.rindex(".") :]]
 
     def check_runs(self, file: SegmentFile, runs: Runs, slab: Slab, names: Sequence[str]) -> None:
         """Raise StoreCorrupt unless the file's content and its own aggregate ids are what its runs say."""
@@ -338,15 +330,15 @@ class Segments:
         if not np.array_equal(found, np.column_stack([getattr(runs, name) for name in Runs.__slots__])):
             raise self._corrupt(file, "holds other versions, positions or times than the catalog says", None, None)
         opened = self._open(file)
-        groups = list(range(len(opened.ends)))
-        stored = encoding.one_text(self._table(file, opened, groups, ["aggregate_id"], None).column("aggregate_id"))
+        groups = list(range(len(opened.group_rows) - 1))
+        stored = self._columns(file, opened, groups, None, {"aggregate_id": None})["aggregate_id"]
         expected = pa.DictionaryArray.from_arrays(
             pa.array(np.repeat(np.arange(len(names), dtype=np.int32), runs.rows)), pa.array(names, pa.string())
         )
         if not pc.cast(stored, pa.string()).equals(pc.cast(expected, pa.string())):
             raise self._corrupt(file, "holds other aggregate ids than the catalog says", None, None)
 
-    def _open(self, file: SegmentFile) -> _Opened:
+    def _open(self, file: SegmentFile) -> Index:
         with self._lock:
             opened = self._opened.get(file.name)
             if opened is not None:
@@ -359,121 +351,22 @@ class Segments:
                 self._opened.popitem(last=False)
         return opened
 
-    def _open_anew(self, file: SegmentFile) -> _Opened:
-        try:
-            with self._vault.source(file.name) as source:
-                size = source.size()
-                if size != file.bytes:
-                    raise self._corrupt(file, "has another size", size, file.bytes)
-                source.seek(size - file.footer_bytes)
-                footer = source.read(file.footer_bytes)
-                if zlib.crc32(footer) != file.footer_crc:
-                    raise self._corrupt(file, "has a damaged footer", None, None)
-                metadata = pq.read_metadata(source)
-        except FileNotFoundError as error:
-            raise self._corrupt(file, "is missing", None, None) from error
-        except (OSError, pa.ArrowException) as error:
-            raise self._corrupt(file, "cannot be opened", str(error), None) from error
-        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-        names = metadata.schema.names
-        version, position, timestamp = (names.index(name) for name in _STATISTICS)
-        ends = [
-            (
-                g.column(version).statistics.max,
-                g.column(position).statistics.min,
-                *_time_range(g.column(timestamp)),
-                g.column(version).statistics.min,
-            )
-            for g in groups
-        ]
-        return _Opened(
-            metadata,
-            frozenset(names),
-            np.cumsum([0, *(group.num_rows for group in groups)]),
-            np.asarray(ends, dtype=np.int64).reshape(-1, 5),
-        )
+    def _open_anew(self, file: SegmentFile) -> Index:
+        with self._named(file, "cannot be opened"), self._vault.source(file.name) as source:
+            size = source.size()
+            if size != file.bytes:
+                raise self._corrupt(file, "has another size", size, file.bytes)
+            source.seek(size - file.footer_bytes)
+            footer = source.read_buffer(file.footer_bytes)
+            if zlib.crc32(memoryview(footer)) != file.footer_crc:
+                raise self._corrupt(file, "has a damaged footer", None, None)
+            return self._format(file).index(source, footer)
 
     def _corrupt(self, file: SegmentFile, what: str, got: object, expected: object) -> StoreError:
         return StoreCorrupt(
-            f"{self._where}: segment file {file.name} {what} ({file.type.name}, positions {file.segment} to "
+            f"{self.where}: segment file {file.name} {what} ({file.type.name}, positions {file.segment} to "
             f"{file.stop_position - 1})",
             got=got,
             expected=expected,
             hint="Restore the file from a copy of the store.",
         )
-
-
-def _time_range(column: pq.ColumnChunkMetaData) -> tuple[int, int]:
-    statistics = column.statistics
-    size = encoding.unit_ns(json.loads(statistics.logical_type.to_json())["timeUnit"])
-    return statistics.min_raw * size, statistics.max_raw * size
-
-
-def _column(declared: EventType, name: str, payload: Mapping[str, pa.ChunkedArray], rows: int) -> pa.Array:
-    field = declared.field(name)
-    if name in payload:
-        return encoding.decode(payload[name], field)
-    return null_column(field, rows)
-
-
-def _ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
-    """``first[i], first[i] + 1, …`` for `counts[i]` numbers, one stretch after the other."""
-    if len(first) == 1:
-        return np.arange(first[0], first[0] + counts[0], dtype=np.int64)
-    ends = np.cumsum(counts)
-    shift: Int64Array = np.repeat(first - (ends - counts), counts)
-    shift += np.arange(len(shift))
-    return shift
-
-
-def _groups_and_pieces(
-    group_rows: Int64Array, low: Int64Array, high: Int64Array
-) -> tuple[list[int], list[tuple[int, int]] | None]:
-    """Row groups that hold the wanted stretches, and where these lie in what is read; None where that is all of it.
-
-    Bounds may leave nothing of any run: then there are no groups, and the empty table is all of it.
-    """
-    wanted = np.zeros(len(group_rows) - 1, dtype=bool)
-    some = high > low
-    first = np.searchsorted(group_rows, low[some], "right") - 1
-    last = np.searchsorted(group_rows, high[some], "left")
-    for start, stop in zip(first, last, strict=True):
-        wanted[start:stop] = True
-    groups = np.flatnonzero(wanted)
-    sizes = np.diff(group_rows)
-    # Where each row group begins in what is read, less where it begins in the file.
-    shift = np.zeros(len(wanted), dtype=np.int64)
-    shift[groups] = np.cumsum(sizes[groups]) - sizes[groups] - group_rows[groups]
-    pieces: list[tuple[int, int]] = []
-    for start, stop, group in zip(low[some], high[some], first, strict=True):
-        begin = int(start + shift[group])
-        end = begin + int(stop - start)
-        if pieces and pieces[-1][1] == begin:
-            pieces[-1] = (pieces[-1][0], end)
-        else:
-            pieces.append((begin, end))
-    if not pieces or pieces == [(0, int(sizes[groups].sum()))]:
-        return groups.tolist(), None
-    return groups.tolist(), pieces
-
-
-def trim(slab: Slab, after: Mapping[int, int], stop_position: int | None) -> Slab:
-    """A slab without versions up to those in `after` (by aggregate number) and positions from `stop_position` on."""
-    events = slab.events
-    starts, stops = slab.offsets[:-1].copy(), slab.offsets[1:].copy()
-    for index, number in enumerate(slab.aggregates):
-        begin, end = int(starts[index]), int(stops[index])
-        floor = after.get(int(number), 0)
-        if floor:
-            starts[index] = begin + np.searchsorted(events.version[begin:end], floor, "right")
-        if stop_position is not None:
-            stops[index] = begin + np.searchsorted(events.position[begin:end], stop_position, "left")
-    counts = np.maximum(stops - starts, 0)
-    kept = counts > 0
-    offsets = np.concatenate([[0], np.cumsum(counts[kept])])
-    if kept.sum() == 1:
-        index = int(np.flatnonzero(kept)[0])
-        return Slab(slab.aggregates[kept], offsets, events.slice(int(starts[index]), int(stops[index])))
-    if counts.sum() == len(events):
-        return slab if kept.all() else Slab(slab.aggregates[kept], offsets, events)
-    return Slab(slab.aggregates[kept], offsets, events.take(_ranges(starts[kept], counts[kept])))

@@ -11,21 +11,14 @@ from typing import Protocol
 
 import pyarrow as pa
 
-_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.parquet")
+from eventlab.store import disk
+
+_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}\.(parquet|pco)")
 
 
-def new_name(first_position: int) -> str:
+def new_name(first_position: int, suffix: str = ".parquet") -> str:
     """A file name nobody used before, from numbers only."""
-    return f"{first_position:016x}-{secrets.token_hex(8)}.parquet"
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return f"{first_position:016x}-{secrets.token_hex(8)}{suffix}"
 
 
 class Vault(Protocol):
@@ -54,26 +47,24 @@ class DirectoryVault:
         self.directory = directory
 
     def write(self, name: str, content: pa.Buffer) -> None:
-        self.directory.mkdir(exist_ok=True)
-        descriptor = os.open(self.directory / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        disk.make_directory(self.directory)
+        descriptor = disk.create(self.directory / name)
         try:
-            rest = memoryview(content).cast("B")
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
+            disk.write_at(descriptor, memoryview(content), 0)
+            disk.sync(descriptor)
         finally:
             os.close(descriptor)
 
     def sync(self) -> None:
         for folder in (self.directory, self.directory.parent):
-            sync_directory(folder)
+            disk.sync_directory(folder)
 
     def source(self, name: str) -> pa.NativeFile:
         return pa.OSFile(str(self.directory / name), "rb")
 
     def remove(self, name: str) -> None:
         with contextlib.suppress(OSError):
-            (self.directory / name).unlink(missing_ok=True)
+            disk.remove(self.directory / name)
 
     def names(self) -> set[str]:
         if not self.directory.is_dir():

@@ -41,7 +41,8 @@ class _Past:
 
 def _read(store: Store, reducer: Reducer, aggregate: str) -> _Past:
     require(store, [aggregate])
-    frames = list(store.frames(Selection(reducer.columns, others=True, aggregates=[aggregate])))
+    selection = Selection(reducer.columns, others=True, aggregates=[aggregate], types=reducer.event_types)
+    frames = list(store.frames(selection))
     tables = [(name, table) for frame in frames for name, table in frame.tables.items()]
     head = max((int(table.version[-1]) for _, table in tables if len(table)), default=0)
     position, timestamp = np.empty(head, np.int64), np.empty(head, np.int64)

@@ -71,7 +71,6 @@ def reconstruct(
     if snapshots is not None:
         base = snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
     after = {a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v}
-    states, marks = base.states, base.marks
     selection = Selection(
         reducer.columns,
         others=True,
@@ -80,24 +79,42 @@ def reconstruct(
         stop_position=stop,
         until_version=moment.version,
         until_time=moment.time_ns,
+        types=reducer.event_types,
     )
     emitted: pa.RecordBatch | None = None
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     for frame in store.frames(selection):
         members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
-        ends = {name: _ends(table, moment) for name, table in frame.tables.items()}
-        marks = _advanced(marks, frame, members, ends)
-        part = states if _is_all(members, len(aggregates)) else states.take(pa.array(members))
-        legs = _one_leg(reducer, frame, ends)
-        ids = [aggregates[at] for at in members]
-        folded = fold(reducer, ids, part, tables_of(reducer, frame), legs, emit=True, interpret=interpret)
-        emitted = folded.emitted if part is states else None
-        states = folded.states if part is states else put(states, folded.states, members)
+        base, emitted = advance(reducer, base, frame, members, moment, emit=True, interpret=interpret)
     if moment.version is not None:
-        _check_versions(store, aggregates, moment, marks)
+        _check_versions(store, aggregates, moment, base.marks)
     if emitted is None:
-        emitted = derive(reducer, aggregates, states, interpret=interpret)
-    return Reconstructed(aggregates, states, emitted, marks)
+        emitted = derive(reducer, aggregates, base.states, interpret=interpret)
+    return Reconstructed(aggregates, base.states, emitted, base.marks)
+
+
+def advance(
+    reducer: Reducer,
+    base: Base,
+    frame: EventFrame,
+    members: Int64Array,
+    moment: AsOf,
+    *,
+    emit: bool = False,
+    interpret: bool | None = None,
+) -> tuple[Base, pa.RecordBatch | None]:
+    """Fold a frame's events that a moment includes into the rows `members` of states.
+
+    Also gives what the fold emitted, where that was asked for and the frame had all of the aggregates.
+    """
+    ends = {name: _ends(table, moment) for name, table in frame.tables.items()}
+    whole = _is_all(members, base.states.num_rows)
+    part = base.states if whole else base.states.take(pa.array(members))
+    legs = _one_leg(reducer, frame, ends)
+    tables = tables_of(reducer, frame)
+    folded = fold(reducer, frame.aggregates, part, tables, legs, emit=emit and whole, interpret=interpret)
+    states = folded.states if whole else put(base.states, folded.states, members)
+    return Base(states, _advanced(base.marks, frame, members, ends)), folded.emitted
 
 
 def _is_all(members: Int64Array, count: int) -> bool:

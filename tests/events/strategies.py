@@ -54,14 +54,15 @@ def frames(draw, declared: EventType, max_size: int = 6) -> pl.DataFrame:
     whole = st.integers(0, 2**63 - 1)
     row = st.tuples(
         st.none() | whole, TEXT.filter(bool), st.none() | st.integers(1, 2**63 - 1), NS, st.none() | whole,
-        st.none() | TEXT, _metadata(),
+        st.none() | TEXT, _metadata(), st.none() | NS,
     )  # fmt: skip
     rows = draw(st.lists(row, min_size=len(payload), max_size=len(payload)))
     schema = {
         "position": pl.Int64, "aggregate_id": pl.String, "version": pl.Int64, "timestamp": pl.Int64, "cause": pl.Int64,
-        "event_id": pl.String, "metadata": pl.String,
+        "event_id": pl.String, "metadata": pl.String, "recorded_at": pl.Int64,
     }  # fmt: skip
-    envelope = pl.DataFrame(rows, schema, orient="row").cast({"timestamp": pl.Datetime("ns", "UTC")})
+    envelope = pl.DataFrame(rows, schema, orient="row")
+    envelope = envelope.cast({name: pl.Datetime("ns", "UTC") for name in ("timestamp", "recorded_at")})
     return pl.concat([envelope, payload], how="horizontal")
 
 

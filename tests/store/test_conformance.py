@@ -19,7 +19,7 @@ from eventlab.errors import (
     WrongVersion,
 )
 from eventlab.events.types import EventType
-from eventlab.store import encoding, writer
+from eventlab.store import encoding, sealing, writer
 from eventlab.store.contract import Batch, Head, Selection
 from eventlab.store.log import EventLog
 from eventlab.store.writer import BULK_ROWS
@@ -284,7 +284,7 @@ def test_sealing_changes_nothing_but_the_layout(store: EventLog):
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> int:
     """Segments from 200 events on, in row groups of 32, so that a few rows exercise every cut."""
     monkeypatch.setattr(writer, "BULK_ROWS", 200)
-    monkeypatch.setattr(writer, "SEGMENT_ROWS", 150)
+    monkeypatch.setattr(sealing, "SEGMENT_ROWS", 150)
     monkeypatch.setattr(encoding, "ROW_GROUP", 32)
     return 200
 

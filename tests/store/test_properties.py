@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from eventlab.errors import EventlabError
-from eventlab.store import encoding, writer
+from eventlab.store import encoding, sealing, writer
 from eventlab.store.contract import Selection
 from eventlab.store.log import EventLog
 from tests.naive import NaiveLog
@@ -83,8 +83,8 @@ class StoreBesideItsTwin(RuleBasedStateMachine):
 
     @initialize(in_memory=st.booleans(), bulk=st.sampled_from([3, 8, 10_000]), group=st.sampled_from([2, 5, 65_536]))
     def open(self, in_memory: bool, bulk: int, group: int) -> None:
-        self.saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.SEGMENT_ROWS)
-        writer.BULK_ROWS, encoding.ROW_GROUP, writer.SEGMENT_ROWS = bulk, group, max(bulk, 4)
+        self.saved = (writer.BULK_ROWS, encoding.ROW_GROUP, sealing.SEGMENT_ROWS)
+        writer.BULK_ROWS, encoding.ROW_GROUP, sealing.SEGMENT_ROWS = bulk, group, max(bulk, 4)
         self.path = ":memory:" if in_memory else Path(self.folder.name) / "lab"
         self.stores = [self.opened() for _ in range(1 if in_memory else 2)]
 
@@ -173,7 +173,7 @@ class StoreBesideItsTwin(RuleBasedStateMachine):
             assert store.verify().events == len(self.twin.events)
             store.close()
         if self.stores:
-            writer.BULK_ROWS, encoding.ROW_GROUP, writer.SEGMENT_ROWS = self.saved
+            writer.BULK_ROWS, encoding.ROW_GROUP, sealing.SEGMENT_ROWS = self.saved
         self.folder.cleanup()
 
 

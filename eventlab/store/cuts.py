@@ -1,0 +1,78 @@
+"""Row numbers of stretches: where they lie in row groups, and what is left of them between versions and positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from eventlab.store.blocks import Int64Array, Slab
+
+
+def ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
+    """``first[i], first[i] + 1, …`` for `counts[i]` numbers, one stretch after the other."""
+    if len(first) == 1:
+        return np.arange(first[0], first[0] + counts[0], dtype=np.int64)
+    ends = np.cumsum(counts)
+    shift: Int64Array = np.repeat(first - (ends - counts), counts)
+    shift += np.arange(len(shift))
+    return shift
+
+
+def groups_and_pieces(
+    group_rows: Int64Array, low: Int64Array, high: Int64Array
+) -> tuple[list[int], list[tuple[int, int]] | None]:
+    """Row groups that hold the wanted stretches, and where these lie in what is read; None where that is all of it.
+
+    Bounds may leave nothing of any run: then there are no groups, and the empty table is all of it.
+    """
+    if len(low) and low[0] == 0 and high[-1] == group_rows[-1] and np.array_equal(low[1:], high[:-1]):
+        return list(range(len(group_rows) - 1)), None  # the whole file, of however many aggregates
+    wanted = np.zeros(len(group_rows) - 1, dtype=bool)
+    some = high > low
+    first = np.searchsorted(group_rows, low[some], "right") - 1
+    last = np.searchsorted(group_rows, high[some], "left")
+    for start, stop in zip(first, last, strict=True):
+        wanted[start:stop] = True
+    groups = np.flatnonzero(wanted)
+    sizes = np.diff(group_rows)
+    # Where each row group begins in what is read, less where it begins in the file.
+    shift = np.zeros(len(wanted), dtype=np.int64)
+    shift[groups] = np.cumsum(sizes[groups]) - sizes[groups] - group_rows[groups]
+    pieces: list[tuple[int, int]] = []
+    for start, stop, group in zip(low[some], high[some], first, strict=True):
+        begin = int(start + shift[group])
+        end = begin + int(stop - start)
+        if pieces and pieces[-1][1] == begin:
+            pieces[-1] = (pieces[-1][0], end)
+        else:
+            pieces.append((begin, end))
+    if not pieces or pieces == [(0, int(sizes[groups].sum()))]:
+        return groups.tolist(), None
+    return groups.tolist(), pieces
+
+
+def trim(slab: Slab, after: Mapping[int, int], stop_position: int | None) -> Slab:
+    """A slab without versions up to those in `after` (by aggregate number) and positions from `stop_position` on."""
+    events = slab.events
+    if len(slab.aggregates) == 1:
+        start, stop = 0, len(events)
+        if floor := after.get(int(slab.aggregates[0]), 0):
+            start = int(np.searchsorted(events.version, floor, "right"))
+        if stop_position is not None:
+            stop = int(np.searchsorted(events.position, stop_position, "left"))
+        cut = events.slice(start, max(start, stop))
+        return Slab(slab.aggregates[: len(cut)], np.unique([0, len(cut)]), cut)
+    counts = np.diff(slab.offsets)
+    wanted = np.ones(len(events), dtype=np.bool_)
+    if after:
+        floors = np.fromiter((after.get(number, 0) for number in slab.aggregates.tolist()), np.int64, len(counts))
+        wanted &= events.version > np.repeat(floors, counts)
+    if stop_position is not None:
+        wanted &= events.position < stop_position
+    if wanted.all():
+        return slab
+    left = np.diff(np.concatenate([[0], np.cumsum(wanted)])[slab.offsets])
+    some = left > 0
+    offsets = np.concatenate([[0], np.cumsum(left[some])])
+    return Slab(slab.aggregates[some], offsets, events.take(np.flatnonzero(wanted)))

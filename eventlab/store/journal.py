@@ -1,0 +1,394 @@
+"""The journal: small commits, one record each, in a preallocated file of our own.
+
+An append is one write and one fdatasync for all records at hand; SQLite needs a page or more per table and takes twice
+as long. All integers are little-endian.
+
+======  ================================================================================================
+offset  head of the file
+======  ================================================================================================
+0       ``eventlab journal``, u32 format, 4 bytes zero, 16 bytes store id, 16 bytes zero, u32 CRC-32 of these
+64      the published end: u64 offset of the end, u64 of the end that was synced, u64 stop position, u32 CRC-32
+128     the first record
+======  ================================================================================================
+
+A record is its header, its heads (four i64 each: aggregate number, version, position and event time of the last event
+the commit has of it), its extras (JSON: what the catalog must learn with the next seal), its blob (see `blob.py`), and
+zeros up to a multiple of eight. The header's CRC covers heads and extras too, so that a damaged blob leaves it known
+which events are lost. `link` is the beginning of the digest of the record before it in the file: what an older, failed
+append left behind never looks like a continuation.
+
+Zeros are written after the last record of an append, so that nothing of a longer, failed one can follow it.
+
+The end is published after the sync, and becomes durable with the next one. Readers stop at the published end. Records
+past it are complete and synced when a power failure came in between, so whoever opens the journal next, with no writer
+alive, takes those that are whole. What does not fit inside the synced end is damage, never the end of the log; past it,
+the first record that is not whole is the end: its writer was killed, or the power failed, before it was acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from eventlab.errors import StoreCorrupt, StoreFull
+
+_MAGIC = b"eventlab journal"
+_FORMAT = 1
+_HEAD = struct.Struct("<16sI4x16s16x")
+_END = struct.Struct("<QQQ")
+_END_AT = 64
+_START = 128
+_CRC = struct.Struct("<I")
+
+_RECORD_MAGIC = b"evR1"
+_RECORD = struct.Struct("<4sIIIQIIqq8s32sI")
+_HEAD_SIZE = _RECORD.size + _CRC.size
+_STOP = bytes(8)
+HEAD = struct.Struct("<qqqq")
+"""An aggregate after a commit: number, version, position, event time."""
+
+_LEAST_ROOM, _MOST_ROOM = 256 * 1024, 8 * 1024 * 1024
+_TRIES = 100
+
+Extras = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """A small commit as the journal has it.
+
+    Attributes
+    ----------
+    heads : bytes
+        Packed `HEAD` structures.
+    extras : mapping
+        ``new``: names of aggregates the catalog does not have yet, numbered upwards from ``from``; ``clocks``: of
+        aggregates by number; ``source``: identity and chunk; ``ids``: whether events have supplied ids.
+    blob : bytes or None
+        None where it is damaged.
+    """
+
+    first_position: int
+    events: int
+    clamped: int
+    recorded_at: int
+    last_version: int
+    digest: bytes
+    heads: bytes
+    extras: Extras
+    blob: bytes | None
+
+    @property
+    def stop_position(self) -> int:
+        return self.first_position + self.events
+
+    def unpacked_heads(self) -> Iterator[tuple[int, int, int, int]]:
+        """Aggregate number, version, position and event time, one for each aggregate."""
+        return HEAD.iter_unpack(self.heads)
+
+    def packed(self, link: bytes) -> bytes:
+        """The record as it lies in the file, after one whose digest begins with `link`."""
+        blob = self.blob or b""
+        extras = json.dumps(self.extras, separators=(",", ":"), ensure_ascii=False).encode() if self.extras else b""
+        header = _RECORD.pack(
+            _RECORD_MAGIC, len(self.heads), len(extras), len(blob), self.first_position, self.events, self.clamped,
+            self.recorded_at, self.last_version, link, self.digest, zlib.crc32(blob),
+        )  # fmt: skip
+        crc = zlib.crc32(extras, zlib.crc32(self.heads, zlib.crc32(header)))
+        size = _HEAD_SIZE + len(self.heads) + len(extras) + len(blob)
+        return b"".join((header, _CRC.pack(crc), self.heads, extras, blob, bytes(-size % 8)))
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A stretch of the journal that cannot be read, up to a position; None where nothing tells how far it goes."""
+
+    stop_position: int | None
+    what: str
+
+
+class File(Protocol):
+    """What a journal lies in."""
+
+    def read_at(self, offset: int, length: int) -> bytes: ...
+    def write_at(self, content: bytes, offset: int) -> None: ...
+    def allocate(self, offset: int, length: int) -> None: ...
+    def sync(self) -> None: ...
+    def truncate(self, length: int) -> None: ...
+    def size(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def empty(store_id: str) -> bytes:
+    """The content of a new journal."""
+    head = _HEAD.pack(_MAGIC, _FORMAT, uuid.UUID(store_id).bytes)
+    return (head + _CRC.pack(zlib.crc32(head))).ljust(_END_AT, b"\0") + _end(_START, _START, 0)
+
+
+def _end(offset: int, synced: int, stop_position: int) -> bytes:
+    end = _END.pack(offset, synced, stop_position)
+    return (end + _CRC.pack(zlib.crc32(end))).ljust(_START - _END_AT, b"\0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    offset: int
+    synced: int
+    stop_position: int
+
+
+class Journal:
+    """One journal file, read from its beginning to what is published, and appended to."""
+
+    def __init__(self, file: File, store_id: str, where: str, *, synced: bool) -> None:
+        self._file = file
+        self._synced = synced
+        self._where = where
+        self._offset = _START
+        self._link = bytes(8)
+        self._stop = self.counted = 0
+        self._durable = _START
+        self._room = file.size()
+        self._end = b""
+        self.head_damage: str | None = None
+        self._check_head(store_id)
+
+    def _check_head(self, store_id: str) -> None:
+        if self._file.size() < _START:
+            raise StoreCorrupt(f"{self._where}: the journal is cut off", hint="Restore the store from a copy.")
+        head = self._file.read_at(0, _HEAD.size + _CRC.size)
+        if len(head) < _HEAD.size + _CRC.size or head[_HEAD.size :] != _CRC.pack(zlib.crc32(head[: _HEAD.size])):
+            self.head_damage = "the journal's head is damaged"
+            return
+        _, form, owner = _HEAD.unpack(head[: _HEAD.size])
+        if owner != uuid.UUID(store_id).bytes:
+            raise StoreCorrupt(
+                f"{self._where}: the journal belongs to another store",
+                got=str(uuid.UUID(bytes=owner)),
+                expected=store_id,
+                hint="Restore the store from a copy.",
+            )
+        if form != _FORMAT:
+            raise StoreCorrupt(f"{self._where}: a journal of an unknown format", got=form, expected=_FORMAT)
+
+    # -- reading
+
+    def _published(self) -> _Published | None:
+        """The published end; None where it is damaged."""
+        for _ in range(_TRIES):  # a reader may meet a writer half-way through these bytes
+            end = self._file.read_at(_END_AT, _END.size + _CRC.size)
+            if len(end) == _END.size + _CRC.size and end[_END.size :] == _CRC.pack(zlib.crc32(end[: _END.size])):
+                self._end = end
+                return _Published(*_END.unpack(end[: _END.size]))
+        self._end = b""
+        return None
+
+    @property
+    def is_news(self) -> bool:
+        """Whether there is more to read, published or left behind by a writer that was killed before it could."""
+        if self._file.read_at(_END_AT, _END.size + _CRC.size) != self._end:
+            return True
+        return self._file.read_at(self._offset, len(_RECORD_MAGIC)) == _RECORD_MAGIC
+
+    def read(self, *, beyond: bool = False) -> list[Record | Lost]:
+        """Records that are new since the last call, up to the published end; past it where `beyond`.
+
+        Past it is only for whoever knows that no other process is writing.
+        """
+        published = self._published()
+        if published is None:
+            if self.head_damage is not None:
+                raise StoreCorrupt(
+                    f"{self._where}: the beginning of the journal is damaged", hint="Restore the store from a copy."
+                )
+            self.head_damage = "the journal's published end is damaged"
+            return list(self._scan(self._file.size(), None, None))
+        self._durable = published.synced
+        if published.offset < self._offset:
+            raise StoreCorrupt(f"{self._where}: the journal became shorter", hint="Open the store again.")
+        found = list(self._scan(published.offset, published.synced, published.stop_position))
+        if self._offset >= published.offset:
+            self.counted = self._stop = max(self._stop, published.stop_position)
+        if beyond:
+            found += self._scan(self._file.size(), self._offset, None)
+        return found
+
+    def _scan(self, stop: int, synced: int | None, stop_position: int | None) -> Iterator[Record | Lost]:
+        """Records from where reading is up to `stop`; what does not fit before `synced` is lost, after it is the end.
+
+        Where `synced` is None, it is the end if nothing that follows fits.
+        """
+        base = self._offset
+        if base >= stop:
+            return
+        content = memoryview(self._file.read_at(base, stop - base))
+        at = 0
+        while at < len(content):
+            found = _record_at(content, at)
+            if found is not None and found[1] == self._link:
+                record, _, size = found
+                if record.blob is None and self._is_end(content, at + size, base + at, synced):
+                    return
+                at += size
+                self._offset, self._link, self._stop = base + at, record.digest[:8], record.stop_position
+                yield record
+                continue
+            if synced is not None and base + at >= synced:
+                return
+            later = _next_record(content, at + 8)
+            if later is not None:
+                at, (record, self._link, _) = later
+                yield Lost(record.first_position, "a header in the journal is damaged")
+            elif synced is None:
+                return
+            else:
+                self._offset = stop
+                yield Lost(stop_position, "the end of the journal is damaged")
+                return
+        if synced is not None and base + len(content) < min(stop, synced):
+            self._offset = stop
+            yield Lost(stop_position, "the end of the journal is missing")
+
+    @staticmethod
+    def _is_end(content: memoryview, following: int, offset: int, synced: int | None) -> bool:
+        """Whether a damaged blob is the last thing a writer did, torn, and not a loss."""
+        return offset >= synced if synced is not None else _record_at(content, following) is None
+
+    # -- writing
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write records after all that were read, durably, and publish them. All of them or none."""
+        link, parts = self._link, []
+        for record in records:
+            parts.append(record.packed(link))
+            link = record.digest[:8]
+        parts.append(_STOP)
+        content = b"".join(parts)
+        start, end = self._offset, self._offset + len(content)
+        stop, before = end - len(_STOP), (self._offset, self._durable, self._stop)
+        published = (stop, stop if self._synced else self._durable, records[-1].stop_position)
+        try:
+            if end > self._room:
+                grown = min(max(self._room, _LEAST_ROOM), _MOST_ROOM)
+                self._file.allocate(self._room, max(end - self._room, grown))
+                self._room = self._file.size()
+            self._file.write_at(content, start)
+            if self._synced:
+                self._file.sync()
+        except BaseException as error:
+            self._undo(start, error)
+            raise
+        try:
+            self._publish(*published)
+        except Exception as error:
+            self._undo(start, error, before)
+            raise
+        except BaseException:  # an interrupt leaves it standing: others may have read it
+            self._publish(*published)
+            raise
+        self._offset, self._link = stop, link
+
+    def _undo(self, start: int, error: BaseException, published: tuple[int, int, int] | None = None) -> None:
+        try:
+            # What was written may be whole: without its header nobody takes it for a commit, whatever follows it.
+            self._file.write_at(bytes(_HEAD_SIZE), start)
+            if published is not None:
+                self._publish(*published)
+            if self._synced:
+                self._file.sync()
+        except OSError as second:
+            raise StoreFull(
+                f"{self._where}: a write failed, and so did taking back what was written before",
+                got=f"{error}; {second}",
+                hint="Mend the disk, open the store again, and read it to know what was kept.",
+            ) from second
+
+    def _publish(self, offset: int, synced: int, stop_position: int) -> None:
+        end = _end(offset, synced, stop_position)
+        self._file.write_at(end, _END_AT)
+        self._end = end[: _END.size + _CRC.size]
+        self._durable, self._stop = synced, stop_position
+
+    def note(self, stop_position: int) -> None:
+        """Publish that the log goes on beside this journal, up to a position.
+
+        What only the catalog knows can be lost with the last of its write-ahead log, which nothing would tell.
+        """
+        try:
+            self._publish(self._offset, self._durable, stop_position)
+        except BaseException:
+            self._publish(self._offset, self._durable, stop_position)  # not half of it
+            raise
+
+    def recover(self) -> None:
+        """Make all that was read durable and publish it. Only while this process alone may write."""
+        published = self._published()
+        if published is None or published.offset != self._offset:
+            self.force()
+
+    def settle(self) -> None:
+        """Make durable what appends did not wait for."""
+        if self._durable < self._offset:
+            self.force()
+
+    def force(self) -> None:
+        """Make everything durable and publish it."""
+        self._file.sync()
+        self._publish(self._offset, self._offset, self._stop)
+
+    def trim(self) -> None:
+        """Give reserved room back. Only while this process alone may write."""
+        if self._file.size() > self._offset:
+            self._file.truncate(self._offset)
+            self._room = self._offset
+
+    def content(self) -> bytes:
+        """Everything up to where reading is: a whole journal by itself."""
+        end = _end(self._offset, self._offset, self._stop)
+        return self._file.read_at(0, _END_AT) + end + self._file.read_at(_START, self._offset - _START)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _record_at(content: memoryview, at: int) -> tuple[Record, bytes, int] | None:
+    """The record at an offset, its link and its size in the file; None where its header does not fit."""
+    if at + _HEAD_SIZE > len(content) or content[at : at + 4] != _RECORD_MAGIC:
+        return None
+    fields = _RECORD.unpack_from(content, at)
+    _, heads_size, extras_size, blob_size, first, events, clamped, recorded_at, last_version, link, digest, crc = fields
+    extras_at = at + _HEAD_SIZE + heads_size
+    blob_at = extras_at + extras_size
+    stop = blob_at + blob_size
+    if stop > len(content) or heads_size % HEAD.size:
+        return None
+    covered = zlib.crc32(content[at + _HEAD_SIZE : blob_at], zlib.crc32(content[at : at + _RECORD.size]))
+    if _CRC.unpack_from(content, at + _RECORD.size)[0] != covered:
+        return None
+    try:
+        extras = json.loads(bytes(content[extras_at:blob_at])) if extras_size else {}
+    except ValueError:
+        return None
+    blob = bytes(content[blob_at:stop])
+    intact = zlib.crc32(blob) == crc
+    record = Record(
+        first, events, clamped, recorded_at, last_version, digest, bytes(content[at + _HEAD_SIZE : extras_at]), extras,
+        blob if intact else None,
+    )  # fmt: skip
+    return record, link, stop - at + -(stop - at) % 8
+
+
+def _next_record(content: memoryview, at: int) -> tuple[int, tuple[Record, bytes, int]] | None:
+    """The first place from `at` on where a record's header fits."""
+    whole = content.obj if isinstance(content.obj, bytes) else bytes(content)
+    while (at := whole.find(_RECORD_MAGIC, at)) >= 0:
+        found = _record_at(content, at)
+        if found is not None:
+            return at, found
+        at += 1
+    return None

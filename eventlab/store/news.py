@@ -1,0 +1,106 @@
+"""Telling who waits that something was committed: this process at once, others through the file system.
+
+A commit of another process shows as changes of the store's files, which the operating system reports. They are hints.
+A journal's published end is written last. SQLite, though, writes its log before a commit can be seen, so a writer
+touches the catalog after a bulk commit; one that was killed in between closes its files as it dies, which is reported
+too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eventlab.errors import StoreError
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver
+
+Listener = Callable[[], None]
+
+
+class News:
+    """Listeners of one store. `touched` is the file that a writer touches; None for a store in memory."""
+
+    def __init__(self, touched: Path | None) -> None:
+        self._touched = touched
+        self._listeners: list[Listener] = []
+        self._observer: BaseObserver | None = None
+        self._lock = threading.Lock()
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` for every hint, from any thread; calling what is returned ends it."""
+        with self._lock:
+            if self._observer is None and self._touched is not None:
+                self._observer = _watch(self._touched.parent, self._heard)
+            self._listeners.append(listener)
+
+        def undo() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+                idle = None if self._listeners else self._observer
+                if idle is not None:
+                    self._observer = None
+            _end(idle)
+
+        return undo
+
+    def tell(self, *, others: bool) -> None:
+        """After a commit of this process; `others` where it can be seen only after the last change of any file."""
+        if others and self._touched is not None:
+            with suppress(OSError):  # a hint that could not be given harms nobody's data
+                os.utime(self._touched)
+        self._heard()
+
+    def _heard(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
+
+    def close(self) -> None:
+        """Tell everyone a last time."""
+        with self._lock:
+            observer, self._observer = self._observer, None
+        _end(observer)
+        self._heard()
+
+
+def _watch(directory: Path, heard: Listener) -> BaseObserver:
+    from watchdog.events import (
+        FileAttribEvent,
+        FileClosedEvent,
+        FileModifiedEvent,
+        FileSystemEvent,
+        FileSystemEventHandler,
+    )
+    from watchdog.observers import Observer
+
+    class Forward(FileSystemEventHandler):
+        def dispatch(self, event: FileSystemEvent) -> None:
+            heard()
+
+    observer: BaseObserver | None = None
+    try:
+        observer = Observer()
+        # Renames are left out: watchdog holds back what follows one, to pair its two halves.
+        heeded: list[type[FileSystemEvent]] = [FileModifiedEvent, FileAttribEvent, FileClosedEvent]
+        observer.schedule(Forward(), str(directory), recursive=True, event_filter=heeded)
+        observer.start()
+    except OSError as error:
+        if observer is not None:
+            observer.stop()
+        raise StoreError(
+            f"{directory}: its files cannot be watched", got=str(error), hint="On Linux, raise fs.inotify's limits."
+        ) from error
+    return observer
+
+
+def _end(observer: BaseObserver | None) -> None:
+    if observer is not None:
+        observer.stop()
+        if threading.current_thread() is not observer:
+            observer.join()

@@ -1,0 +1,58 @@
+"""Locks on stretches of a file that belong to an open descriptor: closing another one does not drop them.
+
+The system gives them back when the last copy of the descriptor is closed, so also when a process is killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import sys
+
+# Darwin's numbers are those of its <sys/fcntl.h>; Python knows the names on Linux only.
+_SET, _SET_WAIT, _GET = (
+    getattr(fcntl, f"F_OFD_{name}", darwin) for name, darwin in (("SETLK", 90), ("SETLKW", 91), ("GETLK", 92))
+)
+_STRUCT = struct.Struct("qqihh" if sys.platform == "darwin" else "hhqqi4x")
+_KIND = 3 if sys.platform == "darwin" else 0
+
+
+def _packed(kind: int, first: int, length: int) -> bytes:
+    if sys.platform == "darwin":
+        return _STRUCT.pack(first, length, 0, kind, os.SEEK_SET)
+    return _STRUCT.pack(kind, os.SEEK_SET, first, length, 0)
+
+
+def try_exclusive(descriptor: int, first: int, length: int = 1) -> bool:
+    """Lock bytes for oneself alone; False where others hold any of them. The descriptor must be writable."""
+    return _try(descriptor, fcntl.F_WRLCK, first, length)
+
+
+def try_shared(descriptor: int, first: int, length: int = 1) -> bool:
+    """Lock bytes together with others; False where one holds any of them alone."""
+    return _try(descriptor, fcntl.F_RDLCK, first, length)
+
+
+def _try(descriptor: int, kind: int, first: int, length: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, _SET, _packed(kind, first, length))
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
+        return False
+    return True
+
+
+def wait_exclusive(descriptor: int, first: int, length: int = 1) -> None:
+    """Lock bytes for oneself alone, however long others hold them."""
+    fcntl.fcntl(descriptor, _SET_WAIT, _packed(fcntl.F_WRLCK, first, length))
+
+
+def unlock(descriptor: int, first: int, length: int = 1) -> None:
+    """Give bytes back."""
+    fcntl.fcntl(descriptor, _SET, _packed(fcntl.F_UNLCK, first, length))
+
+
+def is_locked(descriptor: int, first: int, length: int = 1) -> bool:
+    """Whether another descriptor holds any of the bytes, alone or with others."""
+    found: int = _STRUCT.unpack(fcntl.fcntl(descriptor, _GET, _packed(fcntl.F_WRLCK, first, length)))[_KIND]
+    return found != fcntl.F_UNLCK

@@ -1,0 +1,123 @@
+"""Versions of event types in a store: which may be written, and which one a read gives.
+
+What is stored stays in the version it was written with, as the digests prove. A read turns it into the version that is
+wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from eventlab.errors import SchemaMismatch, UnknownEventType
+from eventlab.events.types import EventType, event_type
+from eventlab.events.upcast import check_readable, columns_needed, described, newer, other_fields, upcasted
+from eventlab.store.blocks import Block, null_column
+
+
+def check_writable(types: Iterable[EventType], known: Iterable[EventType]) -> dict[str, EventType]:
+    """Event types of a commit by name.
+
+    Parameters
+    ----------
+    types : iterable of EventType
+        Those of its batches.
+    known : iterable of EventType
+        All versions that the store has of all types.
+
+    Raises
+    ------
+    SchemaMismatch
+        A version that the store has with other fields, or older than one it has; two versions in one commit.
+    """
+    used: dict[str, EventType] = {}
+    for declared in types:
+        other = used.setdefault(declared.name, declared)
+        if other is not declared and other != declared:
+            raise SchemaMismatch(
+                f"one commit has events of {declared.name!r} in two versions",
+                got=described(declared),
+                expected=described(other),
+                hint="Append instances of the class as it is declared now.",
+            )
+    for stored in known:
+        wanted = used.get(stored.name)
+        if wanted is None or wanted is stored:
+            continue
+        if stored.schema_version > wanted.schema_version:
+            raise newer(stored, wanted)
+        if stored.schema_version == wanted.schema_version and stored != wanted:
+            raise other_fields(stored, wanted)
+    return used
+
+
+def meaning(name: str, newest: Mapping[str, EventType]) -> EventType:
+    """The event type that a name stands for in a read: the newer of what is declared here and what the store has.
+
+    Parameters
+    ----------
+    newest : mapping of str to EventType
+        The newest version of each type in the store.
+
+    Raises
+    ------
+    UnknownEventType
+        Neither has it.
+    """
+    stored = newest.get(name)
+    try:
+        declared = event_type(name)
+    except UnknownEventType as error:
+        if stored is not None:
+            return stored
+        raise unknown(error, newest) from None
+    if stored is None or stored.schema_version < declared.schema_version:
+        return declared
+    return stored
+
+
+def unknown(error: UnknownEventType, known: Iterable[str]) -> UnknownEventType:
+    """The same error, naming also the types that a store has."""
+    names = sorted({*known, *(str(error.expected).split(", ") if error.expected else ())})
+    return UnknownEventType(error.what, got=error.got, expected=", ".join(names), hint=error.hint)
+
+
+def check_wanted(wanted: Mapping[str, EventType], known: Iterable[EventType]) -> None:
+    """Raise where a store has a version of a wanted type that cannot be read as it; see `check_readable`."""
+    for stored in known:
+        declared = wanted.get(stored.name)
+        if declared is not None and declared is not stored:
+            check_readable(stored, declared)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How stored events become those of a later version: `columns` are read, and `wanted` come of them."""
+
+    declared: EventType
+    columns: tuple[str, ...]
+    wanted: tuple[str, ...]
+
+    def of(self, block: Block) -> Block:
+        """The same events with the wanted columns of the wanted version."""
+        rows = len(block)
+        if rows:
+            made = upcasted(block.type, self.declared, block.columns, self.wanted, rows)
+        else:
+            made = {name: null_column(self.declared.field(name), 0) for name in self.wanted}
+        return replace(block, type=self.declared, columns=made)
+
+
+def reading(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Reading | None:
+    """How to read some payload columns of stored events; None for reading them as they are.
+
+    Raises
+    ------
+    SchemaMismatch, MissingUpcaster
+        See `check_readable`.
+    """
+    if wanted is None or wanted is stored or not columns or wanted == stored:
+        return None
+    check_readable(stored, wanted)
+    chosen = tuple(columns)
+    return Reading(wanted, columns_needed(stored, wanted, chosen), chosen)
