@@ -70,7 +70,7 @@ def trim(slab: Slab, after: Mapping[int, int], stop_position: int | None) -> Sla
         wanted &= events.version > np.repeat(floors, counts)
     if stop_position is not None:
         wanted &= events.position < stop_position
-    if wanted.all():
+    if wanted.all() and counts.all():
         return slab
     left = np.diff(np.concatenate([[0], np.cumsum(wanted)])[slab.offsets])
     some = left > 0
