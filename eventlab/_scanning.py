@@ -64,7 +64,9 @@ def _frames(
         if left is not None:
             kept = kept.head(left)
             left -= len(kept)
-        yield kept.select(wanted or ["position"])
+        made = [kept.select(wanted or ["position"])]
+        del frame, kept  # a frame may be a whole segment: none is kept while the next is read
+        yield made.pop()
         if left == 0:
             return
 

@@ -273,14 +273,15 @@ class Lab:
         if event_class is None:
             raise InvalidEvent("which events?", hint="Name an event class, e.g. lab.events(el.MarketData).")
         declared = type_named(self._store, event_class)
-        frames = self._store.rows(
+        rows = self._store.rows(
             declared,
             aggregates=aggregates_named(self._store, aggregate_id),
             start=_moment(start, "start"),
             stop=_moment(stop, "stop"),
             columns=columns,
         )
-        return pl.concat([pl.DataFrame(schema=public.frame_schema(declared, columns)), *frames])
+        frames = list(rows) or [pl.DataFrame(schema=public.frame_schema(declared, columns))]
+        return frames[0] if len(frames) == 1 else pl.concat(frames)
 
     def scan(self, event_class: EventClass) -> pl.LazyFrame:
         """Events of one type as a lazy frame, with the columns of :meth:`events`.

@@ -126,6 +126,11 @@ def plain_column(field: Field, series: pl.Series) -> pa.Array | None:
         return _within(series, field, _FLOATS) if dtype == pl.Float64 else None
     if field.kind == "int":
         return _within(series, field, _INTEGERS) if dtype == pl.Int64 else None
+    if field.kind == "enum" and isinstance(dtype, pl.Enum):
+        coded = series.to_arrow()
+        if len(coded.dictionary) != len(field.vocabulary) or tuple(coded.dictionary.to_pylist()) != field.vocabulary:
+            return None
+        return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), _vocabulary(field.vocabulary))
     if dtype != pl.String or not field.is_text:
         return None
     codes, words = _coded(series)

@@ -5,7 +5,7 @@ Aggregates appear here by the small numbers that the catalog gave them; names co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -166,20 +166,30 @@ def clustered(block: Block) -> Slab:
 
 def in_position_order(slab: Slab, first: int, stop: int) -> Block:
     """A slab as a block, in O(rows of the segment): positions are distinct and lie in ``first:stop``."""
-    events = slab.events
+    return next(pieces_in_position_order(slab, first, stop, max(len(slab.events), 1)))
+
+
+def pieces_in_position_order(slab: Slab, first: int, stop: int, most: int) -> Iterator[Block]:
+    """A slab as blocks of `most` rows or fewer, each made when it is asked for; one without rows of a slab without."""
+    events, rows = slab.events, len(slab.events)
     if len(slab.aggregates) == 1:
-        return replace(events, aggregate=np.broadcast_to(slab.aggregates, len(events)))
+        whole = replace(events, aggregate=np.broadcast_to(slab.aggregates, rows))
+        yield from (whole.slice(start, start + most) for start in range(0, rows, most))
+        return
     block = replace(events, aggregate=np.repeat(slab.aggregates, np.diff(slab.offsets)))
-    if not len(slab.aggregates):
-        return block
-    rows = len(events)
+    if not rows:
+        yield block
+        return
     if stop - first > 8 * rows:
-        return block.take(np.argsort(events.position, kind="stable"))
-    places = np.full(stop - first, -1, dtype=np.int64)
-    places[events.position - first] = np.arange(rows)
-    if rows < len(places):
-        return block.take(places[places >= 0])
-    return block.take(places, np.arange(first, stop, dtype=np.int64))
+        order = np.argsort(events.position, kind="stable")
+    else:
+        places = np.full(stop - first, -1, dtype=np.int64)
+        places[events.position - first] = np.arange(rows)
+        order = places if rows == len(places) else places[places >= 0]
+    for start in range(0, rows, most):
+        part = order[start : start + most]
+        known = np.arange(first + start, first + start + len(part), dtype=np.int64) if rows == stop - first else None
+        yield block.take(part, known)
 
 
 def joined(blocks: Sequence[Block]) -> Block:

@@ -40,6 +40,9 @@ from eventlab.store.view import Knowledge, Segment
 REWRITING = 1 << 62
 """Byte of the file `lock` that belongs to who rewrites segments; readers' leases stay far below."""
 
+_ROOM_FOR_JOINED_RUNS = 0.1
+"""A merge that makes one run of very many may take so much more room."""
+
 Plan = Callable[[Sequence[Segment]], "Job | None"]
 
 
@@ -234,7 +237,7 @@ class Compactor:
                         self._damaged.add(refused.segment.first_position)
                         warnings.warn(f"left as it is: {refused.error}", DamagedSegment, stacklevel=4)
                         continue
-                if self._takes_more_room(job, made):
+                if self._takes_more_room(job, runs, made):
                     self._better_apart.update(segment.first_position for segment in job.segments)
                     for file, _ in made.values():
                         self._vault.remove(file.name)
@@ -248,12 +251,16 @@ class Compactor:
         return changed
 
     @staticmethod
-    def _takes_more_room(job: Job, made: _Made) -> bool:
-        """Markets that are very unlike lie smaller in files of their own, whose encodings fit each of them."""
+    def _takes_more_room(job: Job, runs: Mapping[int, Runs], made: _Made) -> bool:
+        """Markets that are very unlike lie smaller in files of their own, whose encodings fit each of them.
+
+        Where runs of the same aggregates become one, reading these is quicker, which is worth some room.
+        """
         if any(_codec(segment) != job.codec for segment in job.segments):
             return False
         old = sum(file.bytes for segment in job.segments for file in segment.files.values())
-        return sum(file.bytes for file, _ in made.values()) > old
+        joined = 1 - sum(len(table) for _, table in made.values()) / sum(len(before) for before in runs.values())
+        return sum(file.bytes for file, _ in made.values()) > old * (1 + _ROOM_FOR_JOINED_RUNS * joined)
 
     def _next(self, plan: Plan) -> tuple[Job, Mapping[int, Runs], Lease] | None:
         with self._lock:

@@ -26,6 +26,12 @@ def groups_and_pieces(
 
     Bounds may leave nothing of any run: then there are no groups, and the empty table is all of it.
     """
+    if len(low) == 1 and low[0] < high[0]:
+        first = int(np.searchsorted(group_rows, low[0], "right")) - 1
+        last = int(np.searchsorted(group_rows, high[0], "left"))
+        begin, end = int(low[0] - group_rows[first]), int(high[0] - group_rows[first])
+        whole = begin == 0 and high[0] == group_rows[last]
+        return list(range(first, last)), None if whole else [(begin, end)]
     if len(low) and low[0] == 0 and high[-1] == group_rows[-1] and np.array_equal(low[1:], high[:-1]):
         return list(range(len(group_rows) - 1)), None  # the whole file, of however many aggregates
     wanted = np.zeros(len(group_rows) - 1, dtype=bool)

@@ -20,8 +20,12 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
 
 
 def allocate(descriptor: int, offset: int, length: int) -> None:
-    """Reserve space, so that later writes neither fail for want of it nor change the file's size."""
+    """Fill a file up with zeros, so that later writes neither fail for want of space nor change the file's size.
+
+    Space that is only reserved makes each sync twice as slow: the file system must first note what was written there.
+    """
     os.posix_fallocate(descriptor, offset, length)
+    write_at(descriptor, bytes(length), offset)
 
 
 def truncate(descriptor: int, length: int) -> None:

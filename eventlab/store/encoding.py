@@ -5,8 +5,10 @@ Everything here is lossless to the bit: `decode(encode(x))` is `x`, or the colum
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +27,9 @@ _MAX_EXACT = 2**53
 _MAX_SCALE = 18
 _PRECISION = 18  # DECIMAL of more than nine digits is stored as INT64, which deltas work on
 _TRIAL_ROWS = 16_384
+_COST_OF_COMPRESSION = 1.0625
+"""What a byte counts that zstd must unpack: of a small read, that takes more time than all the rest of decoding."""
+
 _UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))
 _UNIT_NS = {"s": 1_000_000_000, **dict(_UNITS)}
 _PLAIN = {pa.int64(): np.dtype(np.int64), pa.float64(): np.dtype(np.float64)}
@@ -112,9 +117,10 @@ def _wrapped(values: npt.NDArray[Any], validity: pa.Buffer | None, wanted: pa.Da
 
 @dataclass(frozen=True, slots=True)
 class Encodings:
-    """Chosen encoding of each column of a file."""
+    """Chosen encoding of each column of a file, and which columns are not compressed as well."""
 
-    by_column: Mapping[str, Encoding] = field(default_factory=dict)
+    by_column: Mapping[str, Encoding]
+    uncompressed: Collection[str] = ()
 
     def writer(self, sink: pa.NativeFile, schema: pa.Schema, statistics: list[str]) -> pq.ParquetWriter:
         """A Parquet writer that uses them. Pages carry checksums."""
@@ -122,8 +128,8 @@ class Encodings:
         return pq.ParquetWriter(
             sink,
             schema,
-            compression="zstd",
-            compression_level=3,
+            compression={name: "NONE" if name in self.uncompressed else "zstd" for name in schema.names},
+            compression_level=dict.fromkeys(set(schema.names).difference(self.uncompressed), 3),
             use_dictionary=[name for name, kind in self.by_column.items() if kind == "DICTIONARY"],
             column_encoding=chosen or None,
             write_statistics=statistics,
@@ -144,22 +150,25 @@ def _candidates(wanted: pa.DataType) -> tuple[Encoding, ...]:
 
 
 def choose_encodings(table: pa.Table, fixed: Mapping[str, Encoding]) -> Encodings:
-    """The encoding of each column that makes a sample of it smallest."""
+    """The encoding of each column that makes a sample of it smallest, compressed only where that is worth it."""
     start = max((table.num_rows - _TRIAL_ROWS) // 2, 0)
     sample = table.slice(start, _TRIAL_ROWS)
-    best: dict[str, Encoding] = dict(fixed)
-    sizes: dict[str, int] = {}
-    open_columns = {f.name: _candidates(f.type) for f in table.schema if f.name not in fixed}
-    best.update({name: kinds[0] for name, kinds in open_columns.items()})
-    for turn in range(max((len(kinds) for kinds in open_columns.values()), default=0)):
-        trial = {name: kinds[turn] for name, kinds in open_columns.items() if len(kinds) > max(turn, 1)}
-        for name, size in _trial_sizes(sample.select(list(trial)), Encodings(trial)).items():
-            if size < sizes.get(name, 1 << 62):
-                best[name], sizes[name] = trial[name], size
-    return Encodings(best)
+    candidates = {f.name: (fixed[f.name],) if f.name in fixed else _candidates(f.type) for f in table.schema}
+    best: dict[str, Encoding] = {name: kinds[0] for name, kinds in candidates.items()}
+    costs: dict[str, float] = {}
+    plain: set[str] = set()
+    for turn in range(max((len(kinds) for kinds in candidates.values()), default=0)):
+        trial = {name: kinds[turn] for name, kinds in candidates.items() if len(kinds) > turn}
+        for name, (compressed, whole) in _trial_sizes(sample.select(list(trial)), Encodings(trial)).items():
+            cost = min(whole, compressed * _COST_OF_COMPRESSION)
+            if cost < costs.get(name, math.inf):
+                best[name], costs[name] = trial[name], cost
+                (plain.add if cost == whole else plain.discard)(name)
+    return Encodings(best, plain)
 
 
-def _trial_sizes(sample: pa.Table, encodings: Encodings) -> dict[str, int]:
+def _trial_sizes(sample: pa.Table, encodings: Encodings) -> dict[str, tuple[int, int]]:
+    """Bytes of each column, compressed and before that."""
     if not sample.num_columns or not sample.num_rows:
         return {}
     sink = pa.BufferOutputStream()
@@ -167,7 +176,7 @@ def _trial_sizes(sample: pa.Table, encodings: Encodings) -> dict[str, int]:
         writer.write_table(sample)
     group = pq.read_metadata(pa.BufferReader(sink.getvalue())).row_group(0)
     columns = (group.column(index) for index in range(group.num_columns))
-    return {column.path_in_schema: column.total_compressed_size for column in columns}
+    return {column.path_in_schema: (column.total_compressed_size, column.total_uncompressed_size) for column in columns}
 
 
 def decode(stored: pa.ChunkedArray, wanted: Field) -> pa.Array:
@@ -199,7 +208,7 @@ def one_text(stored: pa.ChunkedArray) -> pa.DictionaryArray:
 def _recoded(text: pa.DictionaryArray, wanted: Field) -> pa.DictionaryArray:
     if wanted.kind != "enum":
         return text
-    vocabulary = pa.array(wanted.vocabulary, pa.string())
+    vocabulary = _words(wanted.vocabulary)
     if text.dictionary.equals(vocabulary):
         return text
     words = {word: code for code, word in enumerate(wanted.vocabulary)}
@@ -208,6 +217,11 @@ def _recoded(text: pa.DictionaryArray, wanted: Field) -> pa.DictionaryArray:
     except KeyError as error:
         raise ValueError(f"column {wanted.name!r} holds {error.args[0]!r}, a word outside its vocabulary") from None
     return pa.DictionaryArray.from_arrays(codes.take(text.indices), vocabulary)
+
+
+@cache
+def _words(vocabulary: tuple[str, ...]) -> pa.StringArray:
+    return pa.array(vocabulary, pa.string())
 
 
 def _from_decimal(stored: pa.ChunkedArray) -> pa.Array:

@@ -52,7 +52,7 @@ _STOP = bytes(8)
 HEAD = struct.Struct("<qqqq")
 """An aggregate after a commit: number, version, position, event time."""
 
-_LEAST_ROOM, _MOST_ROOM = 256 * 1024, 8 * 1024 * 1024
+_LEAST_ROOM, _MOST_ROOM = 256 * 1024, 1024 * 1024
 _TRIES = 100
 
 Extras = Mapping[str, Any]

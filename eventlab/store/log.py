@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -480,7 +481,7 @@ class EventLog:
             blocks = self._reader.blocks(
                 view, declared.name, want, extra, first_position=first_position, start=start, stop=stop
             )
-            return (self._frame(block, wanted, computed_ids=computed_ids) for block in blocks)
+            return map(partial(self._frame, columns=wanted, computed_ids=computed_ids), blocks)
 
         return leased(self._hold(), begin)
 

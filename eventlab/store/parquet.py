@@ -74,7 +74,9 @@ class Parquet:
         if pieces is None and len(groups) > batch:
             return _in_batches(source, index, groups, wanted, batch)
         table = _columns(source, index, groups, list(wanted))
-        if pieces is not None:
+        if pieces is not None and len(pieces) == 1:
+            table = table.slice(pieces[0][0], pieces[0][1] - pieces[0][0])
+        elif pieces is not None:
             table = pa.concat_tables([table.slice(start, stop - start) for start, stop in pieces])
         return {name: _decoded(name, table.column(name), field) for name, field in wanted.items()}
 

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
 from eventlab.store import cores
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, in_position_order, joined
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined, pieces_in_position_order
 from eventlab.store.cuts import trim
 from eventlab.store.schemas import Reading, reading
 from eventlab.store.segments import Runs, SegmentFile, Segments
@@ -22,6 +23,7 @@ from eventlab.store.view import Segment, View
 
 _KEPT_SLABS = 16
 _SMALL_ROWS = 65_536
+_PIECE_ROWS = 262_144
 
 Found = TypeVar("Found")
 
@@ -179,34 +181,33 @@ class Reader:
     ) -> Iterator[Block]:
         columns = want.columns[name]
 
-        def of(piece: Segment | Damaged | list[Part]) -> Block | None:
+        def of(piece: Segment | Damaged | list[Part]) -> Iterator[Block]:
             if not isinstance(piece, list) and not (
                 piece.first_position < want.stop_position and piece.stop_position > first_position
             ):
-                return None
+                return iter(())
             if isinstance(piece, Damaged):
                 if _needs(piece, want):
                     raise piece.error(self._segments.where)
-                return None
-            blocks: list[Block] = []
+                return iter(())
+            found: list[Iterator[Block]] = []
             for kind, stored in _versions(piece, name).items():
                 upcast = want.reading(stored, columns)
                 read = columns if upcast is None else upcast.columns
                 if isinstance(piece, Segment):
-                    block = self._segment_block(
+                    blocks = self._segment_blocks(
                         piece, piece.files[kind], want, read, extra, first_position, start, stop
                     )
                 else:
-                    block = _tail_block(piece, kind, read, want)
-                if block is not None:
-                    block = _timed(block.between(first_position, want.stop_position), start, stop)
-                    if len(block):
-                        blocks.append(block if upcast is None else upcast.of(block))
-            return _merged(blocks) if blocks else None
+                    blocks = _tail_blocks(piece, kind, read, want)
+                within = (_timed(b.between(first_position, want.stop_position), start, stop) for b in blocks)
+                some = filter(len, within)
+                found.append(some if upcast is None else map(upcast.of, some))
+            return chain.from_iterable(found)
 
-        return (block for block in _each(view.pieces(), of, want) if block is not None)
+        return chain.from_iterable(_each(view.pieces(), of, want))
 
-    def _segment_block(
+    def _segment_blocks(
         self,
         segment: Segment,
         file: SegmentFile,
@@ -216,10 +217,10 @@ class Reader:
         first_position: int,
         start: int | None,
         stop: int | None,
-    ) -> Block | None:
+    ) -> Iterator[Block]:
         runs = want.runs(file)
         if runs is None:
-            return None
+            return iter(())
         chosen = runs.last_position >= first_position
         if start is not None:
             chosen &= runs.last_timestamp >= start
@@ -227,12 +228,12 @@ class Reader:
             chosen &= runs.first_timestamp < stop
         runs = runs.where(chosen)
         if not len(runs):
-            return None
+            return iter(())
         slab = self._segments.read(
             file, runs, columns, after=want.after, extra=extra, start=start, stop=stop,
             start_position=first_position, stop_position=want.stop_position,
         )  # fmt: skip
-        return in_position_order(slab, segment.first_position, segment.stop_position)
+        return pieces_in_position_order(slab, segment.first_position, segment.stop_position, _PIECE_ROWS)
 
 
 def _each(
@@ -241,22 +242,25 @@ def _each(
     """What `of` makes of each piece, in order.
 
     Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read
-    side by side; those without any are passed over.
+    side by side where they hold more than threads cost; those without any are passed over.
     """
     if want.numbers is None:
         yield from map(of, pieces)
         return
-    pieces = [
-        p for p in pieces if not isinstance(p, Segment) or any(want.runs(f) is not None for f in p.files.values())
-    ]
-    if sum(isinstance(piece, Segment) for piece in pieces) < 2:
+    runs = {id(p): [want.runs(file) for file in p.files.values()] for p in pieces if isinstance(p, Segment)}
+    pieces = [p for p in pieces if id(p) not in runs or any(found is not None for found in runs[id(p)])]
+    rows = [int(found.rows.sum()) for several in runs.values() for found in several if found is not None]
+    if len(rows) < 2 or sum(rows) < _SMALL_ROWS:
         yield from map(of, pieces)
         return
     yield from cores.ahead((partial(of, piece) for piece in pieces), "files")
 
 
 def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Small neighbours as one: a frame of few rows costs as much as one of thousands."""
+    """Small neighbours as one: a frame of few rows costs as much as one of thousands.
+
+    A block may be a whole segment, so none is kept here while the next is read.
+    """
     small: list[Block] = []
     rows = 0
     for block in blocks:
@@ -265,6 +269,10 @@ def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
             small, rows = [], 0
         small.append(block)
         rows += len(block)
+        del block
+        if rows > _SMALL_ROWS:
+            rows = 0
+            yield small.pop()
     if small:
         yield joined(small)
 
@@ -277,15 +285,15 @@ def _needs(piece: Damaged, want: Want) -> bool:
 
 
 def _versions(piece: Segment | Sequence[Part], name: str) -> dict[int, EventType]:
-    """The versions of a type in a segment or stretch of tail, by number."""
+    """The versions of a type in a segment or stretch of tail, by number.
+
+    They come in position order: a store takes no older one after a newer, so they lie apart.
+    """
     if isinstance(piece, Segment):
-        return {kind: file.type for kind, file in piece.files.items() if file.type.name == name}
-    return {kind: block.type for part in piece for kind, block in part.blocks.items() if block.type.name == name}
-
-
-def _merged(blocks: Sequence[Block]) -> Block:
-    """Versions of one type in position order: a store takes no older one after a newer, so they lie apart."""
-    return joined(sorted(blocks, key=lambda block: int(block.position[0])))
+        found = {kind: file.type for kind, file in piece.files.items() if file.type.name == name}
+    else:
+        found = {kind: block.type for part in piece for kind, block in part.blocks.items() if block.type.name == name}
+    return dict(sorted(found.items(), key=lambda one: one[1].schema_version))
 
 
 def _one_a_name(slabs: Sequence[Slab]) -> Sequence[Slab]:
@@ -304,14 +312,14 @@ def _one_slab(slabs: Sequence[Slab]) -> Slab:
     return clustered(joined(blocks))  # stable: the versions lie apart in this order
 
 
-def _tail_block(parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Block | None:
+def _tail_blocks(parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Iterator[Block]:
     blocks = [part.blocks[kind] for part in parts if kind in part.blocks]
     if want.numbers is None:
         blocks = [block.only(columns) for block in blocks]
     else:
         blocks = [_chosen(block, columns, want.numbers, want) for block in blocks]
     blocks = [block for block in blocks if len(block)]
-    return joined(blocks) if blocks else None
+    return iter((joined(blocks),) if blocks else ())
 
 
 def _since(slab: Slab, position: int) -> Slab:

@@ -17,7 +17,7 @@ from eventlab.store.transaction import transaction
 from eventlab.store.vault import Vault, new_name
 from eventlab.store.view import Knowledge, Segment
 
-SEGMENT_ROWS = 2_097_152
+SEGMENT_ROWS = 3_145_728
 """No segment holds more events: what a reader needs in memory at once."""
 
 NameOf = Callable[[int], str]

@@ -521,16 +521,22 @@ TestReadersBesideMerges = ReadersBesideMerges.TestCase
 TestReadersBesideMerges.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
-def test_segments_that_lie_smaller_apart_stay_apart(tmp_path: Path):
-    """One has prices in ticks, the other any floats: together both would have to be kept as floats."""
-    rows = 30_000
-    moves = np.random.default_rng(5).standard_normal(rows)
+UNLIKE = (60_000 + np.cumsum(np.sign(np.random.default_rng(5).standard_normal(30_000))) * 0.5,
+          60_000 + np.random.default_rng(5).standard_normal(30_000))  # fmt: skip
+"""Prices in ticks and any floats: in one file, both would have to be kept as floats."""
+
+
+@pytest.mark.parametrize(("symbols", "segments"), [(("BTC", "ETH"), 2), (("BTC", "BTC"), 1)])
+def test_unlike_markets_stay_apart_and_one_market_is_joined_for_some_room(
+    tmp_path: Path, symbols: tuple[str, str], segments: int
+):
     with EventLog.open(tmp_path) as store:
-        for prices in (60_000 + np.cumsum(np.sign(moves)) * 0.5, 60_000 + moves):
-            store.commit([batch([{"symbol": "BTC", "price": float(price), "volume": 1.0} for price in prices])])
+        for symbol, prices in zip(symbols, UNLIKE, strict=True):
+            rows = [{"symbol": symbol, "price": float(price), "volume": 1.0} for price in prices]
+            store.commit([batch(rows, f"market/{symbol}")])
         before = everything(store)
         assert store.seal() == 0
-        assert len(store._knowledge.view().segments) == 2
+        assert len(store._knowledge.view().segments) == segments
         assert everything(store).equals(before)
         assert store.vacuum().files == 0
         store.verify()
