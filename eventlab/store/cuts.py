@@ -27,11 +27,7 @@ def groups_and_pieces(
     Bounds may leave nothing of any run: then there are no groups, and the empty table is all of it.
     """
     if len(low) == 1 and low[0] < high[0]:
-        first = int(np.searchsorted(group_rows, low[0], "right")) - 1
-        last = int(np.searchsorted(group_rows, high[0], "left"))
-        begin, end = int(low[0] - group_rows[first]), int(high[0] - group_rows[first])
-        whole = begin == 0 and high[0] == group_rows[last]
-        return list(range(first, last)), None if whole else [(begin, end)]
+        return _of_one(group_rows, int(low[0]), int(high[0]))
     if len(low) and low[0] == 0 and high[-1] == group_rows[-1] and np.array_equal(low[1:], high[:-1]):
         return list(range(len(group_rows) - 1)), None  # the whole file, of however many aggregates
     wanted = np.zeros(len(group_rows) - 1, dtype=bool)
@@ -56,6 +52,15 @@ def groups_and_pieces(
     if not pieces or pieces == [(0, int(sizes[groups].sum()))]:
         return groups.tolist(), None
     return groups.tolist(), pieces
+
+
+def _of_one(group_rows: Int64Array, low: int, high: int) -> tuple[list[int], list[tuple[int, int]] | None]:
+    """What `groups_and_pieces` gives for a stretch that is not empty: the usual read, of one aggregate."""
+    first = int(np.searchsorted(group_rows, low, "right")) - 1
+    last = int(np.searchsorted(group_rows, high, "left"))
+    begin = int(group_rows[first])
+    whole = (low, high) == (begin, int(group_rows[last]))
+    return list(range(first, last)), None if whole else [(low - begin, high - begin)]
 
 
 def trim(slab: Slab, after: Mapping[int, int], stop_position: int | None) -> Slab:
