@@ -13,10 +13,7 @@ def create(path: Path) -> int:
 
 def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
     """Write all bytes at an offset."""
-    rest = memoryview(content).cast("B")
-    while rest:
-        count = os.pwrite(descriptor, rest, offset)
-        offset, rest = offset + count, rest[count:]
+    _write(descriptor, memoryview(content).cast("B"), offset)
 
 
 def allocate(descriptor: int, offset: int, length: int) -> None:
@@ -25,7 +22,13 @@ def allocate(descriptor: int, offset: int, length: int) -> None:
     Space that is only reserved makes each sync twice as slow: the file system must first note what was written there.
     """
     os.posix_fallocate(descriptor, offset, length)
-    write_at(descriptor, bytes(length), offset)
+    _write(descriptor, memoryview(bytes(length)), offset)
+
+
+def _write(descriptor: int, rest: memoryview, offset: int) -> None:
+    while rest:
+        count = os.pwrite(descriptor, rest, offset)
+        offset, rest = offset + count, rest[count:]
 
 
 def truncate(descriptor: int, length: int) -> None:

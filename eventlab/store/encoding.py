@@ -202,6 +202,11 @@ def one_text(stored: pa.ChunkedArray) -> pa.DictionaryArray:
     """A text column in one chunk, dictionary-encoded without repeated or unused-by-design entries."""
     if not pa.types.is_dictionary(stored.type):
         stored = stored.dictionary_encode()
+    for chunk in stored.chunks:
+        # No checksum covers how many words a page of them says it has, and Arrow believes it.
+        codes = (chunk.indices.drop_null() if chunk.null_count else chunk.indices).to_numpy()
+        if len(codes) and codes.max() >= len(chunk.dictionary):
+            raise ValueError("a code without a word")
     return one_chunk(stored.unify_dictionaries() if stored.num_chunks > 1 else stored)
 
 

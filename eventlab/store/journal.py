@@ -274,6 +274,8 @@ class Journal:
         published = (stop, stop if self._synced else self._durable, records[-1].stop_position)
         try:
             if end > self._room:
+                self._room = self._file.size()  # another process may have made room since, and filled it
+            if end > self._room:
                 grown = min(max(self._room, _LEAST_ROOM), _MOST_ROOM)
                 self._file.allocate(self._room, max(end - self._room, grown))
                 self._room = self._file.size()

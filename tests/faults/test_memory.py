@@ -1,10 +1,9 @@
-"""Proving a log takes the memory of a segment, not of the log or of its largest commit."""
+"""Proving and scanning a log take the memory of a segment, not of the log or of its largest commit."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -33,22 +32,37 @@ def frame(kind: EventType, rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=kind.arrow_schema)
 
 
-@pytest.mark.slow
-def test_ten_million_events_in_one_commit_are_proved_within_a_gibibyte(tmp_path: Path):
-    rows = 10_000_000
+VERIFY = """
+from eventlab.store.log import EventLog
+with EventLog.open(sys.argv[1], read_only=True) as store:
+    assert store.verify().proven_events == 10_000_000
+"""
+SCAN = """
+import eventlab as el, polars as pl
+with el.open(sys.argv[1], read_only=True) as lab:
+    counted = lab.scan(el.MarketData).select(pl.all().count()).collect()
+assert counted["price"].item() == counted["position"].item() == 10_000_000
+"""
+PEAK = "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+
+
+@pytest.fixture(scope="module")
+def ten_million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten million events of twenty markets, in one commit."""
+    path, rows = tmp_path_factory.mktemp("ten_million") / "lab", 10_000_000
     payload = frame(TRADE, rows)
     aggregates = pa.DictionaryArray.from_arrays(payload.column(0).indices, pa.array(NAMES))
-    with EventLog.open(tmp_path / "lab") as store:
+    with EventLog.open(path) as store:
         store.commit([Batch(TRADE, payload, aggregates, timestamp=np.arange(rows) * 1_000)])
-    code = """
-        import resource, sys
-        from eventlab.store.log import EventLog
-        with EventLog.open(sys.argv[1], read_only=True) as store:
-            assert store.verify().proven_events == 10_000_000
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-    """
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", [VERIFY, SCAN], ids=["verify", "scan"])
+def test_ten_million_events_take_less_than_a_gibibyte(ten_million: Path, job: str):
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "lab")],
+        [sys.executable, "-c", f"import resource, sys\n{job}{PEAK}", str(ten_million)],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=600,
     )  # fmt: skip
+    print("peak in mebibytes:", done.stdout)
     assert int(done.stdout) < 1024, "mebibytes at the most"
