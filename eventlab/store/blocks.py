@@ -170,11 +170,10 @@ def in_position_order(slab: Slab, first: int, stop: int) -> Block:
 
 
 def pieces_in_position_order(slab: Slab, first: int, stop: int, most: int) -> Iterator[Block]:
-    """A slab as blocks of `most` rows or fewer, each made when it is asked for; one without rows of a slab without."""
+    """A slab as blocks of up to `most` rows, each copied when it is asked for; as one where that takes no copying."""
     events, rows = slab.events, len(slab.events)
     if len(slab.aggregates) == 1:
-        whole = replace(events, aggregate=np.broadcast_to(slab.aggregates, rows))
-        yield from (whole.slice(start, start + most) for start in range(0, rows, most))
+        yield replace(events, aggregate=np.broadcast_to(slab.aggregates, rows))
         return
     block = replace(events, aggregate=np.repeat(slab.aggregates, np.diff(slab.offsets)))
     if not rows:

@@ -23,7 +23,7 @@ from eventlab.store.view import Segment, View
 
 _KEPT_SLABS = 16
 _SMALL_ROWS = 65_536
-_PIECE_ROWS = 262_144
+_PIECE_ROWS = 524_288
 
 Found = TypeVar("Found")
 
