@@ -14,6 +14,8 @@ from types import FunctionType
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakSet
 
+import numpy as np
+
 import eventlab.events.builtin  # noqa: F401 - so that handlers of the built-in types are known by name
 from eventlab.errors import ReducerError, UnknownEventType
 from eventlab.events.types import EventType, declared_types, event_type
@@ -26,6 +28,7 @@ F = TypeVar("F", bound=Callable[..., None])
 _declared: WeakSet[Reducer] = WeakSet()
 
 RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at", "reducer"})
+_ANNOTATIONS = {kind: annotation for annotation, kind in SCALARS.items()}
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
 """What a handler may read of every event beside its payload."""
 
@@ -40,6 +43,44 @@ class Reducer:
     properties: Mapping[str, FunctionType]
     event_types: Mapping[str, EventType]
     module: str
+
+    def __call__(self, **initial: Any) -> Reducer:
+        """The same reducer with other initial values: how a parameter is set.
+
+        A parameter is a scalar field that no handler changes. Reducers that differ in initial values alone share their
+        compiled code, and ``lab.states([el.Ewma(alpha=a) for a in grid])`` folds all of them in one pass over the log.
+
+        Raises
+        ------
+        ReducerError
+            A name that is no scalar field, or a value that does not fit it.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> @el.reducer
+        ... class Above:
+        ...     limit: float = 0.0
+        ...     count: int = 0
+        ...
+        ...     def on_market_data(state, event):
+        ...         if event.price > state.limit:
+        ...             state.count += 1
+        >>> [scalar.initial for scalar in Above(limit=1.5).layout.scalars]
+        [1.5, 0]
+        """
+        scalars = {scalar.name: scalar for scalar in self.layout.scalars}
+        for name, value in initial.items():
+            if name not in scalars:
+                raise ReducerError(
+                    f"{self.name} has no scalar field of this name", got=name, expected=", ".join(scalars) or "none"
+                )
+            plain = value.item() if isinstance(value, np.generic) else value
+            if plain is None:
+                raise ReducerError(f"{self.name}.{name}: no value", got=value)
+            scalars[name] = _scalar(f"{self.name}.{name}", name, _ANNOTATIONS[scalars[name].kind], plain)
+        record = tuple(scalars.get(field.name, field) for field in self.layout.record)
+        return replace(self, layout=replace(self.layout, record=record))
 
     def __repr__(self) -> str:
         return f"<reducer {self.name}: {', '.join(self.handlers)} -> {', '.join(self.layout.arrow_schema.names)}>"
