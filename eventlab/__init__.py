@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
     from eventlab.events.types import Limits, Symbol, event
     from eventlab.events.upcast import upcast
-    from eventlab.fold import Array, Keyed, Ladder, Queue, is_null, on, reducer
+    from eventlab.fold import Array, Keyed, Ladder, Queue, executors, is_null, on, reducer
     from eventlab.lab import Lab, open  # noqa: A004
     from eventlab.reducers import OrderBook, Portfolio, Signals, Trades
     from eventlab.store.contract import Receipt
@@ -47,6 +47,7 @@ __all__ = [
     "TradingSignal",
     "errors",
     "event",
+    "executors",
     "experiments",
     "feeds",
     "is_null",
@@ -74,6 +75,7 @@ _HOMES = {
 }  # fmt: skip
 _MODULES = {
     "errors": "eventlab.errors",
+    "executors": "eventlab.fold.executors",
     "experiments": "eventlab.experiments",
     "feeds": "eventlab.feeds",
     "plots": "eventlab.plots",

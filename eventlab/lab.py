@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, overload
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,7 @@ from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.feeds.contract import Feed
 from eventlab.fold.declaration import ReducerLike, as_reducer
+from eventlab.fold.executors import Executor
 from eventlab.projections.projection import Projection
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
@@ -33,7 +34,7 @@ from eventlab.timetravel import views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.history import history
-from eventlab.timetravel.reconstruct import reconstruct
+from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
 from eventlab.timetravel.state import State
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
@@ -419,22 +420,54 @@ class Lab:
         )
         return views.single(reducer, found)
 
+    @overload
     def states(
-        self, reducer: ReducerLike, aggregate_id: str = "*", as_of: AsOfLike = None, *, interpret: bool | None = None
-    ) -> pl.DataFrame:
+        self,
+        reducer: ReducerLike,
+        aggregate_id: str = "*",
+        as_of: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+        executor: Executor | None = None,
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def states(
+        self,
+        reducer: Sequence[ReducerLike],
+        aggregate_id: str = "*",
+        as_of: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+        executor: Executor | None = None,
+    ) -> list[pl.DataFrame]: ...
+
+    def states(
+        self,
+        reducer: ReducerLike | Sequence[ReducerLike],
+        aggregate_id: str = "*",
+        as_of: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+        executor: Executor | None = None,
+    ) -> pl.DataFrame | list[pl.DataFrame]:
         """The states of many aggregates at a moment, in one pass over the events.
 
         Parameters
         ----------
-        reducer : Reducer
+        reducer : Reducer or sequence of Reducer
+            Several are folded in the same pass; so are many settings of one, e.g. ``[Ewma(alpha=a) for a in grid]``.
         aggregate_id : str
             An id, or a pattern in which ``*`` stands for any run of characters.
         as_of, interpret
             As in :meth:`state`.
+        executor : Executor, optional
+            ``el.executors.Serial()`` or ``el.executors.Threads(n)``: who folds the aggregates. All cores by default;
+            the answer is the same, bit for bit.
 
         Returns
         -------
-        polars.DataFrame
+        polars.DataFrame, or a list of one for each of several reducers
             One row an aggregate, sorted by id: aggregate_id, version, position, timestamp, fields, properties, and
             tables as lists of structs.
 
@@ -442,11 +475,16 @@ class Lab:
         ------
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
-        reducer, moment = as_reducer(reducer), moment_of(as_of)
+        several = isinstance(reducer, Sequence)
+        reducers = [as_reducer(one) for one in (reducer if isinstance(reducer, Sequence) else [reducer])]
         aggregates = aggregates_named(self._store, aggregate_id)
         chosen = self._store.aggregate_ids() if aggregates is None else aggregates
-        found = reconstruct(self._store, reducer, chosen, moment, snapshots=self._snapshots, interpret=interpret)
-        return views.frame(reducer, found)
+        found = reconstruct_all(
+            self._store, reducers, chosen, moment_of(as_of),
+            snapshots=self._snapshots, interpret=interpret, executor=executor,
+        )  # fmt: skip
+        frames = [views.frame(one, states) for one, states in zip(reducers, found, strict=True)]
+        return frames if several else frames[0]
 
     def history(
         self,

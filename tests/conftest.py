@@ -18,6 +18,16 @@ settings.register_profile("nightly", settings.get_profile("eventlab"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "eventlab"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def kernels_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled kernels are kept for this run's processes alone: none comes from another state of the code."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    os.environ["EVENTLAB_KERNELS"] = str(shared / "kernels")
+    yield
+    del os.environ["EVENTLAB_KERNELS"]
+
+
 @pytest.fixture(scope="session")
 def market_data_dir() -> Path:
     """Real market data beside the repository; not part of it."""

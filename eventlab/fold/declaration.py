@@ -125,6 +125,24 @@ class Reducer:
         return wanted
 
     @cached_property
+    def event_fields(self) -> dict[str, tuple[str, ...]]:
+        """Envelope and payload fields that a handler may read, by event type name: what a kernel is given."""
+        mentioned = {name: lower.attributes([handler]) for name, handler in self.handlers.items()}
+        return {
+            name: (*(field for field in ENVELOPE_FIELDS if field in mentioned[name]), *columns)
+            for name, columns in self.columns.items()
+        }
+
+    @cached_property
+    def code_key(self) -> str:
+        """SHA-256 over what a kernel is made from: as the fingerprint, with properties and without initial values."""
+        parts = [self.name, self.layout.describe(initial=False), *map(repr, (self.literals, self.property_kinds))]
+        for name, function in (*self.handlers.items(), *self.properties.items()):
+            parts += [name, *fingerprints.parts(function)]
+        parts += [f"{name} {self.event_types[name].schema_json()}" for name in self.handlers]
+        return _digest(*parts)
+
+    @cached_property
     def property_kinds(self) -> dict[str, str]:
         """What each property returns, float where it is not annotated: "float", "int", "bool" or "str"."""
         kinds = {}

@@ -6,29 +6,29 @@ has seen as many events as compiling is worth, and compiled from then on: never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.errors import FoldError, ReducerError
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import lower
 from eventlab.fold import scratch as flat
 from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
+from eventlab.fold.executors import Executor, Span, Threads, spans
 from eventlab.fold.interpret import Event, StateType, failure, property_failure, python_values
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
+from eventlab.fold.native import Argument, KernelRaised, Native, Types, keep, kept, key_of, types_of
+from eventlab.fold.words import INDEX_DTYPE
 
-if TYPE_CHECKING:
-    from eventlab.fold.kernel import Kernel
-
-WORTH_COMPILING = 100_000
-"""Events interpreted before a reducer is compiled: about as long as compiling takes."""
+WORTH_LOADING, WORTH_COMPILING = 3_000, 100_000
+"""Events interpreted before a kernel that an earlier process kept is loaded, and before one is compiled: about as many
+as take as long."""
 
 _SPARE = 8
 """Rows a table has beside those its keys can fill, for keys deleted and touched again within one event."""
@@ -41,10 +41,6 @@ PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
 }
 
 
-class _KernelStopped(Exception):
-    """A handler raised, or a table outgrew its space, in a kernel, which cannot say at which event."""
-
-
 @dataclass(frozen=True, slots=True)
 class Folded:
     """States after their last leg, and what was emitted at the end of every leg, if that was asked for."""
@@ -55,13 +51,41 @@ class Folded:
 
 
 @dataclass
-class _Compiled:
+class _Known:
+    """What this process has of a reducer's code: how it is interpreted, how often it was, and its kernels."""
+
+    types: StateType
     interpreted: int = 0
-    kernel: Kernel | None = None
-    types: StateType | None = field(default=None)
+    kernels: dict[Types, Native] = field(default_factory=dict)
+    not_kept: set[Types] = field(default_factory=set)
+
+    def kernel(self, reducer: Reducer, types: Types, work: int, interpret: bool | None) -> Native | None:  # noqa: FBT001
+        """The kernel to fold so many more events with; None to interpret them."""
+        native = self.kernels.get(types)
+        if native is not None:
+            return native
+        total = self.interpreted + work
+        key = key_of([reducer.code_key], types)
+        if types not in self.not_kept:
+            native = kept(key)
+            if native is None:
+                self.not_kept.add(types)
+        if native is None and (interpret is not None or total >= WORTH_COMPILING):
+            from eventlab.fold.kernel import compile_kernel
+
+            native, code = compile_kernel(reducer, types)
+            if code is not None:
+                keep(key, code)
+        if native is not None:
+            self.kernels[types] = native
+        return native
 
 
-_compiled: WeakKeyDictionary[Reducer, _Compiled] = WeakKeyDictionary()
+_known: dict[str, _Known] = {}
+
+
+def _known_of(reducer: Reducer) -> _Known:
+    return _known.setdefault(reducer.code_key, _Known(StateType(reducer)))
 
 
 def fold(
@@ -73,6 +97,7 @@ def fold(
     *,
     emit: bool = False,
     interpret: bool | None = None,
+    executor: Executor | None = None,
 ) -> Folded:
     """Fold events into states.
 
@@ -90,6 +115,8 @@ def fold(
         Also give the record and the properties at the end of each leg.
     interpret : bool, optional
         True runs the handlers as Python, False compiles at once, None does what is quicker.
+    executor : Executor, optional
+        All cores by default.
 
     Raises
     ------
@@ -98,74 +125,81 @@ def fold(
     ReducerError
         A handler cannot be compiled.
     """
-    known = _compiled.setdefault(reducer, _Compiled())
-    known.types = known.types or StateType(reducer)
+    known = _known_of(reducer)
     tables, legs = narrowed(tables, legs)
-    if interpret is None and known.kernel is None:
-        ends = legs.ends
-        work = sum(int(np.maximum(ends[name] - legs.starts[name], 0).sum()) for name in reducer.handlers)
-        work += int(legs.offsets[-1]) if emit else states.num_rows
-        interpret = known.interpreted + work < WORTH_COMPILING
-        known.interpreted += work if interpret else 0
-    if interpret:
-        return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
-    if known.kernel is None:
-        from eventlab.fold.kernel import compile_kernel
-
-        known.kernel = compile_kernel(reducer)
-    try:
-        return _run(reducer, known.kernel, states, tables, legs, emit)
-    except _KernelStopped as stopped:
-        # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned for
-        # it), its answer is the answer.
-        try:
-            return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
-        except FoldError as located:
-            raise located from stopped.__cause__
+    ends = legs.ends
+    work = sum((np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers), np.diff(legs.offsets))
+    total = int(work.sum())
+    few = interpret is None and not known.kernels and known.interpreted + total < WORTH_LOADING
+    if few:
+        known.interpreted += total
+    elif not interpret:
+        made = _Run(reducer, states, tables, legs, emit)
+        native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
+        if native is not None:
+            try:
+                return made.run(native, spans(work, executor or Threads()), executor or Threads())
+            except KernelRaised:
+                # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned
+                # for it), its answer is the answer.
+                return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
+        known.interpreted += total
+    return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
 
 
-def _run(
-    reducer: Reducer,
-    kernel: Kernel,
-    states: pa.RecordBatch,
-    tables: Mapping[str, EventTable],
-    legs: Legs,
-    emit: bool,  # noqa: FBT001
-) -> Folded:
-    layout, dictionary = reducer.layout, flat.Dictionary(reducer.literals)
-    count = states.num_rows
-    columns = {name: _columns(kernel.event_fields[name], table, dictionary) for name, table in tables.items()}
-    records = flat.records_in(layout, states, dictionary)
-    for table in layout.tables:
-        if isinstance(table, Keyed):  # the states' own keys must have codes before space is made for them
-            dictionary.encode(states.column(table.name).flatten().field(table.key))
-    held, arguments = _tables_in(reducer, states, tables, legs, dictionary)
-    ranks = held.ranks
-    leg_count = int(legs.offsets[-1]) if emit else 0
-    out_records = np.empty(leg_count, layout.dtype)
-    outs = [np.empty(leg_count, PROPERTY_TYPES[_property(reducer, name)][0]) for name in reducer.properties]
-    nothing = np.empty(0, np.int32)
-    events: list[Any] = []
-    for name in reducer.handlers:
-        rank = ranks.event.get(name, nothing) if ranks else nothing
-        events += [legs.starts[name], legs.bounds[name], flat.writable(tables[name].version), rank, *columns[name]]
-    try:
-        kernel.run(count, legs.offsets, emit, records, out_records, *outs, *arguments, *events)
-    except ReducerError:
-        raise
-    except Exception as error:
-        raise _KernelStopped from error
-    portable = flat.batch_of(layout, [*flat.records_out(layout, records, dictionary), *held.out(reducer, dictionary)])
-    if not emit:
-        return Folded(portable)
-    emitted = flat.records_out(layout, out_records, dictionary)
-    for name, values in zip(reducer.properties, outs, strict=True):
-        text = _property(reducer, name) == "str"
-        emitted.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
-    schema = emission_schema(reducer)
-    if not schema.names:
-        return Folded(portable, _without_columns(leg_count))
-    return Folded(portable, pa.RecordBatch.from_arrays(emitted, schema=schema))
+class _Run:
+    """A fold laid out for a kernel, and its outcome."""
+
+    def __init__(
+        self,
+        reducer: Reducer,
+        states: pa.RecordBatch,
+        tables: Mapping[str, EventTable],
+        legs: Legs,
+        emit: bool,  # noqa: FBT001
+    ) -> None:
+        layout, dictionary = reducer.layout, flat.Dictionary(reducer.literals)
+        self._reducer, self._dictionary, self._emit = reducer, dictionary, emit
+        columns = {name: _columns(reducer.event_fields[name], table, dictionary) for name, table in tables.items()}
+        self._records = flat.records_in(layout, states, dictionary)
+        for table in layout.tables:
+            if isinstance(table, Keyed):  # the states' own keys must have codes before space is made for them
+                dictionary.encode(states.column(table.name).flatten().field(table.key))
+        self._held = _tables_in(reducer, states, tables, legs, dictionary)
+        ranks = self._held.ranks
+        self._leg_count = int(legs.offsets[-1]) if emit else 0
+        self._out_records = np.empty(self._leg_count, layout.dtype)
+        self._outs = [np.empty(self._leg_count, _property_type(reducer, name)[0]) for name in reducer.properties]
+        self._offsets = flat.writable(legs.offsets)
+        nothing = np.empty(0, np.int32)
+        self._events: list[npt.NDArray[Any]] = []
+        for name in reducer.handlers:
+            rank = ranks.event.get(name, nothing) if ranks else nothing
+            rows = (flat.writable(np.asarray(legs.starts[name])), flat.writable(np.asarray(legs.bounds[name])))
+            self._events += [*rows, flat.writable(tables[name].version), rank, *columns[name]]
+
+    def arguments(self, first: int, stop: int) -> list[Argument]:
+        """What the kernel takes to fold the aggregates ``first:stop``, beside others that do the rest."""
+        tables = [argument for table in self._held.tables for argument in table.arguments()]
+        emitted = (int(self._emit), self._records, self._out_records, *self._outs)
+        return [first, stop, self._offsets, *emitted, *tables, *self._events]
+
+    def run(self, native: Native, parts: Sequence[Span], executor: Executor) -> Folded:
+        work: list[Callable[[], None]] = [partial(native, *self.arguments(*part)) for part in parts]
+        work[0]() if len(work) == 1 else executor.run(work)
+        reducer, dictionary, layout = self._reducer, self._dictionary, self._reducer.layout
+        columns = [*flat.records_out(layout, self._records, dictionary), *self._held.out(reducer, dictionary)]
+        portable = flat.batch_of(layout, columns)
+        if not self._emit:
+            return Folded(portable)
+        emitted = flat.records_out(layout, self._out_records, dictionary)
+        for name, values in zip(reducer.properties, self._outs, strict=True):
+            text = reducer.property_kinds[name] == "str"
+            emitted.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
+        schema = emission_schema(reducer)
+        if not schema.names:
+            return Folded(portable, _without_columns(self._leg_count))
+        return Folded(portable, pa.RecordBatch.from_arrays(emitted, schema=schema))
 
 
 def _without_columns(rows: int) -> pa.RecordBatch:
@@ -207,7 +241,7 @@ def _tables_in(
     tables: Mapping[str, EventTable],
     legs: Legs,
     dictionary: flat.Dictionary,
-) -> tuple[_Held, list[npt.NDArray[Any]]]:
+) -> _Held:
     layout = reducer.layout
     ends = legs.ends
     rows = {name: np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers}
@@ -229,14 +263,12 @@ def _tables_in(
     for table in layout.tables:
         column = states.column(table.name)
         if isinstance(table, Queue):
-            from eventlab.fold.tables import INDEX_DTYPE
-
             held.append(flat.queue_in(table, column, capacity, pushes, dictionary, codes, INDEX_DTYPE))
         elif isinstance(table, Keyed):
             held.append(flat.keyed_in(table, column, capacity, dictionary, codes))
         else:
             held.append(flat.ladder_in(table, column, ranks))  # type: ignore[arg-type]
-    return _Held(ranks, held), [argument for one in held for argument in one.arguments]
+    return _Held(ranks, held)
 
 
 def _lengths(states: pa.RecordBatch, table: Any) -> Int64Array:
@@ -249,14 +281,14 @@ def _text_fields(reducer: Reducer, name: str) -> int:
     return sum(1 for field in reducer.columns[name] if declared.field(field).is_text)
 
 
-def _property(reducer: Reducer, name: str) -> str:
-    return reducer.property_kinds[name]
+def _property_type(reducer: Reducer, name: str) -> tuple[Any, pa.DataType]:
+    return PROPERTY_TYPES[reducer.property_kinds[name]]
 
 
 def emission_schema(reducer: Reducer) -> pa.Schema:
     """Columns that an emission has."""
     fields = [f.arrow for f in reducer.layout.record]
-    fields += [pa.field(name, PROPERTY_TYPES[_property(reducer, name)][1]) for name in reducer.properties]
+    fields += [pa.field(name, _property_type(reducer, name)[1]) for name in reducer.properties]
     return pa.schema(fields)
 
 

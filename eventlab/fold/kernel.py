@@ -10,24 +10,23 @@ from __future__ import annotations
 import math
 import types as python_types
 from collections import namedtuple
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, typeof, types
+from numba import njit, types
 from numba.extending import overload, register_jitable
 
 from eventlab.errors import ReducerError
 from eventlab.events.types import Field
 from eventlab.fold import lower
-from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
+from eventlab.fold.declaration import Reducer
 from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
+from eventlab.fold.machine import ALONE, compiled
+from eventlab.fold.native import Code, Native, Types
 from eventlab.fold.stores import CheckedStores
 from eventlab.fold.tables import (
-    INDEX_DTYPE,
     KeyedView,
     QueueView,
     link_slots,
@@ -46,7 +45,7 @@ from eventlab.fold.views import (
     stack_copy,
     state_view,
 )
-from eventlab.fold.words import META, NULL_TEXT
+from eventlab.fold.words import INDEX_DTYPE, META, NULL_TEXT
 
 
 @register_jitable
@@ -168,23 +167,8 @@ def _python_math() -> python_types.ModuleType:
 _REPLACED = {min: _minimum, max: _maximum, int: _trunc, float: _float, math: _python_math()}
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """A reducer's compiled driver and what is needed to call it."""
-
-    run: Callable[..., None]
-    event_fields: dict[str, tuple[str, ...]]
-    """Per event type: the envelope and payload fields that are arguments, in order."""
-
-
-def event_fields(reducer: Reducer, name: str) -> tuple[str, ...]:
-    """Envelope and payload fields of an event type that its handler may read."""
-    mentioned = lower.attributes([reducer.handlers[name]])
-    return (*(field for field in ENVELOPE_FIELDS if field in mentioned), *reducer.columns[name])
-
-
-def compile_kernel(reducer: Reducer) -> Kernel:
-    """Compile a reducer's driver. The machine code is made at the first call.
+def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None]:
+    """Compile a reducer's driver for arguments of these types.
 
     Raises
     ------
@@ -193,7 +177,7 @@ def compile_kernel(reducer: Reducer) -> Kernel:
     """
     codes = {text: code for code, text in enumerate(reducer.literals)}
     options: dict[str, Any] = {
-        "nogil": True,
+        **ALONE,
         "boundscheck": bool(reducer.layout.arrays),
         "pipeline_class": CheckedStores,
     }
@@ -236,29 +220,20 @@ def compile_kernel(reducer: Reducer) -> Kernel:
             scope[f"make_index_{at}"] = make(dict(view.members)["index"])
     for at, name in enumerate(properties):
         scope[f"property_{at}"] = properties[name]
-    fields = {name: event_fields(reducer, name) for name in reducer.handlers}
+    fields = reducer.event_fields
     for at, (name, handler) in enumerate(reducer.handlers.items()):
         scope[f"handle_{at}"] = lowered(handler)
         # Its fields depend on the reducer, so no class can spell them out.
         scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("nothing",))  # noqa: PYI024
     source = _Source(reducer, fields).text()
     exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
-    return Kernel(_guarded(njit(**options)(scope["kernel"]), reducer), fields)
-
-
-def _guarded(run: Callable[..., None], reducer: Reducer) -> Callable[..., None]:
-    def call(*arguments: Any) -> None:
-        try:
-            if not run.nopython_signatures:  # type: ignore[attr-defined]
-                run.compile(tuple(typeof(argument) for argument in arguments))  # type: ignore[attr-defined]
-        except Exception as error:  # Numba has errors of its own, and gives others where its own code gives way
-            raise ReducerError(
-                f"{reducer.name} cannot be compiled: {_gist(str(error))}",
-                hint="Call with interpret=True to step through the handler in a debugger.",
-            ) from error
-        run(*arguments)
-
-    return call
+    try:
+        return compiled(scope["kernel"], wanted, options)
+    except Exception as error:  # Numba has errors of its own, and gives others where its own code gives way
+        raise ReducerError(
+            f"{reducer.name} cannot be compiled: {_gist(str(error))}",
+            hint="Call with interpret=True to step through the handler in a debugger.",
+        ) from error
 
 
 def _gist(message: str) -> str:
@@ -291,7 +266,7 @@ class _Source:
         self.tables = reducer.layout.tables
 
     def text(self) -> str:
-        body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(count):"]
+        body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(first, stop):"]
         body += ["        record = stack_copy(states[a])"]
         body += [f"        {line}" for line in self.enter()]
         kinds = range(len(self.reducer.handlers))
@@ -324,7 +299,7 @@ class _Source:
         return lines
 
     def arguments(self) -> list[str]:
-        names = ["count", "leg_offsets", "emit", "states", "out_records"]
+        names = ["first", "stop", "leg_offsets", "emit", "states", "out_records"]
         names += [f"out_property_{at}" for at in range(len(self.reducer.properties))]
         for at, table in enumerate(self.tables):
             if isinstance(table, Ladder):
@@ -344,16 +319,16 @@ class _Source:
             if isinstance(table, Ladder):
                 lines += [
                     f"ranks_{at} = base_{at}[a + 1] - base_{at}[a]",
-                    f"ladder_meta_{at} = pointer_to(meta_{at}[a * {LADDER_META}:])",
+                    f"ladder_meta_{at} = pointer_to(meta_{at}, a * {LADDER_META})",
                     f"load_levels({self.ladder(at, '-1')})",
                 ]
                 continue
             keyed = (
-                f"((pointer_to(rows_{at}), pointer_to(slots_{at}), pointer_to(meta_{at}[a * {META}:]), "
+                f"((pointer_to(rows_{at}, 0), pointer_to(slots_{at}, 0), pointer_to(meta_{at}, a * {META}), "
                 f"base_{at}[a], base_{at}[a + 1] - base_{at}[a]))"
             )
             if isinstance(table, Queue):
-                pool = f"pointer_to(pool_{at}), pointer_to(pool_meta_{at}[a * {META}:]), pool_base_{at}[a]"
+                pool = f"pointer_to(pool_{at}, 0), pointer_to(pool_meta_{at}, a * {META}), pool_base_{at}[a]"
                 lines += [
                     f"index_{at} = make_index_{at}{keyed}",
                     f"link_slots(index_{at}, {INDEX_DTYPE.itemsize})",
@@ -375,8 +350,8 @@ class _Source:
     def ladder(self, at: int, hint: str) -> str:
         sign = SIGN[self.tables[at].side]  # type: ignore[union-attr]
         return (
-            f"make_{at}((pointer_to(prices_{at}), pointer_to(sizes_{at}), ladder_meta_{at}, base_{at}[a], ranks_{at}, "
-            f"{sign}, {hint}))"
+            f"make_{at}((pointer_to(prices_{at}, 0), pointer_to(sizes_{at}, 0), ladder_meta_{at}, base_{at}[a], "
+            f"ranks_{at}, {sign}, {hint}))"
         )
 
     def state(self, kind: int | None) -> str:

@@ -295,9 +295,10 @@ class Layout:
             )
         return pa.RecordBatch.from_arrays(columns, schema=self.arrow_schema)
 
-    def describe(self) -> str:
-        """Canonical text of the layout, for fingerprints."""
-        fields = [f"{f.name}:{f.arrow.type}={f.initial if isinstance(f, Scalar) else 0!r}" for f in self.record]
+    def describe(self, *, initial: bool = True) -> str:
+        """Canonical text of the layout, for fingerprints, with the initial values or without."""
+        values = {f.name: f.initial for f in self.scalars} if initial else {}
+        fields = [f"{f.name}:{f.arrow.type}={values.get(f.name, 0)!r}" for f in self.record]
         kinds = [f"{t.name}:{type(t).__name__}:{getattr(t, 'side', '')}:{t.arrow.type}" for t in self.tables]
         return "|".join([*fields, *kinds])
 

@@ -15,10 +15,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import EventTable, Int64Array
+from eventlab.fold import walk
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
+from eventlab.fold.native import Function
 from eventlab.fold.words import FREE, HEAD, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
 
 Codes = npt.NDArray[np.int32]
+
+_keyed_order = Function(walk.keyed_order)
+_queue_order = Function(walk.queue_order)
 
 
 class Dictionary:
@@ -130,9 +135,9 @@ def _list_parts(column: pa.ListArray) -> tuple[Int64Array, pa.StructArray]:
     return offsets - offsets[0], column.flatten()
 
 
-def _links(rows: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """Rows as words: the links stand first."""
-    return rows.view(np.int32).reshape(len(rows), rows.itemsize // 4)
+def _links(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], int]:
+    """Rows as words, of which the first of each row are links, and how many words a row has."""
+    return rows.view(np.int32), rows.itemsize // 4
 
 
 def _starts(lengths: Int64Array) -> Int64Array:
@@ -184,16 +189,16 @@ class KeyedScratch:
         meta[:, USED] = meta[:, LIVE] = counts
         return KeyedScratch(rows, np.full(codes, -1, np.int32), meta.reshape(-1), base), place
 
-    @property
     def arguments(self) -> tuple[npt.NDArray[Any], ...]:
-        return self.rows, self.slots, self.meta, self.base
+        """What a kernel takes; the map from keys to rows is its own, so that several may run."""
+        return self.rows, self.slots.copy(), self.meta, self.base
 
     def in_order(self) -> tuple[Int64Array, Int64Array]:
         """Offsets per aggregate and row numbers in order of first touch."""
-        from eventlab.fold.walk import keyed_order
-
         offsets = _starts(self.meta.reshape(-1, META)[:, LIVE])
-        return offsets, keyed_order(_links(self.rows), self.meta, self.base, offsets)
+        order = np.empty(int(offsets[-1]), np.int64)
+        _keyed_order(*_links(self.rows), self.meta, self.base, offsets, order)
+        return offsets, order
 
 
 def keyed_in(
@@ -224,9 +229,8 @@ class QueueScratch:
     meta: Int64Array
     base: Int64Array
 
-    @property
     def arguments(self) -> tuple[npt.NDArray[Any], ...]:
-        return *self.index.arguments, self.pool, self.meta, self.base
+        return *self.index.arguments(), self.pool, self.meta, self.base
 
 
 def queue_in(
@@ -268,13 +272,11 @@ def queue_in(
 
 def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> Any:
     """A queue's arrays as a portable column: by key in order of first touch, oldest first."""
-    from eventlab.fold.walk import queue_order
-
     key_offsets, key_rows = scratch.index.in_order()
     entries = scratch.index.rows[key_rows]
-    links = _links(scratch.pool)
-    counts = np.ascontiguousarray(entries["count"])
-    order = queue_order(links, np.ascontiguousarray(entries["first"]), counts, key_offsets, scratch.base)
+    counts, first = (np.ascontiguousarray(entries[name]) for name in ("count", "first"))
+    order = np.empty(int(counts.sum()), np.int64)
+    _queue_order(*_links(scratch.pool), first, counts, key_offsets, scratch.base, order)
     keys = np.repeat(np.ascontiguousarray(entries["_key"]), counts)
     return _rows_out(table, keys, scratch.pool[order], _starts(counts)[key_offsets], dictionary)
 
@@ -341,7 +343,6 @@ class LadderScratch:
     meta: Int64Array
     base: Int64Array
 
-    @property
     def arguments(self) -> tuple[npt.NDArray[Any], ...]:
         return self.prices, self.sizes, self.meta, self.base
 

@@ -34,7 +34,7 @@ from eventlab.fold.views import (
     text_type,
     viewed,
 )
-from eventlab.fold.words import CHANGES, FREE, HEAD, LIVE, NONE, PENDING, TAIL, USED
+from eventlab.fold.words import CHANGES, FREE, HEAD, INDEX, INDEX_DTYPE, LIVE, NONE, PENDING, TAIL, USED
 
 _bytes = types.CPointer(types.uint8)
 _int32s = types.CPointer(types.int32)
@@ -275,9 +275,6 @@ def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> N
         result.yield_(builder.extract_value(pair, 1))
 
 
-_INDEX = Keyed("key", first=int, last=int, count=int)
-"""For every key that has rows in a queue: its oldest and newest row and how many there are."""
-INDEX_DTYPE = _INDEX.row_dtype
 _INDEX_STRIDE = INDEX_DTYPE.itemsize
 
 
@@ -290,7 +287,7 @@ class QueueView(View):
         super().__init__(
             _describe(table),
             (
-                ("index", KeyedView(_INDEX)),
+                ("index", KeyedView(INDEX)),
                 ("pool", _bytes),
                 ("meta", _int64s),
                 ("base", types.int64),

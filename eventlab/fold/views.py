@@ -173,16 +173,17 @@ def copy_record(typingctx: Any, target: Any, source: Any) -> Any:
 
 
 @intrinsic
-def pointer_to(typingctx: Any, array: Any) -> Any:
-    """The address of an array's data: views hold pointers, which need no reference counting. Records give bytes."""
+def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
+    """The address of an array's element: views hold pointers, which need no reference counting. Records give bytes."""
     element = types.uint8 if isinstance(array.dtype, types.Record) else array.dtype
     pointer = types.CPointer(element)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        return builder.bitcast(data, context.get_value_type(pointer))
+        place = builder.gep(data, [args[1]], source_etype=context.get_data_type(array.dtype))
+        return builder.bitcast(place, context.get_value_type(pointer))
 
-    return pointer(array), codegen
+    return pointer(array, types.int64), codegen
 
 
 @intrinsic

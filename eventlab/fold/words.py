@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from eventlab.fold.layout import Keyed
+
 NULL_TEXT = -1
 """The code of missing text. The empty string has code 0 in every fold, so that zeroed memory reads as empty."""
 
@@ -12,3 +14,7 @@ HEAD, TAIL, FREE, USED, LIVE, PENDING, CHANGES = range(META)
 
 NONE = -1
 """No row."""
+
+INDEX = Keyed("key", first=int, last=int, count=int)
+"""For every key that has rows in a queue: its oldest and newest row and how many there are."""
+INDEX_DTYPE = INDEX.row_dtype

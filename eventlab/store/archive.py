@@ -35,8 +35,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from eventlab import cores
 from eventlab.events.types import Field
-from eventlab.store import cores, encoding, pages
+from eventlab.store import encoding, pages
 from eventlab.store.blocks import NO_CAUSE, TEXT, Int64Array, Slab
 from eventlab.store.formats import Index, Pieces
 from eventlab.store.pages import Numbers, Pages

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from eventlab import cores
 from eventlab.events.types import Field
-from eventlab.store import cores, encoding
+from eventlab.store import encoding
 from eventlab.store.blocks import NO_CAUSE, Int64Array, Slab
 from eventlab.store.formats import Index, Pieces
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from eventlab import cores
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
-from eventlab.store import cores
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined, pieces_in_position_order
 from eventlab.store.cuts import trim
 from eventlab.store.schemas import Reading, reading

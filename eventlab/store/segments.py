@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from eventlab import cores
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.events.types import EventType, Field
-from eventlab.store import cores, formats
+from eventlab.store import formats
 from eventlab.store.archive import Archive
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.cuts import groups_and_pieces, ranges, trim

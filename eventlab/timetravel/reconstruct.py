@@ -12,6 +12,7 @@ from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import derive, fold
+from eventlab.fold.executors import Executor
 from eventlab.fold.legs import Legs, tables_of, upper_bounds
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
@@ -58,6 +59,7 @@ def reconstruct(
     *,
     snapshots: Snapshots | None = None,
     interpret: bool | None = None,
+    executor: Executor | None = None,
 ) -> Reconstructed:
     """The states of aggregates at a moment.
 
@@ -65,32 +67,78 @@ def reconstruct(
     ------
     UnknownAggregate, AsOfError, FoldError, ReducerError
     """
+    (found,) = reconstruct_all(
+        store, [reducer], aggregates, moment, snapshots=snapshots, interpret=interpret, executor=executor
+    )
+    return found
+
+
+def reconstruct_all(
+    store: Store,
+    reducers: Sequence[Reducer],
+    aggregates: Sequence[str],
+    moment: AsOf,
+    *,
+    snapshots: Snapshots | None = None,
+    interpret: bool | None = None,
+    executor: Executor | None = None,
+) -> list[Reconstructed]:
+    """What `reconstruct` gives for each of several reducers, in one pass over the events.
+
+    Snapshots are used where all reducers have them at the same versions, as one reducer always does.
+    """
+    if not reducers:
+        return []
     require(store, aggregates)
     stop = position_bound(store, moment)
-    base = Base.initial(reducer, len(aggregates))
+    bases = [Base.initial(reducer, len(aggregates)) for reducer in reducers]
     if snapshots is not None:
-        base = snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
-    after = {a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v}
+        found = [
+            snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
+            for reducer in reducers
+        ]
+        if all(np.array_equal(base.marks.version, found[0].marks.version) for base in found):
+            bases = found
+    marks = bases[0].marks
+    after = {a: int(v) for a, v in zip(aggregates, marks.version, strict=True) if v}
     selection = Selection(
-        reducer.columns,
+        _columns_of(reducers),
         others=True,
         aggregates=aggregates,
         after_version=after,
         stop_position=stop,
         until_version=moment.version,
         until_time=moment.time_ns,
-        types=reducer.event_types,
+        types={name: declared for reducer in reducers for name, declared in reducer.event_types.items()},
     )
-    emitted: pa.RecordBatch | None = None
+    emitted: list[pa.RecordBatch | None] = [None] * len(reducers)
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     for frame in store.frames(selection):
         members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
-        base, emitted = advance(reducer, base, frame, members, moment, emit=True, interpret=interpret)
+        for at, reducer in enumerate(reducers):
+            bases[at], emitted[at] = advance(
+                reducer, bases[at], frame, members, moment, emit=True, interpret=interpret, executor=executor
+            )
     if moment.version is not None:
-        _check_versions(store, aggregates, moment, base.marks)
-    if emitted is None:
-        emitted = derive(reducer, aggregates, base.states, interpret=interpret)
-    return Reconstructed(aggregates, base.states, emitted, base.marks)
+        _check_versions(store, aggregates, moment, bases[0].marks)
+    return [
+        Reconstructed(
+            aggregates,
+            base.states,
+            derive(reducer, aggregates, base.states, interpret=interpret) if last is None else last,
+            base.marks,
+        )
+        for reducer, base, last in zip(reducers, bases, emitted, strict=True)
+    ]
+
+
+def _columns_of(reducers: Sequence[Reducer]) -> dict[str, tuple[str, ...]]:
+    """The payload columns that any of the reducers may read, by event type name."""
+    wanted: dict[str, dict[str, None]] = {}
+    for reducer in reducers:
+        for name, columns in reducer.columns.items():
+            wanted.setdefault(name, {}).update(dict.fromkeys(columns))
+    return {name: tuple(columns) for name, columns in wanted.items()}
 
 
 def advance(
@@ -102,6 +150,7 @@ def advance(
     *,
     emit: bool = False,
     interpret: bool | None = None,
+    executor: Executor | None = None,
 ) -> tuple[Base, pa.RecordBatch | None]:
     """Fold a frame's events that a moment includes into the rows `members` of states.
 
@@ -112,7 +161,9 @@ def advance(
     part = base.states if whole else base.states.take(pa.array(members))
     legs = _one_leg(reducer, frame, ends)
     tables = tables_of(reducer, frame)
-    folded = fold(reducer, frame.aggregates, part, tables, legs, emit=emit and whole, interpret=interpret)
+    folded = fold(
+        reducer, frame.aggregates, part, tables, legs, emit=emit and whole, interpret=interpret, executor=executor
+    )
     states = folded.states if whole else put(base.states, folded.states, members)
     return Base(states, _advanced(base.marks, frame, members, ends)), folded.emitted
 

@@ -6,7 +6,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import FoldError
-from eventlab.fold import drive
+from eventlab.fold import drive, native
 from tests.fold.helpers import digests, folded, rows
 from tests.fold.kitchen import Book, Fragile, Level, Tick, Tock
 from tests.naive_folds import TWINS
@@ -153,7 +153,7 @@ def test_the_smallest_reducers_fold(interpret, reducer):
         assert found.emitted.schema.names == []
 
 
-def test_short_folds_are_interpreted_and_long_ones_compiled(monkeypatch):
+def test_short_folds_are_interpreted_and_long_ones_compiled(monkeypatch, tmp_path):
     @el.reducer
     class Fresh:
         count: int = 0
@@ -161,6 +161,8 @@ def test_short_folds_are_interpreted_and_long_ones_compiled(monkeypatch):
         def on_tick(state, event):
             state.count += 1
 
+    monkeypatch.setenv(native.FOLDER, str(tmp_path))
+    monkeypatch.setattr(drive, "WORTH_LOADING", 1)
     monkeypatch.setattr(drive, "WORTH_COMPILING", 5)
     interpreted = fallbacks(monkeypatch)
     for events in (3, 3, 1):

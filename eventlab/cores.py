@@ -1,6 +1,6 @@
 """Work on all cores. What is called here spends its time where the GIL is released: decoding, encoding, copying.
 
-Threads are kept, for memory that a thread gave back is cheap only to itself. There are two floors of them, so that
+Threads are kept, for memory that a thread gave back is cheap only to itself. There are floors of them, so that
 work on files may wait for work on their columns, and never for its own kind.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Literal, TypeVar
 
-Floor = Literal["files", "columns"]
+Floor = Literal["files", "columns", "folds"]
 Found = TypeVar("Found")
 
 COUNT = os.cpu_count() or 1
