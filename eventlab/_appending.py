@@ -38,16 +38,13 @@ class Ref:
     group: Group
     row: int
     count: int
+    event_id: str | None = None
+    """The supplied id of the last event: where it was there before the group, its position is another."""
 
     @property
     def position(self) -> int:
         """Position of the last of these events, once the group is committed."""
-        if self.group.receipt is None:
-            raise InvalidEvent(
-                "an event has no position before its commit is done",
-                hint="Inside its group the Ref itself is a cause; elsewhere it is one after the `with` block.",
-            )
-        return self.group.receipt.first_position + self.row
+        return self.group.position_of(self)
 
 
 Cause: TypeAlias = "int | Ref | None"
@@ -315,9 +312,25 @@ class Group:
         self._queued[aggregate_id] = self._queued.get(aggregate_id, 0) + rows
         self._batches += batches
         self._rows += rows
-        return Ref(self, self._rows - 1, rows)
+        last = event_id if isinstance(event_id, str) or event_id is None else event_id[-1] if len(event_id) else None
+        return Ref(self, self._rows - 1, rows, last)
+
+    def position_of(self, ref: Ref) -> int:
+        """Position of a Ref's last event, once the group is committed."""
+        if self.receipt is None:
+            raise InvalidEvent(
+                "an event has no position before its commit is done",
+                hint="Inside its group the Ref itself is a cause; elsewhere it is one after the `with` block.",
+            )
+        if ref.event_id is not None:
+            found = self._store.find(ref.event_id)
+            if found is not None:
+                return int(found["position"].item())
+        return self.receipt.first_position + ref.row
 
     def __enter__(self) -> Self:
+        if self._done:
+            raise InvalidEvent("this group is committed already", hint="Open another: with lab.commit() as c.")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -29,7 +29,8 @@ def scan(store: EventLog, declared: EventType) -> pl.LazyFrame:
         del batch_size  # pieces are segments, whose size was bounded when they were written
         # Polars names the columns as a set, but checks what comes back in the schema's order.
         wanted = [name for name in schema if with_columns is None or name in with_columns]
-        bounds = Bounds() if predicate is None else bounds_of(predicate)
+        # A number of rows beside a predicate is of the rows before it: none of them may be passed over.
+        bounds = Bounds() if predicate is None or n_rows is not None else bounds_of(predicate)
         read = wanted
         if predicate is not None:
             needed = set(predicate.meta.root_names())
@@ -60,10 +61,10 @@ def _frames(
         columns=read or ["position"],
     )
     for frame in rows:
-        kept = frame if predicate is None else frame.filter(predicate)
         if left is not None:
-            kept = kept.head(left)
-            left -= len(kept)
+            frame = frame.head(left)  # noqa: PLW2901
+            left -= len(frame)
+        kept = frame if predicate is None else frame.filter(predicate)
         made = [kept.select(wanted or ["position"])]
         del frame, kept  # a frame may be a whole segment: none is kept while the next is read
         yield made.pop()

@@ -18,6 +18,7 @@ import eventlab as el
 from eventlab import _scanning
 from eventlab.errors import (
     AsOfError,
+    DuplicateEvent,
     FeedError,
     InvalidEvent,
     SchemaMismatch,
@@ -502,3 +503,67 @@ def test_arrow_dictionaries_and_views(lab: Lab):
     )
     lab.append_frame(el.MarketData, table)
     assert lab.events(el.MarketData)["symbol"].to_list() == ["A", "B"]
+
+
+def signal_of(strength):
+    return el.TradingSignal("BTC", "buy", strength, "s")
+
+
+def test_a_group_that_was_there_before_tells_where_its_events_are():
+    with el.open(":memory:") as lab:
+        lab.append("s", [signal_of(1.0), signal_of(2.0), signal_of(3.0)], event_id=["a", "b", "c"])
+        with lab.commit() as group:
+            last = group.append("s", signal_of(3.0), event_id="c")
+            first = group.append("s", [signal_of(2.0), signal_of(1.0)], event_id=["b", "a"])
+        assert (first.position, last.position) == (0, 2)
+        lab.append("p", el.PortfolioChange("BTC", 1.0, 1.0), cause=last)
+        assert lab.events(el.PortfolioChange)["cause"].to_list() == [2]
+
+
+def test_a_cause_inside_a_group_is_part_of_the_content_under_an_id():
+    def append(lab, *, caused):
+        with lab.commit() as group:
+            ref = group.append("h/1", signal_of(1.0), event_id="one")
+            group.append(
+                "h/2", el.PortfolioChange("B", 1.0, 2.0), event_id="two", cause=ref if caused else None
+            )  # fmt: skip
+        return group.receipt
+
+    for before in (True, False):
+        with el.open(":memory:") as lab:
+            receipt = append(lab, caused=before)
+            assert append(lab, caused=before) == receipt
+            with pytest.raises(DuplicateEvent, match="cause"):
+                append(lab, caused=not before)
+
+
+def test_a_group_is_entered_once():
+    with el.open(":memory:") as lab:
+        group = lab.commit()
+        with group:
+            group.append("t", signal_of(1.0))
+        with pytest.raises(InvalidEvent, match="committed already"), group:
+            pass
+        assert lab.store.stop_position == 1
+
+
+@pytest.mark.parametrize("seal", [True, False])
+def test_a_scan_takes_its_first_rows_before_it_filters_them(seal):
+    with el.open(":memory:") as lab:
+        for at in range(200):
+            lab.append("a", el.TradingSignal("B", "buy" if at % 3 else "sell", float(at), "s"))
+        if seal:
+            lab.seal()
+        for ask in (
+            lambda lazy: lazy.head(100).filter(pl.col("action") == "buy"),
+            lambda lazy: lazy.filter(pl.col("action") == "buy").head(20),
+            lambda lazy: lazy.head(50).filter(pl.col("position") >= 40),
+            lambda lazy: lazy.head(150).filter(pl.col("aggregate_id") == "b"),
+            lambda lazy: lazy.head(10).select(pl.col("strength") * 2.0).filter(pl.col("strength") > 4.0),
+        ):
+            assert ask(lab.scan(el.TradingSignal)).collect().equals(ask(lab.events(el.TradingSignal).lazy()).collect())
+
+
+def test_metadata_that_is_no_mapping_is_refused():
+    with el.open(":memory:") as lab, pytest.raises(InvalidEvent, match="metadata maps text to text"):
+        lab.append("a", signal_of(1.0), metadata=[("a", "b")])

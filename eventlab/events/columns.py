@@ -194,6 +194,8 @@ def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
     """Metadata as canonical JSON: sorted keys, no spaces; None where there is none."""
     if not metadata:
         return None
+    if not isinstance(metadata, Mapping):
+        raise InvalidEvent("metadata maps text to text", got=metadata, hint='E.g. metadata={"desk": "alpha"}.')
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidEvent("metadata maps text to text", got={key: value}, hint="Convert values with str().")

@@ -178,6 +178,9 @@ class Store(Protocol):
         Raises SchemaMismatch, or MissingUpcaster, where a wanted type's events cannot be read in the wanted version.
         """
 
+    def find(self, event_id: str) -> pl.DataFrame | None:
+        """The event with this id, supplied or computed, as a frame of one row; None if there is none."""
+
     def rows(
         self,
         declared: EventType,

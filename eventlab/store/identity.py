@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +91,10 @@ class Identities:
             )
         last_version = 0
         places = sorted(found.values())
+        rows = _places_by_row(items, per_item, found)
         for item, supplied in zip(items, per_item, strict=True):
             positions = np.array([found[given] for given in supplied or ()], dtype=np.int64)
-            stored = self._compare(item, positions, names, late)
+            stored = self._compare(item, positions, rows, names, late)
             at_end = np.flatnonzero(stored.position == places[-1])
             last_version = int(stored.version[at_end[0]]) if len(at_end) else last_version
         receipt = self._commit_of(places[-1])
@@ -112,7 +113,10 @@ class Identities:
         ).fetchone()
         return receipt_of(commit)
 
-    def _compare(self, item: Incoming, positions: Int64Array, names: Sequence[str], late: Late) -> Block:
+    def _compare(
+        self, item: Incoming, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
+    ) -> Block:
+        """The stored events of an item, whose content must be the same. `places` are positions by row of the call."""
         stored = self._block_at(item.batch.type, positions)
         if stored is None:
             raise _other_content(item, 0, "event_type")
@@ -130,9 +134,11 @@ class Identities:
             kept_at = stored.timestamp
             _same(kept_at >= given_at if late == "clamp" else kept_at == given_at, item, "timestamp")
         cause = np.full(item.rows, -1) if stored.cause is None else np.maximum(stored.cause, -1)
-        if item.batch.cause_row is None:
-            wanted = np.full(item.rows, -1) if item.batch.cause is None else np.maximum(item.batch.cause, -1)
-            _same(cause == wanted, item, "cause")
+        wanted = np.full(item.rows, -1) if item.batch.cause is None else np.maximum(item.batch.cause, -1)
+        if item.batch.cause_row is not None:
+            row = np.asarray(item.batch.cause_row)
+            wanted = np.where(row >= 0, places[np.maximum(row, 0)], wanted)
+        _same(cause == wanted, item, "cause")
         texts = [None] * item.rows if stored.metadata is None else decoded(stored.metadata).to_pylist()
         texts_given = decoded(item.metadata).to_pylist() if isinstance(item.metadata, pa.DictionaryArray) else None
         _same(
@@ -215,6 +221,19 @@ class Identities:
             if len(at):
                 return block.take(at)
         return None
+
+
+def _places_by_row(
+    items: Sequence[Incoming], ids: Sequence[Sequence[str] | None], found: Mapping[str, int]
+) -> Int64Array:
+    """Stored positions of a call's events, by their place among its rows: what causes inside a group refer to."""
+    places = np.empty(sum(item.rows for item in items), dtype=np.int64)
+    first = 0
+    for item, supplied in zip(items, ids, strict=True):
+        rows = np.arange(first, first + item.rows) if item.batch.order is None else np.asarray(item.batch.order)
+        places[rows] = [found[given] for given in supplied or ()]
+        first += item.rows
+    return places
 
 
 def _check_ids(ids: Sequence[str]) -> None:
