@@ -344,7 +344,7 @@ class BookDepth(OrderBook):
         return {
             "bid_depth": bids,
             "ask_depth": asks,
-            "imbalance": (bids - asks) / (bids + asks) if bids + asks > 0.0 else math.nan,
+            "imbalance": (bids - asks) / (bids + asks) if bids and asks else math.nan,
             "microprice": (bid * ask_size + ask * bid_size) / (bid_size + ask_size),
         }
 

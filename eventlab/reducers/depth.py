@@ -23,8 +23,8 @@ from eventlab.reducers.book import change_level, depth
 class BookDepth:
     """A book as `OrderBook` rebuilds it, measured over its `levels` best levels a side.
 
-    Look at it at the end of an update: inside one its sides may cross. Side by side, depths are the same as those of
-    `OrderBook` with ten levels.
+    Look at it at the end of an update: inside one its sides may cross. With ten levels, depths are those
+    of `OrderBook`.
 
     Attributes
     ----------
@@ -39,7 +39,8 @@ class BookDepth:
     bid_depth, ask_depth : float
         Size of the measured levels together; of fewer, where a side has no more.
     imbalance : float
-        (bid_depth - ask_depth) / (bid_depth + ask_depth), between -1 and 1; NaN of an empty book.
+        (bid_depth - ask_depth) / (bid_depth + ask_depth), between -1 and 1; NaN unless both sides have a level, as
+        `OrderBook.imbalance`, which is this over one level.
     microprice : float
         Mid of the best prices, each weighted by the size on the other side: it lies nearer to the side that will be
         used up first. NaN unless both sides have a level.
@@ -75,8 +76,10 @@ class BookDepth:
     @property
     def imbalance(state: Any) -> float:
         """How far depth leans to the bids, between -1 and 1."""
+        if not state.bids or not state.asks:
+            return math.nan
         bid, ask = depth(state.bids, state.levels), depth(state.asks, state.levels)
-        return (bid - ask) / (bid + ask) if bid + ask > 0.0 else math.nan
+        return (bid - ask) / (bid + ask)
 
     @property
     def microprice(state: Any) -> float:
