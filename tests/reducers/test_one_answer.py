@@ -22,8 +22,8 @@ STEPS = st.sampled_from([0, 0, 1, 999, 1_000_000_000, 3_000_000_000, 3_500_000_0
 CASES = [
     (el.TimeBars, {"width_ns": 3_000_000_000}, TRADES),
     (el.TickBars, {"size": 3}, TRADES),
-    (el.VolumeBars, {"size": 8.0}, TRADES),
-    (el.DollarBars, {"size": 250.0}, TRADES),
+    (el.VolumeBars, {"size": 7.0}, TRADES),
+    (el.DollarBars, {"size": 7.0}, TRADES),
     (el.Vwap, {}, TRADES),
     (el.Twap, {}, TRADES),
     (el.Ewma, {"alpha": 0.3}, TRADES),
