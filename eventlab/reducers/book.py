@@ -11,26 +11,11 @@ from eventlab.fold.layout import Ladder, is_null
 DEPTH_LEVELS = 10
 
 
-def depth(side: Any, levels: int = DEPTH_LEVELS) -> float:
-    """Size of so many best levels of a side together."""
+def _depth(side: Any) -> float:
     total = 0.0
-    for level in range(min(levels, len(side))):
+    for level in range(min(DEPTH_LEVELS, len(side))):
         total += side.size(level)
     return total
-
-
-def change_level(state: Any, event: Any) -> None:
-    """Write a change into a state's two sides, by the rule of `OrderBook` for snapshots."""
-    update_id = 0 if is_null(event.update_id) else event.update_id
-    if event.snapshot and (not state.in_snapshot or update_id != state.update_id):
-        state.bids.clear()
-        state.asks.clear()
-    state.in_snapshot = event.snapshot
-    state.update_id = update_id
-    if event.side == "bid":
-        state.bids.set(event.price, event.size)
-    else:
-        state.asks.set(event.price, event.size)
 
 
 @reducer
@@ -48,7 +33,16 @@ class OrderBook:
     in_snapshot: bool = False
 
     def on_book_change(state: Any, event: Any) -> None:
-        change_level(state, event)
+        update_id = 0 if is_null(event.update_id) else event.update_id
+        if event.snapshot and (not state.in_snapshot or update_id != state.update_id):
+            state.bids.clear()
+            state.asks.clear()
+        state.in_snapshot = event.snapshot
+        state.update_id = update_id
+        if event.side == "bid":
+            state.bids.set(event.price, event.size)
+        else:
+            state.asks.set(event.price, event.size)
 
     @property
     def best_bid(state: Any) -> float:
@@ -89,9 +83,9 @@ class OrderBook:
     @property
     def bid_depth(state: Any) -> float:
         """Size of the ten best bid levels together."""
-        return depth(state.bids)
+        return _depth(state.bids)
 
     @property
     def ask_depth(state: Any) -> float:
         """Size of the ten best ask levels together."""
-        return depth(state.asks)
+        return _depth(state.asks)
