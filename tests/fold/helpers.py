@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,18 @@ T0 = 1_700_000_000_000_000_000
 """The event time of version 1; each version is one second later."""
 
 
-def frame_of(aggregates: Sequence[Sequence[Any]], names: Sequence[str] | None = None) -> EventFrame:
+def seconds(events: Sequence[Any]) -> list[int]:
+    """Event times a second apart."""
+    return [T0 + number * 1_000_000_000 for number in range(len(events))]
+
+
+def frame_of(
+    aggregates: Sequence[Sequence[Any]],
+    names: Sequence[str] | None = None,
+    times: Sequence[Sequence[int]] | None = None,
+) -> EventFrame:
     """The events of each aggregate, in version order, as one EventFrame: what a store hands to a fold."""
+    times = times if times is not None else [seconds(events) for events in aggregates]
     rows: dict[str, list[tuple[int, int, int, Any]]] = {}
     position = 0
     for number, events in enumerate(aggregates):
@@ -42,7 +52,7 @@ def frame_of(aggregates: Sequence[Sequence[Any]], names: Sequence[str] | None = 
             np.searchsorted(owner, np.arange(len(aggregates) + 1)).astype(np.int64),
             np.array([p for _, p, _, _ in found], np.int64),
             versions,
-            T0 + (versions - 1) * 1_000_000_000,
+            np.array([times[number][version - 1] for number, _, version, _ in found], np.int64),
             dict(zip(payload.schema.names, payload.columns, strict=True)),
         )
     ids = list(names) if names is not None else [f"a/{number}" for number in range(len(aggregates))]
@@ -70,9 +80,10 @@ def folded(
     interpret: bool | None,
     cuts: Sequence[Sequence[int]] | None = None,
     states: pa.RecordBatch | None = None,
+    times: Sequence[Sequence[int]] | None = None,
 ) -> Folded:
     """Fold event objects, emitting at the given versions of each aggregate (at its last one where there are none)."""
-    frame = frame_of(aggregates)
+    frame = frame_of(aggregates, times=times)
     legs = legs_of(reducer, frame, cuts if cuts is not None else [[len(events)] for events in aggregates])
     initial = reducer.layout.initial(len(aggregates)) if states is None else states
     return fold(reducer, frame.aggregates, initial, tables_of(reducer, frame), legs, emit=True, interpret=interpret)
@@ -109,3 +120,42 @@ def compiled_only() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drive, "_interpreted", given_up)
         yield
+
+
+def _naive(
+    twin: Callable[[], Any], aggregates: Sequence[Sequence[Any]], times: Sequence[Sequence[int]]
+) -> tuple[list[Any], list[Any]]:
+    """Final states, and the record and properties after every version from 0 on."""
+    states, emitted = [], []
+    position = 0
+    for events, moments in zip(aggregates, times, strict=True):
+        told = twin()
+        emitted.append(bits({**told.record(), **told.properties()}))
+        for version, (event, moment) in enumerate(zip(events, moments, strict=True), start=1):
+            told.apply(event, version, position, moment)
+            emitted.append(bits({**told.record(), **told.properties()}))
+            position += 1
+        states.append(bits({**told.record(), **told.tables()}))
+    return states, emitted
+
+
+def check_one_answer(
+    reducer: Reducer,
+    twin: Callable[[], Any],
+    aggregates: Sequence[Sequence[Any]],
+    *,
+    times: Sequence[Sequence[int]] | None = None,
+    may_fall_back: bool = False,
+) -> None:
+    """Compiled, interpreted and naive folds give the same bits, after every single event."""
+    cuts = [list(range(len(events) + 1)) for events in aggregates]
+    with nullcontext() if may_fall_back else compiled_only():
+        compiled = folded(reducer, aggregates, interpret=False, cuts=cuts, times=times)
+    interpreted = folded(reducer, aggregates, interpret=True, cuts=cuts, times=times)
+    assert digests(compiled.states) == digests(interpreted.states)
+    assert rows(compiled.states) == rows(interpreted.states)
+    assert rows(compiled.emitted) == rows(interpreted.emitted)
+    states, emitted = _naive(twin, aggregates, times or [seconds(events) for events in aggregates])
+    names = reducer.layout.arrow_schema.names
+    assert rows(compiled.states) == [{name: state[name] for name in names} for state in states]
+    assert rows(compiled.emitted) == emitted
