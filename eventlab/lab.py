@@ -33,8 +33,8 @@ from eventlab.timetravel import marked, views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.history import history
-from eventlab.timetravel.marked import MarkWith
 from eventlab.timetravel.reconstruct import reconstruct
+from eventlab.timetravel.routing import MarkWith
 from eventlab.timetravel.state import State
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
