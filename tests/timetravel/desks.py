@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import eventlab as el
+from tests.fold.kitchen import Tick
 
 
 @el.event
@@ -22,7 +23,8 @@ class Desk:
     seen_time: int = 0
     by = el.Keyed("symbol", own=int, value=float)
 
-    def on_tick(state, event):
+    @el.on(Tick)
+    def ticked(state, event):
         state.log = state.log * 7 + 1
         state.own_version = event.version
         state.by[event.symbol].own += 1
