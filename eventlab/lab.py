@@ -30,11 +30,12 @@ from eventlab.store.contract import Codec, Late, Receipt
 from eventlab.store.garbage import Vacuumed
 from eventlab.store.log import EventLog
 from eventlab.store.verify import Report
-from eventlab.timetravel import views
+from eventlab.timetravel import marked, views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.history import history
 from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
+from eventlab.timetravel.routing import MarkWith
 from eventlab.timetravel.state import State
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
@@ -386,7 +387,13 @@ class Lab:
     # -- state
 
     def state(
-        self, reducer: ReducerLike, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None
+        self,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        as_of: AsOfLike = None,
+        *,
+        mark_with: MarkWith | None = None,
+        interpret: bool | None = None,
     ) -> State:
         """The state of an aggregate at a moment.
 
@@ -397,6 +404,12 @@ class Lab:
         aggregate_id : str
         as_of : None, int, datetime, str, numpy.datetime64 or AsOf
             The latest; a version; an event time, inclusive; or a combination of bounds.
+        mark_with : str or sequence of str, optional
+            An id, a pattern such as ``"market/*"``, or a list of these: aggregates whose events go to the handlers that
+            the reducer marked ``@el.on(..., routed="symbol")``, merged with the aggregate's own by
+            (timestamp, position). An event is included from where an own event has named its key. `as_of` bounds them
+            like own ones, a version by what comes before the own event of that version. `version`, `position` and
+            `timestamp` remain those of the last own event. Snapshots are not used.
         interpret : bool, optional
             True runs the handlers as plain Python, where a debugger can stop; False compiles them at once. By default
             the quicker: the answer is the same, bit for bit.
@@ -413,8 +426,15 @@ class Lab:
         >>> state = lab.state(el.Portfolio, "portfolio/demo")
         >>> state.cash, state.version
         (-201.0, 1)
+        >>> receipt = lab.append("market/BTCUSDT", el.MarketData("BTCUSDT", 110.0, 0.5))
+        >>> marked = lab.state(el.Portfolio, "portfolio/demo", mark_with="market/*")
+        >>> state.equity, marked.equity, marked.version
+        (-1.0, 19.0, 1)
         """
         reducer, moment = as_reducer(reducer), moment_of(as_of)
+        if mark_with is not None:
+            found = marked.state(self._store, reducer, aggregate_id, moment, mark_with, interpret=interpret)
+            return views.single(reducer, found)
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
@@ -493,6 +513,7 @@ class Lab:
         at: Iterable[AsOfLike] | pl.Series | None = None,
         every: str | dt.timedelta | None = None,
         *,
+        mark_with: MarkWith | None = None,
         tables: bool = False,
         interpret: bool | None = None,
     ) -> pl.DataFrame:
@@ -507,6 +528,9 @@ class Lab:
         every : str or timedelta, optional
             E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar
             covers (t - every, t].
+        mark_with : str or sequence of str, optional
+            As in :meth:`state`. Bars then go on to that of the last event, own or routed; a row per handled event is
+            one per own event, with all that was routed before it.
         tables : bool
             Also give keyed tables, queues and ladders, as lists of structs.
         interpret : bool, optional
@@ -521,9 +545,12 @@ class Lab:
         ------
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
-        return history(
-            self._store, as_reducer(reducer), aggregate_id, at=at, every=every, tables=tables, interpret=interpret
-        )
+        reducer = as_reducer(reducer)
+        if mark_with is not None:
+            return marked.history(
+                self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
+            )
+        return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
 
     def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
         """A read model: the states of a reducer, kept up to date by folding only what is new.

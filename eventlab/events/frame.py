@@ -27,6 +27,9 @@ class EventTable:
         The envelope. Timestamps are ns since the epoch, UTC.
     columns : mapping of str to pyarrow.Array
         The payload columns that were asked for, in the field's canonical Arrow type, one chunk each.
+    place : int64 array, shape (rows,), optional
+        Where a fold merges events of several aggregates: each row's place among those of all tables, ascending.
+        Otherwise types are merged by version.
     """
 
     type: EventType
@@ -35,6 +38,12 @@ class EventTable:
     version: Int64Array
     timestamp: Int64Array
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    place: Int64Array | None = None
+
+    @property
+    def merged_by(self) -> Int64Array:
+        """What decides the order of rows of different types."""
+        return self.version if self.place is None else self.place
 
     def __len__(self) -> int:
         return len(self.version)

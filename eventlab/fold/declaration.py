@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FunctionType
@@ -33,6 +33,15 @@ ENVELOPE_FIELDS = ("version", "position", "timestamp")
 """What a handler may read of every event beside its payload."""
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A handler of other aggregates' events, and the text field that tells whom they concern."""
+
+    handler: FunctionType
+    type: EventType
+    key: str
+
+
 @dataclass(frozen=True, eq=False)
 class Reducer:
     """How events become a state. Made by :func:`reducer`; pass it wherever a reducer is asked for."""
@@ -43,6 +52,8 @@ class Reducer:
     properties: Mapping[str, FunctionType]
     event_types: Mapping[str, EventType]
     module: str
+    routed: Mapping[str, Routed]
+    """By event type name. Not among the handlers: they run only where a caller asks for them."""
 
     def __call__(self, **initial: Any) -> Reducer:
         """The same reducer with other initial values: how a parameter is set.
@@ -83,7 +94,16 @@ class Reducer:
         return replace(self, layout=replace(self.layout, record=record))
 
     def __repr__(self) -> str:
-        return f"<reducer {self.name}: {', '.join(self.handlers)} -> {', '.join(self.layout.arrow_schema.names)}>"
+        routed = [f"{name} by {one.key}" for name, one in self.routed.items()]
+        heard = [*(name for name in self.handlers if name not in self.routed), *routed]
+        return f"<reducer {self.name}: {', '.join(heard)} -> {', '.join(self.layout.arrow_schema.names)}>"
+
+    @cached_property
+    def with_routed(self) -> Reducer:
+        """The reducer whose handlers are those of routed events, too: what a fold over both needs."""
+        handlers = {**self.handlers, **{name: one.handler for name, one in self.routed.items()}}
+        event_types = {**self.event_types, **{name: one.type for name, one in self.routed.items()}}
+        return replace(self, handlers=handlers, event_types=event_types)
 
     @cached_property
     def functions(self) -> list[FunctionType]:
@@ -99,6 +119,11 @@ class Reducer:
     def removes_rows(self) -> frozenset[str]:
         """Event types whose handlers may delete a table's rows."""
         return frozenset(name for name, handler in self.handlers.items() if lower.removes_rows(handler))
+
+    @cached_property
+    def pushes_rows(self) -> frozenset[str]:
+        """Event types whose handlers may push onto a queue."""
+        return frozenset(name for name, handler in self.handlers.items() if "push" in lower.attributes([handler]))
 
     @cached_property
     def priced(self) -> frozenset[str]:
@@ -172,6 +197,7 @@ class Reducer:
         parts = [f"eventlab-reducer-1|{sys.implementation.cache_tag}|{self.layout.describe()}"]
         for name, handler in sorted(self.handlers.items()):
             parts += [name, self.event_types[name].schema_json(), *fingerprints.parts(handler)]
+            parts += [f"routed by {self.routed[name].key}"] if name in self.routed else []
         return _digest(*parts)
 
 
@@ -193,8 +219,17 @@ def as_reducer(reducer: ReducerLike) -> Reducer:
     return reducer
 
 
-def on(of: type | str) -> Callable[[F], F]:
+def on(of: type | str, *, routed: str | None = None) -> Callable[[F], F]:
     """Mark a function of a reducer's class as the handler of an event type.
+
+    Parameters
+    ----------
+    of : event class or its name
+    routed : str, optional
+        A text field of the event type. The handler then is for events of *other* aggregates, those that a caller names
+        with ``mark_with=``. Such an event goes to every aggregate whose own events have named its key before, in a
+        field of the same name; own and routed events are merged by (timestamp, position). Without ``mark_with=`` it is
+        as if the handler were not there.
 
     Examples
     --------
@@ -206,11 +241,24 @@ def on(of: type | str) -> Callable[[F], F]:
     ...     @el.on(el.PortfolioChange)
     ...     def counted(state, event):
     ...         state.count += 1
+    ...
+    ...     @el.on(el.MarketData, routed="symbol")
+    ...     def traded(state, event):
+    ...         state.count += 1000
+    >>> lab = el.open(":memory:")
+    >>> receipt = lab.append("portfolio/demo", el.PortfolioChange("BTCUSDT", 2.0, 100.0))
+    >>> receipt = lab.append("market/BTCUSDT", el.MarketData("BTCUSDT", 101.0, 1.0))
+    >>> receipt = lab.append("market/ETHUSDT", el.MarketData("ETHUSDT", 7.0, 1.0))
+    >>> lab.state(Fills, "portfolio/demo").count
+    1
+    >>> lab.state(Fills, "portfolio/demo", mark_with="market/*").count
+    1001
     """
     declared = event_type(of)
 
     def mark(function: F) -> F:
         function.__handles__ = declared  # type: ignore[attr-defined]
+        function.__routed__ = routed  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -224,7 +272,8 @@ def reducer(cls: type[Any]) -> Reducer:
     cls : type
         Annotated fields with defaults are the state: ``float``, ``int``, ``bool``, ``str``; or a field is an
         ``el.Array``, ``el.Keyed``, ``el.Ladder`` or ``el.Queue``. A function ``on_<event type>(state, event)``, or one
-        marked with ``@el.on``, changes the state in place. Properties are derived and never stored.
+        marked with ``@el.on``, changes the state in place. Properties are derived and never stored. Handlers marked
+        ``@el.on(..., routed="symbol")`` hear the events of other aggregates, where a caller asks for it.
 
     Returns
     -------
@@ -253,21 +302,24 @@ def reducer(cls: type[Any]) -> Reducer:
         raise ReducerError("@el.reducer decorates a class", got=cls)
     if cls.__bases__ != (object,):
         raise ReducerError(f"{cls.__name__}: a reducer has no base classes", got=cls.__bases__)
-    handlers, properties, event_types = _functions(cls)
+    handlers, properties, event_types, routed = _functions(cls)
     if not handlers:
         raise ReducerError(
-            f"{cls.__name__} handles no event", hint="Add a function such as on_market_data(state, event)."
+            f"{cls.__name__} handles no event{' of its own' if routed else ''}",
+            hint="Add a function such as on_market_data(state, event).",
         )
+    for one in routed.values():
+        _check_named(cls.__name__, one, event_types.values())
     for name in properties:
         if name in inspect.get_annotations(cls):
             raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
     layout = _layout(cls)
     if not layout.arrow_schema.names:
         raise ReducerError(f"{cls.__name__} has no state", hint="Annotate a field, e.g. count: int = 0.")
-    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__)
+    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__, routed)
     fields = {scalar.name for scalar in layout.scalars}
     fields.update(column.name for table in layout.tables if isinstance(table, Keyed) for column in table.columns)
-    for function in made.functions:
+    for function in made.with_routed.functions:
         where = f"{cls.__name__}.{function.__name__}"
         lower.check(function, where)
         for name in sorted(lower.assigned(function) - fields):
@@ -275,8 +327,8 @@ def reducer(cls: type[Any]) -> Reducer:
                 f"{where} writes a field that does not exist", got=name, expected=", ".join(sorted(fields))
             )
     state_names = _state_names(made)
-    for name, handler in handlers.items():
-        names = {field.name: field.is_text for field in event_types[name]}
+    for name, handler in made.with_routed.handlers.items():
+        names = {field.name: field.is_text for field in made.with_routed.event_types[name]}
         lower.check_names(
             handler,
             [state_names, {**dict.fromkeys(ENVELOPE_FIELDS, False), **names}],
@@ -285,7 +337,8 @@ def reducer(cls: type[Any]) -> Reducer:
     for name, function in properties.items():
         lower.check_names(function, [state_names], f"{cls.__name__}.{name}")
         lower.check_reads_only(function, f"{cls.__name__}.{name}")
-    made = replace(made, handlers=_frozen(handlers), properties=_frozen(properties))
+    heard = {name: replace(one, handler=lower.frozen(one.handler)) for name, one in routed.items()}
+    made = replace(made, handlers=_frozen(handlers), properties=_frozen(properties), routed=heard)
     _declared.add(made)
     return made
 
@@ -316,8 +369,13 @@ _NOT_PLAIN = (
 )
 
 
-def _functions(cls: type[Any]) -> tuple[dict[str, FunctionType], dict[str, FunctionType], dict[str, EventType]]:
+_Functions: TypeAlias = tuple[dict[str, FunctionType], dict[str, FunctionType], dict[str, EventType], dict[str, Routed]]
+
+
+def _functions(cls: type[Any]) -> _Functions:
+    """Handlers, properties, types of the events handled, and handlers of routed events."""
     handlers: dict[str, FunctionType] = {}
+    routed: dict[str, Routed] = {}
     properties: dict[str, FunctionType] = {}
     event_types: dict[str, EventType] = {}
     for name, value in vars(cls).items():
@@ -331,12 +389,41 @@ def _functions(cls: type[Any]) -> tuple[dict[str, FunctionType], dict[str, Funct
             declared = getattr(value, "__handles__", None) or _handled_by_name(name, where)
             if value.__code__.co_argcount != 2 or value.__code__.co_flags & _NOT_PLAIN:
                 raise ReducerError(f"{where}: a handler takes (state, event)", got=str(inspect.signature(value)))
-            if declared.name in handlers:
+            if declared.name in handlers or declared.name in routed:
                 raise ReducerError(f"{cls.__name__} has two handlers of {declared.name}")
+            key = getattr(value, "__routed__", None)
+            if key is not None:
+                routed[declared.name] = Routed(value, declared, _routing_key(where, declared, key))
+                continue
             handlers[declared.name], event_types[declared.name] = value, declared
         elif isinstance(value, classmethod | staticmethod):
             raise ReducerError(f"{where}: helpers are plain functions outside the class")
-    return handlers, properties, event_types
+    return handlers, properties, event_types, routed
+
+
+def _texts(declared: EventType) -> list[str]:
+    return [field.name for field in declared if field.is_text]
+
+
+def _routing_key(where: str, declared: EventType, key: object) -> str:
+    if not isinstance(key, str) or key not in _texts(declared):
+        raise ReducerError(
+            f"{where}: {declared.name} is routed by one of its text fields",
+            got=key,
+            expected=" or ".join(_texts(declared)) or "a type that has one",
+        )
+    return key
+
+
+def _check_named(reducer_name: str, routed: Routed, own: Iterable[EventType]) -> None:
+    """Refuse events that could never arrive: an aggregate's own events say which keys it holds."""
+    if not any(routed.key in _texts(declared) for declared in own):
+        raise ReducerError(
+            f"{reducer_name}.{routed.handler.__name__}: no event that {reducer_name} handles has a text field "
+            f"{routed.key!r}, so none of {routed.type.name} would be routed to it",
+            expected=" or ".join(sorted({name for declared in own for name in _texts(declared)})) or None,
+            hint="Aggregates hold the keys that their own events name, in a field of the same name.",
+        )
 
 
 def _handled_by_name(name: str, where: str) -> EventType:

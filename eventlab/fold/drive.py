@@ -20,7 +20,14 @@ from eventlab.fold import lower
 from eventlab.fold import scratch as flat
 from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.executors import Executor, Span, Threads, spans
-from eventlab.fold.interpret import Event, StateType, failure, property_failure, python_values
+from eventlab.fold.interpret import (
+    Event,
+    StateType,
+    failure,
+    property_failure,
+    python_values,
+    routed_failure,
+)
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
 from eventlab.fold.native import Argument, KernelRaised, Native, Types, keep, kept, key_of, types_of
@@ -176,7 +183,7 @@ class _Run:
         for name in reducer.handlers:
             rank = ranks.event.get(name, nothing) if ranks else nothing
             rows = (flat.writable(np.asarray(legs.starts[name])), flat.writable(np.asarray(legs.bounds[name])))
-            self._events += [*rows, flat.writable(tables[name].version), rank, *columns[name]]
+            self._events += [*rows, flat.writable(tables[name].merged_by), rank, *columns[name]]
 
     def arguments(self, first: int, stop: int) -> list[Argument]:
         """What the kernel takes to fold the aggregates ``first:stop``, beside others that do the rest."""
@@ -258,7 +265,8 @@ def _tables_in(
     # Rows deleted during an event are used again only after it.
     spare = _SPARE if reducer.removes_rows else 0
     capacity = np.minimum(touched + own, codes) + spare
-    pushes: Int64Array = 2 * sum(rows.values(), np.zeros(states.num_rows, np.int64))
+    pushing = (rows[name] for name in rows if name in reducer.pushes_rows)
+    pushes: Int64Array = 2 * sum(pushing, np.zeros(states.num_rows, np.int64))
     held: list[Any] = []
     for table in layout.tables:
         column = states.column(table.name)
@@ -332,14 +340,19 @@ def _interpreted(
         for leg in range(int(legs.offsets[a]), int(legs.offsets[a + 1])):
             ends = {name: int(legs.bounds[name][leg]) for name in readers}
             while True:
-                ready = [(readers[name].version(at[name]), name) for name in readers if at[name] < ends[name]]
+                ready = [(readers[name].place(at[name]), name) for name in readers if at[name] < ends[name]]
                 if not ready:
                     break
-                version, name = min(ready)
+                _, name = min(ready)
+                if name not in reducer.routed:
+                    version = int(tables[name].version[at[name]])
                 event = readers[name].event(at[name])
                 try:
                     types.handlers[name](state, event)
                 except Exception as error:
+                    if name in reducer.routed:
+                        position = int(tables[name].position[at[name]])
+                        raise routed_failure(reducer, aggregates[a], position, name, error) from error
                     raise failure(reducer, aggregates[a], version, name, error) from error
                 at[name] += 1
             if emit:
@@ -368,8 +381,8 @@ class _Reader:
         self.block = -1
         self.values: dict[str, list[Any]] = {}
 
-    def version(self, row: int) -> int:
-        return int(self.table.version[row])
+    def place(self, row: int) -> int:
+        return int(self.table.merged_by[row])
 
     def event(self, row: int) -> Event:
         block, within = divmod(row, self.BLOCK)

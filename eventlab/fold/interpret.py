@@ -341,6 +341,15 @@ def property_failure(reducer: Reducer, aggregate: str, version: int, name: str, 
     return FoldError(f"{reducer.name}.{name} failed on {aggregate!r} {at}: {type(error).__name__}: {error}")
 
 
+def routed_failure(reducer: Reducer, aggregate: str, position: int, kind: str, error: BaseException) -> FoldError:
+    """What a handler's exception on an event of another aggregate becomes."""
+    return FoldError(
+        f"{reducer.name} failed on {kind} at position {position}, routed to {aggregate!r}: "
+        f"{type(error).__name__}: {error}",
+        hint="Call with interpret=True to step in.",
+    )
+
+
 def failure(reducer: Reducer, aggregate: str, version: int, kind: str, error: BaseException) -> FoldError:
     """What a handler's exception becomes."""
     return FoldError(

@@ -70,6 +70,7 @@ def narrowed(tables: Mapping[str, EventTable], legs: Legs) -> tuple[dict[str, Ev
             table.version[low:high],
             table.timestamp[low:high],
             {column: values[low:high] for column, values in table.columns.items()},
+            None if table.place is None else table.place[low:high],
         )
         starts[name] = np.clip(legs.starts[name] - low, 0, high - low)
         bounds[name] = np.clip(legs.bounds[name] - low, 0, high - low)

@@ -1,10 +1,11 @@
-"""A portfolio folded from its fills, cash movements and funding payments."""
+"""A portfolio folded from its fills, cash movements and funding payments, and marked at market where asked for."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from eventlab.fold.declaration import reducer
+from eventlab.events.builtin import MarketData
+from eventlab.fold.declaration import on, reducer
 from eventlab.fold.layout import Keyed, Queue
 
 DUST = 1e-12
@@ -83,6 +84,8 @@ class Portfolio:
     also enters both realised figures. Fees are a cost where positive.
 
     `positions` has a row for every symbol ever filled, in order of first touch; `lots` are the open ones, oldest first.
+    With ``mark_with="market/*"`` a position's `last_price` follows the trades of its symbol, and so do `equity` and
+    `unrealized_pnl`; otherwise it is that of the last fill.
     """
 
     cash: float = 0.0
@@ -121,9 +124,14 @@ class Portfolio:
             row.realized_pnl += amount
             row.realized_pnl_fifo += amount
 
+    @on(MarketData, routed="symbol")
+    def marked(state: Any, event: Any) -> None:
+        if event.symbol in state.positions:
+            state.positions[event.symbol].last_price = event.price
+
     @property
     def equity(state: Any) -> float:
-        """Cash plus quantity times last fill price over all positions."""
+        """Cash plus quantity times last price over all positions."""
         value = state.cash
         for symbol in state.positions:
             row = state.positions[symbol]
@@ -132,7 +140,7 @@ class Portfolio:
 
     @property
     def unrealized_pnl(state: Any) -> float:
-        """What closing every position at its last fill price would realise, by average cost."""
+        """What closing every position at its last price would realise, by average cost."""
         value = 0.0
         for symbol in state.positions:
             row = state.positions[symbol]

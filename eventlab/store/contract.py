@@ -111,8 +111,9 @@ class Selection:
     types : mapping of str to EventType
         The version in which a type's columns are wanted, by type name. Otherwise the newer of the one declared in this
         process and the newest in the store.
-    until_version, until_time : int or None
-        Hints: events of a later version or event time (ns) need not be read. Some may come all the same.
+    until_version, until_time, since_time : int or None
+        Hints: events of a later version or event time (ns), or of an earlier event time, need not be read. Some may
+        come all the same.
     """
 
     columns: Mapping[str, Collection[str]]
@@ -123,6 +124,7 @@ class Selection:
     stop_position: int | None = None
     until_version: int | None = None
     until_time: int | None = None
+    since_time: int | None = None
     types: Mapping[str, EventType] = field(default_factory=dict)
 
 

@@ -425,17 +425,18 @@ class EventLog:
             stop = view.stop_position if selection.stop_position is None else selection.stop_position
             stop = min(stop, view.stop_position)
             after = {numbers[name]: version for name, version in selection.after_version.items() if name in numbers}
-            until = (selection.until_version, selection.until_time, selection.start_position)
+            until = (selection.until_version, selection.until_time)
+            bounds = (*until, selection.start_position, types, selection.since_time)
             if selection.aggregates is None:
                 runs_of = self._runs_of_file
-                return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *until, types)
+                return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
             with self._knowledge.reading():
                 view = self._knowledge.view()
                 runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
             array = np.array(chosen, dtype=np.int64)
             return view, Want(
-                selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *until, types
+                selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *bounds
             )
 
     def _types_of(self, selection: Selection) -> dict[str, EventType]:

@@ -46,6 +46,7 @@ class Want:
     until_time: int | None = None
     start_position: int = 0
     types: Mapping[str, EventType] = field(default_factory=dict)
+    since_time: int | None = None
 
     def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
         """How stored events of a type become those wanted; None where they are that as they lie."""
@@ -91,6 +92,8 @@ class Reader:
                 chosen &= runs.first_version <= want.until_version
             if want.until_time is not None:
                 chosen &= runs.first_timestamp <= want.until_time
+            if want.since_time is not None:
+                chosen &= runs.last_timestamp >= want.since_time
             runs = runs.where(chosen)
             if not len(runs):
                 continue
@@ -101,6 +104,7 @@ class Reader:
                 columns if upcast is None else upcast.columns,
                 after=want.after,
                 stop_position=want.stop_position,
+                start=want.since_time,
                 stop=None if want.until_time is None else want.until_time + 1,
                 until_version=want.until_version,
                 start_position=want.start_position,

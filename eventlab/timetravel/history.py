@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS, duration_ns
-from eventlab.events.frame import EventFrame, Int64Array
+from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import emission_schema, fold
 from eventlab.fold.legs import Legs, tables_of
@@ -25,23 +25,48 @@ MOST_BARS = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Past:
-    """All events of one aggregate: frames to fold, and the envelope by version."""
+class Past:
+    """All events of one aggregate.
+
+    Attributes
+    ----------
+    frames : list of EventFrame
+        To fold.
+    position, timestamp : int64 array, shape (head,)
+        The envelope by version, from 1.
+    handled : int64 array
+        Versions that the reducer handles, ascending.
+    """
 
     frames: list[EventFrame]
     position: Int64Array
     timestamp: Int64Array
     handled: Int64Array
-    """Versions that the reducer handles, ascending."""
 
     @property
     def head(self) -> int:
         return len(self.position)
 
 
-def _read(store: Store, reducer: Reducer, aggregate: str) -> _Past:
+def read_past(
+    store: Store,
+    reducer: Reducer,
+    aggregate: str,
+    *,
+    columns: Mapping[str, Collection[str]] | None = None,
+    stop_position: int | None = None,
+) -> Past:
+    """All events of an aggregate below a position; payload columns are those the reducer reads, or `columns`.
+
+    Raises
+    ------
+    UnknownAggregate
+    """
     require(store, [aggregate])
-    selection = Selection(reducer.columns, others=True, aggregates=[aggregate], types=reducer.event_types)
+    wanted = reducer.columns if columns is None else columns
+    selection = Selection(
+        wanted, others=True, aggregates=[aggregate], stop_position=stop_position, types=reducer.event_types
+    )
     frames = list(store.frames(selection))
     tables = [(name, table) for frame in frames for name, table in frame.tables.items()]
     head = max((int(table.version[-1]) for _, table in tables if len(table)), default=0)
@@ -49,7 +74,7 @@ def _read(store: Store, reducer: Reducer, aggregate: str) -> _Past:
     for _, table in tables:  # versions are gapless, so they index the envelope
         position[table.version - 1], timestamp[table.version - 1] = table.position, table.timestamp
     own = [table.version for name, table in tables if name in reducer.handlers]
-    return _Past(frames, position, timestamp, np.sort(np.concatenate(own)) if own else np.empty(0, np.int64))
+    return Past(frames, position, timestamp, np.sort(np.concatenate(own)) if own else np.empty(0, np.int64))
 
 
 def history(
@@ -83,26 +108,37 @@ def history(
     ------
     UnknownAggregate, AsOfError, FoldError, ReducerError
     """
-    if at is not None and every is not None:
-        raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
-    past = _read(store, reducer, aggregate)
+    check_asked(at, every)
+    past = read_past(store, reducer, aggregate)
     label: pl.Series | None = None
     if at is not None:
-        label, wanted = _moments(store, past, aggregate, at)
+        label, moments = moments_asked(at)
+        wanted = _versions(store, past, aggregate, moments)
     elif every is not None:
-        label, wanted = _bars(past, duration_ns(every, what="every"))
+        last = int(past.timestamp[-1]) if past.head else None
+        label, times = bars(past, last, duration_ns(every, what="every"))
+        wanted = _versions(store, past, aggregate, times)
     else:
         wanted = past.handled
     stops, row = np.unique(wanted, return_inverse=True)
     emitted = _emit(reducer, aggregate, past, stops, tables=tables, interpret=interpret)
     taken = pl.DataFrame(pl.from_arrow(emitted))
-    if label is not None:
-        taken = taken[row]
+    return framed(past, label, wanted, taken if label is None else taken[row])
+
+
+def check_asked(at: object, every: object) -> None:
+    """Raise AsOfError for two ways to ask for rows at once."""
+    if at is not None and every is not None:
+        raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
+
+
+def framed(past: Past, label: pl.Series | None, versions: Int64Array, emitted: pl.DataFrame) -> pl.DataFrame:
+    """A history's rows: `at` where moments were asked for, the envelope of the last own event, and what was emitted."""
     columns = [] if label is None else [label.alias("at")]
-    return pl.DataFrame([*columns, *_envelope(past, wanted), *taken.get_columns()])
+    return pl.DataFrame([*columns, *_envelope(past, versions), *emitted.get_columns()])
 
 
-def _envelope(past: _Past, versions: Int64Array) -> list[pl.Series]:
+def _envelope(past: Past, versions: Int64Array) -> list[pl.Series]:
     none = versions == 0
     last = np.maximum(versions - 1, 0)
     position = past.position[last] if past.head else np.zeros(len(versions), np.int64)
@@ -118,7 +154,8 @@ def _envelope(past: _Past, versions: Int64Array) -> list[pl.Series]:
     return series
 
 
-def _moments(store: Store, past: _Past, aggregate: str, at: Any) -> tuple[pl.Series, Int64Array]:
+def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | list[AsOf]]:
+    """The column `at`, and the moments: event times in ns where all are, in a series or array."""
     if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
         raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
     if isinstance(at, pl.Series | np.ndarray):
@@ -134,11 +171,10 @@ def _moments(store: Store, past: _Past, aggregate: str, at: Any) -> tuple[pl.Ser
                 )  # fmt: skip
             times = ns.to_numpy()
             label = pl.Series("at", times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
-            return label, np.searchsorted(past.timestamp, times, side="right").astype(np.int64)
+            return label, times
         at = series.to_list()
     moments = [as_of(moment) for moment in at]
-    wanted = np.array([_version_at(store, past, aggregate, moment) for moment in moments], np.int64)
-    return _label(moments), wanted
+    return _label(moments), moments
 
 
 def _label(moments: Sequence[AsOf]) -> pl.Series:
@@ -148,7 +184,13 @@ def _label(moments: Sequence[AsOf]) -> pl.Series:
     return times.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
 
 
-def _version_at(store: Store, past: _Past, aggregate: str, moment: AsOf) -> int:
+def _versions(store: Store, past: Past, aggregate: str, moments: Int64Array | list[AsOf]) -> Int64Array:
+    if isinstance(moments, np.ndarray):
+        return np.searchsorted(past.timestamp, moments, side="right").astype(np.int64)
+    return np.array([version_at(store, past, aggregate, moment) for moment in moments], np.int64)
+
+
+def version_at(store: Store, past: Past, aggregate: str, moment: AsOf) -> int:
     """The highest version a moment includes."""
     version = past.head
     if moment.version is not None:
@@ -171,9 +213,10 @@ def _version_at(store: Store, past: _Past, aggregate: str, moment: AsOf) -> int:
     return version
 
 
-def _bars(past: _Past, step: int) -> tuple[pl.Series, Int64Array]:
-    if past.head:
-        first, last = -(-int(past.timestamp[0]) // step), -(-int(past.timestamp[-1]) // step)
+def bars(past: Past, until: int | None, step: int) -> tuple[pl.Series, Int64Array]:
+    """The column `at`, and the times at which bars end, from that of the first event to that of the time `until`."""
+    if until is not None:
+        first, last = -(-int(past.timestamp[0]) // step), -(-until // step)
         if last - first >= MOST_BARS:
             raise AsOfError("too many bars", got=last - first + 1, expected=f"at most {MOST_BARS}")
         if last * step > MAX_NS:
@@ -182,11 +225,11 @@ def _bars(past: _Past, step: int) -> tuple[pl.Series, Int64Array]:
     else:
         times = np.empty(0, np.int64)
     label = pl.Series("at", times, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
-    return label, np.searchsorted(past.timestamp, times, side="right").astype(np.int64)
+    return label, times
 
 
 def _emit(
-    reducer: Reducer, aggregate: str, past: _Past, stops: Int64Array, *, tables: bool, interpret: bool | None
+    reducer: Reducer, aggregate: str, past: Past, stops: Int64Array, *, tables: bool, interpret: bool | None
 ) -> pa.Table:
     """What the state is after each of the ascending versions `stops`."""
     pieces: list[pa.RecordBatch] = []
@@ -194,27 +237,45 @@ def _emit(
     for reached, frame, last in _stretches(past, stops):
         legs = _legs(reducer, frame, reached, onward=not last)
         table = tables_of(reducer, frame)
-        if tables:
-            for at, leg in enumerate(legs.of_aggregate(0)):
-                folded = fold(reducer, [aggregate], states, table, leg, emit=True, interpret=interpret)
-                states = folded.states
-                if at < len(reached):
-                    pieces.append(_with_tables(reducer, folded.emitted, states))
-        else:
-            folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
-            states = folded.states
-            if folded.emitted is not None:
-                pieces.append(folded.emitted.slice(0, len(reached)))
+        states, found = fold_legs(reducer, aggregate, states, table, legs, tables=tables, interpret=interpret)
+        pieces += found[: len(reached)] if tables else [batch.slice(0, len(reached)) for batch in found]
         if last:
             break
-    if not pieces:
-        schema = emission_schema(reducer)
-        fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
-        return pa.schema(fields).empty_table()
-    return pa.Table.from_batches(pieces)
+    return joined(reducer, pieces, tables=tables)
 
 
-def _stretches(past: _Past, stops: Int64Array) -> Iterator[tuple[Int64Array, EventFrame, bool]]:
+def fold_legs(
+    reducer: Reducer,
+    aggregate: str,
+    states: pa.RecordBatch,
+    table: Mapping[str, EventTable],
+    legs: Legs,
+    *,
+    tables: bool,
+    interpret: bool | None,
+) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """The state after one aggregate's legs, and what it was at the end of each: with `tables`, a batch a leg."""
+    if not tables:
+        folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
+        return folded.states, [] if folded.emitted is None else [folded.emitted]
+    pieces = []
+    for leg in legs.of_aggregate(0):
+        folded = fold(reducer, [aggregate], states, table, leg, emit=True, interpret=interpret)
+        states = folded.states
+        pieces.append(_with_tables(reducer, folded.emitted, states))
+    return states, pieces
+
+
+def joined(reducer: Reducer, pieces: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
+    """What was emitted, as one table."""
+    if pieces:
+        return pa.Table.from_batches(pieces)
+    schema = emission_schema(reducer)
+    fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
+    return pa.schema(fields).empty_table()
+
+
+def _stretches(past: Past, stops: Int64Array) -> Iterator[tuple[Int64Array, EventFrame, bool]]:
     """Frames with the stops that fall into each: the state before any event counts to the first."""
     done = 0
     for frame in past.frames:

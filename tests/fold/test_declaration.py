@@ -12,7 +12,7 @@ import pytest
 import eventlab as el
 from eventlab.errors import ReducerError
 from tests.fold.helpers import folded, rows
-from tests.fold.kitchen import Tick
+from tests.fold.kitchen import Tick, Unheard  # noqa: F401  handlers are declared from text
 
 FAR = 2**63
 MUTABLE = [1, 2]
@@ -46,10 +46,10 @@ class Refused(Exception):
     pass
 
 
-def declared(body, *, fields="x: float = 0.0", name="on_tick", more=""):
+def declared(body, *, fields="x: float = 0.0", name="on_tick", more="", extra=None):
     """Declare a reducer from text, as a notebook cell would."""
     source = f"class Made:\n    {fields}\n    def {name}(state, event):\n{textwrap.indent(body, ' ' * 8)}\n{more}"
-    scope = dict(globals())
+    scope = {**globals(), **(extra or {})}
     exec(compile(source, "cell.py", "exec", dont_inherit=True), scope)
     return el.reducer(scope["Made"])
 
@@ -193,6 +193,63 @@ def test_what_is_no_plain_class_is_refused():
         declared("pass", fields="")
     with pytest.raises(ReducerError, match="has no base classes"):
         el.reducer(type("Child", (Refused,), {}))
+
+
+ROUTED = "    @el.on(el.MarketData, routed='symbol')\n    def traded(state, event):\n        "
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            ROUTED.replace("'symbol'", "'price'"),
+            "Made.traded: market_data is routed by one of its text .*; got price",
+        ),
+        (ROUTED.replace("'symbol'", "'nowhere'"), "got nowhere; expected symbol or side"),
+        (ROUTED.replace("'symbol'", "True"), "got True; expected symbol or side"),
+        (ROUTED.replace("el.MarketData", "Unheard"), "got symbol; expected a type that has one"),
+        (ROUTED + "pass\n" + ROUTED.replace("traded", "again"), "Made has two handlers of market_data"),
+        (ROUTED + "pass\n    def on_market_data(state, event):\n        ", "Made has two handlers of market_data"),
+        (ROUTED.replace("el.MarketData", "Tick"), "Made has two handlers of tick"),
+        (
+            ROUTED.replace("el.MarketData", "el.TradingSignal").replace("'symbol'", "'strategy'"),
+            r"no event that Made handles has a text field 'strategy'.*expected side or symbol or word",
+        ),
+        (ROUTED + "state.x = event.price ** 2\n        ", r"Made.traded \(cell.py:\d+\): operator \*\*"),
+        (ROUTED + "state.x = event.word == 'a'\n        ", r"Made.traded \(cell.py:\d+\): event has no 'word'"),
+        (ROUTED + "state.y = 1.0\n        ", "Made.traded writes a field that does not exist"),
+    ],
+)
+def test_a_routed_handler_is_refused(more, says):
+    with pytest.raises(ReducerError, match=f"(?s){says}"):
+        declared("pass", more=f"{more}pass")
+
+
+def test_a_reducer_of_routed_events_only_is_refused():
+    with pytest.raises(ReducerError, match="handles no event of its own"):
+
+        @el.reducer
+        class Made:
+            x: float = 0.0
+
+            @el.on(el.MarketData, routed="symbol")
+            def traded(state, event):
+                state.x = event.price
+
+
+def test_routed_handlers_stand_beside_the_others():
+    made = declared("state.x = event.x", more=f"{ROUTED}state.x = event.price * FACTOR", extra={"FACTOR": 2.0})
+    assert list(made.handlers) == list(made.columns) == ["tick"]
+    assert (list(made.routed), made.routed["market_data"].key) == (["market_data"], "symbol")
+    assert made.with_routed.columns == {"tick": ("x",), "market_data": ("price",)}
+    assert "tick, market_data by symbol ->" in repr(made) == repr(made.with_routed)
+    # What is routed is no part of the states that it takes no part in.
+    alone = declared("state.x = event.x")
+    assert made.fingerprint == alone.fingerprint == alone.with_routed.fingerprint
+    others = [declared("state.x = event.x", more=f"{ROUTED}state.x = event.price * FACTOR", extra={"FACTOR": 3.0})]
+    others.append(declared("state.x = event.x", more=ROUTED.replace("symbol", "side") + "state.x = event.price * 2.0"))
+    assert len({one.with_routed.fingerprint for one in (made, alone, *others)}) == 4
+    assert made(x=1.5).with_routed.layout.scalars[0].initial == 1.5
 
 
 def test_names_of_globals_mean_what_they_meant_at_the_declaration():

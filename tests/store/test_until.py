@@ -30,10 +30,11 @@ def lab():
     after=st.integers(0, 2 * ROWS) | st.sampled_from([256, 512, 768]),  # where row groups of market/A end
     version=st.none() | st.integers(0, 2 * ROWS) | st.sampled_from([256, 512, 768]),
     time=st.none() | st.integers(-1, ROWS),
+    since=st.none() | st.integers(-1, ROWS),
 )
-@example(after=256, version=256, time=None)
-@example(after=256, version=None, time=255)
-def test_a_hint_leaves_out_later_events_only(lab, after, version, time):
+@example(after=256, version=256, time=None, since=None)
+@example(after=256, version=None, time=255, since=255)
+def test_a_hint_leaves_out_later_and_earlier_events_only(lab, after, version, time, since):
     aggregates = ["market/A", "market/B"]
     hinted = Selection(
         {"market_data": ["price", "side"]},
@@ -41,6 +42,7 @@ def test_a_hint_leaves_out_later_events_only(lab, after, version, time):
         after_version=dict.fromkeys(aggregates, after),
         until_version=version,
         until_time=time,
+        since_time=since,
     )
     kept = {name: set() for name in aggregates}
     for frame in lab.store.frames(hinted):
@@ -51,15 +53,21 @@ def test_a_hint_leaves_out_later_events_only(lab, after, version, time):
         for row in lab.events(el.MarketData, name).select("version", pl.col("timestamp").to_physical()).iter_rows():
             if row[0] <= after:
                 assert row[0] not in kept[name]
-            elif (version is None or row[0] <= version) and (time is None or row[1] <= time):
+            elif (
+                (version is None or row[0] <= version)
+                and (time is None or row[1] <= time)
+                and (since is None or row[1] >= since)
+            ):
                 assert row[0] in kept[name]
 
 
 def test_a_hint_saves_reading(lab):
-    def read(**until):
-        frames = lab.store.frames(Selection({"market_data": []}, aggregates=["market/B"], **until))
+    def read(aggregate="market/B", **hints):
+        frames = lab.store.frames(Selection({"market_data": []}, aggregates=[aggregate], **hints))
         return sum(len(frame) for frame in frames)
 
     assert read() == 4_000
     assert read(until_version=10) <= 512
     assert read(until_time=3) <= 512
+    assert read("market/A", since_time=2 * ROWS // 3 - 3) <= 512
+    assert read(since_time=2 * ROWS) == 0

@@ -1,0 +1,222 @@
+"""States and histories across aggregates: of own events, and those that a reducer has routed to them by a key.
+
+Every bound of a moment holds for both kinds: a time and a position directly, `known_at` by the positions recorded by
+then, and a version by the order of all events: nothing after the aggregate's own event of that version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from eventlab.events.clock import MAX_NS, MIN_NS, duration_ns
+from eventlab.events.frame import EventTable, Int64Array
+from eventlab.fold.declaration import Reducer
+from eventlab.fold.drive import fold
+from eventlab.fold.legs import Legs
+from eventlab.snapshots.base import Marks
+from eventlab.store.contract import Store
+from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.history import (
+    Past,
+    bars,
+    check_asked,
+    fold_legs,
+    framed,
+    joined,
+    moments_asked,
+    version_at,
+)
+from eventlab.timetravel.reconstruct import Reconstructed, position_bound
+from eventlab.timetravel.routing import Log, MarkWith, Merged, merge
+
+_WHOLE = -1
+_UNBOUND = 2**63 - 1
+
+
+def state(
+    store: Store,
+    reducer: Reducer,
+    aggregate: str,
+    moment: AsOf,
+    mark_with: MarkWith,
+    *,
+    interpret: bool | None = None,
+) -> Reconstructed:
+    """The state of one aggregate at a moment, with what `mark_with` routes to it. Always a full replay.
+
+    Raises
+    ------
+    UnknownAggregate, AsOfError, FoldError, ReducerError, InvalidEvent
+    """
+    log = Log.of(store, reducer, aggregate, mark_with)
+    past = log.past
+    version = version_at(store, past, aggregate, moment)
+    bounds = _of_moments(store, [moment])
+    merged = _merged(log, bounds)
+    group, place = _places(merged, bounds)
+    tables = _tables(merged, int(group[0]))
+    legs, initial = _legs(tables, place), reducer.layout.initial(1)
+    folded = fold(reducer.with_routed, [aggregate], initial, tables, legs, emit=True, interpret=interpret)
+    marks = Marks.none(1)
+    if version:
+        last = slice(version - 1, version)
+        marks = Marks(np.array([version]), past.position[last], past.timestamp[last])
+    emitted = folded.emitted if folded.emitted is not None else folded.states
+    return Reconstructed([aggregate], folded.states, emitted, marks)
+
+
+def history(
+    store: Store,
+    reducer: Reducer,
+    aggregate: str,
+    mark_with: MarkWith,
+    *,
+    at: Any = None,
+    every: Any = None,
+    tables: bool = False,
+    interpret: bool | None = None,
+) -> pl.DataFrame:
+    """The development of one aggregate's state, with what `mark_with` routes to it.
+
+    As :func:`eventlab.timetravel.history.history`; bars go on to that of the last event, own or routed, and a row per
+    handled event is one per *own* handled event, with the routed events before it.
+
+    Raises
+    ------
+    UnknownAggregate, AsOfError, FoldError, ReducerError, InvalidEvent
+    """
+    check_asked(at, every)
+    log = Log.of(store, reducer, aggregate, mark_with)
+    past = log.past
+    label: pl.Series | None = None
+    if at is not None:
+        label, moments = moments_asked(at)
+        if isinstance(moments, np.ndarray):
+            bounds = _of_times(moments)
+            versions = _own_until(past, moments)
+        else:
+            versions = np.array([version_at(store, past, aggregate, moment) for moment in moments], np.int64)
+            bounds = _of_moments(store, moments)
+        merged = _merged(log, bounds)
+    elif every is not None:
+        step = duration_ns(every, what="every")
+        merged = _merged(log, _of_times(np.array([MAX_NS])))
+        label, times = bars(past, int(merged.timestamp[-1]) if len(merged.timestamp) else None, step)
+        bounds, versions = _of_times(times), _own_until(past, times)
+    else:
+        versions = past.handled
+        bounds = _of_versions(versions)
+        merged = _merged(log, bounds)
+    emitted = _emit(reducer.with_routed, aggregate, merged, bounds, tables=tables, interpret=interpret)
+    return framed(past, label, versions, emitted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """Moments as numbers, one an element of each array.
+
+    Attributes
+    ----------
+    version : int64 array
+        Nothing after the own event of this version; `_UNBOUND` for no such bound.
+    time : int64 array
+        Nothing with a later event time.
+    stop : int64 array
+        Nothing with this position or a higher one.
+    """
+
+    version: Int64Array
+    time: Int64Array
+    stop: Int64Array
+
+
+def _of_times(times: Int64Array) -> _Bounds:
+    unbound = np.full(len(times), _UNBOUND)
+    return _Bounds(unbound, times, unbound)
+
+
+def _of_versions(versions: Int64Array) -> _Bounds:
+    return _Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), _UNBOUND))
+
+
+def _of_moments(store: Store, moments: Sequence[AsOf]) -> _Bounds:
+    return _Bounds(
+        np.array([_UNBOUND if m.version is None else m.version for m in moments], np.int64),
+        np.array([MAX_NS if m.time_ns is None else m.time_ns for m in moments], np.int64),
+        np.array([position_bound(store, m) for m in moments], np.int64),
+    )
+
+
+def _own_until(past: Past, times: Int64Array) -> Int64Array:
+    return np.searchsorted(past.timestamp, times, side="right").astype(np.int64)
+
+
+def _latest(past: Past, bounds: _Bounds) -> int:
+    """The latest event time that any of the moments includes."""
+    of_version = np.concatenate([[MIN_NS], past.timestamp])
+    bounded = bounds.version != _UNBOUND
+    time = of_version[np.where(bounded, bounds.version, 0)]
+    return int(np.where(bounded, np.minimum(time, bounds.time), bounds.time).max(initial=MIN_NS))
+
+
+def _merged(log: Log, bounds: _Bounds) -> Merged:
+    """Everything that the moments may include, in order."""
+    return merge(log, _latest(log.past, bounds), int(bounds.stop.max(initial=0)))
+
+
+def _places(merged: Merged, bounds: _Bounds) -> tuple[Int64Array, Int64Array]:
+    """How far each moment reaches: the tables it is folded from, and one past its last place.
+
+    Most logs are written in the order of event times, so that what was recorded by a position is a beginning of the
+    order: then all moments are legs of one fold, of the tables `_WHOLE`. Where it is not, moments of one position have
+    tables to themselves, named by it.
+    """
+    before = np.concatenate([[0], merged.own + 1])
+    bounded = bounds.version != _UNBOUND
+    place = np.searchsorted(merged.timestamp, bounds.time, side="right")
+    of_version = before[np.where(bounded, bounds.version, 0)]
+    place = np.where(bounded, np.minimum(place, of_version), place).astype(np.int64)
+    group = np.full(len(place), _WHOLE)
+    if len(merged.needs) and bool((bounds.stop <= merged.needs.max()).any()):
+        beginning = np.searchsorted(np.maximum.accumulate(merged.needs), bounds.stop)
+        scattered = beginning != np.searchsorted(np.sort(merged.needs), bounds.stop)
+        group = np.where(scattered, bounds.stop, _WHOLE)
+        place = np.where(scattered, place, np.minimum(place, beginning))
+    return group, place
+
+
+def _tables(merged: Merged, group: int) -> Mapping[str, EventTable]:
+    """Tables of a group that `_places` gave."""
+    return merged.tables if group == _WHOLE else merged.below(group)
+
+
+def _legs(tables: Mapping[str, EventTable], stops: Int64Array) -> Legs:
+    """A leg to each of the ascending places."""
+    bounds = {name: np.searchsorted(table.merged_by, stops).astype(np.int64) for name, table in tables.items()}
+    return Legs(np.array([0, len(stops)]), dict.fromkeys(tables, np.zeros(1, np.int64)), bounds)
+
+
+def _emit(
+    reducer: Reducer, aggregate: str, merged: Merged, bounds: _Bounds, *, tables: bool, interpret: bool | None
+) -> pl.DataFrame:
+    """What the state is at each moment."""
+    group, place = _places(merged, bounds)
+    pieces: list[pa.RecordBatch] = []
+    row, done = np.empty(len(place), np.int64), 0
+    for number in np.unique(group).tolist():
+        members = np.flatnonzero(group == number)
+        stops, inverse = np.unique(place[members], return_inverse=True)
+        row[members] = done + inverse
+        done += len(stops)
+        table = _tables(merged, number)
+        initial = reducer.layout.initial(1)
+        legs = _legs(table, stops)
+        _, found = fold_legs(reducer, aggregate, initial, table, legs, tables=tables, interpret=interpret)
+        pieces += found
+    return pl.DataFrame(pl.from_arrow(joined(reducer, pieces, tables=tables)))[row]
