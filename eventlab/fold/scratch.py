@@ -281,8 +281,15 @@ def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> An
     return _rows_out(table, keys, scratch.pool[order], _starts(counts)[key_offsets], dictionary)
 
 
+_MOST_DIGITS = 12
+_EXACT = float(2**53)
+
+
 def _ranked(prices: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Codes]:
     """Distinct prices, ascending, and the rank of each price among them."""
+    found = _ranked_ticks(prices)
+    if found is not None:
+        return found
     # Prices repeat: hashing them and sorting the distinct ones takes a fifth of the time of sorting all.
     coded = pa.array(prices).dictionary_encode()
     distinct = coded.dictionary.to_numpy()
@@ -290,6 +297,28 @@ def _ranked(prices: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], C
     rank = np.empty(len(order), np.int32)
     rank[order] = np.arange(len(order))
     return distinct[order], rank[coded.indices.to_numpy()]
+
+
+def _ranked_ticks(prices: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Codes] | None:
+    """What `_ranked` gives, by marking ticks among all there could be; None where prices are no close decimals."""
+    if not len(prices):
+        return None
+    few = prices[:: max(len(prices) // 64, 1)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        fitting = (10.0**digits for digits in range(_MOST_DIGITS + 1))
+        power = next((power for power in fitting if (np.rint(few * power) / power == few).all()), None)
+        if power is None:
+            return None
+        ticks = np.rint(prices * power)
+        low, high = ticks.min(), ticks.max()
+    # Both operands of the division are exact, so it gives the price back that it came from, or tells that it does not.
+    if not (max(-low, high) <= _EXACT and high - low < 4 * len(prices) + 65_536 and (ticks / power == prices).all()):
+        return None
+    places = (ticks - low).astype(np.int64)
+    there = np.zeros(int(high - low) + 1, np.bool_)
+    there[places] = True
+    rank = np.cumsum(there, dtype=np.int32) - np.int32(1)
+    return (np.flatnonzero(there) + low) / power, rank[places]
 
 
 @dataclass
