@@ -20,7 +20,6 @@ from eventlab.errors import ReducerError
 from eventlab.events.types import Field
 from eventlab.fold import lower
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.ladders import META as LADDER_META
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.machine import ALONE, compiled
@@ -45,7 +44,7 @@ from eventlab.fold.views import (
     stack_copy,
     state_view,
 )
-from eventlab.fold.words import INDEX_DTYPE, META, NULL_TEXT
+from eventlab.fold.words import INDEX_DTYPE, LADDER_META, META, NULL_TEXT
 
 
 @register_jitable
@@ -266,7 +265,7 @@ class _Source:
         self.tables = reducer.layout.tables
 
     def text(self) -> str:
-        body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(first, stop):"]
+        body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(count):"]
         body += ["        record = stack_copy(states[a])"]
         body += [f"        {line}" for line in self.enter()]
         kinds = range(len(self.reducer.handlers))
@@ -299,7 +298,7 @@ class _Source:
         return lines
 
     def arguments(self) -> list[str]:
-        names = ["first", "stop", "leg_offsets", "emit", "states", "out_records"]
+        names = ["count", "leg_offsets", "emit", "states", "out_records"]
         names += [f"out_property_{at}" for at in range(len(self.reducer.properties))]
         for at, table in enumerate(self.tables):
             if isinstance(table, Ladder):

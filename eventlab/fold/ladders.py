@@ -19,10 +19,9 @@ from numba.extending import make_attribute_wrapper, overload, overload_attribute
 
 from eventlab.fold.layout import Ladder
 from eventlab.fold.views import View, viewed
+from eventlab.fold.words import LADDER_META
 
-META = 2
-"""Words of a ladder's meta block: rank of the best level (one past the worst where the side is empty), and levels."""
-BEST, LEVELS = range(META)
+BEST, LEVELS = range(LADDER_META)
 
 _float64s = types.CPointer(types.float64)
 _int64s = types.CPointer(types.int64)

@@ -1,9 +1,10 @@
 """Kernels as machine code: called by address without the GIL, and kept on disk between processes.
 
-A kernel's entry takes one argument, an array of words: for an integer the integer, for an array its address and length.
-What is kept is an object file as LLVM made it, so that loading takes a few milliseconds and needs LLVM alone, not the
-compiler. It is named by all that it was made from: the reducer's code, the types of the arguments, this room's own
-source, the versions of compiler and interpreter, and the processor. A file that is not whole is made again.
+A kernel takes words as Numba passes them: where its result and its error go, an integer as it is, and of an array its
+owners (none), length, item size, address, shape and strides. What is kept is an object file as LLVM made it, so that
+loading takes a few milliseconds and needs LLVM alone, not the compiler. It is named by all that it was made from: the
+reducer's code, the types of the arguments, this room's own source, the versions of compiler and interpreter, and the
+processor. A file that is not whole is made again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ FOLDER = "EVENTLAB_KERNELS"
 
 _MAGIC = b"ELKERN01"
 _RAISED = 1  # status words of an entry; others than this and below zero mean that it came to its end
-_Entry = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
 class KernelRaised(Exception):
@@ -44,6 +44,11 @@ class KernelRaised(Exception):
 def types_of(arguments: Iterable[Argument]) -> Types:
     """What an entry is compiled for."""
     return tuple("int" if isinstance(argument, int) else argument.dtype for argument in arguments)
+
+
+@cache
+def _prototype(words: int) -> Any:
+    return ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +65,15 @@ class Native:
         ------
         KernelRaised
         """
-        words = np.empty(2 * len(arguments), np.int64)
-        at = 0
+        result, error = (ctypes.c_int64 * 2)(), ctypes.c_void_p()
+        words = [ctypes.addressof(result), ctypes.addressof(error)]
         for argument in arguments:
             if isinstance(argument, int):
-                words[at] = argument
-                at += 1
+                words.append(argument)
             else:
-                words[at], words[at + 1] = argument.ctypes.data, len(argument)
-                at += 2
-        result, error = (ctypes.c_int64 * 2)(), ctypes.c_void_p()
-        status = _Entry(self.address)(ctypes.addressof(result), ctypes.addressof(error), words.ctypes.data)
+                rows, size = len(argument), argument.itemsize
+                words += [0, 0, rows, size, argument.ctypes.data, rows, size]
+        status = _prototype(len(words))(self.address)(*words)
         if status >= _RAISED or status == -1:
             raise KernelRaised
 

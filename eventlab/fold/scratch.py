@@ -18,7 +18,7 @@ from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import walk
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
 from eventlab.fold.native import Function
-from eventlab.fold.words import FREE, HEAD, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
+from eventlab.fold.words import FREE, HEAD, LADDER_META, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
 
 Codes = npt.NDArray[np.int32]
 
@@ -189,9 +189,9 @@ class KeyedScratch:
         meta[:, USED] = meta[:, LIVE] = counts
         return KeyedScratch(rows, np.full(codes, -1, np.int32), meta.reshape(-1), base), place
 
-    def arguments(self) -> tuple[npt.NDArray[Any], ...]:
-        """What a kernel takes; the map from keys to rows is its own, so that several may run."""
-        return self.rows, self.slots.copy(), self.meta, self.base
+    def arguments(self, first: int) -> tuple[npt.NDArray[Any], ...]:
+        """What a kernel takes from an aggregate on; the map from keys to rows is its own, so that several may run."""
+        return self.rows, self.slots.copy(), self.meta[META * first :], self.base[first:]
 
     def in_order(self) -> tuple[Int64Array, Int64Array]:
         """Offsets per aggregate and row numbers in order of first touch."""
@@ -229,8 +229,8 @@ class QueueScratch:
     meta: Int64Array
     base: Int64Array
 
-    def arguments(self) -> tuple[npt.NDArray[Any], ...]:
-        return *self.index.arguments(), self.pool, self.meta, self.base
+    def arguments(self, first: int) -> tuple[npt.NDArray[Any], ...]:
+        return *self.index.arguments(first), self.pool, self.meta[META * first :], self.base[first:]
 
 
 def queue_in(
@@ -372,8 +372,8 @@ class LadderScratch:
     meta: Int64Array
     base: Int64Array
 
-    def arguments(self) -> tuple[npt.NDArray[Any], ...]:
-        return self.prices, self.sizes, self.meta, self.base
+    def arguments(self, first: int) -> tuple[npt.NDArray[Any], ...]:
+        return self.prices, self.sizes, self.meta[LADDER_META * first :], self.base[first:]
 
 
 def ladder_levels(column: pa.ListArray) -> tuple[Int64Array, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -392,7 +392,7 @@ def ladder_in(ladder: Ladder, column: pa.ListArray, ranks: Ranks) -> LadderScrat
         place = high - 1 - rank if ladder.side == "bid" else low + rank
         flat[place] = sizes[offsets[a] : offsets[a + 1]]
     ordered = ranks.descending if ladder.side == "bid" else ranks.ascending
-    return LadderScratch(ordered, flat, np.zeros(2 * (len(ranks.base) - 1), np.int64), ranks.base)
+    return LadderScratch(ordered, flat, np.zeros(LADDER_META * (len(ranks.base) - 1), np.int64), ranks.base)
 
 
 def ladder_out(ladder: Ladder, scratch: LadderScratch) -> Any:

@@ -12,6 +12,9 @@ META = 7
 during this event, and how often keys came or went."""
 HEAD, TAIL, FREE, USED, LIVE, PENDING, CHANGES = range(META)
 
+LADDER_META = 2
+"""Words of a ladder's meta block: rank of the best level (one past the worst where the side is empty), and levels."""
+
 NONE = -1
 """No row."""
 
