@@ -89,7 +89,7 @@ def test_trades_beside_polars(benchmark: Any, size: Size) -> None:
     )  # fmt: skip
     folded = compare(
         benchmark, lambda: _fold(el.Trades, table), query.collect,
-        row="fold in memory: el.Trades of 50 markets, one core", events=len(table),
+        row="fold in memory: el.Trades of 50 markets, all cores", events=len(table),
         against="Polars group_by, all cores", rounds=9,
     )  # fmt: skip
     states = pl.DataFrame(folded.states)
