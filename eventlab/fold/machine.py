@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from numba import njit, types
@@ -34,8 +35,8 @@ def compiled(
         types.int64 if isinstance(kind, str) else types.Array(numpy_support.from_dtype(kind), 1, "C") for kind in wanted
     )
     kernel.compile(signature)
-    made = kernel.overloads[signature]
-    library, name = made.library, made.fndesc.llvm_func_name
+    library, described = attrgetter("library", "fndesc")(kernel.overloads[signature])
+    name = described.llvm_func_name
     native = Native(library.get_pointer_to_function(name), kernel)
     needs = _outside(library)
     if not needs <= _OUTSIDE:
