@@ -92,7 +92,8 @@ _known: dict[str, _Known] = {}
 
 
 def _known_of(reducer: Reducer) -> _Known:
-    return _known.setdefault(reducer.code_key, _Known(StateType(reducer)))
+    known = _known.get(reducer.code_key)
+    return _known.setdefault(reducer.code_key, _Known(StateType(reducer))) if known is None else known
 
 
 def fold(
@@ -132,7 +133,7 @@ def fold(
     ReducerError
         A handler cannot be compiled.
     """
-    known = _known_of(reducer)
+    known, executor = _known_of(reducer), executor or Threads()
     tables, legs = narrowed(tables, legs)
     ends = legs.ends
     work = sum((np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers), np.diff(legs.offsets))
@@ -145,7 +146,7 @@ def fold(
         native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
         if native is not None:
             try:
-                return made.run(native, spans(work, executor or Threads()), executor or Threads())
+                return made.run(native, spans(work, executor), executor)
             except KernelRaised:
                 # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned
                 # for it), its answer is the answer.
