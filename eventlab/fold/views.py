@@ -187,6 +187,24 @@ def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
+    """Ask for the cache line that holds an array's element; it may lie past the array's end."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+        place = builder.bitcast(
+            builder.gep(data, [args[1]], source_etype=context.get_data_type(array.dtype)), ir.IntType(8).as_pointer()
+        )
+        word = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), codegen
+
+
+@intrinsic
 def clear_bytes(typingctx: Any, pointer: Any, offset: Any, size: Any) -> Any:
     """Zero `size` bytes from `offset` behind a byte pointer."""
 
