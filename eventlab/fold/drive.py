@@ -31,6 +31,7 @@ from eventlab.fold.interpret import (
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
 from eventlab.fold.native import Argument, KernelRaised, Native, Types, keep, kept, key_of, types_of
+from eventlab.fold.ranks import Ranks
 from eventlab.fold.words import INDEX_DTYPE
 
 WORTH_LOADING, WORTH_COMPILING = 3_000, 100_000
@@ -238,7 +239,7 @@ def _columns(fields: Sequence[str], table: EventTable, dictionary: flat.Dictiona
 
 @dataclass
 class _Held:
-    ranks: flat.Ranks | None
+    ranks: Ranks | None
     tables: list[Any]
 
     def out(self, reducer: Reducer, dictionary: flat.Dictionary) -> list[Any]:
@@ -266,8 +267,8 @@ def _tables_in(
     ranks = None
     if layout.of(Ladder):
         levels = [flat.ladder_levels(states.column(ladder.name))[:2] for ladder in layout.of(Ladder)]
-        priced = {name: tables[name] for name in reducer.priced}
-        ranks = flat.Ranks.of(priced, legs.starts, ends, levels, states.num_rows)
+        prices = {name: flat.numbers(tables[name].columns["price"]) for name in sorted(reducer.priced)}
+        ranks = Ranks.of(prices, legs.starts, ends, levels)
     # A key comes from a constant, from an event's text or from the state: that bounds the rows of a table.
     texts = {name: _text_fields(reducer, name) for name in reducer.handlers}
     touched = sum((rows[name] * texts[name] for name in rows), np.zeros(states.num_rows, np.int64))

@@ -11,6 +11,7 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -94,16 +95,13 @@ def _set(ladder, price, size):
         if rank < 0:
             raise KeyError("a ladder's price must be one that an event of this aggregate has")
         place, meta = ladder._base + rank, ladder._meta
-        had = ladder._sizes[place] != 0.0
+        had, has = ladder._sizes[place] != 0.0, size != 0.0
         ladder._sizes[place] = size
-        if size != 0.0:
-            if not had:
-                meta[LEVELS] += 1
-                if rank < meta[BEST]:
-                    meta[BEST] = rank
-        elif had:
-            meta[LEVELS] -= 1
-            if rank == meta[BEST]:
+        meta[LEVELS] += np.int64(has) - np.int64(had)
+        if rank <= meta[BEST]:  # away from the best price nobody can tell what comes, so there is nothing to decide
+            if has:
+                meta[BEST] = rank
+            elif had:
                 meta[BEST] = _next_level(ladder, rank + 1) if meta[LEVELS] else ladder._ranks
 
     return write

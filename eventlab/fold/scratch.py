@@ -6,7 +6,7 @@ back is spelled out again, keys in order of first touch, prices best first, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.events.frame import EventTable, Int64Array
+from eventlab.events.frame import Int64Array
 from eventlab.fold import walk
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
 from eventlab.fold.native import Function
+from eventlab.fold.ranks import Codes, Ranks
 from eventlab.fold.words import FREE, HEAD, LADDER_META, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
-
-Codes = npt.NDArray[np.int32]
 
 _keyed_order = Function(walk.keyed_order)
 _queue_order = Function(walk.queue_order)
@@ -47,9 +46,13 @@ class Dictionary:
                 self.strings.append(text)
             lookup[at] = code
         indices = encoded.indices
+        codes: Codes
         if indices.null_count:
             indices = indices.fill_null(len(lookup) - 1)
-        codes: Codes = lookup[indices.to_numpy()]
+        elif len(lookup) > 1 and (np.diff(lookup[:-1]) == 1).all():
+            codes = np.add(indices.to_numpy(), lookup[0], dtype=np.int32, casting="unsafe")  # strings are numbered on
+            return codes
+        codes = lookup.take(indices.to_numpy(), mode="clip")  # none is out of bounds, which would be asked of each
         return codes
 
     def decode(self, codes: npt.NDArray[np.int32]) -> pa.Array:
@@ -65,8 +68,10 @@ def numbers(column: pa.Array) -> npt.NDArray[Any]:
         column = column.cast(pa.int64())
     if column.null_count:
         column = column.fill_null(MISSING[column.type])
-    copied = pa.types.is_boolean(column.type)  # Arrow packs bools into bits
-    return writable(column.to_numpy(zero_copy_only=not copied))
+    if pa.types.is_boolean(column.type):  # Arrow packs bools into bits
+        bits = np.frombuffer(column.buffers()[1], np.uint8)
+        return np.unpackbits(bits, count=column.offset + len(column), bitorder="little")[column.offset :].view(np.bool_)
+    return writable(column.to_numpy())
 
 
 class _Exposed:
@@ -279,88 +284,6 @@ def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> An
     _queue_order(*_links(scratch.pool), first, counts, key_offsets, scratch.base, order)
     keys = np.repeat(np.ascontiguousarray(entries["_key"]), counts)
     return _rows_out(table, keys, scratch.pool[order], _starts(counts)[key_offsets], dictionary)
-
-
-_MOST_DIGITS = 12
-_EXACT = float(2**53)
-
-
-def _ranked(prices: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Codes]:
-    """Distinct prices, ascending, and the rank of each price among them."""
-    found = _ranked_ticks(prices)
-    if found is not None:
-        return found
-    # Prices repeat: hashing them and sorting the distinct ones takes a fifth of the time of sorting all.
-    coded = pa.array(prices).dictionary_encode()
-    distinct = coded.dictionary.to_numpy()
-    order = np.argsort(distinct)
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order))
-    return distinct[order], rank[coded.indices.to_numpy()]
-
-
-def _ranked_ticks(prices: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], Codes] | None:
-    """What `_ranked` gives, by marking ticks among all there could be; None where prices are no close decimals."""
-    if not len(prices):
-        return None
-    few = prices[:: max(len(prices) // 64, 1)]
-    with np.errstate(over="ignore", invalid="ignore"):
-        fitting = (10.0**digits for digits in range(_MOST_DIGITS + 1))
-        power = next((power for power in fitting if (np.rint(few * power) / power == few).all()), None)
-        if power is None:
-            return None
-        ticks = np.rint(prices * power)
-        low, high = ticks.min(), ticks.max()
-    # Both operands of the division are exact, so it gives the price back that it came from, or tells that it does not.
-    if not (max(-low, high) <= _EXACT and high - low < 4 * len(prices) + 65_536 and (ticks / power == prices).all()):
-        return None
-    places = (ticks - low).astype(np.int64)
-    there = np.zeros(int(high - low) + 1, np.bool_)
-    there[places] = True
-    rank = np.cumsum(there, dtype=np.int32) - np.int32(1)
-    return (np.flatnonzero(there) + low) / power, rank[places]
-
-
-@dataclass
-class Ranks:
-    """The prices each aggregate can name, ascending, and the rank of every event's own price.
-
-    Aggregate a's prices are ``ascending[base[a]:base[a + 1]]``; `event` holds ranks per event type.
-    """
-
-    base: Int64Array
-    ascending: npt.NDArray[np.float64]
-    descending: npt.NDArray[np.float64]
-    event: dict[str, npt.NDArray[np.int32]]
-
-    @staticmethod
-    def of(
-        tables: Mapping[str, EventTable],
-        starts: Mapping[str, Int64Array],
-        ends: Mapping[str, Int64Array],
-        levels: Sequence[tuple[Int64Array, npt.NDArray[np.float64]]],
-        count: int,
-    ) -> Ranks:
-        """Rank prices of the events to be folded and of the levels already there.
-
-        `levels` holds, per ladder, offsets per aggregate and prices.
-        """
-        # + 0.0 makes the price -0.0 the price 0.0: they are one level.
-        prices = {name: numbers(table.columns["price"]) + 0.0 for name, table in tables.items()}
-        event = {name: np.zeros(len(column), np.int32) for name, column in prices.items()}
-        universes = []
-        for a in range(count):
-            spans = {name: slice(int(starts[name][a]), int(max(starts[name][a], ends[name][a]))) for name in prices}
-            parts = [prices[name][span] for name, span in spans.items()]
-            parts += [column[offsets[a] : offsets[a + 1]] for offsets, column in levels]
-            universe, ranks = _ranked(np.concatenate(parts) if parts else np.empty(0))
-            universes.append(universe)
-            for name, span in spans.items():
-                event[name][span], ranks = np.split(ranks, [span.stop - span.start])
-        base = _starts(np.array([len(universe) for universe in universes], np.int64))
-        ascending = np.concatenate(universes) if universes else np.empty(0)
-        descending = np.concatenate([universe[::-1] for universe in universes]) if universes else np.empty(0)
-        return Ranks(base, ascending, descending, event)
 
 
 @dataclass
