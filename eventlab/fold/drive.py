@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import EventTable, Int64Array
@@ -182,7 +181,7 @@ class _Run:
         self._offsets = flat.writable(legs.offsets)
         nothing = np.empty(0, np.int32)
         self._starts: list[Int64Array] = []
-        self._events: list[list[npt.NDArray[Any]]] = []
+        self._events: list[list[Argument]] = []
         for name in reducer.handlers:
             rank = ranks.event.get(name, nothing) if ranks else nothing
             self._starts.append(flat.writable(np.asarray(legs.starts[name])))
@@ -225,13 +224,13 @@ def _without_columns(rows: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
-def _columns(fields: Sequence[str], table: EventTable, dictionary: flat.Dictionary) -> list[npt.NDArray[Any]]:
-    made = []
+def _columns(fields: Sequence[str], table: EventTable, dictionary: flat.Dictionary) -> list[Argument]:
+    made: list[Argument] = []
     for name in fields:
         if name in ENVELOPE_FIELDS:
             made.append(flat.writable(getattr(table, name)))
         elif pa.types.is_dictionary(table.columns[name].type):
-            made.append(dictionary.encode(table.columns[name]))
+            made += dictionary.shifted(table.columns[name])
         else:
             made.append(flat.numbers(table.columns[name]))
     return made

@@ -206,6 +206,7 @@ def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None
         "prefetch": prefetch,
         "as_text": as_text,
         "code_of": code_of,
+        "int32": np.int32,
         "link_slots": link_slots,
         "unlink_slots": unlink_slots,
         "settle_table": settle_table,
@@ -317,7 +318,8 @@ class _Source:
                     names += [f"pool_{at}", f"pool_meta_{at}", f"pool_base_{at}"]
         for t, name in enumerate(self.reducer.handlers):
             names += [f"start_{t}", f"bounds_{t}", f"version_{t}", f"rank_{t}"]
-            names += [f"column_{t}_{field}" for field in self.fields[name]]
+            for field in self.fields[name]:
+                names += [f"column_{t}_{field}", *([f"shift_{t}_{field}"] if self.kind(t, field) == "text" else [])]
         return names
 
     def enter(self) -> list[str]:
@@ -392,7 +394,7 @@ class _Source:
 
     def value(self, kind: int, field: str) -> str:
         element = f"column_{kind}_{field}[row(i{kind})]"
-        return f"as_text({element})" if self.kind(kind, field) == "text" else element
+        return f"as_text(int32({element} + shift_{kind}_{field}))" if self.kind(kind, field) == "text" else element
 
     def kind(self, kind: int, field: str) -> str:
         """What a field that a handler reads is: "text", or its kind."""

@@ -37,6 +37,14 @@ class Dictionary:
 
     def encode(self, column: pa.Array) -> Codes:
         """Codes of a text column; null is NULL_TEXT."""
+        codes, shift = self.shifted(column)
+        return codes + np.int32(shift) if shift else codes
+
+    def shifted(self, column: pa.Array) -> tuple[Codes, int]:
+        """Numbers, and what must be added to each to make it the code of its text.
+
+        Strings that are new are numbered on in their order, so the column's own indices mostly are such numbers.
+        """
         encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
         lookup = np.empty(len(encoded.dictionary) + 1, np.int32)
         lookup[-1] = NULL_TEXT
@@ -46,14 +54,11 @@ class Dictionary:
                 self.strings.append(text)
             lookup[at] = code
         indices = encoded.indices
-        codes: Codes
         if indices.null_count:
             indices = indices.fill_null(len(lookup) - 1)
-        elif len(lookup) > 1 and (np.diff(lookup[:-1]) == 1).all():
-            codes = np.add(indices.to_numpy(), lookup[0], dtype=np.int32, casting="unsafe")  # strings are numbered on
-            return codes
-        codes = lookup.take(indices.to_numpy(), mode="clip")  # none is out of bounds, which would be asked of each
-        return codes
+        elif len(lookup) > 1 and indices.type == pa.int32() and (np.diff(lookup[:-1]) == 1).all():
+            return writable(indices.to_numpy()), int(lookup[0])
+        return lookup.take(indices.to_numpy(), mode="clip"), 0  # none is out of bounds, which would be asked of each
 
     def decode(self, codes: npt.NDArray[np.int32]) -> pa.Array:
         """Text of codes."""
