@@ -1,80 +1,27 @@
-"""How a state developed: a row per handled event, per requested moment, or per bar, in one pass over the events."""
+"""How a state developed: a row per handled event, per requested moment, or per bar, in one pass over the events.
+
+Events stream by, a stretch of versions at a time. Each moment is told in the stretch behind whose last event it does
+not lie, so that neither the events nor their envelope are ever in memory as a whole.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from eventlab.errors import AsOfError
-from eventlab.events.clock import MAX_NS, duration_ns
+from eventlab.events.clock import duration_ns
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import emission_schema, fold
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.store.contract import Selection, Store
-from eventlab.timetravel.asof import AsOf, as_of
-from eventlab.timetravel.reconstruct import require
-
-MOST_BARS = 10_000_000
-"""So many rows `every` gives; more would fill the memory rather than help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """All events of one aggregate.
-
-    Attributes
-    ----------
-    frames : list of EventFrame
-        To fold.
-    position, timestamp : int64 array, shape (head,)
-        The envelope by version, from 1.
-    handled : int64 array
-        Versions that the reducer handles, ascending.
-    """
-
-    frames: list[EventFrame]
-    position: Int64Array
-    timestamp: Int64Array
-    handled: Int64Array
-
-    @property
-    def head(self) -> int:
-        return len(self.position)
-
-
-def read_past(
-    store: Store,
-    reducer: Reducer,
-    aggregate: str,
-    *,
-    columns: Mapping[str, Collection[str]] | None = None,
-    stop_position: int | None = None,
-) -> Past:
-    """All events of an aggregate below a position; payload columns are those the reducer reads, or `columns`.
-
-    Raises
-    ------
-    UnknownAggregate
-    """
-    require(store, [aggregate])
-    wanted = reducer.columns if columns is None else columns
-    selection = Selection(
-        wanted, others=True, aggregates=[aggregate], stop_position=stop_position, types=reducer.event_types
-    )
-    frames = list(store.frames(selection))
-    tables = [(name, table) for frame in frames for name, table in frame.tables.items()]
-    head = max((int(table.version[-1]) for _, table in tables if len(table)), default=0)
-    position, timestamp = np.empty(head, np.int64), np.empty(head, np.int64)
-    for _, table in tables:  # versions are gapless, so they index the envelope
-        position[table.version - 1], timestamp[table.version - 1] = table.position, table.timestamp
-    own = [table.version for name, table in tables if name in reducer.handlers]
-    return Past(frames, position, timestamp, np.sort(np.concatenate(own)) if own else np.empty(0, np.int64))
+from eventlab.store.contract import Head, Selection, Store
+from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
+from eventlab.timetravel.reconstruct import heads_of
 
 
 def history(
@@ -109,139 +56,213 @@ def history(
     UnknownAggregate, AsOfError, FoldError, ReducerError
     """
     check_asked(at, every)
-    past = read_past(store, reducer, aggregate)
+    (head,) = heads_of(store, [aggregate])
     label: pl.Series | None = None
+    open_moments: _Open | None = None
     if at is not None:
         label, moments = moments_asked(at)
-        wanted = _versions(store, past, aggregate, moments)
-    elif every is not None:
-        last = int(past.timestamp[-1]) if past.head else None
-        label, times = bars(past, last, duration_ns(every, what="every"))
-        wanted = _versions(store, past, aggregate, times)
-    else:
-        wanted = past.handled
-    stops, row = np.unique(wanted, return_inverse=True)
-    emitted = _emit(reducer, aggregate, past, stops, tables=tables, interpret=interpret)
-    taken = pl.DataFrame(pl.from_arrow(emitted))
-    return framed(past, label, wanted, taken if label is None else taken[row])
+        open_moments = _Open.of(Bounds.of(store, head, moments))
+    step = None if every is None else duration_ns(every, what="every")
+    rows, states = _Rows(reducer, tables), reducer.layout.initial(1)
+    for stretch in _stretches(store, reducer, head):
+        if step is not None and open_moments is None:
+            label, times = bars(int(stretch.timestamp[0]), head.timestamp, step)
+            open_moments = _Open.of(Bounds.of_times(times))
+        if open_moments is None:
+            stops, more = stretch.handled(reducer), not stretch.last
+            rows.rows_of(stretch, stops)
+        else:
+            reached, versions = open_moments.take(stretch)
+            stops, more = rows.moments_of(stretch, reached, versions), len(open_moments) > 0
+        legs, table = _legs(reducer, stretch, stops, onward=more), tables_of(reducer, stretch.frame)
+        states, found = fold_legs(reducer, aggregate, states, table, legs, tables=tables, interpret=interpret)
+        rows.add(found, len(stops))
+        if not more:
+            break
+    return rows.framed(label)
 
 
-def check_asked(at: object, every: object) -> None:
-    """Raise AsOfError for two ways to ask for rows at once."""
-    if at is not None and every is not None:
-        raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Successive events of one aggregate.
+
+    Attributes
+    ----------
+    before : Head
+        The event before the first; version 0 where there is none.
+    position, timestamp : int64 array
+        The envelope by version, from that after `before`.
+    last : bool
+        No more are to come.
+    """
+
+    frame: EventFrame
+    before: Head
+    position: Int64Array
+    timestamp: Int64Array
+    last: bool
+
+    @property
+    def end(self) -> Head:
+        """The last event."""
+        version = self.before.version + len(self.position)
+        return Head(self.before.aggregate_id, version, int(self.position[-1]), int(self.timestamp[-1]))
+
+    def handled(self, reducer: Reducer) -> Int64Array:
+        """Versions that the reducer handles, ascending."""
+        own = [table.version for name, table in self.frame.tables.items() if name in reducer.handlers]
+        return own[0] if len(own) == 1 else np.sort(np.concatenate(own)) if own else np.empty(0, np.int64)
+
+    def marks(self, versions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Positions and timestamps of versions, which may be the one before the first."""
+        rows = versions - self.before.version - 1
+        position, timestamp = self.position[rows], self.timestamp[rows]  # -1, the last, for the one before
+        earlier = rows < 0
+        if earlier.any():
+            position[earlier], timestamp[earlier] = self.before.position, self.before.timestamp
+        return position, timestamp
 
 
-def framed(past: Past, label: pl.Series | None, versions: Int64Array, emitted: pl.DataFrame) -> pl.DataFrame:
+def _stretches(store: Store, reducer: Reducer, head: Head) -> Iterator[_Stretch]:
+    """The events of an aggregate up to its head."""
+    selection = Selection(
+        reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,
+        types=reducer.event_types,
+    )  # fmt: skip
+    end = Head(head.aggregate_id, 0, 0, 0)
+    for frame in store.frames(selection):
+        tables = [table for table in frame.tables.values() if len(table)]
+        if len(tables) == 1:
+            position, timestamp = tables[0].position, tables[0].timestamp
+        else:
+            position, timestamp = (np.empty(sum(map(len, tables)), np.int64) for _ in range(2))
+            for table in tables:  # versions are gapless, so they index the envelope
+                rows = table.version - end.version - 1
+                position[rows], timestamp[rows] = table.position, table.timestamp
+        stretch = _Stretch(frame, end, position, timestamp, end.version + len(position) == head.version)
+        end = stretch.end
+        yield stretch
+
+
+@dataclass
+class _Open:
+    """Moments that are not reached yet, by time.
+
+    Attributes
+    ----------
+    moments : int64 array
+        Their numbers among those that were asked for.
+    bounds : Bounds
+        Theirs, in the same order.
+    by_time : bool
+        Nothing but event times bounds them.
+    """
+
+    moments: Int64Array
+    bounds: Bounds
+    by_time: bool
+
+    @staticmethod
+    def of(bounds: Bounds) -> _Open:
+        by_time = bool((bounds.version == UNBOUND).all() and (bounds.stop == UNBOUND).all())
+        if _ascends(bounds.time):
+            return _Open(np.arange(len(bounds)), bounds, by_time)
+        order = np.argsort(bounds.time, kind="stable")
+        return _Open(order, bounds[order], by_time)
+
+    def __len__(self) -> int:
+        return len(self.moments)
+
+    def take(self, stretch: _Stretch) -> tuple[Int64Array, Int64Array]:
+        """Moments that are reached within a stretch, and the last version that each includes."""
+        end = stretch.end
+        if self.by_time and not stretch.last:
+            # At the last event's own time more may follow.
+            done: Any = slice(0, int(np.searchsorted(self.bounds.time, end.timestamp)))
+            left: Any = slice(done.stop, None)
+            versions = self.bounds[done].versions(stretch.before.version, stretch.position, stretch.timestamp)
+        else:
+            versions = self.bounds.versions(stretch.before.version, stretch.position, stretch.timestamp)
+            done = (versions < end.version) | stretch.last
+            left, versions = ~done, versions[done]
+        reached = self.moments[done]
+        self.moments, self.bounds = self.moments[left], self.bounds[left]
+        return reached, versions
+
+
+def _ascends(values: Int64Array) -> bool:
+    return bool((values[1:] >= values[:-1]).all())
+
+
+def _distinct(values: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Distinct values, ascending, and the place of each value among them."""
+    if not _ascends(values):
+        return np.unique(values, return_inverse=True)
+    begins = np.ones(len(values), np.bool_)
+    begins[1:] = values[1:] != values[:-1]
+    return values[begins], np.cumsum(begins) - 1
+
+
+@dataclass
+class _Rows:
+    """A history in the making: what was emitted, and the rows that it goes to."""
+
+    reducer: Reducer
+    tables: bool
+    emitted: list[pa.RecordBatch] = field(default_factory=list)
+    versions: list[Int64Array] = field(default_factory=list)
+    marks: list[tuple[Int64Array, Int64Array]] = field(default_factory=list)
+    moments: list[Int64Array] = field(default_factory=list)
+    places: list[Int64Array] = field(default_factory=list)
+    count: int = 0
+
+    def rows_of(self, stretch: _Stretch, versions: Int64Array) -> None:
+        """A row for each version."""
+        self.versions.append(versions)
+        self.marks.append(stretch.marks(versions))
+
+    def moments_of(self, stretch: _Stretch, reached: Int64Array, versions: Int64Array) -> Int64Array:
+        """A row for each moment reached; gives the versions at which something must be emitted, ascending."""
+        self.rows_of(stretch, versions)
+        stops, place = _distinct(versions)
+        self.moments.append(reached)
+        self.places.append(place + self.count)
+        return stops
+
+    def add(self, found: Sequence[pa.RecordBatch], stops: int) -> None:
+        """What a fold emitted at its first `stops` legs; with tables there is a batch a leg."""
+        self.emitted += found[:stops] if self.tables else [batch.slice(0, stops) for batch in found]
+        self.count += stops
+
+    def framed(self, label: pl.Series | None) -> pl.DataFrame:
+        emitted = pl.DataFrame(pl.from_arrow(joined(self.reducer, self.emitted, tables=self.tables)))
+        none = np.empty(0, np.int64)
+        versions = np.concatenate([none, *self.versions])
+        position, timestamp = (np.concatenate([none, *(marks[at] for marks in self.marks)]) for at in range(2))
+        if label is not None:
+            moments, place = np.concatenate([none, *self.moments]), np.concatenate([none, *self.places])
+            if not _ascends(moments):
+                order = np.argsort(moments)  # back into the order in which they were asked for
+                versions, position, timestamp, place = versions[order], position[order], timestamp[order], place[order]
+            if len(place) != len(emitted) or not _ascends(place):
+                emitted = emitted[place]
+        return with_envelope(label, versions, position, timestamp, emitted)
+
+
+def with_envelope(
+    label: pl.Series | None, versions: Int64Array, position: Int64Array, timestamp: Int64Array, emitted: pl.DataFrame
+) -> pl.DataFrame:
     """A history's rows: `at` where moments were asked for, the envelope of the last own event, and what was emitted."""
-    columns = [] if label is None else [label.alias("at")]
-    return pl.DataFrame([*columns, *_envelope(past, versions), *emitted.get_columns()])
-
-
-def _envelope(past: Past, versions: Int64Array) -> list[pl.Series]:
-    none = versions == 0
-    last = np.maximum(versions - 1, 0)
-    position = past.position[last] if past.head else np.zeros(len(versions), np.int64)
-    timestamp = past.timestamp[last] if past.head else position
     series = [
         pl.Series("version", versions, pl.Int64),
         pl.Series("position", position, pl.Int64),
         pl.Series("timestamp", timestamp, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"),
     ]
+    none = versions == 0
     if none.any():
         missing = pl.Series(none)
         series[1:] = [pl.select(pl.when(~missing).then(column)).to_series().alias(column.name) for column in series[1:]]
-    return series
-
-
-def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | list[AsOf]]:
-    """The column `at`, and the moments: event times in ns where all are, in a series or array."""
-    if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
-        raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
-    if isinstance(at, pl.Series | np.ndarray):
-        series = pl.Series("at", at)
-        if isinstance(series.dtype, pl.Datetime):
-            ns = series.dt.cast_time_unit("ns").to_physical()
-            if ns.null_count():
-                raise AsOfError("`at` holds a null")
-            if series.dtype.time_zone is None and isinstance(at, pl.Series):  # NumPy's are UTC by definition
-                raise AsOfError(
-                    "`at` holds naive datetimes", got=series.dtype, expected="datetimes with a time zone",
-                    hint='Name it: at.dt.replace_time_zone("UTC").',
-                )  # fmt: skip
-            times = ns.to_numpy()
-            label = pl.Series("at", times).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
-            return label, times
-        at = series.to_list()
-    moments = [as_of(moment) for moment in at]
-    return _label(moments), moments
-
-
-def _label(moments: Sequence[AsOf]) -> pl.Series:
-    if all(m == AsOf(version=m.version) and m.version is not None for m in moments) and moments:
-        return pl.Series("at", [m.version for m in moments], pl.Int64)
-    times = pl.Series("at", [m.time_ns for m in moments], pl.Int64)
-    return times.cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
-
-
-def _versions(store: Store, past: Past, aggregate: str, moments: Int64Array | list[AsOf]) -> Int64Array:
-    if isinstance(moments, np.ndarray):
-        return np.searchsorted(past.timestamp, moments, side="right").astype(np.int64)
-    return np.array([version_at(store, past, aggregate, moment) for moment in moments], np.int64)
-
-
-def version_at(store: Store, past: Past, aggregate: str, moment: AsOf) -> int:
-    """The highest version a moment includes."""
-    version = past.head
-    if moment.version is not None:
-        if moment.version > past.head:
-            raise AsOfError(
-                f"version lies past the head of {aggregate!r}", got=moment.version, expected=f"at most {past.head}"
-            )
-        version = moment.version
-    if moment.time_ns is not None:
-        version = min(version, int(np.searchsorted(past.timestamp, moment.time_ns, side="right")))
-    if moment.position is not None:
-        if moment.position >= store.stop_position:
-            raise AsOfError(
-                "position lies past the end of the log", got=moment.position, expected=f"below {store.stop_position}"
-            )
-        version = min(version, int(np.searchsorted(past.position, moment.position, side="right")))
-    if moment.known_at_ns is not None:
-        known = store.position_at(moment.known_at_ns)
-        version = min(version, int(np.searchsorted(past.position, known, side="left")))
-    return version
-
-
-def bars(past: Past, until: int | None, step: int) -> tuple[pl.Series, Int64Array]:
-    """The column `at`, and the times at which bars end, from that of the first event to that of the time `until`."""
-    if until is not None:
-        first, last = -(-int(past.timestamp[0]) // step), -(-until // step)
-        if last - first >= MOST_BARS:
-            raise AsOfError("too many bars", got=last - first + 1, expected=f"at most {MOST_BARS}")
-        if last * step > MAX_NS:
-            raise AsOfError("the last bar would end after the year 2262")
-        times = np.arange(first, last + 1, dtype=np.int64) * step
-    else:
-        times = np.empty(0, np.int64)
-    label = pl.Series("at", times, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
-    return label, times
-
-
-def _emit(
-    reducer: Reducer, aggregate: str, past: Past, stops: Int64Array, *, tables: bool, interpret: bool | None
-) -> pa.Table:
-    """What the state is after each of the ascending versions `stops`."""
-    pieces: list[pa.RecordBatch] = []
-    states = reducer.layout.initial(1)
-    for reached, frame, last in _stretches(past, stops):
-        legs = _legs(reducer, frame, reached, onward=not last)
-        table = tables_of(reducer, frame)
-        states, found = fold_legs(reducer, aggregate, states, table, legs, tables=tables, interpret=interpret)
-        pieces += found[: len(reached)] if tables else [batch.slice(0, len(reached)) for batch in found]
-        if last:
-            break
-    return joined(reducer, pieces, tables=tables)
+    return pl.DataFrame([*([] if label is None else [label.alias("at")]), *series, *emitted.get_columns()])
 
 
 def fold_legs(
@@ -275,24 +296,17 @@ def joined(reducer: Reducer, pieces: Sequence[pa.RecordBatch], *, tables: bool) 
     return pa.schema(fields).empty_table()
 
 
-def _stretches(past: Past, stops: Int64Array) -> Iterator[tuple[Int64Array, EventFrame, bool]]:
-    """Frames with the stops that fall into each: the state before any event counts to the first."""
-    done = 0
-    for frame in past.frames:
-        highest = max(int(table.version[-1]) for table in frame.tables.values() if len(table))
-        upto = int(np.searchsorted(stops, highest, side="right"))
-        yield stops[done:upto], frame, upto == len(stops)
-        done = upto
-
-
-def _legs(reducer: Reducer, frame: EventFrame, reached: Int64Array, *, onward: bool) -> Legs:
-    """A leg to each stop, and one to the end of the frame where more stops follow."""
+def _legs(reducer: Reducer, stretch: _Stretch, stops: Int64Array, *, onward: bool) -> Legs:
+    """A leg to each version of `stops`, and one to the end of the stretch where more are to come."""
     starts, bounds = {}, {}
-    for name, table in tables_of(reducer, frame).items():
+    for name, table in tables_of(reducer, stretch.frame).items():
         starts[name] = np.zeros(1, np.int64)
-        rows = np.searchsorted(table.version, reached, side="right").astype(np.int64)
+        if len(table) == len(stretch.position):  # all versions are of this type: they need not be looked for
+            rows = np.maximum(stops - stretch.before.version, 0)
+        else:
+            rows = np.searchsorted(table.version, stops, side="right").astype(np.int64)
         bounds[name] = np.append(rows, len(table)) if onward else rows
-    return Legs(np.array([0, len(reached) + onward]), starts, bounds)
+    return Legs(np.array([0, len(stops) + onward]), starts, bounds)
 
 
 def _with_tables(reducer: Reducer, emitted: pa.RecordBatch | None, states: pa.RecordBatch) -> pa.RecordBatch:

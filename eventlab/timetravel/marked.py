@@ -6,8 +6,7 @@ then, and a version by the order of all events: nothing after the aggregate's ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,21 +21,13 @@ from eventlab.fold.legs import Legs
 from eventlab.snapshots.base import Marks
 from eventlab.store.contract import Store
 from eventlab.timetravel.asof import AsOf
-from eventlab.timetravel.history import (
-    Past,
-    bars,
-    check_asked,
-    fold_legs,
-    framed,
-    joined,
-    moments_asked,
-    version_at,
-)
-from eventlab.timetravel.reconstruct import Reconstructed, position_bound
+from eventlab.timetravel.history import fold_legs, joined, with_envelope
+from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
+from eventlab.timetravel.past import Past
+from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.routing import Log, MarkWith, Merged, merge
 
 _WHOLE = -1
-_UNBOUND = 2**63 - 1
 
 
 def state(
@@ -56,8 +47,8 @@ def state(
     """
     log = Log.of(store, reducer, aggregate, mark_with)
     past = log.past
-    version = version_at(store, past, aggregate, moment)
-    bounds = _of_moments(store, [moment])
+    bounds = Bounds.of(store, log.head, [moment])
+    version = int(bounds.versions(0, past.position, past.timestamp)[0])
     merged = _merged(log, bounds)
     group, place = _places(merged, bounds)
     tables = _tables(merged, int(group[0]))
@@ -97,80 +88,36 @@ def history(
     label: pl.Series | None = None
     if at is not None:
         label, moments = moments_asked(at)
-        if isinstance(moments, np.ndarray):
-            bounds = _of_times(moments)
-            versions = _own_until(past, moments)
-        else:
-            versions = np.array([version_at(store, past, aggregate, moment) for moment in moments], np.int64)
-            bounds = _of_moments(store, moments)
+        bounds = Bounds.of(store, log.head, moments)
         merged = _merged(log, bounds)
     elif every is not None:
         step = duration_ns(every, what="every")
-        merged = _merged(log, _of_times(np.array([MAX_NS])))
-        label, times = bars(past, int(merged.timestamp[-1]) if len(merged.timestamp) else None, step)
-        bounds, versions = _of_times(times), _own_until(past, times)
+        merged = _merged(log, Bounds.of_times(np.array([MAX_NS])))
+        label, times = bars(int(past.timestamp[0]), int(merged.timestamp[-1]), step)
+        bounds = Bounds.of_times(times)
     else:
-        versions = past.handled
-        bounds = _of_versions(versions)
+        bounds = Bounds.of_versions(past.handled)
         merged = _merged(log, bounds)
     emitted = _emit(reducer.with_routed, aggregate, merged, bounds, tables=tables, interpret=interpret)
-    return framed(past, label, versions, emitted)
+    versions = bounds.versions(0, past.position, past.timestamp)
+    last = np.maximum(versions - 1, 0)
+    return with_envelope(label, versions, past.position[last], past.timestamp[last], emitted)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bounds:
-    """Moments as numbers, one an element of each array.
-
-    Attributes
-    ----------
-    version : int64 array
-        Nothing after the own event of this version; `_UNBOUND` for no such bound.
-    time : int64 array
-        Nothing with a later event time.
-    stop : int64 array
-        Nothing with this position or a higher one.
-    """
-
-    version: Int64Array
-    time: Int64Array
-    stop: Int64Array
-
-
-def _of_times(times: Int64Array) -> _Bounds:
-    unbound = np.full(len(times), _UNBOUND)
-    return _Bounds(unbound, times, unbound)
-
-
-def _of_versions(versions: Int64Array) -> _Bounds:
-    return _Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), _UNBOUND))
-
-
-def _of_moments(store: Store, moments: Sequence[AsOf]) -> _Bounds:
-    return _Bounds(
-        np.array([_UNBOUND if m.version is None else m.version for m in moments], np.int64),
-        np.array([MAX_NS if m.time_ns is None else m.time_ns for m in moments], np.int64),
-        np.array([position_bound(store, m) for m in moments], np.int64),
-    )
-
-
-def _own_until(past: Past, times: Int64Array) -> Int64Array:
-    return np.searchsorted(past.timestamp, times, side="right").astype(np.int64)
-
-
-def _latest(past: Past, bounds: _Bounds) -> int:
+def _latest(past: Past, bounds: Bounds) -> int:
     """The latest event time that any of the moments includes."""
     of_version = np.concatenate([[MIN_NS], past.timestamp])
-    bounded = bounds.version != _UNBOUND
+    bounded = bounds.version != UNBOUND
     time = of_version[np.where(bounded, bounds.version, 0)]
     return int(np.where(bounded, np.minimum(time, bounds.time), bounds.time).max(initial=MIN_NS))
 
 
-def _merged(log: Log, bounds: _Bounds) -> Merged:
+def _merged(log: Log, bounds: Bounds) -> Merged:
     """Everything that the moments may include, in order."""
     return merge(log, _latest(log.past, bounds), int(bounds.stop.max(initial=0)))
 
 
-def _places(merged: Merged, bounds: _Bounds) -> tuple[Int64Array, Int64Array]:
+def _places(merged: Merged, bounds: Bounds) -> tuple[Int64Array, Int64Array]:
     """How far each moment reaches: the tables it is folded from, and one past its last place.
 
     Most logs are written in the order of event times, so that what was recorded by a position is a beginning of the
@@ -178,7 +125,7 @@ def _places(merged: Merged, bounds: _Bounds) -> tuple[Int64Array, Int64Array]:
     tables to themselves, named by it.
     """
     before = np.concatenate([[0], merged.own + 1])
-    bounded = bounds.version != _UNBOUND
+    bounded = bounds.version != UNBOUND
     place = np.searchsorted(merged.timestamp, bounds.time, side="right")
     of_version = before[np.where(bounded, bounds.version, 0)]
     place = np.where(bounded, np.minimum(place, of_version), place).astype(np.int64)
@@ -203,7 +150,7 @@ def _legs(tables: Mapping[str, EventTable], stops: Int64Array) -> Legs:
 
 
 def _emit(
-    reducer: Reducer, aggregate: str, merged: Merged, bounds: _Bounds, *, tables: bool, interpret: bool | None
+    reducer: Reducer, aggregate: str, merged: Merged, bounds: Bounds, *, tables: bool, interpret: bool | None
 ) -> pl.DataFrame:
     """What the state is at each moment."""
     group, place = _places(merged, bounds)

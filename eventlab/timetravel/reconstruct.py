@@ -16,7 +16,7 @@ from eventlab.fold.executors import Executor
 from eventlab.fold.legs import Legs, tables_of, upper_bounds
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
-from eventlab.store.contract import Selection, Store
+from eventlab.store.contract import Head, Selection, Store
 from eventlab.timetravel.asof import AsOf
 
 
@@ -43,12 +43,13 @@ def position_bound(store: Store, moment: AsOf) -> int:
     return stop
 
 
-def require(store: Store, aggregates: Sequence[str]) -> None:
-    """Raise UnknownAggregate for an id that has no events."""
-    known = {head.aggregate_id for head in store.heads(aggregates)}
+def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
+    """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
+    known = {head.aggregate_id: head for head in store.heads(aggregates)}
     for aggregate in aggregates:
         if aggregate not in known:
             raise UnknownAggregate.named(aggregate)
+    return [known[aggregate] for aggregate in aggregates]
 
 
 def reconstruct(
@@ -89,7 +90,7 @@ def reconstruct_all(
     """
     if not reducers:
         return []
-    require(store, aggregates)
+    heads_of(store, aggregates)
     stop = position_bound(store, moment)
     bases = [Base.initial(reducer, len(aggregates)) for reducer in reducers]
     if snapshots is not None:

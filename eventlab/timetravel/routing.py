@@ -20,8 +20,9 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.legs import empty_table
-from eventlab.store.contract import Selection, Store
-from eventlab.timetravel.history import Past, read_past
+from eventlab.store.contract import Head, Selection, Store
+from eventlab.timetravel.past import Past
+from eventlab.timetravel.reconstruct import heads_of
 
 MarkWith: TypeAlias = "str | Sequence[str]"
 """An aggregate id, a pattern in which ``*`` stands for any run of characters, or a list of these."""
@@ -38,6 +39,7 @@ class Log:
     reducer: Reducer
     others: Sequence[str]
     stop: int
+    head: Head
     past: Past
 
     @staticmethod
@@ -48,11 +50,12 @@ class Log:
                 got=mark_with,
                 hint='Give it one: @el.on(el.MarketData, routed="symbol"), or leave out mark_with.',
             )
+        (head,) = heads_of(store, [aggregate])
         stop = store.stop_position
         columns = {name: {*read, *_keys(reducer, name)} for name, read in reducer.columns.items()}
-        past = read_past(store, reducer, aggregate, columns=columns, stop_position=stop)
+        past = Past.read(store, reducer, aggregate, columns, stop)
         others = [name for name in _named(store, mark_with) if name != aggregate]
-        return Log(store, reducer, others, stop, past)
+        return Log(store, reducer, others, stop, head, past)
 
 
 def _named(store: Store, mark_with: MarkWith) -> list[str]:

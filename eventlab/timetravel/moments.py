@@ -1,0 +1,136 @@
+"""The moments that a caller asks for rows at, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from eventlab.errors import AsOfError
+from eventlab.events.clock import MAX_NS
+from eventlab.events.frame import Int64Array
+from eventlab.store.contract import Head, Store
+from eventlab.timetravel.asof import AsOf, as_of
+from eventlab.timetravel.reconstruct import position_bound
+
+MOST_BARS = 10_000_000
+"""So many rows `every` gives; more would fill the memory rather than help."""
+
+UNBOUND = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Moments as numbers, one an element of each array. What is not bound has a bound that nothing reaches.
+
+    Attributes
+    ----------
+    version : int64 array
+        Nothing after the aggregate's own event of this version.
+    time : int64 array
+        Nothing with a later event time, ns.
+    stop : int64 array
+        Nothing with this position or a higher one.
+    """
+
+    version: Int64Array
+    time: Int64Array
+    stop: Int64Array
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def __getitem__(self, rows: Any) -> Bounds:
+        return Bounds(self.version[rows], self.time[rows], self.stop[rows])
+
+    @staticmethod
+    def of_times(times: Int64Array) -> Bounds:
+        unbound = np.full(len(times), UNBOUND)
+        return Bounds(unbound, times, unbound)
+
+    @staticmethod
+    def of_versions(versions: Int64Array) -> Bounds:
+        return Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), UNBOUND))
+
+    @staticmethod
+    def of(store: Store, head: Head, moments: Int64Array | Sequence[AsOf]) -> Bounds:
+        """The bounds of moments of an aggregate, which lie within what is recorded.
+
+        Raises
+        ------
+        AsOfError
+            A version or position past the end.
+        """
+        if isinstance(moments, np.ndarray):
+            return Bounds.of_times(moments)
+        for moment in moments:
+            if moment.version is not None and moment.version > head.version:
+                raise AsOfError(
+                    f"version lies past the head of {head.aggregate_id!r}",
+                    got=moment.version,
+                    expected=f"at most {head.version}",
+                )
+        return Bounds(
+            np.array([UNBOUND if m.version is None else m.version for m in moments], np.int64),
+            np.array([MAX_NS if m.time_ns is None else m.time_ns for m in moments], np.int64),
+            np.array([_stop(store, m) for m in moments], np.int64),
+        )
+
+    def versions(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
+        """The highest version each moment includes of a stretch of own events that follows the version `before`."""
+        version = before + np.searchsorted(timestamp, self.time, side="right").astype(np.int64)
+        if (self.stop != UNBOUND).any():
+            version = np.minimum(version, before + np.searchsorted(position, self.stop))
+        return np.maximum(np.minimum(version, self.version), before)
+
+
+def _stop(store: Store, moment: AsOf) -> int:
+    return UNBOUND if moment.position is None and moment.known_at_ns is None else position_bound(store, moment)
+
+
+def check_asked(at: object, every: object) -> None:
+    """Raise AsOfError for two ways to ask for rows at once."""
+    if at is not None and every is not None:
+        raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
+
+
+def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | list[AsOf]]:
+    """The column `at`, and the moments: event times in ns where all are, in a series or array."""
+    if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
+        raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
+    if isinstance(at, pl.Series | np.ndarray):
+        series = pl.Series("at", at)
+        if isinstance(series.dtype, pl.Datetime):
+            ns = series.dt.cast_time_unit("ns").to_physical()
+            if ns.null_count():
+                raise AsOfError("`at` holds a null")
+            if series.dtype.time_zone is None and isinstance(at, pl.Series):  # NumPy's are UTC by definition
+                raise AsOfError(
+                    "`at` holds naive datetimes", got=series.dtype, expected="datetimes with a time zone",
+                    hint='Name it: at.dt.replace_time_zone("UTC").',
+                )  # fmt: skip
+            times = ns.to_numpy()
+            return _label_of(times), times
+        at = series.to_list()
+    moments = [as_of(moment) for moment in at]
+    if moments and all(m == AsOf(version=m.version) and m.version is not None for m in moments):
+        return pl.Series("at", [m.version for m in moments], pl.Int64), moments
+    return _label_of([m.time_ns for m in moments]), moments
+
+
+def bars(first: int, last: int, step: int) -> tuple[pl.Series, Int64Array]:
+    """The column `at`, and the times at which bars end, from that of the event time `first` to that of `last`."""
+    low, high = -(-first // step), -(-last // step)
+    if high - low >= MOST_BARS:
+        raise AsOfError("too many bars", got=high - low + 1, expected=f"at most {MOST_BARS}")
+    if high * step > MAX_NS:
+        raise AsOfError("the last bar would end after the year 2262")
+    times = np.arange(low, high + 1, dtype=np.int64) * step
+    return _label_of(times), times
+
+
+def _label_of(times: Any) -> pl.Series:
+    return pl.Series("at", times, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
