@@ -176,8 +176,9 @@ class _Run:
         self._held = _tables_in(reducer, states, tables, legs, dictionary)
         ranks = self._held.ranks
         self._leg_count = int(legs.offsets[-1]) if emit else 0
-        self._out_records = np.empty(self._leg_count, layout.dtype)
-        self._outs = [np.empty(self._leg_count, _property_type(reducer, name)[0]) for name in reducer.properties]
+        count = self._leg_count
+        self._out_fields = [np.empty(count, layout.dtype[field.name]).reshape(-1) for field in layout.record]
+        self._out_properties = [np.empty(count, _property_type(reducer, name)[0]) for name in reducer.properties]
         self._offsets = flat.writable(legs.offsets)
         nothing = np.empty(0, np.int32)
         self._starts: list[Int64Array] = []
@@ -194,7 +195,7 @@ class _Run:
         It counts them from zero: an index that may be any number costs el.Trades two fifths of its rate.
         """
         tables = [argument for table in self._held.tables for argument in table.arguments(first)]
-        emitted = (int(self._emit), self._records[first:stop], self._out_records, *self._outs)
+        emitted = (int(self._emit), self._records[first:stop], *self._out_fields, *self._out_properties)
         events = [
             argument
             for starts, rest in zip(self._starts, self._events, strict=True)
@@ -206,12 +207,13 @@ class _Run:
         work: list[Callable[[], None]] = [partial(native, *self.arguments(*part)) for part in parts]
         work[0]() if len(work) == 1 else executor.run(work)
         reducer, dictionary, layout = self._reducer, self._dictionary, self._reducer.layout
-        columns = [*flat.records_out(layout, self._records, dictionary), *self._held.out(reducer, dictionary)]
+        fields = (self._records[field.name] for field in layout.record)
+        columns = [*flat.fields_out(layout, fields, dictionary), *self._held.out(reducer, dictionary)]
         portable = flat.batch_of(layout, columns)
         if not self._emit:
             return Folded(portable)
-        emitted = flat.records_out(layout, self._out_records, dictionary)
-        for name, values in zip(reducer.properties, self._outs, strict=True):
+        emitted = flat.fields_out(layout, self._out_fields, dictionary)
+        for name, values in zip(reducer.properties, self._out_properties, strict=True):
             text = reducer.property_kinds[name] == "str"
             emitted.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
         schema = emission_schema(reducer)

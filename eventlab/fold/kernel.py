@@ -20,7 +20,7 @@ from eventlab.errors import ReducerError
 from eventlab.fold import lower
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
-from eventlab.fold.layout import Keyed, Ladder, Queue
+from eventlab.fold.layout import Array, Keyed, Ladder, Queue
 from eventlab.fold.machine import ALONE, compiled
 from eventlab.fold.native import Code, Native, Types
 from eventlab.fold.stores import CheckedStores
@@ -282,7 +282,7 @@ class _Source:
         body += ["        for leg in range(leg_offsets[a], leg_offsets[a + 1]):"]
         body += [f"            e{t} = bounds_{t}[leg]" for t in kinds]
         body += [f"            {line}" for line in (self.single() if len(kinds) == 1 else self.merged())]
-        body += ["            if emit:", "                copy_record(out_records[leg], record)"]
+        body += ["            if emit:", *(f"                {line}" for line in self.emit()), "                pass"]
         if self.reducer.properties:
             body += [f"                state = {self.state(None)}"]
             body += [f"                rows_before_{at} = len(table_{at})" for at in self.keyed()]
@@ -297,6 +297,19 @@ class _Source:
         body += [f"        {line}" for line in self.leave()]
         return "\n".join(body) + "\n"
 
+    def emit(self) -> list[str]:
+        """Write the record's fields, a column each."""
+        lines = []
+        for at, field in enumerate(self.reducer.layout.record):
+            if isinstance(field, Array):
+                lines += [
+                    f"for k in range({field.length}):",
+                    f"    out_field_{at}[leg * {field.length} + k] = record.{field.name}[k]",
+                ]
+            else:
+                lines.append(f"out_field_{at}[leg] = record.{field.name}")
+        return lines
+
     def keyed(self) -> list[int]:
         return [at for at, table in enumerate(self.tables) if type(table) is Keyed]
 
@@ -307,7 +320,8 @@ class _Source:
         return lines
 
     def arguments(self) -> list[str]:
-        names = ["count", "leg_offsets", "emit", "states", "out_records"]
+        names = ["count", "leg_offsets", "emit", "states"]
+        names += [f"out_field_{at}" for at in range(len(self.reducer.layout.record))]
         names += [f"out_property_{at}" for at in range(len(self.reducer.properties))]
         for at, table in enumerate(self.tables):
             if isinstance(table, Ladder):

@@ -10,10 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.fold import walk
 from eventlab.fold.declaration import Reducer
+from eventlab.fold.native import Function
+from eventlab.fold.scratch import writable
 
 _FEW = 64
 """Up to so many aggregates, bounds are found by binary search; beyond, by one pass over the column."""
+_MANY = 50_000
+"""From so many on, values in ascending order are looked for by going on from the one before."""
+
+_rows_until = Function(walk.rows_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,15 @@ def upper_bounds(values: Int64Array, offsets: Int64Array, limit: int) -> Int64Ar
         return np.array([low + np.searchsorted(values[low:high], limit, side="right") for low, high in spans], np.int64)
     below: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values <= limit)])
     return starts + below[ends] - below[starts]
+
+
+def rows_until(values: Int64Array, sought: Int64Array) -> Int64Array:
+    """One past the last of the ascending values at or below each of `sought`."""
+    if len(sought) < _MANY or not bool((sought[1:] >= sought[:-1]).all()):
+        return np.searchsorted(values, sought, side="right").astype(np.int64)
+    rows = np.empty(len(sought), np.int64)
+    _rows_until(writable(values), writable(sought), rows)
+    return rows
 
 
 def empty_table(reducer: Reducer, name: str, count: int) -> EventTable:

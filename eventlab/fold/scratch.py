@@ -127,16 +127,15 @@ def records_in(layout: Layout, states: pa.RecordBatch, dictionary: Dictionary) -
     return records
 
 
-def records_out(layout: Layout, records: npt.NDArray[Any], dictionary: Dictionary) -> list[pa.Array]:
-    """Portable columns of records."""
+def fields_out(layout: Layout, values: Iterable[npt.NDArray[Any]], dictionary: Dictionary) -> list[pa.Array]:
+    """Portable columns of the record's fields."""
     columns: list[pa.Array] = []
-    for field in layout.record:
-        values = records[field.name]
+    for field, given in zip(layout.record, values, strict=True):
         if isinstance(field, Array):
-            flat = pa.array(canonical(np.ascontiguousarray(values).reshape(-1)))
+            flat = pa.array(canonical(np.ascontiguousarray(given).reshape(-1)))
             columns.append(pa.FixedSizeListArray.from_arrays(flat, type=field.arrow.type))
         else:
-            columns.append(_scalar_out(field, values, dictionary))
+            columns.append(_scalar_out(field, given, dictionary))
     return columns
 
 

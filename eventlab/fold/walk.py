@@ -1,4 +1,4 @@
-"""Kernels that read tables out of a fold: rows in order of first touch, queues from oldest to newest."""
+"""Kernels that walk what lies in order: a table's rows by first touch, a queue's by age, a column by its values."""
 
 from __future__ import annotations
 
@@ -27,3 +27,22 @@ def queue_order(links, width, first, counts, key_offsets, base, out):
                 out[at] = base[a] + slot
                 at += 1
                 slot = links[(base[a] + slot) * width + _POOL_NEXT]
+
+
+def rows_until(values, sought, out):
+    """One past the last of the ascending values at or below each of the ascending `sought`."""
+    row, rows = 0, len(values)
+    for at in range(len(sought)):
+        value = sought[at]
+        step = 1
+        while row + step <= rows and values[row + step - 1] <= value:
+            row += step
+            step *= 2
+        stop = min(row + step, rows)
+        while row < stop:
+            middle = (row + stop) >> 1
+            if values[middle] <= value:
+                row = middle + 1
+            else:
+                stop = middle
+        out[at] = row

@@ -74,7 +74,9 @@ class Reader:
                     raise piece.error(self._segments.where)
                 return []
             else:
-                slabs = [_since(slab, want.start_position) for slab in self._segment_slabs(piece, want)]
+                slabs = list(self._segment_slabs(piece, want))
+                if piece.first_position < want.start_position:
+                    slabs = [_since(slab, want.start_position) for slab in slabs]
             return [slab for slab in slabs if len(slab.events)]
 
         for slabs in _each(view.pieces(), of, want):

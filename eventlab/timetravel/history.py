@@ -18,7 +18,7 @@ from eventlab.events.clock import duration_ns
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import emission_schema, fold
-from eventlab.fold.legs import Legs, tables_of
+from eventlab.fold.legs import Legs, rows_until, tables_of
 from eventlab.store.contract import Head, Selection, Store
 from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
 from eventlab.timetravel.reconstruct import heads_of
@@ -194,13 +194,15 @@ def _ascends(values: Int64Array) -> bool:
     return bool((values[1:] >= values[:-1]).all())
 
 
-def _distinct(values: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Distinct values, ascending, and the place of each value among them."""
-    if not _ascends(values):
-        return np.unique(values, return_inverse=True)
-    begins = np.ones(len(values), np.bool_)
-    begins[1:] = values[1:] != values[:-1]
-    return values[begins], np.cumsum(begins) - 1
+def _legs_to(versions: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Ascending versions to emit something at, and the place among them of each version."""
+    if not _ascends(versions):
+        return np.unique(versions, return_inverse=True)
+    begins = np.ones(len(versions), np.bool_)
+    begins[1:] = versions[1:] != versions[:-1]
+    if 2 * np.count_nonzero(begins) > len(versions):  # to emit a few twice takes less than to spread what was emitted
+        return versions, np.arange(len(versions))
+    return versions[begins], np.cumsum(begins) - 1
 
 
 @dataclass
@@ -224,7 +226,7 @@ class _Rows:
     def moments_of(self, stretch: _Stretch, reached: Int64Array, versions: Int64Array) -> Int64Array:
         """A row for each moment reached; gives the versions at which something must be emitted, ascending."""
         self.rows_of(stretch, versions)
-        stops, place = _distinct(versions)
+        stops, place = _legs_to(versions)
         self.moments.append(reached)
         self.places.append(place + self.count)
         return stops
@@ -236,17 +238,20 @@ class _Rows:
 
     def framed(self, label: pl.Series | None) -> pl.DataFrame:
         emitted = pl.DataFrame(pl.from_arrow(joined(self.reducer, self.emitted, tables=self.tables)))
-        none = np.empty(0, np.int64)
-        versions = np.concatenate([none, *self.versions])
-        position, timestamp = (np.concatenate([none, *(marks[at] for marks in self.marks)]) for at in range(2))
+        versions = _whole(self.versions)
+        position, timestamp = (_whole([marks[at] for marks in self.marks]) for at in range(2))
         if label is not None:
-            moments, place = np.concatenate([none, *self.moments]), np.concatenate([none, *self.places])
+            moments, place = _whole(self.moments), _whole(self.places)
             if not _ascends(moments):
                 order = np.argsort(moments)  # back into the order in which they were asked for
                 versions, position, timestamp, place = versions[order], position[order], timestamp[order], place[order]
             if len(place) != len(emitted) or not _ascends(place):
                 emitted = emitted[place]
         return with_envelope(label, versions, position, timestamp, emitted)
+
+
+def _whole(pieces: Sequence[Int64Array]) -> Int64Array:
+    return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
 
 
 def with_envelope(
@@ -304,7 +309,7 @@ def _legs(reducer: Reducer, stretch: _Stretch, stops: Int64Array, *, onward: boo
         if len(table) == len(stretch.position):  # all versions are of this type: they need not be looked for
             rows = np.maximum(stops - stretch.before.version, 0)
         else:
-            rows = np.searchsorted(table.version, stops, side="right").astype(np.int64)
+            rows = rows_until(table.version, stops)
         bounds[name] = np.append(rows, len(table)) if onward else rows
     return Legs(np.array([0, len(stops) + onward]), starts, bounds)
 

@@ -12,6 +12,7 @@ import polars as pl
 from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
+from eventlab.fold.legs import rows_until
 from eventlab.store.contract import Head, Store
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import position_bound
@@ -81,7 +82,7 @@ class Bounds:
 
     def versions(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
         """The highest version each moment includes of a stretch of own events that follows the version `before`."""
-        version = before + np.searchsorted(timestamp, self.time, side="right").astype(np.int64)
+        version = before + rows_until(timestamp, self.time)
         if (self.stop != UNBOUND).any():
             version = np.minimum(version, before + np.searchsorted(position, self.stop))
         return np.maximum(np.minimum(version, self.version), before)
