@@ -43,7 +43,7 @@ def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
     elif info.get("seconds"):
         row |= {"unit": "s", "measured": stats["median"], "compared": info["against_seconds"]}
     else:
-        row |= {"unit": "events/s", "measured": info["events"] / stats["median"]}
+        row |= {"unit": info.get("unit", "events/s"), "measured": info["events"] / stats["median"]}
         if "against_seconds" in info:
             row["compared"] = info["against_events"] / info["against_seconds"]
             # Round by round: a neighbour's burst of work falls on both sides of a pair.
@@ -58,7 +58,7 @@ def _wish(info: Mapping[str, Any], row: Row) -> Row:
     if "wanted_ratio" in info:
         return {"wanted": f"ratio at least {info['wanted_ratio']}", "met": row["ratio"] >= info["wanted_ratio"]}
     if "wanted_rate" in info:
-        wish = f"at least {_figure(info['wanted_rate'], 'events/s')}"
+        wish = f"at least {_figure(info['wanted_rate'], row['unit'])}"
         return {"wanted": wish, "met": row["measured"] >= info["wanted_rate"]}
     if "wanted_share" in info:
         return {"wanted": f"ratio at most {info['wanted_share']}", "met": row["ratio"] <= info["wanted_share"]}
@@ -97,8 +97,8 @@ def _cells(row: Row) -> Sequence[str]:
 
 
 def _figure(value: float, unit: str) -> str:
-    if unit == "events/s" and value >= 1e6:
-        value, unit = value / 1e6, "M events/s"
+    if unit.endswith("/s") and value >= 1e6:
+        value, unit = value / 1e6, f"M {unit}"
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
 

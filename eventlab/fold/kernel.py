@@ -18,12 +18,12 @@ from numba.extending import overload, register_jitable
 
 from eventlab.errors import ReducerError
 from eventlab.fold import lower
+from eventlab.fold.compiler import HandlerCompiler
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Array, Keyed, Ladder, Queue
 from eventlab.fold.machine import ALONE, compiled
 from eventlab.fold.native import Code, Native, Types
-from eventlab.fold.stores import CheckedStores
 from eventlab.fold.tables import (
     KeyedView,
     QueueView,
@@ -178,7 +178,7 @@ def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None
     options: dict[str, Any] = {
         **ALONE,
         "boundscheck": bool(reducer.layout.arrays),
-        "pipeline_class": CheckedStores,
+        "pipeline_class": HandlerCompiler,
     }
 
     def constant(value: Any) -> Any:

@@ -66,12 +66,13 @@ def _ranked(
     values: Floats, first: Int64Array, last: Int64Array, count: int
 ) -> tuple[Int64Array, Floats, Floats, Codes]:
     """Where each of `count` aggregates' distinct prices begin, these, ascending and descending, and all ranks."""
-    powers, lowest, words = np.empty(count), np.empty(count, np.int64), np.empty(count, np.int64)
-    _fit_ticks(values, first, last, powers, lowest, words)
-    most, longest = int((last - first).sum()), int(words.max(initial=0))
-    ascending, descending, ranks = np.empty(most), np.empty(most), np.empty(len(values), np.int32)
-    base, bitmap = np.zeros(count + 1, np.int64), np.empty(2 * longest, np.uint64)
-    _rank_ticks(values, first, last, powers, lowest, words, bitmap, ranks, base, ascending, descending)
+    powers, ranks = np.empty(count), np.empty(len(values), np.int32)
+    origins, lowest, words = (np.empty(count, np.int64) for _ in range(3))
+    _fit_ticks(values, first, last, powers, origins, lowest, words, ranks)
+    most = int((last - first).sum())
+    base, ascending, descending = np.zeros(count + 1, np.int64), np.empty(most), np.empty(most)
+    bitmap = np.empty(2 * int(words.max(initial=0)), np.uint64)
+    _rank_ticks(first, last, powers, origins, lowest, words, bitmap, ranks, base, ascending, descending)
     others = np.flatnonzero(powers == 0.0)
     if not len(others):
         return base, ascending[: base[-1]], descending[: base[-1]], ranks

@@ -9,16 +9,16 @@ from typing import Any
 
 from numba import types
 from numba.core import ir
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.errors import TypingError
-from numba.core.typed_passes import NopythonTypeInference
 
 from eventlab.fold.views import RecordView
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
-class _RefuseFloatsInInts(AnalysisPass):
+class RefuseFloatsInInts(AnalysisPass):
+    """The pass; it needs types."""
+
     _name = "eventlab_refuse_floats_in_ints"
 
     def __init__(self) -> None:
@@ -39,13 +39,3 @@ def _stored_in(target: Any, store: Any) -> Any:
         is_field = isinstance(target, RecordView) and store.attr in target.record.fields
         return target.record.typeof(store.attr) if is_field else None
     return target.dtype if isinstance(target, types.Buffer | types.NestedArray) else None
-
-
-class CheckedStores(CompilerBase):
-    """Numba's compiler with that pass."""
-
-    def define_pipelines(self) -> list[Any]:
-        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.add_pass_after(_RefuseFloatsInInts, NopythonTypeInference)
-        pipeline.finalize()
-        return [pipeline]
