@@ -21,7 +21,7 @@ PRICES = st.lists(st.floats(0.0, 3.0) | st.sampled_from([0.0, 1.0, 9.0, 5e-324])
 class Extremes:
     high: float = -math.inf
     low: float = math.inf
-    last_high: float = math.nan
+    last_high: float = 0.5
     turned: float = 0.0
     above: float = 0.0
     highs: int = 0
@@ -35,8 +35,6 @@ class Extremes:
         if price <= state.low:
             state.low = price
         if state.last_high < price:
-            state.last_high = price
-        elif not price < state.last_high:  # noqa: SIM114 - a branch of its own
             state.last_high = price
         if event.price >= state.turned:
             state.turned = event.price - 1.0
