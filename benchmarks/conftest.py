@@ -70,3 +70,22 @@ def market_path(trades: pl.DataFrame, size: Size, tmp_path_factory: pytest.TempP
             lab.append_frame(el.MarketData, part)
         lab.seal()
     return path
+
+
+@pytest.fixture(scope="session")
+def repeated(trades: pl.DataFrame, size: Size) -> list[pl.DataFrame]:
+    """Ten million trades in commits of a million, the same ones over and over, each time later."""
+    part = trades.head(size(1_000_000, 2_000))
+    span = part["timestamp"].max() - part["timestamp"].min()
+    return [part.with_columns(pl.col("timestamp") + span * turn) for turn in range(10)]
+
+
+@pytest.fixture(scope="session")
+def long_path(repeated: list[pl.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with all of them in one market."""
+    path = tmp_path_factory.mktemp("long") / "lab"
+    with el.open(path) as lab:
+        for part in repeated:
+            lab.append_frame(el.MarketData, part)
+        lab.seal()
+    return path

@@ -1,0 +1,92 @@
+"""States and histories from a store on disk, beside decoding and beside one fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+import eventlab as el
+from benchmarks.conftest import Size
+from benchmarks.measure import compare
+from eventlab.store.contract import Selection
+
+MARKET = "market/BTCUSDT"
+
+
+@pytest.fixture(scope="session")
+def markets_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with ten million trades of 1,000 markets."""
+    path = tmp_path_factory.mktemp("markets") / "lab"
+    draw = np.random.default_rng(7)
+    with el.open(path) as lab:
+        for part in repeated:
+            names = pl.Series("aggregate_id", draw.integers(0, size(1_000, 50), len(part))).cast(pl.String)
+            lab.append_frame(el.MarketData, part.with_columns(names))
+        lab.seal()
+    return path
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_states_beside_decoding(benchmark: Any, markets_path: Path, cores: int) -> None:
+    with el.open(markets_path, read_only=True) as lab:
+        wanted = Selection(
+            el.Trades.columns, others=True, aggregates=lab.store.aggregate_ids(), types=el.Trades.event_types
+        )
+        executor = el.executors.Threads(cores)
+
+        def decode() -> int:
+            return sum(len(table) for frame in lab.store.frames(wanted) for table in frame.tables.values())
+
+        assert decode() == lab.store.stop_position
+        compare(
+            benchmark, lambda: lab.states(el.Trades, executor=executor), decode, rounds=9,
+            row=f"states: el.Trades of 1,000 markets, ten million trades on disk, folded by {cores} "
+            f"core{'s' * (cores > 1)}",
+            events=lab.store.stop_position, against="only decoding what it reads", wanted_ratio=0.8,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def longest_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with fifty million trades of one market."""
+    path = tmp_path_factory.mktemp("longest") / "lab"
+    span = repeated[-1]["timestamp"].max() - repeated[0]["timestamp"].min()
+    with el.open(path) as lab:
+        for turn in range(size(5, 1)):
+            for part in repeated:
+                lab.append_frame(el.MarketData, part.with_columns(pl.col("timestamp") + span * turn))
+        lab.seal()
+    return path
+
+
+def _moments(lab: el.Lab, count: int) -> pl.Series:
+    (head,) = lab.store.heads([MARKET])
+    first = lab.state(el.Trades, MARKET, 1).timestamp
+    times = first + (head.timestamp - first) * np.arange(count) // (count - 1)
+    return pl.Series(times).cast(pl.Datetime("ns", "UTC"))
+
+
+def test_history_beside_one_fold(benchmark: Any, size: Size, longest_path: Path) -> None:
+    with el.open(longest_path, read_only=True) as lab:
+        moments = _moments(lab, size(10_000, 100))
+        found = compare(
+            benchmark, lambda: lab.history(el.Trades, MARKET, at=moments), lambda: lab.state(el.Trades, MARKET),
+            rounds=5, row="history: el.Trades at 10,000 times, fifty million trades on disk",
+            events=lab.store.stop_position, against="one fold of them, lab.state", wanted_ratio=0.67,
+        )  # fmt: skip
+        assert found["version"][-1] == lab.store.stop_position
+        assert found["volume"][-1] == lab.state(el.Trades, MARKET).volume
+
+
+def test_history_at_a_million_times(benchmark: Any, size: Size, long_path: Path) -> None:
+    with el.open(long_path, read_only=True) as lab:
+        moments = _moments(lab, size(1_000_000, 1_000))
+        compare(
+            benchmark, lambda: lab.history(el.Trades, MARKET, at=moments), rounds=7,
+            row="history: el.Trades at a million times, ten million trades on disk", events=lab.store.stop_position,
+            wanted_rate=20e6,
+        )  # fmt: skip
