@@ -66,7 +66,7 @@ def longest_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pyt
 def _moments(lab: el.Lab, count: int) -> pl.Series:
     (head,) = lab.store.heads([MARKET])
     first = lab.state(el.Trades, MARKET, 1).timestamp
-    times = first + (head.timestamp - first) * np.arange(count) // (count - 1)
+    times = first + np.linspace(0, head.timestamp - first, count).astype(np.int64)
     return pl.Series(times).cast(pl.Datetime("ns", "UTC"))
 
 
