@@ -210,7 +210,7 @@ def _beside_python(benchmark: Any, folding: Reducer, table: EventTable, some: Ev
 SYMBOLS = [f"COIN{number:02}USDT" for number in range(20)]
 
 
-def _fills(rows: int) -> pl.DataFrame:
+def fills_of(rows: int) -> pl.DataFrame:
     rng = np.random.default_rng(2)
     return pl.DataFrame({
         "symbol": rng.choice(SYMBOLS, rows),
@@ -225,7 +225,7 @@ def _filled(fills: pl.DataFrame) -> EventTable:
 
 
 def test_portfolio_beside_a_loop_by_hand(benchmark: Any, size: Size) -> None:
-    table = _filled(_fills(size(5_000_000, 2_000)))
+    table = _filled(fills_of(size(5_000_000, 2_000)))
     symbols = table.columns["symbol"].indices.to_numpy()
     columns = [table.columns[name].to_numpy() for name in ("quantity", "price", "fee")]
 
@@ -243,7 +243,7 @@ def test_portfolio_beside_a_loop_by_hand(benchmark: Any, size: Size) -> None:
 
 def test_portfolio_beside_eventsourcing(benchmark: Any, size: Size) -> None:
     pytest.importorskip("eventsourcing", reason="eventsourcing is not installed: it is among the peers")
-    fills = _fills(size(2_000_000, 2_000))
+    fills = fills_of(size(2_000_000, 2_000))
     table, some = _filled(fills), fills.head(size(50_000, 100))
     aggregate = eventsourced_portfolio()
     for fill in some.iter_rows():
@@ -265,7 +265,7 @@ def test_portfolio_beside_eventsourcing(benchmark: Any, size: Size) -> None:
 
 
 def test_portfolio_beside_python(benchmark: Any, size: Size) -> None:
-    full, some = _filled(_fills(size(2_000_000, 2_000))), _filled(_fills(size(20_000, 500)))
+    full, some = _filled(fills_of(size(2_000_000, 2_000))), _filled(fills_of(size(20_000, 500)))
     _beside_python(benchmark, el.Portfolio, full, some, "fold in memory: el.Portfolio, average cost and FIFO")
 
 

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 import eventlab as el
+from benchmarks.bench_fold import AverageCost, fills_of
 from benchmarks.conftest import Size
 from benchmarks.measure import compare
+from benchmarks.peers import eventsourced_application, eventsourced_portfolio
 from eventlab.store.contract import Selection
 
 MARKET = "market/BTCUSDT"
@@ -90,3 +92,23 @@ def test_history_at_a_million_times(benchmark: Any, size: Size, long_path: Path)
             row="history: el.Trades at a million times, ten million trades on disk", events=lab.store.stop_position,
             wanted_rate=20e6,
         )  # fmt: skip
+
+
+def test_portfolio_beside_eventsourcing(benchmark: Any, size: Size, tmp_path: Path) -> None:
+    pytest.importorskip("eventsourcing", reason="eventsourcing is not installed: it is among the peers")
+    fills = fills_of(size(2_000_000, 2_000))
+    some = fills.head(size(20_000, 100))
+    aggregate = eventsourced_portfolio()
+    for fill in some.iter_rows():
+        aggregate.fill(*fill)
+    application = eventsourced_application(aggregate)
+    with el.open(tmp_path) as lab:
+        lab.append_frame(el.PortfolioChange, some, aggregate_id="portfolio/few")
+        lab.append_frame(el.PortfolioChange, fills, aggregate_id="portfolio/all")
+        compare(
+            benchmark, lambda: lab.state(AverageCost, "portfolio/all"),
+            lambda: application.repository.get(aggregate.id),
+            row="state: a portfolio by average cost, 20 symbols, from a store on disk", events=len(fills),
+            against="eventsourcing, from its store in memory", against_events=len(some), rounds=5,
+        )  # fmt: skip
+        assert lab.state(AverageCost, "portfolio/few").cash == application.repository.get(aggregate.id).cash

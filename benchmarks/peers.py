@@ -37,6 +37,15 @@ def eventsourced_portfolio() -> Any:
     return Portfolio()
 
 
+def eventsourced_application(portfolio: Any) -> Any:
+    """An application of that library, in memory, with an aggregate saved in it."""
+    from eventsourcing.application import Application
+
+    application: Any = Application()
+    application.save(portfolio)
+    return application
+
+
 def hftbacktest_replay(changes: pl.DataFrame, depth: str, tick: float) -> Callable[[], tuple[float, float]]:
     """Book changes as hftbacktest replays them, without a strategy; a call gives the best bid and ask at the end.
 
