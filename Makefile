@@ -16,7 +16,7 @@ help:
 	@echo "make demo    the whole line on simulated data; writes a report under data/demo/"
 	@echo "make test    lint, types, tests, notebooks"
 	@echo "make lab     JupyterLab on the notebooks"
-	@echo "make bench   benchmarks, and the README's table from them"
+	@echo "make bench   benchmarks and profile, and the tables of README and docs from them"
 	@echo "make lint    ruff and mypy only;  make format  puts the layout right"
 	@echo "make nightly the long tests;      make clean   removes .venv and caches"
 
@@ -46,7 +46,8 @@ lab: notebook-environment
 bench: test-environment
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks/latest.json
-	$(if $(wildcard benchmarks/table.py),$(BIN)/python benchmarks/table.py .benchmarks/latest.json)
+	$(BIN)/python benchmarks/table.py .benchmarks/latest.json
+	$(BIN)/python benchmarks/profile.py
 
 clean:
 	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
