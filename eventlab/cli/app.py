@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import eventlab
-from eventlab.cli import demo, export, ingest, reading
+from eventlab.cli import demo, export, ingest, reading, warm
 from eventlab.cli.failures import Command, Group
 
 # A paragraph is one line: typer wraps it to the terminal.
@@ -37,6 +37,7 @@ app.command("events", cls=Command)(reading.events)
 app.command("state", cls=Command)(reading.state)
 app.command("history", cls=Command)(reading.history)
 app.command("verify", cls=Command)(reading.verify)
+app.command("warm", cls=Command)(warm.warm)
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

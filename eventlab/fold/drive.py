@@ -17,6 +17,7 @@ import pyarrow as pa
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import lower
 from eventlab.fold import scratch as flat
+from eventlab.fold.cache import keep, kept, key_of
 from eventlab.fold.declaration import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.executors import Executor, Span, Threads, spans
 from eventlab.fold.interpret import (
@@ -29,7 +30,7 @@ from eventlab.fold.interpret import (
 )
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
-from eventlab.fold.native import Argument, KernelRaised, Native, Types, keep, kept, key_of, types_of
+from eventlab.fold.native import Argument, KernelRaised, Native, Types, types_of
 from eventlab.fold.ranks import Ranks
 from eventlab.fold.words import INDEX_DTYPE
 
@@ -323,6 +324,18 @@ def derive(
     legs = Legs(np.arange(states.num_rows + 1), rows, rows)
     folded = fold(reducer, aggregates, states, tables, legs, emit=True, interpret=interpret)
     return folded.emitted if folded.emitted is not None else states
+
+
+def warm(reducer: Reducer) -> None:
+    """Have what a reducer's folds need compiled and kept, with its routed handlers and without.
+
+    Raises
+    ------
+    ReducerError
+        A handler cannot be compiled.
+    """
+    for one in (reducer, reducer.with_routed) if reducer.routed else (reducer,):
+        derive(one, ["none"], one.layout.initial(1), interpret=False)
 
 
 def _emitted(reducer: Reducer, types: StateType, state: Any, aggregate: str, version: int) -> dict[str, Any]:

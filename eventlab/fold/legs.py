@@ -12,7 +12,7 @@ import pyarrow as pa
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold import walk
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.native import Function
+from eventlab.fold.function import Function
 from eventlab.fold.scratch import writable
 
 _FEW = 64
@@ -101,6 +101,12 @@ def rows_until(values: Int64Array, sought: Int64Array) -> Int64Array:
     rows = np.empty(len(sought), np.int64)
     _rows_until(writable(values), writable(sought), rows)
     return rows
+
+
+def warm() -> None:
+    """Have what finds rows compiled and kept."""
+    none = np.empty(0, np.int64)
+    _rows_until(none, none, none)
 
 
 def empty_table(reducer: Reducer, name: str, count: int) -> EventTable:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from eventlab.events.frame import Int64Array
 from eventlab.fold import ticks
-from eventlab.fold.native import Function
+from eventlab.fold.function import Function
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]

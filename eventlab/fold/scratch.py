@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from eventlab.events.frame import Int64Array
 from eventlab.fold import walk
+from eventlab.fold.function import Function
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
-from eventlab.fold.native import Function
 from eventlab.fold.ranks import Codes, Ranks
 from eventlab.fold.words import FREE, HEAD, LADDER_META, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
 

@@ -6,7 +6,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import FoldError
-from eventlab.fold import drive, native
+from eventlab.fold import cache, drive
 from tests.fold.helpers import digests, folded, rows
 from tests.fold.kitchen import Book, Fragile, Level, Tick, Tock
 from tests.naive_folds import TWINS
@@ -161,7 +161,7 @@ def test_short_folds_are_interpreted_and_long_ones_compiled(monkeypatch, tmp_pat
         def on_tick(state, event):
             state.count += 1
 
-    monkeypatch.setenv(native.FOLDER, str(tmp_path))
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
     monkeypatch.setattr(drive, "WORTH_LOADING", 1)
     monkeypatch.setattr(drive, "WORTH_COMPILING", 5)
     interpreted = fallbacks(monkeypatch)

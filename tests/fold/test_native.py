@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eventlab.fold import drive, native, walk
+from eventlab.fold import cache, drive, native, walk
+from eventlab.fold.function import Function
 from tests.fold.helpers import digests, folded
 from tests.fold.kitchen import Tables, Tick
 
@@ -29,7 +31,7 @@ print(state.digest, "numba" in sys.modules)
 def run(folder: Path, code: str = FOLD) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
-        env={**os.environ, native.FOLDER: str(folder)},
+        env={**os.environ, cache.FOLDER: str(folder)},
     )  # fmt: skip
     return done.stdout.split()
 
@@ -45,7 +47,7 @@ def test_a_second_process_needs_no_compiler(tmp_path):
     assert run(tmp_path / "new" / "folder") == [digest, "True"]  # damaged: made again, and kept
     assert run(tmp_path / "new" / "folder") == [digest, "False"]
     for file in files:
-        file.write_bytes(file.read_bytes()[: len(native._MAGIC) + 40])
+        file.write_bytes(file.read_bytes()[: len(cache._MAGIC) + 40])
     assert run(tmp_path / "new" / "folder") == [digest, "True"]
     assert sorted((tmp_path / "new" / "folder").iterdir()) == files  # nothing is left beside them
 
@@ -54,7 +56,7 @@ def test_processes_that_begin_at_once_agree(tmp_path):
     started = [
         subprocess.Popen(
             [sys.executable, "-c", FOLD], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, native.FOLDER: str(tmp_path)},
+            env={**os.environ, cache.FOLDER: str(tmp_path)},
         )
         for _ in range(3)
     ]  # fmt: skip
@@ -66,7 +68,7 @@ def test_processes_that_begin_at_once_agree(tmp_path):
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("no folder")
-    monkeypatch.setenv(native.FOLDER, str(file / "kernels"))
+    monkeypatch.setenv(cache.FOLDER, str(file / "kernels"))
     monkeypatch.setattr(drive, "_known", {})
     compiled, plain = (folded(Tables, [[Tick("a")]], interpret=interpret).states for interpret in (False, True))
     assert digests(compiled) == digests(plain)
@@ -75,21 +77,21 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
 def test_what_is_kept_is_named_by_all_that_it_was_made_from(monkeypatch):
     float64, int64 = np.dtype(np.float64), np.dtype(np.int64)
     keys = {
-        native.key_of(parts, types)
+        cache.key_of(parts, types)
         for parts in (["a"], ["b"], ["a", "b"])
         for types in (("int", float64), ("int", int64), ("int",))
     }
     assert len(keys) == 9
-    monkeypatch.setattr(native, "_environment", lambda: ("another processor",))
-    assert native.key_of(["a"], ("int",)) not in keys
+    monkeypatch.setattr(cache, "_environment", lambda: ("another processor",))
+    assert cache.key_of(["a"], ("int",)) not in keys
 
 
 @pytest.mark.parametrize("content", [b"", b"ELKERN01", b"ELKERN01" + bytes(100), b"something else entirely" * 10])
 def test_a_file_that_is_no_kernel_is_none(tmp_path, monkeypatch, content):
-    monkeypatch.setenv(native.FOLDER, str(tmp_path))
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
     (tmp_path / "key").write_bytes(content)
-    assert native.kept("key") is None
-    assert native.kept("missing") is None
+    assert cache.kept("key") is None
+    assert cache.kept("missing") is None
 
 
 def test_code_that_needs_what_is_not_here_is_not_loaded():
@@ -99,7 +101,7 @@ def test_code_that_needs_what_is_not_here_is_not_loaded():
 
 def test_a_kernel_of_no_reducer_is_what_its_python_is():
     rng = np.random.default_rng(4)
-    order = native.Function(walk.queue_order)
+    order = Function(walk.queue_order)
     counts = np.array([2, 0, 3, 1], np.int64)
     links = rng.integers(0, 9, 40).astype(np.int32)
     arguments = (links, 4, np.array([0, 1, 2, 3], np.int64), counts, np.array([0, 2, 4]), np.array([0, 1, 2]))
@@ -107,3 +109,74 @@ def test_a_kernel_of_no_reducer_is_what_its_python_is():
     order(*arguments, compiled)
     walk.queue_order(*arguments, plain)
     assert compiled.tolist() == plain.tolist()
+
+
+def test_what_others_could_have_written_is_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "kernels"))
+    digest, _ = run(tmp_path / "kernels")
+    names = list(cache.files())
+    assert len(names) > 1
+    assert all(cache.kept(name) for name in names)
+    (tmp_path / "kernels").chmod(0o770)
+    assert not any(cache.kept(name) for name in names)
+    assert run(tmp_path / "kernels") == [digest, "True"]  # compiled quietly instead
+    (tmp_path / "kernels").chmod(0o700)
+    (tmp_path / "kernels" / names[0]).chmod(0o646)
+    assert [cache.kept(name) is None for name in names] == [True, *[False] * (len(names) - 1)]
+    if os.getuid() == 0:  # only root can give a file away
+        os.chown(tmp_path / "kernels" / names[1], 1_234, -1)
+        os.chown(tmp_path / "kernels", 4_321, -1)
+    monkeypatch.setattr(os, "getuid", lambda: 4_321)
+    assert cache.kept(names[1]) is None
+
+
+KILLED = """
+import os, signal
+from eventlab.fold import cache
+from eventlab.fold.native import Code
+def replaced(self, target):
+    os.kill(os.getpid(), signal.SIGKILL)
+cache.Path.replace = replaced
+cache.keep("a" * 64, Code("entry", b"x" * 1_000_000))
+"""
+
+
+def test_a_process_killed_while_it_writes_leaves_nothing_that_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, check=False, timeout=60)
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert cache.kept("a" * 64) is None
+    assert cache.files() == {}
+    assert cache.sweep() == 0  # somebody may still be writing it
+    os.utime(left, (0, 0))
+    assert cache.sweep() == 1
+
+
+def test_a_full_disk_is_done_without(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
+    monkeypatch.setattr(cache.os, "fdopen", full)
+    cache.keep("a" * 64, native.Code("entry", b"x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kernels_that_nobody_uses_are_swept_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
+    for name in ("a" * 64, "b" * 64, "notes.txt", ".profile"):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ("b" * 64)).touch()
+    assert cache.sweep() == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".profile", "b" * 64, "notes.txt"]
+
+
+def test_use_keeps_a_kernel_from_being_swept(tmp_path, monkeypatch):
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
+    run(tmp_path)
+    for name in cache.files():
+        os.utime(tmp_path / name, (0, 0))
+    run(tmp_path)
+    assert cache.sweep() == 0

@@ -1,0 +1,54 @@
+"""`eventlab warm`: the kernels of eventlab's own reducers, compiled before anybody waits for them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from eventlab import terminal
+from eventlab.cli.reading import Json
+from eventlab.errors import ReducerError
+
+
+def warm(
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile eventlab's own reducers into the cache, so that no later process has to.
+
+    Kernels that are there already stay; those that no process has used for 90 days are removed. The cache is the
+    user's cache folder, or the one that EVENTLAB_KERNELS names.
+    """
+    from eventlab import reducers
+    from eventlab.fold import cache, legs
+    from eventlab.fold.drive import warm as compile_into_cache
+    from eventlab.progress import tqdm
+
+    folder = cache.folder()
+    if not cache.usable(folder):
+        raise ReducerError(
+            "kernels cannot be kept here", got=str(folder),
+            expected="a folder of the user's own that nobody else can write to",
+            hint=f"Name another: {cache.FOLDER}=/path/to/folder",
+        )  # fmt: skip
+    before = cache.files().keys()
+    removed = cache.sweep()
+    names = sorted(reducers.__all__)
+    with tqdm(names, desc="compiling", disable=quiet or not sys.stderr.isatty(), file=sys.stderr) as progress:
+        for name in progress:
+            compile_into_cache(getattr(reducers, name))
+    legs.warm()
+    files = cache.files()
+    new = len(files.keys() - before)
+    if as_json:
+        terminal.document({
+            "folder": os.fspath(folder), "kernels": len(files), "bytes": sum(files.values()), "new": new,
+            "removed": removed,
+        })  # fmt: skip
+        return
+    gone = f", {removed} unused removed" if removed else ""
+    terminal.say(f"{folder}: {len(files)} kernels, {sum(files.values()):,} B, {new} new{gone}")

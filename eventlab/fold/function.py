@@ -1,0 +1,35 @@
+"""Kernels that no reducer has a part in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from eventlab.fold.cache import keep, kept, key_of
+from eventlab.fold.native import Argument, Native, Types, types_of
+
+
+class Function:
+    """A kernel that no reducer has a part in: loaded or compiled when it is first called."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+        self._native: dict[Types, Native] = {}
+
+    def __call__(self, *arguments: Argument) -> None:
+        types = types_of(arguments)
+        native = self._native.get(types)
+        if native is None:
+            native = self._native[types] = self._made(types)
+        native(*arguments)
+
+    def _made(self, types: Types) -> Native:
+        function = self._function
+        key = key_of([function.__module__, function.__qualname__], types)
+        found = kept(key)
+        if found is None:
+            from eventlab.fold.machine import compiled
+
+            found, code = compiled(function, types)
+            if code is not None:
+                keep(key, code)
+        return found
