@@ -21,17 +21,38 @@ def _python(code: str, arguments: Sequence[str] = (), kernels: Path | None = Non
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=ROOT, env=environment)
 
 
-def _start(
-    benchmark: Any, size: Size, row: str, code: str, *arguments: str, kernels: Callable[[], Path] | None = None
-) -> None:
+def test_import(benchmark: Any, size: Size) -> None:
     compare(
-        benchmark, lambda: _python(code, arguments, kernels and kernels()), lambda: _python("pass"), row=row, events=1,
-        against="a Python process that does nothing", rounds=size(5, 1), seconds=True,
+        benchmark, lambda: _python("import eventlab"), lambda: _python("pass"), rounds=size(5, 1), seconds=True,
+        row="start: a process that imports eventlab", events=1, against="a Python process that does nothing",
     )  # fmt: skip
 
 
-def test_import(benchmark: Any, size: Size) -> None:
-    _start(benchmark, size, "start: a process that imports eventlab", "import eventlab")
+COMPILERS = """
+import sys, numba, polars, pyarrow
+sys.path.insert(0, sys.argv[1])
+import trivial
+trivial.double(1.0)
+"""
+TRIVIAL = """
+from numba import njit
+
+@njit(cache=True)
+def double(x):
+    return x + x
+"""
+
+
+def _beside_compilers(
+    benchmark: Any, size: Size, tmp_path: Path, row: str, ours: Callable[[], None], **wanted: float
+) -> None:
+    """Beside what any process pays that uses these libraries and one compiled function, however small."""
+    (tmp_path / "trivial.py").write_text(TRIVIAL)
+    compare(
+        benchmark, ours, lambda: _python(COMPILERS, [str(tmp_path)]), row=row, events=1, seconds=True,
+        against="one that imports Numba, Polars and PyArrow, and calls a kept function of Numba's",
+        rounds=size(7, 1), **wanted,
+    )  # fmt: skip
 
 
 STATE = """
@@ -42,17 +63,24 @@ with el.open(sys.argv[1], read_only=True) as lab:
 
 
 def test_first_state(benchmark: Any, size: Size, market_path: Path, tmp_path: Path) -> None:
-    row = "start: a process that asks for the state after a million trades, compiling in it"
     empty = (tmp_path / str(number) for number in itertools.count())
-    version = str(size(1_000_000, 2_000))
-    _start(benchmark, size, row, STATE, str(market_path), version, kernels=lambda: next(empty))
+    arguments = str(market_path), str(size(1_000_000, 2_000))
+    _beside_compilers(
+        benchmark, size, tmp_path, "start: a process that asks for the state after a million trades, compiling in it",
+        lambda: _python(STATE, arguments, next(empty)), wanted_above_seconds=2.0,
+    )  # fmt: skip
 
 
 def test_first_state_with_a_kept_kernel(benchmark: Any, size: Size, market_path: Path, tmp_path: Path) -> None:
-    row = "start: the same, its kernel kept by an earlier process"
-    _start(benchmark, size, row, STATE, str(market_path), str(size(1_000_000, 2_000)), kernels=lambda: tmp_path)
+    arguments = str(market_path), str(size(1_000_000, 2_000))
+    _beside_compilers(
+        benchmark, size, tmp_path, "start: the same, its kernel kept by an earlier process",
+        lambda: _python(STATE, arguments, tmp_path / "kernels"), wanted_above_seconds=0.15,
+    )  # fmt: skip
 
 
-def test_first_small_state(benchmark: Any, size: Size, market_path: Path) -> None:
-    row = "start: the same after 1,000 trades, which needs no compiling"
-    _start(benchmark, size, row, STATE, str(market_path), "1000")
+def test_first_small_state(benchmark: Any, size: Size, market_path: Path, tmp_path: Path) -> None:
+    _beside_compilers(
+        benchmark, size, tmp_path, "start: the same after 1,000 trades, which needs no compiling",
+        lambda: _python(STATE, [str(market_path), "1000"]),
+    )  # fmt: skip

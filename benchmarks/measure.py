@@ -36,7 +36,8 @@ def compare(
     events, against_events : int
         Events that one round of each handles; equal by default.
     noted
-        Further numbers for the table: `wanted_ratio`, `wanted_rate` (events a second), `wanted_p99_ms`.
+        Further numbers for the table: `wanted_ratio`, `wanted_rate` (a second), `wanted_above_seconds` (than the
+        other takes), `wanted_p99_ms`; and `unit`, where rates are not of events.
     """
     other: list[float] = []
 

@@ -62,6 +62,9 @@ def _wish(info: Mapping[str, Any], row: Row) -> Row:
         return {"wanted": wish, "met": row["measured"] >= info["wanted_rate"]}
     if "wanted_share" in info:
         return {"wanted": f"ratio at most {info['wanted_share']}", "met": row["ratio"] <= info["wanted_share"]}
+    if "wanted_above_seconds" in info:
+        limit = info["wanted_above_seconds"]
+        return {"wanted": f"at most {limit} s more", "met": row["measured"] - row["compared"] <= limit}
     if "wanted_p99_ms" in info:
         return {"wanted": f"p99 at most {info['wanted_p99_ms']} ms", "met": row["p99"] <= info["wanted_p99_ms"]}
     return {}

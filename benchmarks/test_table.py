@@ -25,6 +25,9 @@ def test_rates_ratios_and_wishes():
         _benchmark(2.0, row="ingest", events=1_000_000, wanted_rate=1e6),
         _benchmark(1.0, row="disk", events=10, stored_bytes=40, raw_bytes=500, against="raw", wanted_share=0.2),
         _benchmark(0.002, row="state", percentiles=True),
+        _benchmark(0.9, row="start", events=1, seconds=True, against="imports", against_seconds=0.7,
+                   wanted_above_seconds=0.15),
+        _benchmark(3.5e6 / 1e12, row="moments", events=100, unit="moments/s", wanted_rate=20e6),
     )  # fmt: skip
     kept = table.results(raw)
     assert "somewhere" not in json.dumps(kept)
@@ -33,6 +36,8 @@ def test_rates_ratios_and_wishes():
         "| ingest | 500,000 events/s |  |  | at least 1.00 M events/s: **not met** |",
         "| disk | 4.00 B/event | raw: 50.0 B/event | 0.08 | ratio at most 0.2: **met** |",
         "| state | p50 2.00 ms, p99 2.00 ms |  |  |  |",
+        "| start | 0.90 s | imports: 0.70 s |  | at most 0.15 s more: **not met** |",
+        "| moments | 28.6 M moments/s |  |  | at least 20.0 M moments/s: **met** |",
     ]
 
 

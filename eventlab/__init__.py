@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from eventlab._faces import lazily
+
 if TYPE_CHECKING:
     from eventlab import errors, experiments, feeds, plots, snapshots
     from eventlab.errors import EventlabError
@@ -100,42 +102,37 @@ __all__ = [
 ]
 
 _HOMES = {
-    "eventlab.errors": ("EventlabError",),
-    "eventlab.events.builtin": (
+    "errors": ("EventlabError",),
+    "events.builtin": (
         "Bar", "BookChange", "Funding", "MarketData", "PortfolioChange", "Quote", "TradingSignal",
     ),
-    "eventlab.events.types": ("Limits", "Symbol", "event"),
-    "eventlab.events.upcast": ("upcast",),
-    "eventlab.fold": ("Array", "Keyed", "Ladder", "Queue", "is_null", "on", "reducer"),
-    "eventlab.lab": ("Lab", "open"),
-    "eventlab.reducers": (
+    "events.types": ("Limits", "Symbol", "event"),
+    "events.upcast": ("upcast",),
+    "fold": ("Array", "Keyed", "Ladder", "Queue", "is_null", "on", "reducer"),
+    "lab": ("Lab", "open"),
+    "reducers": (
         "BookDepth", "Correlation", "DollarBars", "Ewma", "EwmaTime", "FundingRate", "Moments", "OrderBook",
         "OrderFlowImbalance", "Portfolio", "RealizedVolatility", "Risk", "RollingCorrelation", "RollingMoments",
         "Signals", "TickBars", "TimeBars", "Trades", "Twap", "VolumeBars", "Vwap",
     ),
-    "eventlab.store.contract": ("Receipt",),
-    "eventlab.timetravel.asof": ("AsOf",),
+    "store.contract": ("Receipt",),
+    "timetravel.asof": ("AsOf",),
 }  # fmt: skip
 _MODULES = {
-    "errors": "eventlab.errors",
-    "executors": "eventlab.fold.executors",
-    "experiments": "eventlab.experiments",
-    "feeds": "eventlab.feeds",
-    "plots": "eventlab.plots",
-    "protobuf": "eventlab.events.protobuf",
-    "snapshots": "eventlab.snapshots",
+    "errors": "errors",
+    "executors": "fold.executors",
+    "experiments": "experiments",
+    "feeds": "feeds",
+    "plots": "plots",
+    "protobuf": "events.protobuf",
+    "snapshots": "snapshots",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_load, _names = lazily(__name__, _HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(_MODULES[name])
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'eventlab' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
-    return value
+    return import_module(f"{__name__}.{_MODULES[name]}") if name in _MODULES else _load(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*_names(), *_MODULES})

@@ -5,16 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self, TypeVar, overload
+from typing import TYPE_CHECKING, Self, TypeVar, overload
 
 import numpy as np
 import polars as pl
 
-from eventlab import _scanning
+from eventlab import _scanning, reducers
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
-from eventlab._exporting import Asked, ExportReceipt, Format, export
 from eventlab._info import Info, info
-from eventlab._ingesting import IngestReceipt, ingest
 from eventlab._resolving import EventClass, aggregates_named, type_named
 from eventlab.errors import AsOfError, InvalidEvent
 from eventlab.events.clock import Moment, to_ns
@@ -22,7 +20,6 @@ from eventlab.events.columns import Frame
 from eventlab.feeds.contract import Feed
 from eventlab.fold.declaration import ReducerLike, as_reducer
 from eventlab.fold.executors import Executor
-from eventlab.projections.projection import Projection
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
 from eventlab.store.catalog import Durability
@@ -37,6 +34,11 @@ from eventlab.timetravel.history import history
 from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
 from eventlab.timetravel.routing import MarkWith
 from eventlab.timetravel.state import State
+
+if TYPE_CHECKING:  # a process that asks for a state need not load what writes files, or shows how far it is
+    from eventlab._exporting import ExportReceipt, Format
+    from eventlab._ingesting import IngestReceipt
+    from eventlab.projections.projection import Projection
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
@@ -217,6 +219,8 @@ class Lab:
         InvalidEvent
             An aggregate that already has event times by another clock.
         """
+        from eventlab._ingesting import ingest
+
         return ingest(self._store, feed, late=late, progress=progress)
 
     def commit(self, *, late: Late = "reject") -> Group:
@@ -341,6 +345,8 @@ class Lab:
         >>> lab.export(f"{tempfile.mkdtemp()}/signals.parquet", progress=False).counts
         {'trading_signal': 1}
         """
+        from eventlab._exporting import Asked, export
+
         asked = Asked(event_class, aggregate_id, _moment(start, "start"), _moment(stop, "stop"))
         return export(self._store, path, asked, format=format, progress=progress)
 
@@ -587,11 +593,14 @@ class Lab:
         >>> portfolios.frame()["cash"].to_list()
         [-200.0]
         """
+        from eventlab.projections.projection import Projection
+
         return Projection(self._store, as_reducer(reducer), aggregate_id, name)
 
     @property
     def snapshots(self) -> Snapshots:
         """States kept at chosen versions: policy, build, table, drop, verify."""
+        reducers.declare()  # also of a reducer that this process did not use yet they can be used
         return self._snapshots
 
     # -- audit and care

@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from eventlab.timetravel.asof import AsOf
 
 OWN_REDUCERS = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "portfolio": "Portfolio"}
-_BY_CLASS = {name.lower(): name for name in OWN_REDUCERS.values()}
+"""Short names; the others go by their classes' names."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[Lab]:
     """A lab opened to be read, with its own reducers declared so that their snapshots are known."""
-    import eventlab.reducers  # noqa: F401 - declares them
+    from eventlab import reducers
     from eventlab.lab import open as open_lab
 
+    reducers.declare()
     with open_lab(path, read_only=True) as lab:
         yield lab
 
@@ -69,7 +70,7 @@ def reducer(text: str) -> Reducer:
     from eventlab.fold.declaration import Reducer
 
     plain = text.lower().replace("_", "").replace("-", "")
-    own = OWN_REDUCERS.get(plain) or _BY_CLASS.get(plain)
+    own = OWN_REDUCERS.get(plain) or {name.lower(): name for name in reducers.__all__}.get(plain)
     if own is not None:
         found = getattr(reducers, own)
     else:
@@ -77,7 +78,7 @@ def reducer(text: str) -> Reducer:
         if not colon or not where or not name:
             raise ReducerError(
                 "no reducer of this name", got=text,
-                expected=f"{' | '.join(OWN_REDUCERS)}, or your own as module:Name or file.py:Name",
+                expected=f"{' | '.join([*OWN_REDUCERS, *reducers.__all__])}, or your own as module:Name or file.py:Name",
             )  # fmt: skip
         found = getattr(_loaded(where), name, None)
         if found is None:
