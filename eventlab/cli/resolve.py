@@ -76,10 +76,10 @@ def reducer(text: str) -> Reducer:
     else:
         where, colon, name = text.rpartition(":")
         if not colon or not where or not name:
+            known = " | ".join([*OWN_REDUCERS, *reducers.__all__])
             raise ReducerError(
-                "no reducer of this name", got=text,
-                expected=f"{' | '.join([*OWN_REDUCERS, *reducers.__all__])}, or your own as module:Name or file.py:Name",
-            )  # fmt: skip
+                "no reducer of this name", got=text, expected=f"{known}, or your own as module:Name or file.py:Name"
+            )
         found = getattr(_loaded(where), name, None)
         if found is None:
             raise ReducerError(f"{where} has no {name!r}", got=text, hint="Reducers are declared with @el.reducer.")
