@@ -328,6 +328,7 @@ def reducer(cls: type[Any]) -> Reducer:
             )
     state_names = _state_names(made)
     for name, handler in made.with_routed.handlers.items():
+        lower.check_handler(handler, f"{cls.__name__}.{handler.__name__}")
         names = {field.name: field.is_text for field in made.with_routed.event_types[name]}
         lower.check_names(
             handler,

@@ -378,8 +378,8 @@ def _interpreted(
                 except Exception as error:
                     if name in reducer.routed:
                         position = int(tables[name].position[at[name]])
-                        raise routed_failure(reducer, aggregates[a], position, name, error) from error
-                    raise failure(reducer, aggregates[a], version, name, error) from error
+                        raise routed_failure(reducer, aggregates[a], position, name, event, error) from error
+                    raise failure(reducer, aggregates[a], version, name, event, error) from error
                 at[name] += 1
             if emit:
                 emitted.append(_emitted(reducer, types, state, aggregates[a], version))

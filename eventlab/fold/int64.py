@@ -183,8 +183,3 @@ class Range:
 def length(sized: Any) -> Int64:
     """`len(sized)`."""
     return Int64(len(sized))
-
-
-def lifted(value: Any) -> Any:
-    """A constant as an interpreted handler sees it."""
-    return Int64(value) if type(value) is int else value

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import bisect
 import math
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -17,8 +19,9 @@ import pyarrow as pa
 from eventlab.errors import FoldError
 from eventlab.fold import lower
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.int64 import Int64, Range, floating, length, lifted, python_math, whole_number
+from eventlab.fold.int64 import Int64, Range, floating, length, python_math, whole_number
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold.word import Word
 
 _REPLACED = {
     int: whole_number,
@@ -41,10 +44,10 @@ def _to_bool(value: Any) -> bool:
     return bool(value)
 
 
-def _to_text(value: Any) -> str | None:
+def _to_text(value: Any) -> Word | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"a text field takes text, not {value!r}")
-    return value
+    return value if value is None or isinstance(value, Word) else Word(value)
 
 
 COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {
@@ -125,7 +128,7 @@ class _Keyed:
         return row
 
     def __contains__(self, key: object) -> bool:
-        return key in self._rows
+        return key is not None and _check_key(key) in self._rows
 
     def __delitem__(self, key: str) -> None:
         del self._rows[_check_key(key)]
@@ -251,7 +254,8 @@ class StateType:
         names = [column.name for column in table.columns]
         held = (_Queue if isinstance(table, Queue) else _Keyed)(lambda: self._row(table))
         for row in rows:
-            made = held.push(row[table.key]) if isinstance(held, _Queue) else held[row[table.key]]
+            key = Word(row[table.key])
+            made = held.push(key) if isinstance(held, _Queue) else held[key]
             for name in names:
                 setattr(made, name, row[name])
         return held
@@ -298,16 +302,25 @@ class StateType:
             if isinstance(table, Queue)
             else held._rows.items()
         )
-        return [{table.key: key, **{name: _canonical(getattr(row, name)) for name in names}} for key, row in rows]
+        return [
+            {table.key: _canonical(key), **{name: _canonical(getattr(row, name)) for name in names}}
+            for key, row in rows
+        ]
+
+
+def _constant(value: Any) -> Any:
+    return Int64(value) if type(value) is int else Word(value) if isinstance(value, str) else value
 
 
 def _interpretable(function: FunctionType) -> FunctionType:
-    return lower.lower(function, lifted, _REPLACED, lambda helper: helper)
+    return lower.lower(function, _constant, _REPLACED, lambda helper: helper)
 
 
 def _canonical(value: Any) -> Any:
     if isinstance(value, Int64):
         return value.value
+    if isinstance(value, Word):
+        return str(value)
     return math.nan if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -319,6 +332,9 @@ class Event:
     def __init__(self, fields: Mapping[str, Any]) -> None:
         self.__dict__.update(fields)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"an event is a fact, and its {name} cannot be assigned")
+
     def __repr__(self) -> str:
         return f"Event({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
 
@@ -326,7 +342,8 @@ class Event:
 def python_values(column: pa.Array) -> list[Any]:
     """A column as handlers see it: text or None, else what stands for a missing value."""
     if pa.types.is_dictionary(column.type):
-        return column.to_pylist()  # type: ignore[no-any-return]
+        words = [Word(text) for text in column.dictionary.to_pylist()]
+        return [None if at is None else words[at] for at in column.indices.to_pylist()]
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     if column.null_count:
@@ -338,21 +355,34 @@ def python_values(column: pa.Array) -> list[Any]:
 def property_failure(reducer: Reducer, aggregate: str, version: int, name: str, error: BaseException) -> FoldError:
     """What a property's exception becomes."""
     at = f"after version {version}" if version else "before its next event"
-    return FoldError(f"{reducer.name}.{name} failed on {aggregate!r} {at}: {type(error).__name__}: {error}")
+    return FoldError(f"{reducer.name}.{name} failed on {aggregate!r} {at}{_why(error)}")
 
 
-def routed_failure(reducer: Reducer, aggregate: str, position: int, kind: str, error: BaseException) -> FoldError:
+def routed_failure(
+    reducer: Reducer, aggregate: str, position: int, kind: str, event: Event, error: BaseException
+) -> FoldError:
     """What a handler's exception on an event of another aggregate becomes."""
     return FoldError(
-        f"{reducer.name} failed on {kind} at position {position}, routed to {aggregate!r}: "
-        f"{type(error).__name__}: {error}",
+        f"{reducer.name} failed on {kind} at position {position}, routed to {aggregate!r}{_why(error)}",
+        got=event,
         hint="Call with interpret=True to step in.",
     )
 
 
-def failure(reducer: Reducer, aggregate: str, version: int, kind: str, error: BaseException) -> FoldError:
+def failure(reducer: Reducer, aggregate: str, version: int, kind: str, event: Event, error: BaseException) -> FoldError:
     """What a handler's exception becomes."""
     return FoldError(
-        f"{reducer.name} failed on {kind} of {aggregate!r}, version {version}: {type(error).__name__}: {error}",
+        f"{reducer.name} failed on {kind} of {aggregate!r}, version {version}{_why(error)}",
+        got=event,
         hint=f"States up to version {version - 1} are intact; call with interpret=True and as_of={version} to step in.",
     )
+
+
+_HERE = str(Path(__file__).parent)
+
+
+def _why(error: BaseException) -> str:
+    """What the handler's own code raised, and where."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f": {type(error).__name__}: {error}{place}"

@@ -51,7 +51,7 @@ def is_null(value: Any) -> bool:
         return True
     if isinstance(value, float):
         return math.isnan(value)
-    return not isinstance(value, bool) and bool(value == NULL_INT)
+    return not isinstance(value, bool | str) and bool(value == NULL_INT)
 
 
 def _scalar_kind(where: str, annotation: Any) -> ScalarKind:

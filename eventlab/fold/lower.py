@@ -14,38 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eventlab.errors import ReducerError
+from eventlab.fold import flow, operations
 from eventlab.fold.layout import is_null
 
 Function = types.FunctionType
 
-BUILTINS = ("abs", "min", "max", "int", "float", "bool", "len", "range")
-MATH = (
-    "sqrt", "fabs", "floor", "ceil", "trunc", "copysign", "isnan", "isinf", "isfinite", "exp", "log", "log10",
-    "nan", "inf", "pi", "e", "tau",
-)  # fmt: skip
-"""Functions and constants of `math` that give the same bits compiled and interpreted."""
-
-_OPERATORS = {"+", "-", "*", "/", "//", "%", "&", "|", "^", "+=", "-=", "*=", "/=", "//=", "%=", "&=", "|=", "^="}
-_REFUSED_OPERATORS = {"**": "write x * x, or math.exp and math.log", "**=": "write x *= x"}
-_REFUSED_OPCODES = {
-    "MAKE_FUNCTION": "a function or lambda defined inside a handler",
-    "IMPORT_NAME": "an import inside a handler",
-    "STORE_GLOBAL": "assigning a global",
-    "YIELD_VALUE": "yield",
-    "SETUP_WITH": "with",
-    "BEFORE_WITH": "with",
-    "PUSH_EXC_INFO": "try",
-    "FORMAT_VALUE": "an f-string",
-    "FORMAT_SIMPLE": "an f-string",
-    "BUILD_STRING": "an f-string",
-    "BUILD_MAP": "a dict",
-    "BUILD_SET": "a set",
-    "LIST_APPEND": "a list comprehension",
-    "BUILD_LIST": "a list",
-    "GET_AWAITABLE": "await",
-    "DELETE_ATTR": "deleting a field",
-    "UNARY_INVERT": "operator ~",
-}
+BUILTINS, MATH = operations.names("builtin"), operations.names("math")
+_OPERATORS = {written for name in operations.names("operator") for written in (name, f"{name}=")}
 
 
 def check(function: Function, where: str) -> None:
@@ -65,10 +40,54 @@ def check(function: Function, where: str) -> None:
             if instruction.opname == "COMPARE_OP" and any(_is_none(seen, loaded) for loaded in before[-2:]):
                 place = f"{where} ({_place(seen, _line(instruction))})"
                 raise ReducerError(f"{place}: compares with None", hint="Write el.is_null(x), or x is None of text.")
-            before.append(instruction)
+            if instruction.opname == "IS_OP" and not any(_is_none(seen, loaded) for loaded in before[-2:]):
+                place = f"{where} ({_place(seen, _line(instruction))})"
+                raise ReducerError(f"{place}: asks with `is` for something else than None", hint="Write ==.")
+            if instruction.opname not in ("PRECALL", "CACHE"):
+                before.append(instruction)
+        for line in flow.assigned_in_expressions(seen):
+            raise ReducerError(
+                f"{where} ({_place(seen, line)}): := is not supported in a handler",
+                hint="Assign on a line of its own.",
+            )
+        for name, line in flow.unassigned(seen):
+            raise ReducerError(
+                f"{where} ({_place(seen, line)}): {name} may have no value here",
+                hint=f"Give {name} a value on every way that leads here, e.g. before the `if` or the loop.",
+            )
         _check_constants(seen, where)
         for name in _global_names(seen):
             _check_global(seen, name, where)
+
+
+def check_handler(function: Function, where: str) -> None:
+    """Refuse a handler that returns something, or assigns to the event."""
+    stored = {i.argval for i in dis.get_instructions(function) if i.opname == "STORE_FAST"}
+    event = function.__code__.co_varnames[1]
+    previous: dis.Instruction | None = None
+    for instruction in dis.get_instructions(function):
+        if instruction.opname in ("PRECALL", "CACHE"):
+            continue
+        place = f"{where} ({_place(function, _line(instruction))})"
+        returns = instruction.opname == "RETURN_VALUE" and (previous is None or not _loads_none(previous))
+        if returns or (instruction.opname == "RETURN_CONST" and instruction.argval is not None):
+            raise ReducerError(f"{place}: a handler returns nothing", hint="Change the state in place: state.x = …")
+        if (
+            instruction.opname == "STORE_ATTR"
+            and previous is not None
+            and previous.opname.startswith("LOAD_FAST")
+            and previous.argval == event
+            and event not in stored
+        ):
+            raise ReducerError(
+                f"{place}: assigns to {event}.{instruction.argval}",
+                hint="An event is a fact; change the state instead.",
+            )
+        previous = instruction
+
+
+def _loads_none(instruction: dis.Instruction) -> bool:
+    return instruction.opname in ("LOAD_CONST", "RETURN_CONST") and instruction.argval is None
 
 
 def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: str) -> None:
@@ -180,13 +199,15 @@ def _line(instruction: dis.Instruction) -> int | None:
 def _check_instruction(function: Function, instruction: dis.Instruction, where: str) -> None:
     place = f"{where} ({_place(function, _line(instruction))})"
     if instruction.opname == "BINARY_OP" and instruction.argrepr not in (*_OPERATORS, "[]"):
+        written = instruction.argrepr
         raise ReducerError(
-            f"{place}: operator {instruction.argrepr} gives other bits compiled than interpreted",
-            expected="+ - * / // % and comparisons",
-            hint=f"Instead {_REFUSED_OPERATORS.get(instruction.argrepr, 'use arithmetic')}.",
+            f"{place}: operator {written} is not supported, or gives other bits compiled than interpreted",
+            expected=f"{' '.join(operations.names('operator'))} and comparisons",
+            hint=f"Instead {operations.REFUSED_OPERATORS.get(written.removesuffix('='), 'use arithmetic')}.",
         )
-    if instruction.opname in _REFUSED_OPCODES:
-        raise ReducerError(f"{place}: {_REFUSED_OPCODES[instruction.opname]} is not supported in a handler")
+    if instruction.opname in operations.REFUSED_OPCODES:
+        what, instead = operations.REFUSED_OPCODES[instruction.opname]
+        raise ReducerError(f"{place}: {what} is not supported in a handler", hint=instead)
 
 
 def _is_none(function: Function, loaded: dis.Instruction) -> bool:

@@ -1,0 +1,71 @@
+"""How values reach the local names of a handler: what its bytecode tells, and compiled code would get wrong.
+
+Where a name has no value, Python raises at the first such event, and compiled code reads whatever is there. Numba does
+not type what ``:=`` takes from an attribute.
+"""
+
+from __future__ import annotations
+
+import dis
+import itertools
+import re
+import types
+from collections.abc import Iterator
+
+_ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
+_JUMPS_ALWAYS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"})
+_TARGETED = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
+
+
+def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]:
+    """Names, each with the line where it is read and may have no value: on some way there nothing was assigned."""
+    code = function.__code__
+    instructions = list(dis.get_instructions(function))
+    number = {instruction.offset: at for at, instruction in enumerate(instructions)}
+    arguments = code.co_argcount + code.co_kwonlyargcount
+    assigned: dict[int, frozenset[str]] = {0: frozenset(code.co_varnames[:arguments])}
+    waiting = [0]
+    while waiting:
+        at = waiting.pop()
+        instruction = instructions[at]
+        after = assigned[at] | {name for kind, name in _uses(instruction) if kind == "STORE"}
+        for following in _following(instruction, at, number):
+            before = assigned.get(following)
+            met = after if before is None else before & after
+            if met != before:
+                assigned[following] = met
+                waiting.append(following)
+    for at, known in sorted(assigned.items()):
+        have = set(known)
+        for kind, name in _uses(instructions[at]):
+            if kind == "LOAD" and name not in have:
+                positions = instructions[at].positions
+                yield name, positions.lineno if positions else None
+            have.add(name)
+
+
+def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None]:
+    """Lines with ``:=``: its value goes into a name and on into an expression, that of ``x = y = …`` to names only."""
+    instructions = [one for one in dis.get_instructions(function) if one.opname not in ("PRECALL", "CACHE")]
+    for at, (copy, store) in enumerate(itertools.pairwise(instructions)):
+        if (copy.opname, copy.arg) != ("COPY", 1) or not store.opname.startswith("STORE_FAST"):
+            continue
+        rest = itertools.islice(instructions, at + 2, None)
+        user = next(one for one in rest if not one.opname.startswith(("LOAD_", "BINARY_SUBSCR")))
+        if not user.opname.startswith(("STORE_", "COPY")):
+            yield store.positions.lineno if store.positions else None
+
+
+def _uses(instruction: dis.Instruction) -> list[tuple[str, str]]:
+    """Local names that an instruction reads and assigns, in its order; newer interpreters do two in one."""
+    if "_FAST" not in instruction.opname:
+        return []
+    names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+    return list(zip(re.findall(r"(LOAD|STORE)_FAST", instruction.opname), map(str, names), strict=False))
+
+
+def _following(instruction: dis.Instruction, at: int, number: dict[int, int]) -> Iterator[int]:
+    if instruction.opcode in _TARGETED and instruction.argval in number:
+        yield number[instruction.argval]
+    if instruction.opname not in _ENDS and instruction.opname not in _JUMPS_ALWAYS and at + 1 < len(number):
+        yield at + 1
