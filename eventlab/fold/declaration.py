@@ -27,6 +27,9 @@ F = TypeVar("F", bound=Callable[..., None])
 
 _declared: WeakSet[Reducer] = WeakSet()
 
+LARGEST_RECORD = 2**20
+"""Bytes of a state's scalars and arrays: a kernel copies them to its stack, and a snapshot holds them all."""
+
 RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at", "reducer"})
 _ANNOTATIONS = {kind: annotation for annotation, kind in SCALARS.items()}
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
@@ -54,6 +57,11 @@ class Reducer:
     module: str
     routed: Mapping[str, Routed]
     """By event type name. Not among the handlers: they run only where a caller asks for them."""
+    doc: str | None = None
+    """The class's own docstring, which is the reducer's."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.doc)
 
     def __call__(self, **initial: Any) -> Reducer:
         """The same reducer with other initial values: how a parameter is set.
@@ -316,7 +324,9 @@ def reducer(cls: type[Any]) -> Reducer:
     layout = _layout(cls)
     if not layout.arrow_schema.names:
         raise ReducerError(f"{cls.__name__} has no state", hint="Annotate a field, e.g. count: int = 0.")
-    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__, routed)
+    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__, routed, cls.__doc__)
+    for handler in made.with_routed.handlers.values():
+        lower.check_handler(handler, f"{cls.__name__}.{handler.__name__}")
     fields = {scalar.name for scalar in layout.scalars}
     fields.update(column.name for table in layout.tables if isinstance(table, Keyed) for column in table.columns)
     for function in made.with_routed.functions:
@@ -328,7 +338,6 @@ def reducer(cls: type[Any]) -> Reducer:
             )
     state_names = _state_names(made)
     for name, handler in made.with_routed.handlers.items():
-        lower.check_handler(handler, f"{cls.__name__}.{handler.__name__}")
         names = {field.name: field.is_text for field in made.with_routed.event_types[name]}
         lower.check_names(
             handler,
@@ -472,7 +481,14 @@ def _layout(cls: type[Any]) -> Layout:
                 got=declared,
                 expected="float, int, bool, str, el.Array, el.Keyed, el.Ladder or el.Queue",
             )
-    return Layout(tuple(record), tuple(tables))
+    made = Layout(tuple(record), tuple(tables))
+    if made.dtype.itemsize > LARGEST_RECORD:
+        raise ReducerError(
+            f"{cls.__name__}: a state's fields take {LARGEST_RECORD:,} bytes an aggregate at most, tables not counted",
+            got=f"{made.dtype.itemsize:,} bytes",
+            hint="Shorten its el.Array fields, or keep what grows in an el.Keyed or el.Queue.",
+        )
+    return made
 
 
 def _scalar(where: str, name: str, annotation: type, default: Any) -> Scalar:

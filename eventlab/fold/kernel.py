@@ -16,9 +16,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from eventlab.errors import ReducerError
 from eventlab.fold import lower
 from eventlab.fold.compiler import HandlerCompiler
+from eventlab.fold.complaints import complaint
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Array, Keyed, Ladder, Queue
@@ -172,7 +172,7 @@ def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None
     Raises
     ------
     ReducerError
-        The compiler cannot type a handler: shows its own words about the handler's line.
+        The compiler cannot type a handler: says on which line, and why.
     """
     codes = {text: code for code, text in enumerate(reducer.literals)}
     options: dict[str, Any] = {
@@ -231,34 +231,11 @@ def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None
     try:
         return compiled(scope["kernel"], wanted, options)
     except Exception as error:  # Numba has errors of its own, and gives others where its own code gives way
-        raise ReducerError(
-            f"{reducer.name} cannot be compiled: {_gist(str(error))}",
-            hint="Call with interpret=True to step through the handler in a debugger.",
-        ) from error
+        raise complaint(reducer, error) from error
 
 
-def _gist(message: str) -> str:
-    """The compiler's own words that concern the handler, without its candidates and passes."""
-    noise = (
-        "During:",
-        "There are",
-        "- Of which",
-        "Overload",
-        "Operator Overload",
-        "With argument",
-        "No match",
-        "Failed in",
-        "Rejected",
-        "raised from",
-        "File unknown",
-        "<source missing",
-        "* ",
-    )
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(noise) and "<kernel of" not in line]
-    return " / ".join(kept[:8])
-
-
+_MOST_ON_STACK = 4_096
+"""Bytes of a record that LLVM is given to keep in registers: with eight thousand numbers it did not come to an end."""
 _BLOCK, _AHEAD = 16, 256
 """Rows after which a kernel asks for more, and how far on. A processor looks ahead by itself, but not past a page and
 no further than the instructions it holds: reducers of five fields and more took half the memory's rate."""
@@ -275,7 +252,8 @@ class _Source:
 
     def text(self) -> str:
         body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(count):"]
-        body += ["        record = stack_copy(states[a])"]
+        on_stack = self.reducer.layout.dtype.itemsize <= _MOST_ON_STACK
+        body += [f"        record = {'stack_copy(states[a])' if on_stack else 'states[a]'}"]
         body += [f"        {line}" for line in self.enter()]
         kinds = range(len(self.reducer.handlers))
         body += [f"        i{t} = start_{t}[a]" for t in kinds]
@@ -293,7 +271,7 @@ class _Source:
             body += [f"                out_property_{at}[leg] = {value}"]
         if self.reducer.properties:
             body += [f"                {line}" for line in self.unchanged()]
-        body += ["        copy_record(states[a], record)"]
+        body += ["        copy_record(states[a], record)"] if on_stack else []
         body += [f"        {line}" for line in self.leave()]
         return "\n".join(body) + "\n"
 

@@ -31,7 +31,7 @@ def check(function: Function, where: str) -> None:
     ReducerError
         Names the file, the line and what to write instead.
     """
-    for seen in _reached(function):
+    for seen in reached(function):
         if seen in _reached_from_calls(seen):
             raise ReducerError(f"{where} ({_place(seen, None)}): {seen.__name__} calls itself", hint="Write a loop.")
         before: list[dis.Instruction] = []
@@ -134,7 +134,7 @@ _WRITING_METHODS = ("push", "pop", "set", "clear")
 
 def check_reads_only(function: Function, where: str) -> None:
     """Refuse a property that changes the state: states would depend on who looked at them."""
-    for seen in _reached(function):
+    for seen in reached(function):
         for instruction in dis.get_instructions(seen):
             what = _WRITES.get(instruction.opname)
             if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in _WRITING_METHODS:
@@ -324,7 +324,7 @@ def _reached_from_calls(function: Function) -> list[Function]:
     return seen
 
 
-def _reached(function: Function) -> list[Function]:
+def reached(function: Function) -> list[Function]:
     """A function and the plain functions it calls, each once."""
     return [function, *(called for called in _reached_from_calls(function) if called is not function)]
 
@@ -350,19 +350,19 @@ def literals(functions: list[Function]) -> tuple[str, ...]:
     """Every string constant that handlers and their helpers use, in a fixed order, the empty one first."""
     found = {"": None}
     for function in functions:
-        for seen in _reached(function):
+        for seen in reached(function):
             found.update(dict.fromkeys(_text_constants(seen)))
     return tuple(found)
 
 
 def attributes(functions: list[Function]) -> frozenset[str]:
     """Every attribute name that handlers and their helpers mention: which columns they may read."""
-    return frozenset(name for function in functions for seen in _reached(function) for name in seen.__code__.co_names)
+    return frozenset(name for function in functions for seen in reached(function) for name in seen.__code__.co_names)
 
 
 def assigned(function: Function) -> frozenset[str]:
     """Every attribute name that a handler or its helpers assign to."""
-    stores = (i for seen in _reached(function) for i in dis.get_instructions(seen) if i.opname == "STORE_ATTR")
+    stores = (i for seen in reached(function) for i in dis.get_instructions(seen) if i.opname == "STORE_ATTR")
     return frozenset(str(i.argval) for i in stores)
 
 
@@ -370,7 +370,7 @@ def removes_rows(function: Function) -> bool:
     """Whether a handler or its helpers may delete a table's rows."""
     return any(
         instruction.opname == "DELETE_SUBSCR" or instruction.argval == "pop"
-        for seen in _reached(function)
+        for seen in reached(function)
         for instruction in dis.get_instructions(seen)
     )
 

@@ -1,6 +1,6 @@
-"""A compiler pass: refuses to store a float in an int field, as interpreted folds do.
+"""A compiler pass: refuses to store what a field does not take, as interpreted folds do.
 
-Machine code would cut it off, and give an arbitrary number for NaN.
+Machine code would cut a float off where an int is kept, and give an arbitrary number for NaN.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from numba.core import ir
 from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.errors import TypingError
 
-from eventlab.fold.views import RecordView
+from eventlab.fold.views import RecordView, TextType, text_type
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
-class RefuseFloatsInInts(AnalysisPass):
+class RefuseWrongStores(AnalysisPass):
     """The pass; it needs types."""
 
-    _name = "eventlab_refuse_floats_in_ints"
+    _name = "eventlab_refuse_wrong_stores"
 
     def __init__(self) -> None:
         AnalysisPass.__init__(self)
@@ -29,13 +29,29 @@ class RefuseFloatsInInts(AnalysisPass):
             for store in block.find_insts((ir.SetAttr, ir.SetItem, ir.StaticSetItem)):
                 stored = _stored_in(state.typemap[store.target.name], store)
                 given = state.typemap[store.value.name]
-                if isinstance(stored, types.Integer) and isinstance(given, types.Float):
-                    raise TypingError("an int field takes whole numbers, not a float; write int(...)", loc=store.loc)
+                refused = _refused(stored, given)
+                if refused is not None:
+                    raise TypingError(refused, loc=store.loc)
         return False
+
+
+def _refused(stored: Any, given: Any) -> str | None:
+    if isinstance(stored, types.Integer) and isinstance(given, types.Float):
+        return "a field of type int takes whole numbers, not a float; Write int(...)."
+    if isinstance(stored, types.Integer | types.Float | types.Boolean) and isinstance(given, TextType):
+        return f"a field of type {_NAMES[type(stored)]} takes numbers, not text; Text is kept in a field of type str."
+    if isinstance(stored, TextType) and not isinstance(given, TextType | types.NoneType | types.Optional):
+        return "a field of type str takes text; Numbers are kept in a field of type float, int or bool."
+    return None
+
+
+_NAMES = {types.Integer: "int", types.Float: "float", types.Boolean: "bool"}
 
 
 def _stored_in(target: Any, store: Any) -> Any:
     if isinstance(store, ir.SetAttr):
         is_field = isinstance(target, RecordView) and store.attr in target.record.fields
-        return target.record.typeof(store.attr) if is_field else None
+        if not is_field:
+            return None
+        return text_type if store.attr in target.text else target.record.typeof(store.attr)
     return target.dtype if isinstance(target, types.Buffer | types.NestedArray) else None

@@ -12,9 +12,11 @@ class Word(str):
     __slots__ = ()
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, str | None):
-            raise TypeError(f"text is compared with {other!r}, which it can never equal")
-        return other is not None and str.__eq__(self, other)
+        if isinstance(other, str):
+            return str.__eq__(self, other)
+        if other is None:
+            return False
+        raise TypeError(f"text is compared with {other!r}, which it can never equal")
 
     def __ne__(self, other: object) -> bool:
         return not self == other

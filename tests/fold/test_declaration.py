@@ -285,7 +285,7 @@ def test_one_table_declaration_may_stand_in_two_fields():
     [
         ("word = event.word\nstate.x = word + 'x'", "cannot be compiled"),
         ("state.x = len(event.word)", "cannot be compiled"),
-        ("n = event.x\nstate.n = n", "an int field takes whole numbers, not a float"),
+        ("n = event.x\nstate.n = n", "takes whole numbers, not a float"),
     ],
 )
 def test_what_only_the_compiler_sees_is_said_in_a_reducer_error(body, says):
