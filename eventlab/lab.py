@@ -447,6 +447,17 @@ class Lab:
         return views.single(reducer, found)
 
     @overload
+    def states(  # type: ignore[overload-overlap]  # to a type checker a sequence might be a reducer
+        self,
+        reducer: Sequence[ReducerLike],
+        aggregate_id: str = "*",
+        as_of: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+        executor: Executor | None = None,
+    ) -> list[pl.DataFrame]: ...
+
+    @overload
     def states(
         self,
         reducer: ReducerLike,
@@ -456,17 +467,6 @@ class Lab:
         interpret: bool | None = None,
         executor: Executor | None = None,
     ) -> pl.DataFrame: ...
-
-    @overload
-    def states(
-        self,
-        reducer: Sequence[ReducerLike],
-        aggregate_id: str = "*",
-        as_of: AsOfLike = None,
-        *,
-        interpret: bool | None = None,
-        executor: Executor | None = None,
-    ) -> list[pl.DataFrame]: ...
 
     def states(
         self,

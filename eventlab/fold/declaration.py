@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FunctionType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, dataclass_transform
 from weakref import WeakSet
 
 import numpy as np
@@ -216,8 +216,8 @@ def _digest(*parts: str) -> str:
     return sha.hexdigest()
 
 
-ReducerLike: TypeAlias = "Reducer | type[Any]"
-"""A reducer as a caller passes it: type checkers see the decorated class."""
+ReducerLike: TypeAlias = "Reducer | object"
+"""A reducer as a caller passes it: type checkers see the decorated class, and where it is called an instance of it."""
 
 
 def as_reducer(reducer: ReducerLike) -> Reducer:
@@ -272,6 +272,7 @@ def on(of: type | str, *, routed: str | None = None) -> Callable[[F], F]:
     return mark
 
 
+@dataclass_transform(kw_only_default=True)
 def reducer(cls: type[Any]) -> Reducer:
     """Declare a reducer.
 
