@@ -11,23 +11,33 @@ import itertools
 import re
 import types
 from collections.abc import Iterator
+from functools import lru_cache
 
 _ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 _JUMPS_ALWAYS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"})
 _TARGETED = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
+@lru_cache(maxsize=128)
+def instructions(code: types.CodeType) -> tuple[dis.Instruction, ...]:
+    """What code does, read once: a declaration asks a dozen times, of a handler and its helpers.
+
+    Equal code is answered alike, so a constant is to be told by its value and not by which object it is.
+    """
+    return tuple(dis.get_instructions(code))
+
+
 def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]:
     """Names, each with the line where it is read and may have no value: on some way there nothing was assigned."""
     code = function.__code__
-    instructions = list(dis.get_instructions(function))
-    number = {instruction.offset: at for at, instruction in enumerate(instructions)}
+    listed = instructions(code)
+    number = {instruction.offset: at for at, instruction in enumerate(listed)}
     arguments = code.co_argcount + code.co_kwonlyargcount
     assigned: dict[int, frozenset[str]] = {0: frozenset(code.co_varnames[:arguments])}
     waiting = [0]
     while waiting:
         at = waiting.pop()
-        instruction = instructions[at]
+        instruction = listed[at]
         after = assigned[at] | {name for kind, name in _uses(instruction) if kind == "STORE"}
         for following in _following(instruction, at, number):
             before = assigned.get(following)
@@ -37,20 +47,20 @@ def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]
                 waiting.append(following)
     for at, known in sorted(assigned.items()):
         have = set(known)
-        for kind, name in _uses(instructions[at]):
+        for kind, name in _uses(listed[at]):
             if kind == "LOAD" and name not in have:
-                positions = instructions[at].positions
+                positions = listed[at].positions
                 yield name, positions.lineno if positions else None
             have.add(name)
 
 
 def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None]:
     """Lines with ``:=``: its value goes into a name and on into an expression, that of ``x = y = …`` to names only."""
-    instructions = [one for one in dis.get_instructions(function) if one.opname not in ("PRECALL", "CACHE")]
-    for at, (copy, store) in enumerate(itertools.pairwise(instructions)):
+    listed = [one for one in instructions(function.__code__) if one.opname not in ("PRECALL", "CACHE")]
+    for at, (copy, store) in enumerate(itertools.pairwise(listed)):
         if (copy.opname, copy.arg) != ("COPY", 1) or not store.opname.startswith("STORE_FAST"):
             continue
-        rest = itertools.islice(instructions, at + 2, None)
+        rest = itertools.islice(listed, at + 2, None)
         user = next(one for one in rest if not one.opname.startswith(("LOAD_", "BINARY_SUBSCR")))
         if not user.opname.startswith(("STORE_", "COPY")):
             yield store.positions.lineno if store.positions else None

@@ -35,7 +35,7 @@ def check(function: Function, where: str) -> None:
         if seen in _reached_from_calls(seen):
             raise ReducerError(f"{where} ({_place(seen, None)}): {seen.__name__} calls itself", hint="Write a loop.")
         before: list[dis.Instruction] = []
-        for instruction in dis.get_instructions(seen):
+        for instruction in flow.instructions(seen.__code__):
             _check_instruction(seen, instruction, where)
             if instruction.opname == "COMPARE_OP" and any(_is_none(seen, loaded) for loaded in before[-2:]):
                 place = f"{where} ({_place(seen, _line(instruction))})"
@@ -62,10 +62,10 @@ def check(function: Function, where: str) -> None:
 
 def check_handler(function: Function, where: str) -> None:
     """Refuse a handler that returns something, or assigns to the event."""
-    stored = {i.argval for i in dis.get_instructions(function) if i.opname == "STORE_FAST"}
+    stored = {i.argval for i in flow.instructions(function.__code__) if i.opname == "STORE_FAST"}
     event = function.__code__.co_varnames[1]
     previous: dis.Instruction | None = None
-    for instruction in dis.get_instructions(function):
+    for instruction in flow.instructions(function.__code__):
         if instruction.opname in ("PRECALL", "CACHE"):
             continue
         place = f"{where} ({_place(function, _line(instruction))})"
@@ -99,10 +99,10 @@ def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: 
     names : sequence of mapping of str to bool
         For each argument, its attributes and whether they are text.
     """
-    stored = {i.argval for i in dis.get_instructions(function) if i.opname == "STORE_FAST"}
+    stored = {i.argval for i in flow.instructions(function.__code__) if i.opname == "STORE_FAST"}
     known = dict(zip(function.__code__.co_varnames, names, strict=False))
     window: list[dis.Instruction] = []
-    for instruction in dis.get_instructions(function):
+    for instruction in flow.instructions(function.__code__):
         if instruction.opname in ("PRECALL", "CACHE"):
             continue
         window = [*window[-3:], instruction]
@@ -135,7 +135,7 @@ _WRITING_METHODS = ("push", "pop", "set", "clear")
 def check_reads_only(function: Function, where: str) -> None:
     """Refuse a property that changes the state: states would depend on who looked at them."""
     for seen in reached(function):
-        for instruction in dis.get_instructions(seen):
+        for instruction in flow.instructions(seen.__code__):
             what = _WRITES.get(instruction.opname)
             if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in _WRITING_METHODS:
                 what = f"calls .{instruction.argval}()"
@@ -227,7 +227,7 @@ def _check_constants(function: Function, where: str) -> None:
                 got=default,
                 expected="a number, a string or a tuple of these",
             )
-    for instruction in dis.get_instructions(function):
+    for instruction in flow.instructions(function.__code__):
         if instruction.opname == "LOAD_CONST" and not _is_constant(instruction.argval):
             raise ReducerError(
                 f"{where} ({_place(function, _line(instruction))}): a constant that a handler cannot hold",
@@ -291,14 +291,14 @@ def resolve(function: Function, name: str) -> Any:
 
 def _global_names(function: Function) -> list[str]:
     loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"}
-    names = {str(i.argval) for i in dis.get_instructions(function) if i.opname in loads}
+    names = {str(i.argval) for i in flow.instructions(function.__code__) if i.opname in loads}
     return sorted(names)
 
 
 def _attributes_after(function: Function, module: str) -> Iterator[str]:
     """Attributes that a function takes directly from a global name."""
     previous: dis.Instruction | None = None
-    for instruction in dis.get_instructions(function):
+    for instruction in flow.instructions(function.__code__):
         if instruction.opname in ("PRECALL", "CACHE"):
             continue
         loads = instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
@@ -330,7 +330,7 @@ def reached(function: Function) -> list[Function]:
 
 
 def _text_constants(function: Function) -> Iterator[str]:
-    for instruction in dis.get_instructions(function):
+    for instruction in flow.instructions(function.__code__):
         if instruction.opname == "LOAD_CONST":
             yield from _strings_in(instruction.argval)
     yield from _strings_in(function.__defaults__)
@@ -362,7 +362,7 @@ def attributes(functions: list[Function]) -> frozenset[str]:
 
 def assigned(function: Function) -> frozenset[str]:
     """Every attribute name that a handler or its helpers assign to."""
-    stores = (i for seen in reached(function) for i in dis.get_instructions(seen) if i.opname == "STORE_ATTR")
+    stores = (i for seen in reached(function) for i in flow.instructions(seen.__code__) if i.opname == "STORE_ATTR")
     return frozenset(str(i.argval) for i in stores)
 
 
@@ -371,7 +371,7 @@ def removes_rows(function: Function) -> bool:
     return any(
         instruction.opname == "DELETE_SUBSCR" or instruction.argval == "pop"
         for seen in reached(function)
-        for instruction in dis.get_instructions(seen)
+        for instruction in flow.instructions(seen.__code__)
     )
 
 
