@@ -15,6 +15,7 @@ from functools import lru_cache
 
 _ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 _JUMPS_ALWAYS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"})
+_USES = {"LOAD_FAST": "LOAD", "STORE_FAST": "STORE"}
 _TARGETED = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
@@ -31,6 +32,8 @@ def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]
     """Names, each with the line where it is read and may have no value: on some way there nothing was assigned."""
     code = function.__code__
     listed = instructions(code)
+    if all(kind == "LOAD" for instruction in listed for kind, _ in _uses(instruction)):
+        return  # arguments only
     number = {instruction.offset: at for at, instruction in enumerate(listed)}
     arguments = code.co_argcount + code.co_kwonlyargcount
     assigned: dict[int, frozenset[str]] = {0: frozenset(code.co_varnames[:arguments])}
@@ -68,6 +71,9 @@ def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None
 
 def _uses(instruction: dis.Instruction) -> list[tuple[str, str]]:
     """Local names that an instruction reads and assigns, in its order; newer interpreters do two in one."""
+    kind = _USES.get(instruction.opname)
+    if kind is not None:
+        return [(kind, instruction.argval)]
     if "_FAST" not in instruction.opname:
         return []
     names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
