@@ -19,6 +19,7 @@ __all__ = [
     "LateEvent",
     "MissingUpcaster",
     "NotAStore",
+    "NotCompiled",
     "PlotError",
     "ReadOnlyStore",
     "ReducerError",
@@ -190,6 +191,10 @@ class HandlerFailed(UserWarning):
 
     position: int | None = None
     """Of the first event of the frame it was called with: where to replay from."""
+
+
+class NotCompiled(UserWarning):
+    """Warning: a reducer cannot be compiled, and is folded as plain Python, which is right but slow. Says why."""
 
 
 class SequenceGap(UserWarning):

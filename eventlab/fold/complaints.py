@@ -163,7 +163,12 @@ def _typed(numbas: str) -> str:
 
 
 _PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str | None]]], ...] = (
-    (r"a field of type [^\n;]*; [^\n]*", lambda f: (f[0].split("; ")[0], f[0].split("; ")[1])),
+    (
+        r"(?:a field of type|range\(\) takes) [^\n;]*; [^\n]*",
+        lambda f: (f[0].split("; ")[0], f[0].split("; ")[1]),
+    ),
+    (r"NRT required", lambda _: ("an exception or an assertion tells a value", "Give it a constant text.")),
+    (r"No definition for lowering Event_", lambda _: ("an event is a fact, and cannot be assigned to", None)),
     (r"No implementation of function Function\(<\S+(?: function)? (\w+)[^\n]*\n\s*>>> \w+\((.*)\)", _operation),
     (r"Unknown attribute '(\w+)' of type (.+)", lambda f: _about(f"{_typed(f[2])} has no .{f[1]}", f[2])),
     (
@@ -181,6 +186,7 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str | None]]], 
     (r"missing a required argument: '(\w+)'", lambda f: (f"the argument {f[1]} is missing", None)),
     (r"too many positional arguments", lambda f: ("it is called with too many arguments", None)),
     (r"Invalid use of getiter with parameters \((.*)\)", lambda f: _about(f"{_typed(f[1])} cannot be iterated", f[1])),
+    (r"Invalid use of (.+) with parameters \(", lambda f: (f"{_typed(f[1])} is called, and is no function", None)),
     (
         r"Cannot cast (\S+) to (\S+?):",
         lambda f: _about(f"{_typed(f[1])} stands where {_typed(f[2])} is needed", f[1]),

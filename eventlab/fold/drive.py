@@ -6,6 +6,8 @@ has seen as many events as compiling is worth, and compiled from then on: never 
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from eventlab.errors import NotCompiled, ReducerError
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold import lower
 from eventlab.fold import scratch as flat
@@ -66,6 +69,8 @@ class _Known:
     interpreted: int = 0
     kernels: dict[Types, Native] = field(default_factory=dict)
     not_kept: set[Types] = field(default_factory=set)
+    refused: bool = False
+    """By the compiler."""
 
     def kernel(self, reducer: Reducer, types: Types, work: int, interpret: bool | None) -> Native | None:  # noqa: FBT001
         """The kernel to fold so many more events with; None to interpret them."""
@@ -78,10 +83,17 @@ class _Known:
             native = kept(key)
             if native is None:
                 self.not_kept.add(types)
-        if native is None and (interpret is not None or total >= WORTH_COMPILING):
+        if native is None and (interpret is not None or (total >= WORTH_COMPILING and not self.refused)):
             from eventlab.fold.kernel import compile_kernel
 
-            native, code = compile_kernel(reducer, types)
+            try:
+                native, code = compile_kernel(reducer, types)
+            except ReducerError as error:
+                if interpret is not None:
+                    raise
+                self.refused = True
+                warnings.warn(NotCompiled(f"{error} Its folds go on as plain Python, slowly."), stacklevel=2)
+                return None
             if code is not None:
                 keep(key, code)
         if native is not None:
@@ -132,7 +144,12 @@ def fold(
     FoldError
         A handler raised: names the aggregate and version.
     ReducerError
-        A handler cannot be compiled.
+        With ``interpret=False``, a handler cannot be compiled.
+
+    Warns
+    -----
+    NotCompiled
+        The same, where either way was free: the fold goes on interpreted.
     """
     known, executor = _known_of(reducer), executor or Threads()
     tables, legs = narrowed(tables, legs)
@@ -146,13 +163,12 @@ def fold(
         made = _Run(reducer, states, tables, legs, emit)
         native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
         if native is not None:
-            try:
+            # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned for
+            # it), its answer is the answer.
+            with contextlib.suppress(KernelRaised):
                 return made.run(native, spans(work, executor), executor)
-            except KernelRaised:
-                # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned
-                # for it), its answer is the answer.
-                return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
-        known.interpreted += total
+        else:
+            known.interpreted += total
     return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
 
 

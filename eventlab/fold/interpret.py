@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -23,7 +23,23 @@ from eventlab.fold.int64 import Int64, Range, floating, length, python_math, who
 from eventlab.fold.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
 from eventlab.fold.word import Word
 
+
+def _of_two_or_three(extreme: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*values: Any) -> Any:
+        if len(values) not in (2, 3) or not all(isinstance(value, Int64 | int | float) for value in values):
+            raise TypeError(f"{extreme.__name__}() takes two or three numbers in a handler")
+        return extreme(*values)
+
+    return checked
+
+
+def _refused(self: Any, *_: object) -> NoReturn:
+    raise TypeError(f"{type(self).__name__.strip('_').lower()} has no truth and no equal in a handler")
+
+
 _REPLACED = {
+    min: _of_two_or_three(min),
+    max: _of_two_or_three(max),
     int: whole_number,
     float: floating,
     len: length,
@@ -64,6 +80,7 @@ class _Record:
     """Base of states and rows: attributes are coerced to their field's type, others refused."""
 
     __slots__: tuple[str, ...] = ()
+    __bool__ = __eq__ = _refused
     _coerce: Mapping[str, Callable[[Any], Any]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -86,22 +103,29 @@ class _Array:
     """A fixed number of numbers."""
 
     __slots__ = ("_coerce", "_values")
+    __bool__ = __eq__ = _refused
 
     def __init__(self, kind: ScalarKind, values: list[Any]) -> None:
         self._coerce = COERCE[kind]
         self._values = [self._coerce(value) for value in values]
 
     def __getitem__(self, index: int) -> Any:
-        return self._values[index]
+        return self._values[_check_index(index)]
 
     def __setitem__(self, index: int, value: Any) -> None:
-        self._values[index] = self._coerce(value)
+        self._values[_check_index(index)] = self._coerce(value)
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._values)
+
+
+def _check_index(index: Any) -> Any:
+    if isinstance(index, bool):
+        raise TypeError("an array's elements are numbered by integers, not by a bool")
+    return index
 
 
 def _check_key(key: Any) -> str:
@@ -149,6 +173,7 @@ class _Queue:
     """First-in-first-out rows by key; a key without rows is forgotten."""
 
     __slots__ = ("_make", "_rows")
+    __bool__ = __eq__ = _refused
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make

@@ -208,6 +208,8 @@ def _check_instruction(function: Function, instruction: dis.Instruction, where: 
     if instruction.opname in operations.REFUSED_OPCODES:
         what, instead = operations.REFUSED_OPCODES[instruction.opname]
         raise ReducerError(f"{place}: {what} is not supported in a handler", hint=instead)
+    if (instruction.opname, instruction.arg) == ("RAISE_VARARGS", 0):
+        raise ReducerError(f"{place}: raises nothing", hint="Name an exception: raise ValueError(...).")
 
 
 def _is_none(function: Function, loaded: dis.Instruction) -> bool:
@@ -232,13 +234,14 @@ def _check_constants(function: Function, where: str) -> None:
             raise ReducerError(
                 f"{where} ({_place(function, _line(instruction))}): a constant that a handler cannot hold",
                 got=instruction.argval,
-                expected="int64, float, bool or text",
+                expected="int64, float, bool or text, or a tuple of one of these",
             )
 
 
 def _is_constant(value: Any) -> bool:
     if isinstance(value, tuple | frozenset):
-        return all(_is_constant(item) for item in value)
+        texts = sum(isinstance(item, str) for item in value)
+        return all(_is_constant(item) for item in value) and texts in (0, len(value) - (None in value))
     if type(value) is int:
         return -(2**63) <= value < 2**63
     return value is None or isinstance(value, bool | float | str | slice)

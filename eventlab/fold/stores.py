@@ -32,7 +32,16 @@ class RefuseWrongStores(AnalysisPass):
                 refused = _refused(stored, given)
                 if refused is not None:
                     raise TypingError(refused, loc=store.loc)
+            for call in block.find_exprs(op="call"):
+                if _is_range(state.typemap[call.func.name]) and any(
+                    isinstance(state.typemap[argument.name], types.Float) for argument in call.args
+                ):
+                    raise TypingError("range() takes integers, not a float; Write int(...).", loc=call.loc)
         return False
+
+
+def _is_range(function: Any) -> bool:
+    return getattr(function, "typing_key", None) is range
 
 
 def _refused(stored: Any, given: Any) -> str | None:

@@ -129,6 +129,11 @@ def _text_truth(value):
     return (lambda value: code_of(value) > 0) if isinstance(value, TextType) else None
 
 
+@overload(operator.not_)
+def _text_not(value):
+    return (lambda value: code_of(value) <= 0) if isinstance(value, TextType) else None
+
+
 @lower_builtin(bool, TextType)
 def _text_bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Missing and empty text count as false, as in Python."""

@@ -1,4 +1,4 @@
-"""Proving and scanning a log take the memory of a segment, not of the log or of its largest commit."""
+"""Proving, scanning and folding a log take the memory of a few segments, not of the log or of its largest commit."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ with el.open(sys.argv[1], read_only=True) as lab:
     counted = lab.scan(el.MarketData).select(pl.all().count()).collect()
 assert counted["price"].item() == counted["position"].item() == 10_000_000
 """
+STATES = """
+import eventlab as el
+with el.open(sys.argv[1], read_only=True) as lab:
+    assert lab.states(el.Trades)["count"].sum() == 10_000_000
+"""
+HISTORY = """
+import eventlab as el
+with el.open(sys.argv[1], read_only=True) as lab:
+    head = lab.state(el.Trades, "market/S3").version
+    assert lab.history(el.Trades, "market/S3", at=range(1, head, 1_000))["count"][-1] > head - 1_000
+"""
 # Not by getrusage: its peak is that of the process that started this one, where that was larger.
 PEAK = "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]) // 1024)"
 
@@ -59,7 +70,7 @@ def ten_million(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", [VERIFY, SCAN], ids=["verify", "scan"])
+@pytest.mark.parametrize("job", [VERIFY, SCAN, STATES, HISTORY], ids=["verify", "scan", "states", "history"])
 def test_ten_million_events_take_less_than_a_gibibyte(ten_million: Path, job: str):
     done = subprocess.run(
         [sys.executable, "-c", f"import re, sys\n{job}{PEAK}", str(ten_million)],

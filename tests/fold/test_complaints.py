@@ -9,6 +9,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import FoldError, ReducerError
+from eventlab.fold import cache, drive
 
 
 @el.event
@@ -84,6 +85,16 @@ def raised(reducer, interpret):
         ("state.total = max(event.price)", 12, ["max() does not take a float"]),
         ("s = event.note\nif s.startswith('n'):\n    state.n += 1", 13, ["text has no .startswith", "in (...)"]),
         ("s = event.note\nif s > 'n':\n    state.n += 1", 13, ["text > text", "compared with =="]),
+        ("for k in range(event.price):\n    state.n += 1", 12, ["range() takes integers", "int(...)"]),
+        (
+            "state.total = max(event.price, 1.0, 2.0, 3.0)",
+            12,
+            ["max() does not take a float, a float"],
+        ),
+        ("if state.window:\n    state.n += 1", 12, ["an array"]),
+        ("if state.rows[event.symbol]:\n    state.n += 1", 12, ["a row of rows"]),
+        ("state.window[event.flag] = 1.0", 12, ["an array has no element at a bool"]),
+        ("state.total += event.price()", 12, ["a float is called, and is no function"]),
     ],
 )
 def test_the_line_the_types_and_the_fix_are_told(body, line, said):
@@ -118,6 +129,11 @@ def test_the_line_the_types_and_the_fix_are_told(body, line, said):
         ("try:\n    state.n += 1\nexcept ValueError:\n    pass", "try is not supported"),
         ("state.total += event.prise", "event has no 'prise'"),
         ("state.rows = 1", "writes a field that does not exist"),
+        ("state.total += state.window[0:2][0]", "a slice is not supported"),
+        ("state.window[0:2] = 1.0", "a slice is not supported"),
+        ("if event.symbol in ('B', 1):\n    state.n += 1", "a tuple of one of these"),
+        ("match event.count:\n    case [1, 2]:\n        state.n += 1", "match on a sequence"),
+        ("raise", "raises nothing"),
     ],
 )
 def test_what_can_be_seen_is_refused_when_it_is_declared(body, said):
@@ -174,3 +190,27 @@ def test_the_largest_state_folds():
 def test_help_is_the_reducers_own():
     assert el.TickBars.__doc__.startswith("Bars of equally many trades.")
     assert el.TickBars(size=3).__doc__ == el.TickBars.__doc__
+
+
+def test_missing_and_empty_text_is_false_on_both_paths():
+    reducer = declared("if not event.note:\n    state.n += 1\nif event.note:\n    state.total += 1.0")
+    with el.open(":memory:") as lab:
+        lab.append("w", [Wrong("B", 1.0, 1, True, ""), Wrong("B", 1.0, 1, True, "x")])
+        found = [lab.state(reducer, "w", interpret=interpret) for interpret in (True, False)]
+    assert [(state.n, state.total) for state in found] == [(1, 1.0), (1, 1.0)]
+
+
+def test_a_reducer_that_cannot_be_compiled_goes_on_as_plain_python(monkeypatch, tmp_path):
+    reducer = declared("if event.count > 10:\n    state.total += one_or_none(event.price)\nstate.n += 1")
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
+    monkeypatch.setattr(drive, "WORTH_LOADING", 1)
+    monkeypatch.setattr(drive, "WORTH_COMPILING", 2)
+    with el.open(":memory:") as lab:
+        lab.append("w", [Wrong("B", 1.0, 1, True, "")] * 3)
+        with pytest.warns(
+            el.errors.NotCompiled, match=r"handler_of_a_test.py:13\).*returns text or a float.*plain Python"
+        ):
+            assert lab.state(reducer, "w").n == 3
+        assert lab.state(reducer, "w").n == 3  # and says so once
+        with pytest.raises(ReducerError, match="cannot be compiled"):
+            lab.state(reducer, "w", interpret=False)
