@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 def _python(code: str, arguments: Sequence[str] = (), kernels: Path | None = None) -> None:
     environment = {**os.environ, **({} if kernels is None else {"EVENTLAB_KERNELS": str(kernels)})}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process would compile all of eventlab's source
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, cwd=ROOT, env=environment)
 
 

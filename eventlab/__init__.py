@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from eventlab._faces import lazily
+from eventlab.faces import lazily
 
 if TYPE_CHECKING:
     from eventlab import errors, experiments, feeds, plots, snapshots

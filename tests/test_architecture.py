@@ -14,7 +14,7 @@ PACKAGE = ROOT / "eventlab"
 BESIDE_LAB = "lab.py's own"
 
 FLOORS = (
-    {"errors", "cores"},
+    {"errors", "cores", "faces"},
     {"events"},
     {"exchange"},
     {"store", "feeds", "fold", "terminal", "progress"},

@@ -44,6 +44,8 @@ def warm(
     legs.warm()
     files = cache.files()
     new = len(files.keys() - before)
+    if not files:
+        raise ReducerError("no kernel could be kept", got=str(folder), hint="Is the disk full?")
     if as_json:
         terminal.document({
             "folder": os.fspath(folder), "kernels": len(files), "bytes": sum(files.values()), "new": new,

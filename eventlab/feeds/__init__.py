@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventlab._faces import lazily
+from eventlab.faces import lazily
 
 if TYPE_CHECKING:
     from eventlab.feeds.bar_files import bars

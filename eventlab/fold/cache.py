@@ -53,7 +53,8 @@ def _environment() -> tuple[str, ...]:
     room = sorted(Path(__file__).parent.glob("*.py"))
     source = hashlib.sha256(b"\0".join(path.read_bytes() for path in room)).hexdigest()
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
-    return (source, *versions, sys.implementation.cache_tag or "", *host().values())
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_")]
+    return (source, *versions, *settings, sys.implementation.cache_tag or "", *host().values())
 
 
 def folder() -> Path:
@@ -66,6 +67,11 @@ def _own(path: Path) -> bool:
     """Whether nobody else can have put there what is there: it is machine code, to be run as it is."""
     found = path.stat()
     return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _digest(key: str, content: bytes) -> bytes:
+    """Of name and content: a whole kernel under another's name is none."""
+    return hashlib.sha256(key.encode() + content).digest()
 
 
 def usable(place: Path) -> bool:
@@ -87,7 +93,7 @@ def kept(key: str) -> Native | None:
         head = len(_MAGIC)
         digest, size = content[head : head + 32], int.from_bytes(content[head + 32 : head + 36], "little")
         rest = content[head + 36 :]
-        if content[:head] != _MAGIC or hashlib.sha256(rest).digest() != digest:
+        if content[:head] != _MAGIC or _digest(key, rest) != digest:
             return None
         said = json.loads(rest[:size])
         native = load(Code(said["entry"], rest[size:], said["needs"]))
@@ -132,7 +138,7 @@ def keep(key: str, code: Code) -> None:
     """Keep a kernel for later processes. A folder that cannot be written is nobody's harm."""
     said = json.dumps({"entry": code.entry, "needs": list(code.needs)}).encode()
     rest = said + code.content
-    content = b"".join([_MAGIC, hashlib.sha256(rest).digest(), len(said).to_bytes(4, "little"), rest])
+    content = b"".join([_MAGIC, _digest(key, rest), len(said).to_bytes(4, "little"), rest])
     place = folder()
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -47,6 +47,8 @@ class _Reached:
     def code(self, code: types.CodeType) -> Iterator[str]:
         for instruction in dis.get_instructions(code):
             argument = instruction.argval
+            if instruction.opname == "KW_NAMES":  # which some versions give as a number in the constants
+                argument = code.co_consts[instruction.arg or 0]
             if isinstance(argument, types.CodeType):
                 yield f"{instruction.offset} {instruction.opname} ("
                 yield from self.code(argument)

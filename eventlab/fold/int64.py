@@ -154,6 +154,10 @@ def _rounded(rounding: Callable[[float], int]) -> Callable[[Any], Int64]:
     return lambda value: value if isinstance(value, Int64) else _checked(rounding(value))
 
 
+def _copysign(x: Any, y: Any) -> float:
+    return math.fabs(x) if math.isnan(y) else math.copysign(x, y)  # a NaN's sign is nobody's choice
+
+
 def python_math(names: tuple[str, ...]) -> types.ModuleType:
     """`math` with these names, rounding to int64."""
     module = types.ModuleType("math")
@@ -161,6 +165,7 @@ def python_math(names: tuple[str, ...]) -> types.ModuleType:
         setattr(module, name, getattr(math, name))
     for name in ("floor", "ceil", "trunc"):
         setattr(module, name, _rounded(getattr(math, name)))
+    module.copysign = _copysign  # type: ignore[attr-defined]
     return module
 
 
@@ -168,6 +173,8 @@ class Range:
     """`range` over int64."""
 
     def __init__(self, *bounds: Any) -> None:
+        if len(bounds) not in (1, 2):
+            raise TypeError("range() takes one or two integers in a handler")
         self._range = range(*bounds)
 
     def __iter__(self) -> Iterator[Int64]:

@@ -28,7 +28,8 @@ def _of_two_or_three(extreme: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*values: Any) -> Any:
         if len(values) not in (2, 3) or not all(isinstance(value, Int64 | int | float) for value in values):
             raise TypeError(f"{extreme.__name__}() takes two or three numbers in a handler")
-        return extreme(*values)
+        found = extreme(*values)
+        return floating(found) if any(isinstance(value, float) for value in values) else found
 
     return checked
 

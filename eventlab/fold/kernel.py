@@ -109,6 +109,11 @@ def _exp(x):
     return y
 
 
+@njit
+def _copysign(x, y):
+    return math.fabs(x) if math.isnan(y) else math.copysign(x, y)
+
+
 @register_jitable
 def _to_int64(value):
     """A float as an integer, with Python's errors where machine code would give an arbitrary one."""
@@ -157,7 +162,16 @@ def _python_math() -> python_types.ModuleType:
     module = python_types.ModuleType("math")
     for name in lower.MATH:
         setattr(module, name, getattr(math, name))
-    own = {"sqrt": _sqrt, "log": _log, "log10": _log10, "exp": _exp, "floor": _floor, "ceil": _ceil, "trunc": _trunc}
+    own = {
+        "copysign": _copysign,
+        "sqrt": _sqrt,
+        "log": _log,
+        "log10": _log10,
+        "exp": _exp,
+        "floor": _floor,
+        "ceil": _ceil,
+        "trunc": _trunc,
+    }
     for name, function in own.items():
         setattr(module, name, function)
     return module

@@ -43,6 +43,9 @@ def check(function: Function, where: str) -> None:
             if instruction.opname == "IS_OP" and not any(_is_none(seen, loaded) for loaded in before[-2:]):
                 place = f"{where} ({_place(seen, _line(instruction))})"
                 raise ReducerError(f"{place}: asks with `is` for something else than None", hint="Write ==.")
+            if instruction.opname == "CONTAINS_OP" and before and before[-1].opname == "BUILD_TUPLE":
+                place = f"{where} ({_place(seen, _line(instruction))})"
+                raise ReducerError(f"{place}: asks what is in a tuple of values", hint="Write x == a or x == b.")
             if instruction.opname not in ("PRECALL", "CACHE"):
                 before.append(instruction)
         for line in flow.assigned_in_expressions(seen):
@@ -241,7 +244,8 @@ def _check_constants(function: Function, where: str) -> None:
 def _is_constant(value: Any) -> bool:
     if isinstance(value, tuple | frozenset):
         texts = sum(isinstance(item, str) for item in value)
-        return all(_is_constant(item) for item in value) and texts in (0, len(value) - (None in value))
+        fitting = texts == len(value) - value.count(None) if isinstance(value, tuple) and texts else None not in value
+        return fitting and all(_is_constant(item) for item in value)
     if type(value) is int:
         return -(2**63) <= value < 2**63
     return value is None or isinstance(value, bool | float | str | slice)
@@ -396,7 +400,8 @@ def lower(
 
     def convert(value: Any) -> Any:
         if isinstance(value, bool | int | float | str):
-            return constant(value)
+            # A float of NumPy's is one of Python's too, and would keep NumPy's rules.
+            return constant(float(value) if isinstance(value, float) else value)
         if isinstance(value, tuple | frozenset):
             has_text = any(isinstance(item, str) for item in value)
             items = sorted(value, key=repr) if isinstance(value, frozenset) else value  # one order in every process

@@ -33,10 +33,13 @@ class RefuseWrongStores(AnalysisPass):
                 if refused is not None:
                     raise TypingError(refused, loc=store.loc)
             for call in block.find_exprs(op="call"):
-                if _is_range(state.typemap[call.func.name]) and any(
-                    isinstance(state.typemap[argument.name], types.Float) for argument in call.args
-                ):
+                if not _is_range(state.typemap[call.func.name]):
+                    continue
+                if any(isinstance(state.typemap[argument.name], types.Float) for argument in call.args):
                     raise TypingError("range() takes integers, not a float; Write int(...).", loc=call.loc)
+                of_kernel = call.loc.filename.startswith("<kernel of")
+                if len(call.args) > 2 and not of_kernel:  # the count of steps can overflow, and then traps
+                    raise TypingError("range() takes one or two integers; Write a while loop.", loc=call.loc)
         return False
 
 

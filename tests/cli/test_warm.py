@@ -17,7 +17,7 @@ STATES = """
 import sys
 import eventlab as el
 from eventlab import reducers
-from eventlab.fold import cache
+from eventlab.fold import cache, drive
 
 EVENTS = {
     "market_data": lambda k: el.MarketData("BTCUSDT", 100.0 + k % 7, 1.0, side="buy" if k % 3 else None),
@@ -39,6 +39,8 @@ for name in reducers.__all__:
         assert len(lab.history(reducer, kind)) == 3_100
         if reducer.routed:
             lab.state(reducer, kind, mark_with="market_data")
+assert all(known.kernels for known in drive._known.values()), "something was interpreted"
+assert len(drive._known) >= len(reducers.__all__)
 assert "numba" not in sys.modules, "the compiler was needed"
 assert set(cache.files()) == before, "something was compiled"
 """

@@ -91,6 +91,7 @@ def raised(reducer, interpret):
             12,
             ["max() does not take a float, a float"],
         ),
+        ("for k in range(0, event.count, 2):\n    state.n += 1", 12, ["one or two integers"]),
         ("if state.window:\n    state.n += 1", 12, ["an array"]),
         ("if state.rows[event.symbol]:\n    state.n += 1", 12, ["a row of rows"]),
         ("state.window[event.flag] = 1.0", 12, ["an array has no element at a bool"]),
@@ -134,6 +135,8 @@ def test_the_line_the_types_and_the_fix_are_told(body, line, said):
         ("if event.symbol in ('B', 1):\n    state.n += 1", "a tuple of one of these"),
         ("match event.count:\n    case [1, 2]:\n        state.n += 1", "match on a sequence"),
         ("raise", "raises nothing"),
+        ("if event.symbol in (None,):\n    state.n += 1", "a tuple of one of these"),
+        ("if event.price in (event.price, 1.0):\n    state.n += 1", "in a tuple of values"),
     ],
 )
 def test_what_can_be_seen_is_refused_when_it_is_declared(body, said):

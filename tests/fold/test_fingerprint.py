@@ -154,3 +154,31 @@ def test_it_is_the_same_in_every_process():
         )
         found.add(done.stdout)
     assert found == {f"{BASE} {el.Portfolio.fingerprint}\n"}
+
+
+def test_names_of_keyword_arguments_count():
+    def helper(x, a=1.0, b=2.0):
+        return x * a - b
+
+    def one():
+        @el.reducer
+        class Keywords:
+            x: float = 0.0
+
+            def on_market_data(state, event):
+                state.x = helper(event.price, a=3.0, b=5.0)
+
+        return Keywords
+
+    def other():
+        @el.reducer
+        class Keywords:
+            x: float = 0.0
+
+            def on_market_data(state, event):
+                state.x = helper(event.price, b=3.0, a=5.0)
+
+        return Keywords
+
+    assert one().fingerprint != other().fingerprint
+    assert one().code_key != other().code_key

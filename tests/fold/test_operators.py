@@ -195,3 +195,21 @@ def test_an_integer_meets_a_float_as_a_float64():
     for (state,) in only(Totals, i=2**53 + 1, a=2.0**53).values():
         assert state["b0"] is False  # exactly compared it would be larger
         assert state["b1"] is True
+
+
+@el.reducer
+class Mixed:
+    larger: float = 0.0
+    negated: float = 0.0
+    sign: float = 0.0
+
+    def on_operands(state, event):
+        state.larger = max(event.i, 0.5) * event.i
+        state.negated = -max(0, event.a)
+        state.sign = math.copysign(1.0, event.b - event.b)
+
+
+def test_an_extreme_of_integers_and_floats_is_a_float_and_nan_has_no_sign():
+    found = only(Mixed, i=2**40, a=-3.0, b=None)
+    assert found[True] == found[False]
+    assert found[True][0] == {"larger": (2.0**80).hex(), "negated": (-0.0).hex(), "sign": (1.0).hex()}
