@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 
-def eventsourced_portfolio() -> Any:
-    """A portfolio by average cost as an aggregate of the library eventsourcing, with plain floats."""
+@cache
+def _portfolio() -> Any:
+    """The aggregate's class: the library allows one of a name."""
     from eventsourcing.domain import Aggregate, event
 
     class Portfolio(Aggregate):
@@ -34,7 +36,12 @@ def eventsourced_portfolio() -> Any:
                 cost = price if held * left < 0.0 else 0.0 if left == 0.0 else cost
             self.quantity[symbol], self.average_cost[symbol] = left, cost
 
-    return Portfolio()
+    return Portfolio
+
+
+def eventsourced_portfolio() -> Any:
+    """A portfolio by average cost as an aggregate of the library eventsourcing, with plain floats."""
+    return _portfolio()()
 
 
 def eventsourced_application(portfolio: Any) -> Any:
