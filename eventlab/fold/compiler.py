@@ -8,15 +8,18 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.typed_passes import NativeLowering, NopythonTypeInference
 
 from eventlab.fold.branches import Lowering
+from eventlab.fold.mixtures import RefuseMixtures
 from eventlab.fold.stores import RefuseWrongStores
+from eventlab.fold.uses import RefuseOtherUses
 
 
 class HandlerCompiler(CompilerBase):
-    """Refuses to store what a field does not take; predicts that running extremes stay."""
+    """Refuses what plain Python would do otherwise; predicts that running extremes stay."""
 
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        pipeline.add_pass_after(RefuseWrongStores, NopythonTypeInference)
+        for refusal in (RefuseMixtures, RefuseOtherUses, RefuseWrongStores):  # the last runs first
+            pipeline.add_pass_after(refusal, NopythonTypeInference)
         pipeline.passes = [(Lowering if one is NativeLowering else one, said) for one, said in pipeline.passes]
         pipeline.finalize()
         return [pipeline]

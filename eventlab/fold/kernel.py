@@ -23,6 +23,7 @@ from eventlab.fold.declaration import Reducer
 from eventlab.fold.ladders import SIGN, LadderView, load_levels
 from eventlab.fold.layout import Array, Keyed, Ladder, Queue
 from eventlab.fold.machine import ALONE, compiled
+from eventlab.fold.mixtures import FLOAT_ALIKE
 from eventlab.fold.native import Code, Native, Types
 from eventlab.fold.tables import (
     KeyedView,
@@ -32,6 +33,7 @@ from eventlab.fold.tables import (
     settle_table,
     unlink_slots,
 )
+from eventlab.fold.uses import EVENT
 from eventlab.fold.views import (
     Text,
     View,
@@ -177,6 +179,8 @@ def _python_math() -> python_types.ModuleType:
     return module
 
 
+FLOAT_ALIKE.update({_float, *(one.py_func for one in (_sqrt, _log, _log10, _exp, _copysign))})
+
 _REPLACED = {min: _minimum, max: _maximum, int: _trunc, float: _float, math: _python_math()}
 
 
@@ -239,7 +243,7 @@ def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None
     for at, (name, handler) in enumerate(reducer.handlers.items()):
         scope[f"handle_{at}"] = lowered(handler)
         # Its fields depend on the reducer, so no class can spell them out.
-        scope[f"Event_{at}"] = namedtuple(f"Event_{at}", fields[name] or ("nothing",))  # noqa: PYI024
+        scope[f"{EVENT}{at}"] = namedtuple(f"{EVENT}{at}", fields[name] or ("nothing",))  # noqa: PYI024
     source = _Source(reducer, fields).text()
     exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
     try:
@@ -388,7 +392,7 @@ class _Source:
     def handle(self, kind: int) -> list[str]:
         name = self.name(kind)
         values = [self.value(kind, field) for field in self.fields[name]]
-        call = f"handle_{kind}({self.state(kind)}, Event_{kind}({', '.join(values) or '0'}))"
+        call = f"handle_{kind}({self.state(kind)}, {EVENT}{kind}({', '.join(values) or '0'}))"
         return [call, *(self.settle() if name in self.reducer.removes_rows else [])]
 
     def settle(self) -> list[str]:
