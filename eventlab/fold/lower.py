@@ -213,6 +213,8 @@ def _check_instruction(function: Function, instruction: dis.Instruction, where: 
         raise ReducerError(f"{place}: {what} is not supported in a handler", hint=instead)
     if (instruction.opname, instruction.arg) == ("RAISE_VARARGS", 0):
         raise ReducerError(f"{place}: raises nothing", hint="Name an exception: raise ValueError(...).")
+    if (instruction.opname, instruction.arg) == ("RAISE_VARARGS", 2):
+        raise ReducerError(f"{place}: raise … from is not supported in a handler", hint="Leave out what it is from.")
 
 
 def _is_none(function: Function, loaded: dis.Instruction) -> bool:

@@ -126,6 +126,7 @@ REFUSED_OPCODES = {
     "MATCH_SEQUENCE": ("match on a sequence", "Match on constants, or write if."),
     "MATCH_MAPPING": ("match on a mapping", "Match on constants, or write if."),
     "MATCH_CLASS": ("match on a class", "Match on constants, or write if."),
+    "UNPACK_EX": ("a starred name", "Name every element."),
     "GET_AWAITABLE": ("await", None),
     "DELETE_ATTR": ("deleting a field", "Assign its initial value."),
     "DELETE_FAST": ("deleting a local name", "Leave it out."),
