@@ -158,6 +158,10 @@ def _copysign(x: Any, y: Any) -> float:
     return math.fabs(x) if math.isnan(y) else math.copysign(x, y)  # a NaN's sign is nobody's choice
 
 
+def _log(x: Any) -> float:
+    return math.log(x)  # of one argument, as compiled
+
+
 def python_math(names: tuple[str, ...]) -> types.ModuleType:
     """`math` with these names, rounding to int64."""
     module = types.ModuleType("math")
@@ -166,6 +170,7 @@ def python_math(names: tuple[str, ...]) -> types.ModuleType:
     for name in ("floor", "ceil", "trunc"):
         setattr(module, name, _rounded(getattr(math, name)))
     module.copysign = _copysign  # type: ignore[attr-defined]
+    module.log = _log  # type: ignore[attr-defined]
     return module
 
 

@@ -195,7 +195,7 @@ class _Queue:
             del self._rows[key]
 
     def count(self, key: str) -> int:
-        return len(self._rows.get(key, ()))
+        return 0 if key is None else len(self._rows.get(_check_key(key), ()))
 
 
 class _Ladder:

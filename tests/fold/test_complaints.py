@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -39,7 +40,7 @@ class R:
     word: str = ""
     window = el.Array(float, 4)
     rows = el.Keyed("symbol", a=float)
-    bids = el.Ladder("bid")
+    bids, lots = el.Ladder("bid"), el.Queue("symbol", a=float)
 
     def on_wrong(state, event):
         {body}
@@ -49,7 +50,7 @@ class R:
 def declared(body, name="handler_of_a_test.py"):
     source = CLASS.format(body=body.replace("\n", "\n        "))
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    scope = {"el": el, "one_or_none": one_or_none, "both": both, "__name__": __name__}
+    scope = {"el": el, "math": math, "one_or_none": one_or_none, "both": both, "__name__": __name__}
     exec(compile(source, name, "exec"), scope)
     return scope["R"]
 
@@ -96,6 +97,8 @@ def raised(reducer, interpret):
         ("if state.rows[event.symbol]:\n    state.n += 1", 12, ["a row of rows is neither true nor false"]),
         ("state.window[event.flag] = 1.0", 12, ["an array has no element at a bool"]),
         ("state.total += event.price()", 12, ["a float is called, and is no function"]),
+        ("state.total = math.log(event.price, 2.0)", 12, ["called with a float, a float"]),
+        ("state.n = state.lots.count(event.price)", 12, ["the table lots: count() takes (key), and is given a float"]),
         ("state.n += event.price in state.rows", 12, ["a float in the table rows is not supported"]),
         ("state.total = event.note or 1.0", 12, ["a value is text on one way, a float on another", "Keep it"]),
         ("row = state.rows[event.symbol]\nrow.total = 1.0", 13, ["a row of rows has no .total to assign to"]),
