@@ -47,7 +47,7 @@ bench: test-environment
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py .benchmarks/latest.json
-	$(BIN)/python benchmarks/profile.py
+	$(BIN)/python -m benchmarks.profile
 
 clean:
 	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

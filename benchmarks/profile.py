@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 import eventlab as el
+from benchmarks.bench_fold import fills_of
 from eventlab.fold import drive, ranks, scratch
 from eventlab.fold.native import Native
 from eventlab.store.log import EventLog
@@ -108,23 +109,13 @@ def _trades(rows: int, markets: int) -> pl.DataFrame:
     })  # fmt: skip
 
 
-def _fills(rows: int) -> pl.DataFrame:
-    rng = np.random.default_rng(2)
-    return pl.DataFrame({
-        "symbol": rng.choice([f"COIN{number:02}USDT" for number in range(20)], rows),
-        "quantity": rng.integers(-500, 501, rows) * 0.001,
-        "price": 60_000 + rng.integers(-10_000, 10_000, rows) * 0.01,
-        "fee": rng.integers(0, 100, rows) * 0.01,
-    })  # fmt: skip
-
-
 def profiled(path: Path) -> list[tuple[str, int, Mapping[str, float]]]:
     """What was done, to how many events, and the time it took by stage."""
     rows = 4_000_000
     with el.open(path) as lab:
         lab.append_frame(el.MarketData, _trades(rows, 1_000), aggregate_id="many/{symbol}")
         lab.append_frame(el.MarketData, _trades(rows, 1), aggregate_id="one/{symbol}")
-        lab.append_frame(el.PortfolioChange, _fills(rows // 2), aggregate_id="portfolio/demo")
+        lab.append_frame(el.PortfolioChange, fills_of(rows // 2), aggregate_id="portfolio/demo")
         feed = el.feeds.simulate(symbols=("BTCUSDT",), trades=rows // 4, seed=3, books=True)
         lab.ingest(feed, progress=False)
         lab.seal()

@@ -48,13 +48,20 @@ def _described(kind: str | np.dtype[Any]) -> str:
     return kind if isinstance(kind, str) else f"{kind.descr}{kind.itemsize}"
 
 
+def _source() -> str:
+    room = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in room)).hexdigest()
+
+
+_SOURCE = _source()
+"""Of this room, as it is loaded: not as an upgrade leaves it while the process runs."""
+
+
 @cache
 def _environment() -> tuple[str, ...]:
-    room = sorted(Path(__file__).parent.glob("*.py"))
-    source = hashlib.sha256(b"\0".join(path.read_bytes() for path in room)).hexdigest()
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite")]
     settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("NUMBA_")]
-    return (source, *versions, *settings, sys.implementation.cache_tag or "", *host().values())
+    return (_SOURCE, *versions, *settings, sys.implementation.cache_tag or "", *host().values())
 
 
 def folder() -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import FunctionType
@@ -17,32 +15,20 @@ from weakref import WeakSet
 import numpy as np
 
 import eventlab.events.builtin  # noqa: F401 - so that handlers of the built-in types are known by name
-from eventlab.errors import ReducerError, UnknownEventType
-from eventlab.events.types import EventType, declared_types, event_type
+from eventlab.errors import ReducerError
+from eventlab.events.types import EventType, event_type
 from eventlab.events.upcast import upcasters
 from eventlab.fold import fingerprints, lower
-from eventlab.fold.layout import SCALARS, Array, Keyed, Ladder, Layout, Queue, Scalar
+from eventlab.fold.classes import Routed, check_named, functions_of, layout_of, scalar_of
+from eventlab.fold.layout import SCALARS, Keyed, Ladder, Layout
 
 F = TypeVar("F", bound=Callable[..., None])
 
 _declared: WeakSet[Reducer] = WeakSet()
 
-LARGEST_RECORD = 2**20
-"""Bytes of a state's scalars and arrays: a kernel copies them to its stack, and a snapshot holds them all."""
-
-RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at", "reducer"})
 _ANNOTATIONS = {kind: annotation for annotation, kind in SCALARS.items()}
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
 """What a handler may read of every event beside its payload."""
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """A handler of other aggregates' events, and the text field that tells whom they concern."""
-
-    handler: FunctionType
-    type: EventType
-    key: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +83,7 @@ class Reducer:
             plain = value.item() if isinstance(value, np.generic) else value
             if plain is None:
                 raise ReducerError(f"{self.name}.{name}: no value", got=value)
-            scalars[name] = _scalar(f"{self.name}.{name}", name, _ANNOTATIONS[scalars[name].kind], plain)
+            scalars[name] = scalar_of(f"{self.name}.{name}", name, _ANNOTATIONS[scalars[name].kind], plain)
         record = tuple(scalars.get(field.name, field) for field in self.layout.record)
         return replace(self, layout=replace(self.layout, record=record))
 
@@ -311,18 +297,18 @@ def reducer(cls: type[Any]) -> Reducer:
         raise ReducerError("@el.reducer decorates a class", got=cls)
     if cls.__bases__ != (object,):
         raise ReducerError(f"{cls.__name__}: a reducer has no base classes", got=cls.__bases__)
-    handlers, properties, event_types, routed = _functions(cls)
+    handlers, properties, event_types, routed = functions_of(cls)
     if not handlers:
         raise ReducerError(
             f"{cls.__name__} handles no event{' of its own' if routed else ''}",
             hint="Add a function such as on_market_data(state, event).",
         )
     for one in routed.values():
-        _check_named(cls.__name__, one, event_types.values())
+        check_named(cls.__name__, one, event_types.values())
     for name in properties:
         if name in inspect.get_annotations(cls):
             raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
-    layout = _layout(cls)
+    layout = layout_of(cls)
     if not layout.arrow_schema.names:
         raise ReducerError(f"{cls.__name__} has no state", hint="Annotate a field, e.g. count: int = 0.")
     made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__, routed, cls.__doc__)
@@ -368,137 +354,3 @@ def _state_names(made: Reducer) -> dict[str, bool]:
 def declared_reducers() -> list[Reducer]:
     """Reducers declared in this process that are still in use."""
     return sorted(_declared, key=lambda made: made.name)
-
-
-_NOT_PLAIN = (
-    inspect.CO_VARARGS
-    | inspect.CO_VARKEYWORDS
-    | inspect.CO_GENERATOR
-    | inspect.CO_COROUTINE
-    | inspect.CO_ITERABLE_COROUTINE
-    | inspect.CO_ASYNC_GENERATOR
-)
-
-
-_Functions: TypeAlias = tuple[dict[str, FunctionType], dict[str, FunctionType], dict[str, EventType], dict[str, Routed]]
-
-
-def _functions(cls: type[Any]) -> _Functions:
-    """Handlers, properties, types of the events handled, and handlers of routed events."""
-    handlers: dict[str, FunctionType] = {}
-    routed: dict[str, Routed] = {}
-    properties: dict[str, FunctionType] = {}
-    event_types: dict[str, EventType] = {}
-    for name, value in vars(cls).items():
-        where = f"{cls.__name__}.{name}"
-        if isinstance(value, property):
-            if value.fget is None or value.fset is not None or not isinstance(value.fget, FunctionType):
-                raise ReducerError(f"{where}: a property is derived; it has a getter and no setter")
-            _check_name(name, where)
-            properties[name] = value.fget
-        elif isinstance(value, FunctionType):
-            declared = getattr(value, "__handles__", None) or _handled_by_name(name, where)
-            if value.__code__.co_argcount != 2 or value.__code__.co_flags & _NOT_PLAIN:
-                raise ReducerError(f"{where}: a handler takes (state, event)", got=str(inspect.signature(value)))
-            if declared.name in handlers or declared.name in routed:
-                raise ReducerError(f"{cls.__name__} has two handlers of {declared.name}")
-            key = getattr(value, "__routed__", None)
-            if key is not None:
-                routed[declared.name] = Routed(value, declared, _routing_key(where, declared, key))
-                continue
-            handlers[declared.name], event_types[declared.name] = value, declared
-        elif isinstance(value, classmethod | staticmethod):
-            raise ReducerError(f"{where}: helpers are plain functions outside the class")
-    return handlers, properties, event_types, routed
-
-
-def _texts(declared: EventType) -> list[str]:
-    return [field.name for field in declared if field.is_text]
-
-
-def _routing_key(where: str, declared: EventType, key: object) -> str:
-    if not isinstance(key, str) or key not in _texts(declared):
-        raise ReducerError(
-            f"{where}: {declared.name} is routed by one of its text fields",
-            got=key,
-            expected=" or ".join(_texts(declared)) or "a type that has one",
-        )
-    return key
-
-
-def _check_named(reducer_name: str, routed: Routed, own: Iterable[EventType]) -> None:
-    """Refuse events that could never arrive: an aggregate's own events say which keys it holds."""
-    if not any(routed.key in _texts(declared) for declared in own):
-        raise ReducerError(
-            f"{reducer_name}.{routed.handler.__name__}: no event that {reducer_name} handles has a text field "
-            f"{routed.key!r}, so none of {routed.type.name} would be routed to it",
-            expected=" or ".join(sorted({name for declared in own for name in _texts(declared)})) or None,
-            hint="Aggregates hold the keys that their own events name, in a field of the same name.",
-        )
-
-
-def _handled_by_name(name: str, where: str) -> EventType:
-    if name.startswith("on_"):
-        try:
-            return event_type(name.removeprefix("on_"))
-        except UnknownEventType:
-            pass
-    known = [f"on_{declared.name}" for declared in declared_types()]
-    raise ReducerError(
-        f"{where} is no handler",
-        expected=" or ".join(difflib.get_close_matches(name, known) or known),
-        hint="Declare the event type with @el.event first; move helpers out of the class.",
-    )
-
-
-def _check_name(name: str, where: str) -> None:
-    if name.startswith("_") or name in RESERVED:
-        raise ReducerError(f"{where}: the name is reserved", hint="Choose another; no leading underscore.")
-
-
-def _layout(cls: type[Any]) -> Layout:
-    try:
-        hints = inspect.get_annotations(cls, eval_str=True)
-    except Exception as error:
-        raise ReducerError(f"{cls.__name__}: an annotation cannot be read: {error}") from error
-    record: list[Scalar | Array] = []
-    tables: list[Keyed | Queue | Ladder] = []
-    specs = {name: value for name, value in vars(cls).items() if isinstance(value, Array | Keyed | Ladder)}
-    for name in dict.fromkeys((*hints, *specs)):
-        where = f"{cls.__name__}.{name}"
-        _check_name(name, where)
-        declared = specs.get(name, hints.get(name))
-        if isinstance(declared, Array):
-            record.append(replace(declared, name=name))
-        elif isinstance(declared, Keyed | Ladder):
-            table = copy.copy(declared)  # one declaration may stand in several reducers
-            table.name = name
-            tables.append(table)
-        elif isinstance(declared, type) and declared in SCALARS:
-            record.append(_scalar(where, name, declared, vars(cls).get(name)))
-        else:
-            raise ReducerError(
-                f"{where}: unsupported type",
-                got=declared,
-                expected="float, int, bool, str, el.Array, el.Keyed, el.Ladder or el.Queue",
-            )
-    made = Layout(tuple(record), tuple(tables))
-    if made.dtype.itemsize > LARGEST_RECORD:
-        raise ReducerError(
-            f"{cls.__name__}: a state's fields take {LARGEST_RECORD:,} bytes an aggregate at most, tables not counted",
-            got=f"{made.dtype.itemsize:,} bytes",
-            hint="Shorten its el.Array fields, or keep what grows in an el.Keyed or el.Queue.",
-        )
-    return made
-
-
-def _scalar(where: str, name: str, annotation: type, default: Any) -> Scalar:
-    fits = {
-        float: isinstance(default, int | float) and not isinstance(default, bool),
-        int: isinstance(default, int) and not isinstance(default, bool) and -(2**63) <= default < 2**63,
-        bool: isinstance(default, bool),
-        str: isinstance(default, str),
-    }
-    if default is not None and not fits[annotation]:
-        raise ReducerError(f"{where}: the default does not fit", got=default, expected=annotation.__name__)
-    return Scalar(name, SCALARS[annotation], float(default) if annotation is float and default is not None else default)
