@@ -1,6 +1,6 @@
 """Where the time of states and histories goes, written into docs/performance.md.
 
-python benchmarks/profile.py
+python -m benchmarks.profile
 """
 
 from __future__ import annotations
