@@ -52,6 +52,21 @@ class Want:
         """How stored events of a type become those wanted; None where they are that as they lie."""
         return reading(stored, self.types.get(stored.name), columns)
 
+    def runs_in(self, file: SegmentFile) -> Runs | None:
+        """Those runs of a file that may hold events within all bounds; None where there are none."""
+        runs = self.runs(file)
+        if runs is None:
+            return None
+        chosen = runs.last_position >= self.start_position
+        if self.until_version is not None:
+            chosen &= runs.first_version <= self.until_version
+        if self.until_time is not None:
+            chosen &= runs.first_timestamp <= self.until_time
+        if self.since_time is not None:
+            chosen &= runs.last_timestamp >= self.since_time
+        runs = runs.where(chosen)
+        return runs if len(runs) else None
+
 
 class Reader:
     """Composes segments and tail into what a store hands out."""
@@ -86,18 +101,8 @@ class Reader:
     def _segment_slabs(self, segment: Segment, want: Want) -> Iterator[Slab]:
         for file in segment.files.values():
             columns = want.columns.get(file.type.name, () if want.others else None)
-            runs = None if columns is None else want.runs(file)
+            runs = None if columns is None else want.runs_in(file)
             if columns is None or runs is None:
-                continue
-            chosen = runs.last_position >= want.start_position
-            if want.until_version is not None:
-                chosen &= runs.first_version <= want.until_version
-            if want.until_time is not None:
-                chosen &= runs.first_timestamp <= want.until_time
-            if want.since_time is not None:
-                chosen &= runs.last_timestamp >= want.since_time
-            runs = runs.where(chosen)
-            if not len(runs):
                 continue
             upcast = want.reading(file.type, columns)
             slab = self._segments.read(
@@ -253,7 +258,7 @@ def _each(
     if want.numbers is None:
         yield from map(of, pieces)
         return
-    runs = {id(p): [want.runs(file) for file in p.files.values()] for p in pieces if isinstance(p, Segment)}
+    runs = {id(p): [want.runs_in(file) for file in p.files.values()] for p in pieces if isinstance(p, Segment)}
     pieces = [p for p in pieces if id(p) not in runs or any(found is not None for found in runs[id(p)])]
     rows = [int(found.rows.sum()) for several in runs.values() for found in several if found is not None]
     if len(rows) < 2 or sum(rows) < _SMALL_ROWS:

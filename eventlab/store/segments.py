@@ -22,10 +22,11 @@ import pyarrow.compute as pc
 from eventlab import cores
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.events.types import EventType, Field
-from eventlab.store import formats
+from eventlab.store import decoded, formats
 from eventlab.store.archive import Archive
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.cuts import groups_and_pieces, ranges, trim
+from eventlab.store.decoded import Decoded
 from eventlab.store.formats import Format, Index, Pieces
 from eventlab.store.parquet import Parquet
 from eventlab.store.vault import Vault
@@ -91,6 +92,11 @@ class Runs:
         numbers = np.asarray(table, dtype=np.int64).reshape(-1, RUN_FIELDS)
         return Runs(*np.ascontiguousarray(numbers.T))
 
+    @property
+    def dense(self) -> npt.NDArray[np.bool_]:
+        """Whether a run holds every version from its first to its last, so that these tell the row of each."""
+        return self.last_version - self.first_version + 1 == self.rows
+
     def where(self, chosen: npt.NDArray[np.bool_]) -> Runs:
         return self if chosen.all() else Runs(*(getattr(self, name)[chosen] for name in Runs.__slots__))
 
@@ -137,6 +143,16 @@ def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
     )  # fmt: skip
 
 
+def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: Int64Array, high: Int64Array) -> None:
+    """Narrow dense runs to versions above `floor` and up to `until_version`, in place: each version's row is known."""
+    dense, shift = runs.dense, runs.row - runs.first_version
+    np.maximum(low, shift + floor + 1, out=low, where=dense)
+    if until_version is not None:
+        np.minimum(high, shift + until_version + 1, out=high, where=dense)
+    np.minimum(low, runs.row + runs.rows, out=low)
+    np.maximum(high, low, out=high)
+
+
 class Segments:
     """Reads segment files. Footers are checked against the catalog once and kept."""
 
@@ -145,6 +161,7 @@ class Segments:
         self.where = where
         self._lock = threading.Lock()
         self._opened: OrderedDict[str, Index] = OrderedDict()
+        self._decoded = Decoded()
 
     def read(
         self,
@@ -188,7 +205,11 @@ class Segments:
             The file is missing or its bytes are not those that were written.
         """
         low, high = runs.row.copy(), runs.row + runs.rows
-        cut = self._cuts(file, runs, after, stop_position, low, high)
+        floor = np.zeros(len(runs), dtype=np.int64)
+        if after:
+            floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
+        _to_versions(runs, floor, until_version, low, high)
+        cut = self._cuts(file, runs, floor, stop_position, low, high)
         self._narrow(file, runs, start, stop, until_version, start_position, low, high)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
@@ -197,17 +218,14 @@ class Segments:
         self,
         file: SegmentFile,
         runs: Runs,
-        after: Mapping[int, int] | None,
+        floor: Int64Array,
         stop_position: int | None,
         low: Int64Array,
         high: Int64Array,
     ) -> bool:
         """Narrow each run to the row groups that matter, in place; tells whether single rows remain to be cut."""
-        floor = np.zeros(len(runs), dtype=np.int64)
-        if after:
-            floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
         ceiling = file.stop_position if stop_position is None else stop_position
-        partial = (runs.first_version <= floor) | (runs.last_position >= ceiling)
+        partial = ((runs.first_version <= floor) & ~runs.dense) | (runs.last_position >= ceiling)
         if not partial.any():
             return False
         opened = self._open(file)
@@ -218,11 +236,16 @@ class Segments:
             groups = np.arange(
                 np.searchsorted(opened.group_rows, start, "right") - 1, np.searchsorted(opened.group_rows, stop, "left")
             )
+            ends = opened.ends[groups]
+            versions, positions = ends[:, formats.VERSION_MAX].copy(), ends[:, formats.POSITION_MIN].copy()
             inside = (opened.group_rows[groups] >= start) & (opened.group_rows[groups + 1] <= stop)
-            skip = inside & (
-                (opened.ends[groups, formats.VERSION_MAX] <= floor[index])
-                | (opened.ends[groups, formats.POSITION_MIN] >= ceiling)
-            )
+            if not inside[0]:  # what is said of a group at the edge is of another aggregate, too
+                positions[0] = runs.first_position[index]
+                versions[0] = ends[1, formats.VERSION_MIN] - 1 if inside[1] else runs.last_version[index]
+            if not inside[-1]:
+                versions[-1] = runs.last_version[index]
+                positions[-1] = ends[-2, formats.POSITION_MAX] + 1 if inside[-2] else runs.first_position[index]
+            skip = (versions <= floor[index]) | (positions >= ceiling)
             kept = groups[~skip]
             if len(kept) == 0:
                 high[index] = start
@@ -247,25 +270,43 @@ class Segments:
         if start is None and stop is None and until_version is None and not later:
             return
         opened = self._open(file)
-        useful = np.ones(len(opened.ends), dtype=bool)
+        rows, ends = opened.group_rows, opened.ends
+        useful = np.ones(len(ends), dtype=bool)
         if start is not None:
-            useful &= opened.ends[:, formats.TIME_MAX] >= start
+            useful &= ends[:, formats.TIME_MAX] >= start
         if stop is not None:
-            useful &= opened.ends[:, formats.TIME_MIN] < stop
+            useful &= ends[:, formats.TIME_MIN] < stop
         if until_version is not None:
-            useful &= opened.ends[:, formats.VERSION_MIN] <= until_version
+            useful &= ends[:, formats.VERSION_MIN] <= until_version
         if later:
-            useful &= opened.ends[:, formats.POSITION_MAX] >= start_position
+            useful &= ends[:, formats.POSITION_MAX] >= start_position
         if useful.all():
             return
         groups = np.arange(len(useful))
         next_useful = np.minimum.accumulate(np.where(useful, groups, len(useful))[::-1])[::-1]
         last_useful = np.maximum.accumulate(np.where(useful, groups, -1))
-        first = next_useful[np.searchsorted(opened.group_rows, low, "right") - 1]
-        last = last_useful[np.searchsorted(opened.group_rows, high, "left") - 1]
-        some = first <= last
-        high[:] = np.where(some, np.minimum(high, opened.group_rows[np.where(some, last + 1, 0)]), low)
-        low[:] = np.where(some, np.maximum(low, opened.group_rows[np.where(some, first, 0)]), low)
+        some = np.flatnonzero(low < high)
+        begin, end = low[some], high[some]
+        first, last = np.searchsorted(rows, begin, "right") - 1, np.searchsorted(rows, end, "left") - 1
+        # What a group at the edge says is of the aggregates beside as well; the one next to it says only its own.
+        inner = np.minimum(first + 1, last)
+        own = (first < inner) & ((inner < last) | (end == rows[last + 1]))
+        past = np.zeros(len(some), dtype=bool)
+        if start is not None:
+            past |= ends[inner, formats.TIME_MIN] < start
+        if later:
+            past |= ends[inner, formats.POSITION_MIN] <= start_position
+        lead = next_useful[first + (past & own)]
+        inner = np.maximum(last - 1, first)
+        own = (inner < last) & ((first < inner) | (begin == rows[first]))
+        past = np.zeros(len(some), dtype=bool)
+        if stop is not None:
+            past |= ends[inner, formats.TIME_MAX] >= stop
+        if until_version is not None:
+            past |= ends[inner, formats.VERSION_MAX] >= until_version
+        trail = last_useful[last - (past & own)]
+        high[some] = np.where(lead <= trail, np.minimum(end, rows[trail + 1]), begin)
+        low[some] = np.maximum(begin, rows[np.minimum(lead, trail)])
 
     def _read_rows(
         self,
@@ -279,25 +320,31 @@ class Segments:
         exact: bool,
     ) -> Slab:
         opened = self._open(file)
-        whole = not exact and (low == runs.row).all() and (high == runs.row + runs.rows).all()
         # Gapless numbers need not be read: the catalog's first and last say them all.
-        dense_versions = whole and (runs.last_version - runs.first_version + 1 == runs.rows).all()
-        dense_positions = whole and (runs.last_position - runs.first_position + 1 == runs.rows).all()
+        dense_versions = not exact and runs.dense.all()
+        dense_positions = not exact and (runs.last_position - runs.first_position + 1 == runs.rows).all()
         wanted: dict[str, Field | None] = {name: file.type.field(name) for name in columns if name in opened.columns}
         wanted |= dict.fromkeys(name for name in (*extra, "timestamp") if name in opened.columns)
         wanted |= {} if dense_versions else {"version": None}
         wanted |= {} if dense_positions else {"position": None}
         groups, pieces = groups_and_pieces(opened.group_rows, low, high)
-        found = self._columns(file, opened, groups, pieces, wanted)
-        offsets = np.concatenate([[0], np.cumsum(np.maximum(high - low, 0))])
+        if 0 < len(groups) <= decoded.MOST_GROUPS and not exact:
+            found = self._decoded.columns(
+                file.name, groups, list(wanted), pieces,
+                lambda group, names: self._columns(file, opened, [group], None, {name: wanted[name] for name in names}),
+            )  # fmt: skip
+        else:
+            found = self._columns(file, opened, groups, pieces, wanted)
+        counts, skipped = np.maximum(high - low, 0), low - runs.row
+        offsets = np.concatenate([[0], np.cumsum(counts)])
         rows = int(offsets[-1])
         if len(found["timestamp"]) != rows:
             raise self._corrupt(file, "holds another number of rows", len(found["timestamp"]), rows)
         events = Block(
             file.type,
-            ranges(runs.first_position, runs.rows) if dense_positions else found["position"],
+            ranges(runs.first_position + skipped, counts) if dense_positions else found["position"],
             np.empty(0, dtype=np.int64),
-            ranges(runs.first_version, runs.rows) if dense_versions else found["version"],
+            ranges(runs.first_version + skipped, counts) if dense_versions else found["version"],
             found["timestamp"],
             found.get("cause"),
             found.get("event_id"),
