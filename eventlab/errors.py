@@ -193,6 +193,10 @@ class HandlerFailed(UserWarning):
     """Of the first event of the frame it was called with: where to replay from."""
 
 
+class SnapshotSkipped(UserWarning):
+    """Warning: a snapshot could not be made. The append, or the answer, stands; says why."""
+
+
 class NotCompiled(UserWarning):
     """Warning: a reducer cannot be compiled, and is folded as plain Python, which is right but slow. Says why."""
 

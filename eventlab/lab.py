@@ -20,7 +20,7 @@ from eventlab.events.columns import Frame
 from eventlab.feeds.contract import Feed
 from eventlab.fold.declaration import ReducerLike, as_reducer
 from eventlab.fold.executors import Executor
-from eventlab.snapshots.collection import Snapshots
+from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.store import public
 from eventlab.store.catalog import Durability
 from eventlab.store.contract import Codec, Late, Receipt
@@ -602,6 +602,23 @@ class Lab:
         """States kept at chosen versions: policy, build, table, drop, verify."""
         reducers.declare()  # also of a reducer that this process did not use yet they can be used
         return self._snapshots
+
+    def snapshot(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
+        """Make one snapshot by hand: of the latest state, or of a version, unless it is there.
+
+        Raises
+        ------
+        UnknownAggregate, SnapshotError, ReadOnlyStore, StoreFull, FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append("portfolio/demo", el.PortfolioChange("BTCUSDT", 2.0, 100.0))
+        >>> lab.snapshot(el.Portfolio, "portfolio/demo").snapshots
+        1
+        """
+        return self._snapshots.take(reducer, aggregate_id, version)
 
     # -- audit and care
 

@@ -24,8 +24,8 @@ from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
 from eventlab.fold.layout import digest
 from eventlab.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
+from eventlab.snapshots.files import DirectoryFiles, MemoryFiles
 from eventlab.snapshots.policies import Every
-from eventlab.snapshots.shelf import DirectoryFiles, MemoryFiles
 from eventlab.store.log import EventLog
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import reconstruct

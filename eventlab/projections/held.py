@@ -9,12 +9,12 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame
 from eventlab.fold.declaration import Reducer
-from eventlab.snapshots import form
+from eventlab.projections import form
 from eventlab.snapshots.base import Base, Marks
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import advance
 
-_FORMAT = "1"
+_FORMAT = "2"
 _LATEST = AsOf()
 
 
@@ -44,11 +44,10 @@ class Held:
 
     def take(self, rows: list[int]) -> tuple[list[str], Base]:
         """Some rows, and whose they are."""
-        marks = self.base.marks
         chosen = np.array(rows, np.int64)
         states = self.base.states.take(pa.array(chosen))
         aggregates = [self.aggregates[row] for row in rows]
-        return aggregates, Base(states, Marks(marks.version[chosen], marks.position[chosen], marks.timestamp[chosen]))
+        return aggregates, Base(states, self.base.marks[chosen])
 
     def at(self, position: int) -> Held:
         """The same states, where no event of theirs lies between."""
@@ -91,6 +90,5 @@ class Held:
 
 def _joined(base: Base, more: Base) -> Base:
     states = pa.Table.from_batches([base.states, more.states]).combine_chunks().to_batches()
-    names = ("version", "position", "timestamp")
-    marks = Marks(*(np.concatenate([getattr(base.marks, name), getattr(more.marks, name)]) for name in names))
+    marks = Marks.joined([base.marks, more.marks])
     return Base(states[0] if states else more.states, marks)

@@ -1,5 +1,15 @@
-"""Snapshots: states kept at chosen versions, derived and disposable."""
+"""Snapshots: states kept at chosen versions, derived and disposable; and the policies that choose them."""
 
-from eventlab.snapshots.policies import Every
+from eventlab.snapshots.policies import (
+    Every,
+    EveryBytes,
+    EveryTime,
+    Exponential,
+    Keep,
+    MaxGap,
+    OnRead,
+    Policy,
+    SlowerThan,
+)
 
-__all__ = ["Every"]
+__all__ = ["Every", "EveryBytes", "EveryTime", "Exponential", "Keep", "MaxGap", "OnRead", "Policy", "SlowerThan"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,18 +12,49 @@ import pyarrow as pa
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer
 
+_MARKS = ("version", "position", "timestamp", "latest")
+_BEFORE_ALL = np.int64(-(2**63))
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Marks:
-    """The last event included in each state, handled or not: version 0 and position -1 where there is none."""
+    """The last event included in each state, handled or not: version 0 and position -1 where there is none.
+
+    Attributes
+    ----------
+    latest : int64 array
+        The highest event time included. Only where an event was back-dated it is another than `timestamp`.
+    """
 
     version: Int64Array
     position: Int64Array
     timestamp: Int64Array
+    latest: Int64Array
 
     @staticmethod
     def none(count: int) -> Marks:
-        return Marks(np.zeros(count, np.int64), np.full(count, -1, np.int64), np.zeros(count, np.int64))
+        nothing = np.zeros(count, np.int64)
+        return Marks(nothing, np.full(count, -1, np.int64), nothing.copy(), np.full(count, _BEFORE_ALL))
+
+    def __getitem__(self, rows: Any) -> Marks:
+        return Marks(self.version[rows], self.position[rows], self.timestamp[rows], self.latest[rows])
+
+    def put(self, row: int, other: Marks, at: int) -> None:
+        """Replace a row by another's."""
+        for name in _MARKS:
+            getattr(self, name)[row] = getattr(other, name)[at]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Marks):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _MARKS)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @staticmethod
+    def joined(several: Sequence[Marks]) -> Marks:
+        """One after the other."""
+        return Marks(*(np.concatenate([getattr(marks, name) for marks in several]) for name in _MARKS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,29 @@
-"""`lab.snapshots`: build, find, list, prove and drop snapshots."""
+"""`lab.snapshots`: make, find, list, prove and drop snapshots."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.errors import EventlabError, SnapshotError, SnapshotSkipped, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer, declared_reducers
 from eventlab.fold.layout import digest
+from eventlab.snapshots import policies
 from eventlab.snapshots.base import Base, Marks
-from eventlab.snapshots.policies import Every, Policy
-from eventlab.snapshots.shelf import (
-    DirectoryFiles,
-    Files,
-    MemoryFiles,
-    Shelved,
-    decode,
-    encode,
-    fingerprint_in,
-    new_name,
-    newest,
-)
-from eventlab.snapshots.taking import Taken, take_states
+from eventlab.snapshots.files import DirectoryFiles, Files, MemoryFiles
+from eventlab.snapshots.past import Past
+from eventlab.snapshots.policies import Every, Policy, Read
+from eventlab.snapshots.shelf import SUFFIX, Shelf
+from eventlab.snapshots.taking import take_states
 from eventlab.store.contract import Store
 from eventlab.store.log import EventLog
 
@@ -38,10 +32,11 @@ _NO_VERSION = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build made."""
+    """What a build made, and what its policy let go."""
 
     snapshots: int
     bytes: int
+    evicted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,33 +52,42 @@ class Snapshots:
 
     They are derived and disposable: answers are the same without them. A snapshot serves only the reducer that made it,
     known by its fingerprint: one whose handlers, constants, state or event schemas changed never sees it.
+
+    Aggregates that have snapshots of a reducer get new ones as events are appended, as the policy says, once the
+    reducer was used here; a policy such as ``SlowerThan`` makes them as states are read. Where one cannot be made, the
+    append or the answer stands, and a `SnapshotSkipped` warning says why.
     """
 
     def __init__(self, store: Store, files: Files) -> None:
         self._store, self._files = store, files
         self._policy: Policy = Every(100)
-        self._known: dict[str, Shelved | None] = {}
+        self._shelves: dict[str, Shelf] = {}
+        self._used: WeakValueDictionary[str, Reducer] = WeakValueDictionary()
 
     @staticmethod
     def beside(store: EventLog) -> Snapshots:
         """The snapshots that lie in a store's folder, or in memory with it."""
         if store.path == ":memory:":
-            return Snapshots(store, MemoryFiles())
-        return Snapshots(store, DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only))
+            found = Snapshots(store, MemoryFiles())
+        else:
+            found = Snapshots(store, DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only))
+        if not store.read_only:
+            store.follow(found.after_commit)
+        return found
 
     @property
     def policy(self) -> Policy:
-        """When `build` makes a snapshot; `Every(100)` at first."""
+        """When a snapshot is made, by `build`, an append or a read."""
         return self._policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
-        if not (hasattr(policy, "should_snapshot") and hasattr(policy, "versions")):
-            raise SnapshotError("not a snapshot policy", got=policy, expected="e.g. el.snapshots.Every(100)")
-        self._policy = policy
+        self._policy = policies.check(policy)
+
+    # -- making them
 
     def build(self, reducer: ReducerLike, aggregate_id: str = "*") -> Built:
-        """Make the snapshots that the policy asks for and that are not there yet.
+        """Make the snapshots that the policy asks for and that are not there yet, in one fold over the events.
 
         Parameters
         ----------
@@ -97,54 +101,109 @@ class Snapshots:
 
         Raises
         ------
-        UnknownAggregate, ReadOnlyStore, StoreFull, FoldError, ReducerError
+        UnknownAggregate, ReadOnlyStore, StoreFull, FoldError, ReducerError, SnapshotError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=1_000), progress=False)
+        >>> lab.snapshots.policy = el.snapshots.Every(100)
+        >>> lab.snapshots.build(el.Trades, "market/*").snapshots
+        10
         """
         reducer = as_reducer(reducer)
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate.named(aggregate_id)
-        stop = self._store.stop_position
-        heads = {head.aggregate_id: head.version for head in self._store.heads(aggregates)}
-        wanted = [self._missing(reducer, aggregate, heads[aggregate]) for aggregate in aggregates]
-        needed = [at for at, versions in enumerate(wanted) if len(versions)]
-        if not needed:
+        return self._brought_up(reducer, aggregates, whole=True)
+
+    def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
+        """Make one snapshot by hand, of the latest state or of a version, unless it is there."""
+        reducer = as_reducer(reducer)
+        heads = self._store.heads([aggregate_id])
+        if not heads:
+            raise UnknownAggregate.named(aggregate_id)
+        wanted = heads[0].version if version is None else version
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= heads[0].version:
+            raise SnapshotError(
+                f"{aggregate_id!r} has no such version", got=version, expected=f"1 to {heads[0].version}"
+            )
+        shelf = self._shelf(reducer)
+        if wanted in shelf.versions(aggregate_id):
             return Built(0, 0)
-        chosen, versions = [aggregates[at] for at in needed], [wanted[at] for at in needed]
-        taken = list(take_states(self._store, reducer, chosen, versions, stop))
+        return self._made(reducer, [aggregate_id], [np.array([wanted])], self._store.stop_position)
+
+    def _brought_up(self, reducer: Reducer, aggregates: Sequence[str], *, whole: bool) -> Built:
+        """Make what the policy asks for: in the whole past, or behind the newest snapshots."""
+        shelf, stop = self._shelf(reducer), self._store.stop_position
+        chosen, wanted, pasts = [], [], {}
+        for head in self._store.heads(aggregates):
+            there = shelf.versions(head.aggregate_id)
+            after = 0 if whole or not len(there) else int(there[-1])
+            past = Past.of(self._store, reducer, head, after, stop)
+            versions = np.setdiff1d(self._policy.versions(past), there)
+            pasts[head.aggregate_id] = past
+            if len(versions):
+                chosen.append(head.aggregate_id)
+                wanted.append(versions)
+        built = self._made(reducer, chosen, wanted, stop) if chosen else Built(0, 0)
+        gone = {}
+        for aggregate, past in pasts.items():
+            there = shelf.versions(aggregate)
+            stays = self._policy.kept(past, there)
+            if len(stays) < len(there):
+                gone[aggregate] = np.setdiff1d(there, stays)
+        if gone:
+            shelf.evict(reducer, gone)
+        return Built(built.snapshots, built.bytes, sum(map(len, gone.values())))
+
+    def _made(self, reducer: Reducer, aggregates: Sequence[str], versions: Sequence[Int64Array], stop: int) -> Built:
+        shelf = self._shelf(reducer)
+        base = shelf.newest(reducer, aggregates, [(int(wanted[0]) - 1, MAX_NS, stop) for wanted in versions])
+        taken = list(take_states(self._store, reducer, aggregates, versions, stop, base))
         if not taken:
             return Built(0, 0)
-        content = self._encoded(reducer, chosen, taken)
-        self._files.write(new_name(reducer.fingerprint, content), content)
-        return Built(sum(len(one.aggregate) for one in taken), content.size)
-
-    def _missing(self, reducer: Reducer, aggregate: str, head: int) -> Int64Array:
-        there = [
-            shelved.version[slice(*shelved.spans[aggregate])]
-            for shelved in self._of(reducer)
-            if aggregate in shelved.spans
-        ]
-        wanted = self._policy.versions(0, head)
-        return np.setdiff1d(wanted, np.concatenate(there)) if there else wanted
-
-    def _encoded(self, reducer: Reducer, aggregates: Sequence[str], taken: list[Taken]) -> pa.Buffer:
         owner = np.concatenate([one.aggregate for one in taken])
-        version = np.concatenate([one.marks.version for one in taken])
-        order = np.lexsort((version, owner))
-        states = pa.Table.from_batches([one.states for one in taken]).take(pa.array(order)).combine_chunks()
-        marks = Marks(
-            version[order],
-            np.concatenate([one.marks.position for one in taken])[order],
-            np.concatenate([one.marks.timestamp for one in taken])[order],
+        marks = Marks.joined([one.marks for one in taken])
+        states = _whole([one.states for one in taken])
+        order = np.lexsort((marks.version, owner))
+        if (order[1:] < order[:-1]).any():
+            owner, marks, states = owner[order], marks[order], states.take(pa.array(order))
+        size = shelf.add(reducer, [aggregates[at] for at in owner], marks, states)
+        return Built(len(owner), size)
+
+    def after_commit(self, aggregates: Collection[str]) -> None:
+        """After a commit: bring aggregates up to date that have snapshots of reducers used here."""
+        for reducer in list(self._used.values()):
+            try:
+                shelf = self._shelf(reducer)
+                followed = [aggregate for aggregate in aggregates if shelf.line(aggregate) is not None]
+                if followed:
+                    self._brought_up(reducer, followed, whole=False)
+            except (EventlabError, OSError) as error:
+                self._skipped(reducer, error)
+
+    def after_read(self, reducer: Reducer, aggregate: str, base: Base, read: Read) -> None:
+        """After a reconstruction: keep its state, if the policy says so and there is none of this version."""
+        if self._store.read_only or not self._policy.on_read or not read.version:
+            return
+        try:
+            shelf = self._shelf(reducer)
+            if read.version not in shelf.versions(aggregate) and self._policy.after_read(read):
+                shelf.add(reducer, [aggregate], base.marks, base.states)
+                self._brought_up(reducer, [aggregate], whole=False)
+        except (EventlabError, OSError) as error:
+            self._skipped(reducer, error)
+
+    def _skipped(self, reducer: Reducer, error: Exception) -> None:
+        warnings.warn(
+            f"a snapshot of {reducer.name} was not made, and events are replayed instead: {error}",
+            SnapshotSkipped,
+            stacklevel=5,
         )
-        ids = [aggregates[at] for at in owner[order]]
-        return encode(
-            reducer.name,
-            reducer.fingerprint,
-            self._store.store_id,
-            ids,
-            marks,
-            states.to_batches()[0],
-        )
+
+    # -- using them
 
     def latest(
         self,
@@ -156,25 +215,21 @@ class Snapshots:
         stop_position: int,
     ) -> Base:
         """For each aggregate the newest snapshot within the bounds, its initial state where there is none."""
-        shelf = self._of(reducer)
-        base = Base.initial(reducer, len(aggregates))
-        if not shelf:
-            return base
         top = _NO_VERSION if version is None else version
-        moment = MAX_NS if time is None else time
-        marks, batches = base.marks, [base.states, *(shelved.states for shelved in shelf)]
-        starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
-        take = np.arange(len(aggregates))
-        for at, aggregate in enumerate(aggregates):
-            for number, shelved in enumerate(shelf):
-                row = newest(shelved, aggregate, top, moment, stop_position)
-                if row is not None and shelved.version[row] > marks.version[at]:
-                    take[at] = starts[number + 1] + row
-                    marks.version[at], marks.position[at] = shelved.version[row], shelved.position[row]
-                    marks.timestamp[at] = shelved.timestamp[row]
-        if not marks.version.any():
-            return base
-        return Base(_gather(batches, starts, take), marks)
+        bounds = (top, MAX_NS if time is None else time, stop_position)
+        return self._shelf(reducer).newest(reducer, aggregates, [bounds] * len(aggregates))
+
+    def _shelf(self, reducer: Reducer) -> Shelf:
+        """The shelf of a reducer, up to date; from now on appends are followed for it."""
+        self._used.setdefault(reducer.fingerprint, reducer)
+        return self._shelf_of(reducer.fingerprint[:32])
+
+    def _shelf_of(self, prefix: str) -> Shelf:
+        shelf = self._shelves.get(prefix)
+        if shelf is None:
+            shelf = self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store.store_id))
+        shelf.refresh()
+        return shelf
 
     def table(self) -> pl.DataFrame:
         """Every snapshot, and whether a reducer declared in this process can use it.
@@ -184,32 +239,30 @@ class Snapshots:
         polars.DataFrame
             reducer, aggregate_id, version, position, timestamp, bytes (its share of its file), usable.
         """
-        usable = {reducer.fingerprint for reducer in declared_reducers()}
+        usable = {reducer.fingerprint[:32] for reducer in declared_reducers()}
         frames = [
-            pl.DataFrame(
-                {
-                    "reducer": shelved.reducer,
-                    "aggregate_id": shelved.aggregates,
-                    "version": shelved.version,
-                    "position": shelved.position,
-                    "timestamp": pl.Series(shelved.timestamp).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"),
-                    "bytes": shelved.size / max(len(shelved.version), 1),
-                    "usable": shelved.fingerprint in usable,
-                }
-            )
-            for shelved in self._all()
+            shelf.table().with_columns(usable=pl.lit(shelf.prefix in usable)).select(_EMPTY_TABLE.columns)
+            for shelf in self._all()
         ]
-        return pl.concat(frames).sort("reducer", "aggregate_id", "version") if frames else _EMPTY_TABLE.clone()
+        return pl.concat([_EMPTY_TABLE, *frames]).sort("reducer", "aggregate_id", "version")
+
+    def _all(self) -> list[Shelf]:
+        return [self._shelf_of(name.removesuffix(SUFFIX)) for name in self._files.names()]
 
     def drop(self, reducer: ReducerLike | None = None) -> int:
-        """Remove the snapshots of a reducer, or all, damaged ones too; returns how many files that were."""
+        """Remove the snapshots of a reducer, or all, damaged ones too.
+
+        Returns
+        -------
+        int
+            How many files that were: one a reducer.
+        """
         names = self._files.names()
         if reducer is not None:
-            wanted = as_reducer(reducer).fingerprint[:32]
-            names = [name for name in names if fingerprint_in(name) == wanted]
+            wanted = as_reducer(reducer).fingerprint[:32] + SUFFIX
+            names = [name for name in names if name == wanted]
         for name in names:
             self._files.remove(name)
-            self._known.pop(name, None)
         return len(names)
 
     def verify(self) -> Checked:
@@ -218,57 +271,43 @@ class Snapshots:
         Raises
         ------
         SnapshotError
-            A damaged file, or a snapshot that differs from what its events add up to: names it.
+            A damaged snapshot, or one that differs from what its events add up to: names it.
         """
         equal = unknown = 0
-        reducers = {reducer.fingerprint: reducer for reducer in declared_reducers()}
+        reducers = {reducer.fingerprint[:32]: reducer for reducer in declared_reducers()}
         for name in self._files.names():
-            content = self._files.read(name)
-            shelved = decode(name, content, self._store.store_id)
-            reducer = reducers.get(shelved.fingerprint)
+            shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store.store_id)  # as it lies, not as remembered
+            shelf.refresh()
+            for what in shelf.damage.values():
+                raise SnapshotError(what, hint="lab.snapshots.drop() removes it; answers come from the events.")
+            reducer = reducers.get(shelf.prefix)
             if reducer is None:
-                unknown += len(shelved.version)
-                continue
-            equal += self._verified(reducer, shelved)
+                unknown += sum(len(shelf.versions(aggregate)) for aggregate in shelf.aggregates())
+            else:
+                equal += self._verified(reducer, shelf)
         return Checked(equal, unknown)
 
-    def _verified(self, reducer: Reducer, shelved: Shelved) -> int:
-        ids = list(shelved.spans)
-        versions = [shelved.version[slice(*shelved.spans[aggregate])] for aggregate in ids]
+    def _verified(self, reducer: Reducer, shelf: Shelf) -> int:
+        ids = shelf.aggregates()
+        versions = [shelf.versions(aggregate) for aggregate in ids]
+        missing = set(ids).difference(self._store.aggregate_ids())
+        if missing:
+            raise SnapshotError(f"{shelf.name} has snapshots of {min(missing)!r}, which the log does not have")
         found = 0
         for taken in take_states(self._store, reducer, ids, versions, self._store.stop_position):
             for row, (owner, version) in enumerate(zip(taken.aggregate, taken.marks.version, strict=True)):
-                low, high = shelved.spans[ids[owner]]
-                there = low + int(np.searchsorted(shelved.version[low:high], version))
-                if digest(taken.states, row) != digest(shelved.states, there):
+                there = shelf.stored(reducer, ids[owner], int(version))
+                same = digest(taken.states, row) == digest(there.states, 0)
+                if not same or there.marks != taken.marks[row : row + 1]:
                     which = f"{reducer.name} for {ids[owner]!r} at version {version}"
                     raise SnapshotError(
                         f"the snapshot of {which} differs from its events",
                         hint="lab.snapshots.drop() removes it; answers then come from the events.",
                     )
                 found += 1
-        if found != len(shelved.version):
-            raise SnapshotError(f"snapshot file {shelved.name} has versions that the log does not have")
+        if found != sum(map(len, versions)):
+            raise SnapshotError(f"{shelf.name} has versions that the log does not have")
         return found
-
-    def _of(self, reducer: Reducer) -> list[Shelved]:
-        prefix = reducer.fingerprint[:32]
-        names = [name for name in self._files.names() if fingerprint_in(name) == prefix]
-        loaded = (self._load(name) for name in names)
-        return [shelved for shelved in loaded if shelved is not None and shelved.fingerprint == reducer.fingerprint]
-
-    def _all(self) -> list[Shelved]:
-        loaded = (self._load(name) for name in self._files.names())
-        return [shelved for shelved in loaded if shelved is not None]
-
-    def _load(self, name: str) -> Shelved | None:
-        if name not in self._known:
-            try:
-                self._known[name] = decode(name, self._files.read(name), self._store.store_id)
-            except (SnapshotError, OSError, pa.ArrowException, KeyError, IndexError) as error:
-                warnings.warn(f"a snapshot is left aside, and replayed instead: {error}", stacklevel=4)
-                self._known[name] = None
-        return self._known[name]
 
 
 _EMPTY_TABLE = pl.DataFrame(
@@ -284,13 +323,5 @@ _EMPTY_TABLE = pl.DataFrame(
 )
 
 
-def _gather(batches: Sequence[pa.RecordBatch], starts: Int64Array, take: Int64Array) -> pa.RecordBatch:
-    """Rows of several batches by their number in all, touching only what is taken."""
-    source = np.searchsorted(starts, take, side="right") - 1
-    pieces, order = [], []
-    for number in np.unique(source):
-        rows = np.flatnonzero(source == number)
-        pieces.append(batches[number].take(pa.array(take[rows] - starts[number])))
-        order.append(rows)
-    back = np.argsort(np.concatenate(order))
-    return pa.Table.from_batches(pieces).take(pa.array(back)).combine_chunks().to_batches()[0]
+def _whole(states: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(states).combine_chunks().to_batches()[0]

@@ -1,181 +1,375 @@
-"""Where snapshots lie: Arrow IPC files, each with its reducer's fingerprint and its own checksum in the name.
-
-Snapshots are disposable. A file that cannot be read, or whose bytes are not what was written, is as good as absent.
-"""
+"""The snapshots of one reducer: which there are, and their states when they are asked for."""
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
+import threading
+import warnings
 import zlib
-from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
-from eventlab.errors import ReadOnlyStore, SnapshotError, StoreFull
+from eventlab.errors import SnapshotError
+from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
-from eventlab.snapshots import form
-from eventlab.snapshots.base import Marks
+from eventlab.fold.declaration import Reducer
+from eventlab.snapshots import records
+from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.files import Files, Writing
+from eventlab.snapshots.records import Record
 
-FORMAT = "1"
-_NAME = re.compile(r"(?P<print>[0-9a-f]{32})-(?P<crc>[0-9a-f]{8})-[0-9a-f]{16}\.arrow")
+BLOCK_BYTES = 16_384
+"""About so many bytes of states make a record; a larger state has one for itself."""
 
+_KEPT_BYTES = 16 << 20
+_WORTH_REWRITING = 1 << 20
 
-class Files(Protocol):
-    """Files by name."""
+_NO_POSITION = 2**63 - 1
+_TABLE: dict[str, pl.DataType | type[pl.DataType]] = {
+    "reducer": pl.String,
+    "aggregate_id": pl.String,
+    "version": pl.Int64,
+    "position": pl.Int64,
+    "timestamp": pl.Datetime("ns", "UTC"),
+    "bytes": pl.Float64,
+}
 
-    def names(self) -> list[str]: ...
-
-    def write(self, name: str, content: pa.Buffer) -> None: ...
-
-    def read(self, name: str) -> pa.Buffer: ...
-
-    def remove(self, name: str) -> None: ...
-
-
-class MemoryFiles:
-    """For stores in memory."""
-
-    def __init__(self) -> None:
-        self._files: dict[str, pa.Buffer] = {}
-
-    def names(self) -> list[str]:
-        return sorted(self._files)
-
-    def write(self, name: str, content: pa.Buffer) -> None:
-        self._files[name] = content
-
-    def read(self, name: str) -> pa.Buffer:
-        return self._files[name]
-
-    def remove(self, name: str) -> None:
-        self._files.pop(name, None)
+SUFFIX = ".snapshots"
 
 
-class DirectoryFiles:
-    """Files in one folder; a file appears whole or not at all."""
+@dataclass(slots=True)
+class Line:
+    """The snapshots of one aggregate, by version.
 
-    def __init__(self, directory: Path, *, read_only: bool) -> None:
-        self._directory, self._read_only = directory, read_only
-
-    def names(self) -> list[str]:
-        if not self._directory.is_dir():
-            return []
-        return sorted(file.name for file in self._directory.iterdir() if _NAME.fullmatch(file.name))
-
-    def write(self, name: str, content: pa.Buffer) -> None:
-        if self._read_only:
-            raise ReadOnlyStore("snapshots cannot be built in a store opened to be read")
-        unfinished = self._directory / f"{name}.part"
-        try:
-            self._directory.mkdir(exist_ok=True)
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(self._directory / name)
-        except OSError as error:
-            with suppress(OSError):
-                unfinished.unlink()
-            raise StoreFull(
-                "a snapshot file could not be written", got=str(error), hint="Free some space, or allow writing there."
-            ) from error
-
-    def read(self, name: str) -> pa.Buffer:
-        # Not memory-mapped: a file cut short by someone else would then end this process at the next look.
-        return pa.py_buffer((self._directory / name).read_bytes())
-
-    def remove(self, name: str) -> None:
-        if self._read_only:
-            raise ReadOnlyStore("snapshots cannot be dropped in a store opened to be read")
-        (self._directory / name).unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Shelved:
-    """One file's snapshots, ordered by aggregate then version."""
-
-    name: str
-    reducer: str
-    fingerprint: str
-    size: int
-    aggregates: list[str]
-    version: Int64Array
-    position: Int64Array
-    timestamp: Int64Array
-    states: pa.RecordBatch = field(repr=False)
-    spans: dict[str, tuple[int, int]] = field(repr=False)
-    """Rows of each aggregate."""
-
-
-def new_name(fingerprint: str, content: pa.Buffer) -> str:
-    """A name nobody used before."""
-    return f"{fingerprint[:32]}-{zlib.crc32(content):08x}-{secrets.token_hex(8)}.arrow"
-
-
-def fingerprint_in(name: str) -> str:
-    """The first half of the fingerprint that a file name carries."""
-    return name[:32]
-
-
-def encode(
-    reducer: str,
-    fingerprint: str,
-    store_id: str,
-    aggregates: list[str],
-    marks: Marks,
-    states: pa.RecordBatch,
-) -> pa.Buffer:
-    """The content of a snapshot file."""
-    described = {"eventlab.snapshots": FORMAT, "reducer": reducer, "fingerprint": fingerprint, "store_id": store_id}
-    return form.encode(described, aggregates, marks, states)
-
-
-def decode(name: str, content: pa.Buffer, store_id: str) -> Shelved:
-    """A snapshot file's content.
-
-    Raises
-    ------
-    SnapshotError
-        The bytes are not those that were written, belong to another store, or are of another format.
+    Attributes
+    ----------
+    marks : Marks
+    block, row : int64 array
+        The record of each, by its offset in the file, and the row in it.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or f"{zlib.crc32(content):08x}" != match["crc"]:
-        raise SnapshotError(f"snapshot file {name} is damaged", hint="lab.snapshots.drop() removes it.")
-    kept = form.decode(content)
-    if kept.described.get("eventlab.snapshots") != FORMAT or kept.described.get("store_id") != store_id:
-        raise SnapshotError(f"snapshot file {name} is of another store or format", hint="lab.snapshots.drop()")
-    aggregates = kept.aggregates
-    begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1]), len(aggregates)]
-    spans = {aggregates[lo]: (lo, hi) for lo, hi in pairwise(begins) if hi > lo}
-    return Shelved(
-        name,
-        kept.described["reducer"],
-        kept.described["fingerprint"],
-        content.size,
-        aggregates,
-        kept.marks.version,
-        kept.marks.position,
-        kept.marks.timestamp,
-        states=kept.states,
-        spans=spans,
-    )
+
+    marks: Marks
+    block: Int64Array
+    row: Int64Array
+
+    def __getitem__(self, rows: npt.NDArray[np.generic]) -> Line:
+        return Line(self.marks[rows], self.block[rows], self.row[rows])
+
+    def newest(self, version: int, time: int, stop_position: int) -> int:
+        """The row of the newest snapshot within all three bounds, the first two inclusive; -1 where there is none.
+
+        A time bounds the highest event time that a snapshot includes, which never falls from one version to the next.
+        """
+        marks = self.marks
+        rows = min(
+            int(marks.version.searchsorted(version, "right")),
+            int(marks.latest.searchsorted(time, "right")),
+            int(marks.position.searchsorted(stop_position, "left")),
+        )
+        return rows - 1
 
 
-def newest(shelved: Shelved, aggregate: str, version: int, time: int, stop_position: int) -> int | None:
-    """Row of the newest snapshot of an aggregate within all three bounds, the first two inclusive."""
-    low, high = shelved.spans.get(aggregate, (0, 0))
-    if low == high:
-        return None
-    rows = min(
-        int(np.searchsorted(shelved.version[low:high], version, side="right")),
-        int(np.searchsorted(shelved.timestamp[low:high], time, side="right")),
-        int(np.searchsorted(shelved.position[low:high], stop_position, side="left")),
-    )
-    return low + rows - 1 if rows else None
+class _Damaged(Exception):
+    """A record's states are not those that were written."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+class Shelf:
+    """A file of snapshots. What it has in memory follows the file: other processes may add to it or replace it.
+
+    Damage is told once, as a warning, and is as good as absent.
+    """
+
+    def __init__(self, files: Files, prefix: str, store_id: str) -> None:
+        self.prefix, self.name = prefix, prefix + SUFFIX
+        self._files, self._owner = files, records.owner_of(prefix, store_id)
+        self._lock = threading.RLock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._which, self._size, self._end = 0, 0, 0
+        self.reducer = ""
+        self.damage: dict[int, str] = {}
+        self._records: dict[int, Record] = {}
+        self._rows: dict[int, int] = {}
+        self._lines: dict[str, Line] = {}
+        self._new: dict[str, list[Line]] = {}
+        self._blocks: OrderedDict[int, pa.RecordBatch] = OrderedDict()
+        self._blocks_bytes = 0
+
+    # -- what there is
+
+    def refresh(self) -> None:
+        """See what others added, replaced or removed."""
+        with self._lock:
+            state = self._files.state(self.name)
+            if state is None:
+                if self._size:
+                    self._forget()
+                return
+            if state == (self._which, self._size):
+                return
+            if state[0] != self._which or state[1] < self._size:
+                self._forget()
+            self._which, start, self._size = state[0], self._end, state[1]
+            found = records.scan(
+                lambda at, length: self._files.read(self.name, at, length), start, state[1], self._owner
+            )
+            for one in found:
+                if isinstance(one, Record):
+                    self._take(one)
+                    self._end = one.stop
+                else:
+                    self._note(*one)
+
+    def _take(self, record: Record) -> None:
+        content = self._files.read(self.name, *record.envelope_at)
+        if zlib.crc32(content) != record.envelope_crc:
+            self._note(record.offset, "is damaged")
+            return
+        if record.kind == "name":
+            self.reducer = content.decode()
+            return
+        envelope = pa.ipc.read_record_batch(pa.py_buffer(content), records.ENVELOPE)
+        aggregates = envelope.column(0).to_pylist()
+        marks = Marks(*(envelope.column(name).to_numpy() for name in records.ENVELOPE.names[1:]))
+        if record.kind == "dropped":
+            self._drop(aggregates, marks.version)
+        else:
+            self._records[record.offset], self._rows[record.offset] = record, len(aggregates)
+            self._index(aggregates, marks, record.offset)
+
+    def _note(self, offset: int, what: str) -> None:
+        if offset not in self.damage:
+            self.damage[offset] = f"the record at byte {offset} of {self.name} {what}"
+            warnings.warn(f"a snapshot is left aside, and replayed instead: {self.damage[offset]}", stacklevel=6)
+
+    def _index(self, aggregates: Sequence[str], marks: Marks, block: int) -> None:
+        begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1])]
+        for low, high in zip(begins, [*begins[1:], len(aggregates)], strict=True):
+            rows = np.arange(low, high)
+            self._new.setdefault(aggregates[low], []).append(Line(marks[low:high], np.full(high - low, block), rows))
+
+    def _drop(self, aggregates: Sequence[str], versions: Int64Array) -> None:
+        for aggregate in dict.fromkeys(aggregates):
+            gone = versions[[one == aggregate for one in aggregates]]
+            line = self.line(aggregate)
+            if line is not None:
+                self._lines[aggregate] = line[~np.isin(line.marks.version, gone)]
+
+    def aggregates(self) -> list[str]:
+        """Those that have snapshots."""
+        return sorted(name for name in {*self._lines, *self._new} if self.line(name) is not None)
+
+    def line(self, aggregate: str) -> Line | None:
+        """The snapshots of an aggregate."""
+        with self._lock:
+            new = self._new.pop(aggregate, None)
+            if new is not None:
+                old = self._lines.get(aggregate)
+                several = new if old is None else [old, *new]
+                joined = Line(
+                    Marks.joined([one.marks for one in several]),
+                    np.concatenate([one.block for one in several]),
+                    np.concatenate([one.row for one in several]),
+                )
+                _, first = np.unique(joined.marks.version, return_index=True)
+                self._lines[aggregate] = joined[first]
+            line = self._lines.get(aggregate)
+            return line if line is not None and len(line.block) else None
+
+    def versions(self, aggregate: str) -> Int64Array:
+        """Versions of an aggregate that there are snapshots at, ascending."""
+        line = self.line(aggregate)
+        return np.empty(0, np.int64) if line is None else line.marks.version
+
+    def bytes_of(self, line: Line) -> npt.NDArray[np.float64]:
+        """Bytes of each snapshot in the file: its share of its record."""
+        shares = {block: self._share(block) for block in np.unique(line.block).tolist()}
+        return np.array([shares[block] for block in line.block.tolist()], np.float64)
+
+    def _share(self, block: int) -> float:
+        record = self._records[block]
+        return (record.stop - record.offset) / self._rows[block]
+
+    # -- states
+
+    def newest(self, reducer: Reducer, aggregates: Sequence[str], bounds: Sequence[tuple[int, int, int]]) -> Base:
+        """For each aggregate the newest snapshot within (version, time, stop_position), else its initial state."""
+        with self._lock:
+            while True:
+                lines = [self.line(aggregate) for aggregate in aggregates]
+                rows = [-1 if line is None else line.newest(*b) for line, b in zip(lines, bounds, strict=True)]
+                try:
+                    return self._base(reducer, lines, rows)
+                except _Damaged as damage:
+                    self._discard(damage)  # and look again
+
+    def stored(self, reducer: Reducer, aggregate: str, version: int) -> Base:
+        """The snapshot of a version that there is one of. Raises SnapshotError where it is damaged."""
+        with self._lock:
+            line = self.line(aggregate)
+            row = -1 if line is None else line.newest(version, MAX_NS, _NO_POSITION)
+            try:
+                return self._base(reducer, [line], [row])
+            except _Damaged as damage:
+                which = f"{reducer.name} for {aggregate!r} at version {version}"
+                hint = "lab.snapshots.drop() removes it; answers come from the events."
+                raise SnapshotError(f"the snapshot of {which} is damaged", hint=hint) from damage
+
+    def _base(self, reducer: Reducer, lines: Sequence[Line | None], rows: Sequence[int]) -> Base:
+        schema = reducer.layout.arrow_schema
+        if len(rows) == 1 and rows[0] >= 0 and lines[0] is not None:  # one state: nothing is copied
+            only, row = lines[0], rows[0]
+            states = self._block(int(only.block[row]), schema).slice(int(only.row[row]), 1)
+            return Base(states, only.marks[row : row + 1])
+        base = Base.initial(reducer, len(rows))
+        batches, sources = [base.states], np.arange(len(rows))
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for at, (line, row) in enumerate(zip(lines, rows, strict=True)):
+            if line is not None and row >= 0:
+                wanted.setdefault(int(line.block[row]), []).append((at, int(line.row[row])))
+                base.marks.put(at, line.marks, row)
+        begin = len(rows)
+        for block, places in wanted.items():
+            found = np.array(places, np.int64)
+            batches.append(self._block(block, schema).take(pa.array(found[:, 1])))
+            sources[found[:, 0]] = begin + np.arange(len(found))
+            begin += len(found)
+        if len(batches) == 1:
+            return base
+        states = pa.Table.from_batches(batches).take(pa.array(sources)).combine_chunks().to_batches()[0]
+        return Base(states, base.marks)
+
+    def _block(self, offset: int, schema: pa.Schema) -> pa.RecordBatch:
+        """The states of a record. Raises SnapshotError where its bytes are not those that were written."""
+        batch = self._blocks.get(offset)
+        if batch is not None:
+            self._blocks.move_to_end(offset)
+            return batch
+        record = self._records[offset]
+        try:
+            content = self._files.read(self.name, *record.states_at)
+        except (OSError, KeyError):
+            content = b""  # removed by somebody else, a moment ago
+        if zlib.crc32(content) != record.states_crc:
+            raise _Damaged(offset)
+        batch = pa.ipc.read_record_batch(pa.py_buffer(content), schema)
+        self._blocks[offset] = batch
+        self._blocks_bytes += len(content)
+        while self._blocks_bytes > _KEPT_BYTES and len(self._blocks) > 1:
+            gone, _ = self._blocks.popitem(last=False)
+            self._blocks_bytes -= self._records[gone].states_length
+        return batch
+
+    def _discard(self, damage: _Damaged) -> None:
+        """Go on without a record's snapshots."""
+        offset = damage.offset
+        self._note(offset, "is damaged")
+        for aggregate in self.aggregates():
+            line = self._lines[aggregate]
+            if (line.block == offset).any():
+                self._lines[aggregate] = line[line.block != offset]
+
+    def table(self) -> pl.DataFrame:
+        """A row a snapshot: reducer, aggregate_id, version, position, timestamp, bytes."""
+        with self._lock:
+            frames = [
+                pl.DataFrame(
+                    {
+                        "reducer": self.reducer,
+                        "aggregate_id": name,
+                        "version": line.marks.version,
+                        "position": line.marks.position,
+                        "timestamp": pl.Series(line.marks.timestamp).cast(pl.Datetime("ns", "UTC")),
+                        "bytes": self.bytes_of(line),
+                    }
+                )
+                for name in self.aggregates()
+                if (line := self.line(name)) is not None
+            ]
+        return pl.concat(frames) if frames else pl.DataFrame(schema=_TABLE)
+
+    # -- changing it
+
+    def add(self, reducer: Reducer, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> int:
+        """Keep snapshots, ordered by aggregate and version, durably: all of them or none. Returns the bytes they take.
+
+        Raises
+        ------
+        ReadOnlyStore, StoreFull
+        """
+        with self._lock:
+            step = max(BLOCK_BYTES * states.num_rows // max(states.nbytes, 1), 1)
+            content = [
+                self._states(aggregates[at : at + step], marks[at : at + step], states.slice(at, step))
+                for at in range(0, states.num_rows, step)
+            ]
+            size = sum(map(len, content))
+            with self._files.writing(self.name) as writing:
+                self.refresh()
+                if not self._end:
+                    content.insert(0, records.encoded("name", reducer.name.encode(), b"", self._owner))
+                # Behind the last whole record there is only what a process that died left of one.
+                writing.append(b"".join(content), self._end)
+                self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
+                self.refresh()
+            return size
+
+    def _states(self, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> bytes:
+        envelope = records.envelope_bytes(aggregates, marks)
+        return records.encoded("states", envelope, states.serialize().to_pybytes(), self._owner)
+
+    def evict(self, reducer: Reducer, gone: Mapping[str, Int64Array]) -> None:
+        """Let snapshots go, by aggregate and version. The file is rewritten when most of it is of such.
+
+        Raises
+        ------
+        ReadOnlyStore, StoreFull
+        """
+        with self._lock:
+            names = [name for name, versions in gone.items() for _ in range(len(versions))]
+            marks = Marks.none(len(names))
+            marks.version[:] = np.concatenate(list(gone.values()))
+            with self._files.writing(self.name) as writing:
+                self.refresh()
+                record = records.encoded("dropped", records.envelope_bytes(names, marks), b"", self._owner)
+                writing.append(record, self._end)
+                self.refresh()
+                live = sum(float(self.bytes_of(line).sum()) for line in self._all())
+                if self._end > max(2 * live, _WORTH_REWRITING):
+                    self._rewrite(writing, reducer)
+
+    def _all(self) -> Iterator[Line]:
+        for name in self.aggregates():
+            line = self.line(name)
+            if line is not None:
+                yield line
+
+    def _rewrite(self, writing: Writing, reducer: Reducer) -> None:
+        content = [records.encoded("name", reducer.name.encode(), b"", self._owner)]
+        kept: dict[int, list[tuple[str, Line]]] = {}
+        for name in self.aggregates():
+            line = self._lines[name]
+            for block in np.unique(line.block).tolist():
+                kept.setdefault(block, []).append((name, line[line.block == block]))
+        for block, lines in kept.items():
+            try:
+                states = self._block(block, reducer.layout.arrow_schema)
+            except _Damaged:
+                continue  # what is damaged does not come along
+            names = [name for name, line in lines for _ in range(len(line.row))]
+            rows = np.concatenate([line.row for _, line in lines])
+            content.append(
+                self._states(names, Marks.joined([line.marks for _, line in lines]), states.take(pa.array(rows)))
+            )
+        writing.replace(b"".join(content))
+        self.refresh()

@@ -13,7 +13,7 @@ from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import fold
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.snapshots.base import Marks, put
+from eventlab.snapshots.base import Base, Marks, put
 from eventlab.store.contract import Selection, Store
 
 _NO_VERSION = 2**63 - 1
@@ -29,25 +29,36 @@ class Taken:
 
 
 def take_states(
-    store: Store, reducer: Reducer, aggregates: Sequence[str], versions: Sequence[Int64Array], stop: int
+    store: Store,
+    reducer: Reducer,
+    aggregates: Sequence[str],
+    versions: Sequence[Int64Array],
+    stop: int,
+    base: Base | None = None,
 ) -> Iterator[Taken]:
-    """Fold aggregates once from their first events, and give their states at the ascending versions of each.
+    """Fold aggregates once, and give their states at the ascending versions of each.
 
+    The fold begins at the first events, or at the states of `base`, all of whose versions lie below those wanted.
     Positions from `stop` on are left out, and so are versions that lie there.
     """
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
-    states = reducer.layout.initial(len(aggregates))
+    base = base or Base.initial(reducer, len(aggregates))
+    states, latest = base.states, base.marks.latest.copy()
     selection = Selection(
-        reducer.columns, others=True, aggregates=aggregates, stop_position=stop, types=reducer.event_types
-    )
+        reducer.columns, others=True, aggregates=aggregates, stop_position=stop, types=reducer.event_types,
+        after_version={a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v},
+        until_version=max((int(v[-1]) for v in versions if len(v)), default=0),
+    )  # fmt: skip
     for frame in store.frames(selection):
         members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
         stops = _Stops.of(frame, [versions[at] for at in members])
         part = states.take(pa.array(members))
         taken, part = _fold_to_stops(reducer, frame, part, stops)
         states = put(states, part, members)
+        marks = stops.marks(frame, latest[members])
+        latest[members] = np.maximum(latest[members], _highest(frame))
         if taken is not None:
-            yield Taken(members[stops.owner], stops.marks(frame), taken)
+            yield Taken(members[stops.owner], marks, taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +107,42 @@ class _Stops:
         starts = {name: table.offsets[:-1] for name, table in tables.items()}
         return Legs(self.offsets + np.arange(len(self.offsets)), starts, bounds)
 
-    def marks(self, frame: EventFrame) -> Marks:
-        """The envelope of the events at the stops."""
+    def marks(self, frame: EventFrame, before: Int64Array) -> Marks:
+        """The envelope of the events at the stops; `before` is each aggregate's highest event time up to here."""
         marks = Marks.none(len(self.version))
-        marks.version[:] = self.version
+        marks.version[:], marks.latest[:] = self.version, before[self.owner]
         for table in frame.tables.values():
             last = self.rows(table) - 1
-            found = last >= table.offsets[:-1][self.owner]
-            found[found] = table.version[last[found]] == self.version[found]
+            some = last >= table.offsets[:-1][self.owner]
+            highest = _running(table)
+            marks.latest[some] = np.maximum(marks.latest[some], highest[last[some]])
+            found = some.copy()
+            found[some] = table.version[last[some]] == self.version[some]
             marks.position[found], marks.timestamp[found] = table.position[last[found]], table.timestamp[last[found]]
         return marks
+
+
+def _running(table: EventTable) -> Int64Array:
+    """The highest event time of an aggregate up to each row."""
+    times = table.timestamp
+    back = times[1:] < times[:-1]
+    back[table.offsets[1:-1][(table.offsets[1:-1] > 0) & (table.offsets[1:-1] < len(times))] - 1] = False
+    if not back.any():
+        return times
+    running = times.copy()
+    for a in np.unique(np.searchsorted(table.offsets, np.flatnonzero(back), "right") - 1):
+        inside = slice(*table.offsets[a : a + 2])
+        running[inside] = np.maximum.accumulate(times[inside])
+    return running
+
+
+def _highest(frame: EventFrame) -> Int64Array:
+    """The highest event time of each aggregate of a frame."""
+    highest = Marks.none(len(frame.aggregates)).latest
+    for table in frame.tables.values():
+        some = np.flatnonzero(np.diff(table.offsets))
+        highest[some] = np.maximum(highest[some], _running(table)[table.offsets[some + 1] - 1])
+    return highest
 
 
 def _fold_to_stops(

@@ -74,6 +74,7 @@ class EventLog:
         self._segments = Segments(vault, catalog.where)
         self._reader = Reader(self._segments, self._knowledge.names)
         self._handlers = Handlers(self._default_frame, self._rows_between)
+        self._followers: list[Callable[[Collection[str]], None]] = []
         self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, catalogs.CATALOG_NAME))
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
         self._sealer = Sealer(catalog, vault, journals, self._knowledge, codec)
@@ -284,7 +285,15 @@ class EventLog:
         self._handlers.dispatch()
         if grown:
             self._compactor.merge_due()
+        if self._followers and made is not None:
+            names = {name for batch in batches for name in batch.names()}
+            for follower in self._followers:
+                follower(names)
         return receipt
+
+    def follow(self, follower: Callable[[Collection[str]], None]) -> None:
+        """Call `follower` after each commit made here, with the aggregates that got events. It must not raise."""
+        self._followers.append(follower)
 
     def _announce(self, record: Record) -> None:
         """Hand a commit of this process to those who want its events."""

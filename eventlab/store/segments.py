@@ -95,7 +95,8 @@ class Runs:
     @property
     def dense(self) -> npt.NDArray[np.bool_]:
         """Whether a run holds every version from its first to its last, so that these tell the row of each."""
-        return self.last_version - self.first_version + 1 == self.rows
+        found: npt.NDArray[np.bool_] = self.last_version - self.first_version + 1 == self.rows
+        return found
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Runs:
         return self if chosen.all() else Runs(*(getattr(self, name)[chosen] for name in Runs.__slots__))

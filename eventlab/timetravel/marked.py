@@ -57,7 +57,7 @@ def state(
     marks = Marks.none(1)
     if version:
         last = slice(version - 1, version)
-        marks = Marks(np.array([version]), past.position[last], past.timestamp[last])
+        marks = Marks(np.array([version]), past.position[last], past.timestamp[last], past.timestamp[last])
     emitted = folded.emitted if folded.emitted is not None else folded.states
     return Reconstructed([aggregate], folded.states, emitted, marks)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from eventlab.fold.executors import Executor
 from eventlab.fold.legs import Legs, tables_of, upper_bounds
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
+from eventlab.snapshots.policies import Read
 from eventlab.store.contract import Head, Selection, Store
 from eventlab.timetravel.asof import AsOf
 
@@ -90,6 +92,7 @@ def reconstruct_all(
     """
     if not reducers:
         return []
+    begin = perf_counter()
     heads_of(store, aggregates)
     stop = position_bound(store, moment)
     bases = [Base.initial(reducer, len(aggregates)) for reducer in reducers]
@@ -122,6 +125,9 @@ def reconstruct_all(
             )
     if moment.version is not None:
         _check_versions(store, aggregates, moment, bases[0].marks)
+    if snapshots is not None and len(reducers) == len(aggregates) == 1:
+        read = Read(int(bases[0].marks.version[0]), int(marks.version[0]), perf_counter() - begin)
+        snapshots.after_read(reducers[0], aggregates[0], bases[0], read)
     return [
         Reconstructed(
             aggregates,
@@ -205,10 +211,12 @@ def _one_leg(reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]
 
 def _advanced(marks: Marks, frame: EventFrame, members: Int64Array, ends: Mapping[str, Int64Array]) -> Marks:
     version, position, timestamp = marks.version.copy(), marks.position.copy(), marks.timestamp.copy()
+    latest = marks.latest.copy()
     for name, table in frame.tables.items():
         some = ends[name] > table.offsets[:-1]
         rows, at = ends[name][some] - 1, members[some]
+        latest[at] = np.maximum(latest[at], table.timestamp[rows])
         newer = table.version[rows] > version[at]
         rows, at = rows[newer], at[newer]
         version[at], position[at], timestamp[at] = table.version[rows], table.position[rows], table.timestamp[rows]
-    return Marks(version, position, timestamp)
+    return Marks(version, position, timestamp, latest)

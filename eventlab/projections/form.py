@@ -12,7 +12,7 @@ from eventlab.snapshots.base import Marks
 _STATE = "state."
 """Before the names of a state's columns, which could else be those of the envelope."""
 
-_ENVELOPE = ("aggregate_id", "version", "position", "timestamp")
+_ENVELOPE = ("aggregate_id", "version", "position", "timestamp", "latest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def encode(described: Mapping[str, str], aggregates: Sequence[str], marks: Marks
     """States, one row an aggregate and version, as bytes."""
     envelope = [
         pa.array(aggregates, pa.string()),
-        *(pa.array(column) for column in (marks.version, marks.position, marks.timestamp)),
+        *(pa.array(column) for column in (marks.version, marks.position, marks.timestamp, marks.latest)),
     ]
     fields = [pa.field(name, column.type) for name, column in zip(_ENVELOPE, envelope, strict=True)]
     fields += [field.with_name(f"{_STATE}{field.name}") for field in states.schema]
