@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eventlab.faces import lazily
 
 if TYPE_CHECKING:
-    from eventlab import errors, experiments, feeds, plots, snapshots
+    from eventlab import errors, experiments, feeds, plots, snapshots, workloads
     from eventlab.errors import EventlabError
     from eventlab.events import protobuf
     from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
@@ -99,6 +99,7 @@ __all__ = [
     "reducer",
     "snapshots",
     "upcast",
+    "workloads",
 ]
 
 _HOMES = {
@@ -126,6 +127,7 @@ _MODULES = {
     "plots": "plots",
     "protobuf": "events.protobuf",
     "snapshots": "snapshots",
+    "workloads": "workloads",
 }
 _load, _names = lazily(__name__, _HOMES)
 

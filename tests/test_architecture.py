@@ -17,7 +17,7 @@ FLOORS = (
     {"errors", "cores", "faces"},
     {"events"},
     {"exchange"},
-    {"store", "feeds", "fold", "terminal", "progress"},
+    {"store", "feeds", "fold", "workloads", "terminal", "progress"},
     {"snapshots", "reducers", BESIDE_LAB},
     {"timetravel"},
     {"experiments", "plots", "projections"},

@@ -244,7 +244,7 @@ class Exponential(Policy):
     Examples
     --------
     >>> len(Exponential(1_000).versions(Past(1_000_000)))
-    43
+    35
     """
 
     unit: int = 1_000
