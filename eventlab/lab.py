@@ -30,6 +30,7 @@ from eventlab.store.verify import Report
 from eventlab.timetravel import marked, views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
+from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.history import history
 from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
 from eventlab.timetravel.routing import MarkWith
@@ -93,7 +94,7 @@ class Lab:
 
     def __init__(self, store: EventLog) -> None:
         self._store = store
-        self._snapshots = Snapshots.beside(store)
+        self._snapshots = Snapshots.beside(store, calibrated)
 
     @property
     def store(self) -> EventLog:

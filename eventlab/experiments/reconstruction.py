@@ -6,7 +6,6 @@ and all of them must give the same state, so that each measurement is a proof as
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from eventlab.snapshots.files import DirectoryFiles, MemoryFiles
 from eventlab.snapshots.policies import Every
 from eventlab.store.log import EventLog
 from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.calibration import undisturbed
 from eventlab.timetravel.reconstruct import reconstruct
 
 _LENGTHS = 12
@@ -118,7 +118,7 @@ def snapshot_intervals(
             subject.warm(shelf)
             bar.update()
         taken = np.empty((len(chosen), count), np.int64)
-        with _undisturbed():
+        with undisturbed():
             for at, version in enumerate(versions):
                 taken[:, at] = subject.in_turns(int(version), shelves, generator.permutation(len(shelves)))
                 bar.update(len(chosen))
@@ -167,7 +167,7 @@ def latency_by_length(
     chosen = subject.spread() if lengths is None else _lengths(lengths, subject)
     subject.warm(None)
     taken = np.empty((len(chosen), count), np.int64)
-    with _undisturbed():
+    with undisturbed():
         for turn in range(count):
             for at, version in enumerate(chosen):
                 taken[at, turn], _ = subject.read(version, None)
@@ -262,19 +262,6 @@ def _shelves(store: EventLog, count: int) -> Iterator[list[Snapshots]]:
         return
     with tempfile.TemporaryDirectory(prefix="eventlab-") as folder:
         yield [Snapshots(store, DirectoryFiles(Path(folder) / str(at), read_only=False)) for at in range(count)]
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No garbage collection in the middle of a measurement."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _intervals(intervals: Iterable[int | None]) -> list[int | None]:

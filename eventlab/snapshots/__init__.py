@@ -1,5 +1,6 @@
 """Snapshots: states kept at chosen versions, derived and disposable; and the policies that choose them."""
 
+from eventlab.snapshots.planned import CostOptimal
 from eventlab.snapshots.policies import (
     Every,
     EveryBytes,
@@ -12,4 +13,15 @@ from eventlab.snapshots.policies import (
     SlowerThan,
 )
 
-__all__ = ["Every", "EveryBytes", "EveryTime", "Exponential", "Keep", "MaxGap", "OnRead", "Policy", "SlowerThan"]
+__all__ = [
+    "CostOptimal",
+    "Every",
+    "EveryBytes",
+    "EveryTime",
+    "Exponential",
+    "Keep",
+    "MaxGap",
+    "OnRead",
+    "Policy",
+    "SlowerThan",
+]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -20,12 +22,16 @@ from eventlab.fold.layout import digest
 from eventlab.snapshots import policies
 from eventlab.snapshots.base import Base, Marks
 from eventlab.snapshots.files import DirectoryFiles, Files, MemoryFiles
+from eventlab.snapshots.model import Model
 from eventlab.snapshots.past import Past
-from eventlab.snapshots.policies import Every, Policy, Read
+from eventlab.snapshots.planned import CostOptimal
+from eventlab.snapshots.policies import Policy, Read
 from eventlab.snapshots.shelf import SUFFIX, Shelf
 from eventlab.snapshots.taking import take_states
-from eventlab.store.contract import Store
 from eventlab.store.log import EventLog
+
+Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
+"""Measures what reading states of a reducer costs on an aggregate of a store."""
 
 _NO_VERSION = 2**63 - 1
 
@@ -58,26 +64,28 @@ class Snapshots:
     append or the answer stands, and a `SnapshotSkipped` warning says why.
     """
 
-    def __init__(self, store: Store, files: Files) -> None:
-        self._store, self._files = store, files
-        self._policy: Policy = Every(100)
+    def __init__(self, store: EventLog, files: Files, measure: Measure | None = None) -> None:
+        self._store, self._files, self._measure = store, files, measure
+        self._policy: Policy = CostOptimal()
+        self._models: dict[str, Model] = {}
         self._shelves: dict[str, Shelf] = {}
         self._used: WeakValueDictionary[str, Reducer] = WeakValueDictionary()
 
     @staticmethod
-    def beside(store: EventLog) -> Snapshots:
-        """The snapshots that lie in a store's folder, or in memory with it."""
+    def beside(store: EventLog, measure: Measure) -> Snapshots:
+        """The snapshots that lie in a store's folder, or in memory with it; `measure` tells what reads cost."""
         if store.path == ":memory:":
-            found = Snapshots(store, MemoryFiles())
+            found = Snapshots(store, MemoryFiles(), measure)
         else:
-            found = Snapshots(store, DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only))
+            files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
+            found = Snapshots(store, files, measure)
         if not store.read_only:
             store.follow(found.after_commit)
         return found
 
     @property
     def policy(self) -> Policy:
-        """When a snapshot is made, by `build`, an append or a read."""
+        """When a snapshot is made, by `build`, an append or a read; at first what is worth its room."""
         return self._policy
 
     @policy.setter
@@ -129,10 +137,14 @@ class Snapshots:
             raise SnapshotError(
                 f"{aggregate_id!r} has no such version", got=version, expected=f"1 to {heads[0].version}"
             )
-        shelf = self._shelf(reducer)
-        if wanted in shelf.versions(aggregate_id):
+        return self.make(reducer, aggregate_id, np.array([wanted]))
+
+    def make(self, reducer: Reducer, aggregate_id: str, versions: Int64Array) -> Built:
+        """Make snapshots at ascending versions of an aggregate, but not where there are some."""
+        missing = np.setdiff1d(versions, self._shelf(reducer).versions(aggregate_id))
+        if not len(missing):
             return Built(0, 0)
-        return self._made(reducer, [aggregate_id], [np.array([wanted])], self._store.stop_position)
+        return self._made(reducer, [aggregate_id], [missing], self._store.stop_position)
 
     def _brought_up(self, reducer: Reducer, aggregates: Sequence[str], *, whole: bool) -> Built:
         """Make what the policy asks for: in the whole past, or behind the newest snapshots."""
@@ -141,7 +153,7 @@ class Snapshots:
         for head in self._store.heads(aggregates):
             there = shelf.versions(head.aggregate_id)
             after = 0 if whole or not len(there) else int(there[-1])
-            past = Past.of(self._store, reducer, head, after, stop)
+            past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
             versions = np.setdiff1d(self._policy.versions(past), there)
             pasts[head.aggregate_id] = past
             if len(versions):
@@ -172,6 +184,14 @@ class Snapshots:
             owner, marks, states = owner[order], marks[order], states.take(pa.array(order))
         size = shelf.add(reducer, [aggregates[at] for at in owner], marks, states)
         return Built(len(owner), size)
+
+    def _model(self, reducer: Reducer, aggregate: str) -> Model:
+        """What reads of a reducer's states cost, measured once, on the first aggregate that a policy asks about."""
+        if reducer.fingerprint not in self._models:
+            if self._measure is None:
+                raise SnapshotError("a policy asks for costs where nothing measures them")
+            self._models[reducer.fingerprint] = self._measure(self._store, reducer, aggregate)
+        return self._models[reducer.fingerprint]
 
     def after_commit(self, aggregates: Collection[str]) -> None:
         """After a commit: bring aggregates up to date that have snapshots of reducers used here."""

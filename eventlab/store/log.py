@@ -420,6 +420,15 @@ class EventLog:
     def frames(self, selection: Selection) -> Iterator[EventFrame]:
         return leased(self._hold(), lambda: self._reader.frames(*self._wanted(selection)))
 
+    def first_versions(self, aggregate: str) -> Int64Array:
+        """Where what is decoded at once begins: ascending versions of an aggregate, one a row group of its files."""
+        with self._hold():
+            view, want = self._wanted(Selection({}, others=True, aggregates=[aggregate]))
+            files = [file for segment in view.segments for file in segment.files.values()]
+            runs = [(file, found) for file in files if (found := want.runs(file)) is not None]
+            starts = [self._segments.first_versions(*one) for one in runs]
+        return np.unique(np.concatenate([np.ones(1, np.int64), *starts]))
+
     def _hold(self) -> Lease:
         """A lease, to be taken before the view that it protects."""
         with self._lock:

@@ -373,6 +373,15 @@ class Segments:
     def _format(self, file: SegmentFile) -> Format:
         return _BY_SUFFIX[file.name[file.name.rindex(".") :]]
 
+    def first_versions(self, file: SegmentFile, runs: Runs) -> Int64Array:
+        """The version of one aggregate at which each of its row groups begins, about where types are mixed."""
+        rows = self._open(file).group_rows
+        row, count = int(runs.row[0]), int(runs.rows[0])
+        inside = np.concatenate([[row], rows[(rows > row) & (rows < row + count)]]) - row
+        first, last = int(runs.first_version[0]), int(runs.last_version[0])
+        versions: Int64Array = first + inside * (last - first + 1) // count
+        return versions
+
     def check_runs(self, file: SegmentFile, runs: Runs, slab: Slab, names: Sequence[str]) -> None:
         """Raise StoreCorrupt unless the file's content and its own aggregate ids are what its runs say."""
         found = _runs(slab, np.diff(slab.offsets))

@@ -1,0 +1,101 @@
+"""The policy that weighs what snapshots cost against what they save, as measured on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eventlab.errors import SnapshotError
+from eventlab.events.clock import duration_ns
+from eventlab.events.frame import Int64Array
+from eventlab.snapshots.model import Model
+from eventlab.snapshots.past import Past
+from eventlab.snapshots.policies import Policy
+from eventlab.workloads import Access
+
+LEAST_GAP = 1_024
+"""Closer together snapshots save nothing: a thousand events fold in less than the rest of a read takes."""
+
+_MOST_CANDIDATES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class CostOptimal(Policy):
+    """Snapshots where they are worth their room, as measured on this machine, and a hard maximum gap between them.
+
+    Without `access` they are evenly spaced, by a power of two: as densely as the storage budget allows, but so densely
+    in any case that a read keeps to the latency budget, and never closer than 1,024 events. With it, `build` places
+    them where reads of that kind take least time on average, by dynamic programming, under the same two bounds; what is
+    appended later is spaced evenly.
+
+    Parameters
+    ----------
+    latency_budget : str or timedelta
+        What a read should take, nearly always: it bounds the gap. One below what the shortest read takes gives the
+        least gap.
+    storage_budget : float or int
+        A float is a part of what the events of an aggregate take, an int bytes for each aggregate.
+    access : Access, optional
+        How past states are asked for: ``el.workloads``.
+
+    Raises
+    ------
+    AsOfError, SnapshotError
+        A budget that is not above zero. When snapshots are made: one of bytes that is below one snapshot.
+
+    Examples
+    --------
+    >>> CostOptimal(latency_budget="2ms", storage_budget=0.05)
+    CostOptimal(latency_budget='2ms', storage_budget=0.05, access=None)
+    """
+
+    latency_budget: str = "1ms"
+    storage_budget: float | int = 0.1
+    access: Access | None = None
+
+    def __post_init__(self) -> None:
+        duration_ns(self.latency_budget, what="latency_budget")
+        size = self.storage_budget
+        if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
+            raise SnapshotError("a storage budget must lie above zero", got=size, expected="e.g. 0.1, or 1_000_000")
+        if self.access is not None and not isinstance(self.access, Access):
+            raise SnapshotError("not a workload", got=self.access, expected="e.g. el.workloads.Uniform()")
+
+    def should_snapshot(self, version: int) -> bool:
+        """Whether one may be made at this version: without events at hand nothing is measured."""
+        return version > 0 and version % LEAST_GAP == 0
+
+    def versions(self, past: Past) -> Int64Array:
+        if past.head // LEAST_GAP == past.after // LEAST_GAP:  # most appends end here
+            return np.empty(0, np.int64)
+        model = past.model
+        gap = self.gap(past, model)
+        if self.access is None or past.after:
+            return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
+        from eventlab.snapshots.optimum import within  # kernels, which most labs never need
+
+        step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
+        placed = within(
+            self.access.density(past.head), model.costs(past.head, past.starts), size=self._bytes(past),
+            max_gap=max(self._longest(model), LEAST_GAP), candidates=np.arange(step, past.head + 1, step),
+        )  # fmt: skip
+        return np.asarray(placed.versions, np.int64)
+
+    def gap(self, past: Past, model: Model) -> int:
+        """Events between evenly spaced snapshots."""
+        size = float(model.sizes(np.array([past.head]))[0])
+        budget = self._bytes(past)
+        if isinstance(self.storage_budget, int) and budget < size:
+            raise SnapshotError(
+                "a storage budget below one snapshot", got=f"{budget:,.0f} bytes", expected=f"at least {size:,.0f}"
+            )
+        wanted = min(past.head * size / budget, self._longest(model))
+        gap = 1 << max(int(wanted), 1).bit_length() - 1  # powers of two: a gap measured anew mostly keeps old places
+        return max(gap * (2 if gap < wanted <= self._longest(model) / 2 else 1), LEAST_GAP)
+
+    def _bytes(self, past: Past) -> float:
+        return self.storage_budget if isinstance(self.storage_budget, int) else self.storage_budget * past.stored_bytes
+
+    def _longest(self, model: Model) -> int:
+        return model.gap(duration_ns(self.latency_budget, what="latency_budget") / 1e9)
