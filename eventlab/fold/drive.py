@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -229,7 +230,9 @@ class _Run:
         portable = flat.batch_of(layout, columns)
         if not self._emit:
             return Folded(portable)
-        emitted = flat.fields_out(layout, self._out_fields, dictionary)
+        # Where each aggregate has one leg, what is emitted at its end is the state.
+        one_each = self._leg_count == len(self._offsets) - 1 and bool((np.diff(self._offsets) == 1).all())
+        emitted = columns[: len(layout.record)] if one_each else flat.fields_out(layout, self._out_fields, dictionary)
         for name, values in zip(reducer.properties, self._out_properties, strict=True):
             text = reducer.property_kinds[name] == "str"
             emitted.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
@@ -323,11 +326,17 @@ def _property_type(reducer: Reducer, name: str) -> tuple[Any, pa.DataType]:
     return PROPERTY_TYPES[reducer.property_kinds[name]]
 
 
+_schemas: WeakKeyDictionary[Reducer, pa.Schema] = WeakKeyDictionary()
+
+
 def emission_schema(reducer: Reducer) -> pa.Schema:
     """Columns that an emission has."""
-    fields = [f.arrow for f in reducer.layout.record]
-    fields += [pa.field(name, _property_type(reducer, name)[1]) for name in reducer.properties]
-    return pa.schema(fields)
+    found = _schemas.get(reducer)
+    if found is None:
+        fields = [f.arrow for f in reducer.layout.record]
+        fields += [pa.field(name, _property_type(reducer, name)[1]) for name in reducer.properties]
+        found = _schemas[reducer] = pa.schema(fields)
+    return found
 
 
 def derive(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ _MANY = 50_000
 _rows_until = Function(walk.rows_until)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Legs:
     """Where each aggregate's fold begins, pauses and ends, as row numbers in the tables.
 
@@ -41,7 +42,7 @@ class Legs:
     starts: Mapping[str, Int64Array]
     bounds: Mapping[str, Int64Array]
 
-    @property
+    @cached_property
     def ends(self) -> dict[str, Int64Array]:
         """One past the last row of each aggregate, per event type."""
         has = np.diff(self.offsets) > 0

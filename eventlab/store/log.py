@@ -449,9 +449,8 @@ class EventLog:
                 runs_of = self._runs_of_file
                 return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
-            with self._knowledge.reading():
-                view = self._knowledge.view()
-                runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
+            runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
+            view = self._knowledge.view()
             array = np.array(chosen, dtype=np.int64)
             return view, Want(
                 selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *bounds

@@ -47,6 +47,7 @@ class Want:
     start_position: int = 0
     types: Mapping[str, EventType] = field(default_factory=dict)
     since_time: int | None = None
+    _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
 
     def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
         """How stored events of a type become those wanted; None where they are that as they lie."""
@@ -54,7 +55,11 @@ class Want:
 
     def runs_in(self, file: SegmentFile) -> Runs | None:
         """Those runs of a file that may hold events within all bounds; None where there are none."""
-        runs = self.runs(file)
+        if file.no not in self._runs_in:
+            self._runs_in[file.no] = self._within(self.runs(file))
+        return self._runs_in[file.no]
+
+    def _within(self, runs: Runs | None) -> Runs | None:
         if runs is None:
             return None
         chosen = runs.last_position >= self.start_position

@@ -268,6 +268,8 @@ class Segments:
     ) -> None:
         """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
         later = bool((runs.first_position < start_position).any())
+        if until_version is not None and runs.dense.all():
+            until_version = None  # their rows were cut already
         if start is None and stop is None and until_version is None and not later:
             return
         opened = self._open(file)

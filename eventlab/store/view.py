@@ -18,6 +18,8 @@ from eventlab.store.tail import Damaged, Part, Piece, Tail
 
 _KEPT_RUNS = 1_000_000
 _TRIES = 1_000
+_FEW_AGGREGATES, _KEPT_AGGREGATES = 16, 4_096
+_LAST_VERSION, _FIRST_POSITION = 4, 5
 
 _RUN = (
     "aggregate, row, rows, first_version, last_version, first_position, last_position, first_timestamp, last_timestamp"
@@ -85,6 +87,8 @@ class Knowledge:
         self.epoch = 0
         self._runs: OrderedDict[int, Runs] = OrderedDict()
         self._kept_runs = 0
+        self._few_runs: dict[int, list[tuple[int, ...]]] = {}
+        self._few_runs_at = 0
         self.forget()
 
     def forget(self) -> None:
@@ -366,13 +370,36 @@ class Knowledge:
     def runs_of_aggregates(
         self, numbers: Sequence[int], after: Mapping[int, int], stop_position: int
     ) -> dict[int, Runs]:
-        """Runs of some aggregates that reach past their version in `after` and begin before a position, by file."""
-        found: dict[int, list[tuple[int, ...]]] = {}
-        for number in sorted(set(numbers)):
-            rows = self._catalog.execute(
-                f"SELECT file, {_RUN} FROM runs WHERE aggregate = ? AND last_version > ? AND first_position < ?",  # noqa: S608  constants; values are bound
-                (number, after.get(number, 0), stop_position),
-            )
-            for file, *run in rows:
-                found.setdefault(file, []).append(tuple(run))
-        return {file: Runs.of(runs) for file, runs in found.items()}
+        """Runs of some aggregates that reach past their version in `after` and begin before a position, by file.
+
+        Those of a few aggregates are kept until the next segment is written.
+        """
+        few = len(numbers) <= _FEW_AGGREGATES
+        if self._few_runs_at != self.generation or len(self._few_runs) > _KEPT_AGGREGATES:
+            self._few_runs, self._few_runs_at = {}, self.generation
+        if few and all(number in self._few_runs for number in numbers):
+            return _within([(number, self._few_runs[number]) for number in numbers], after, stop_position)
+        with self.reading():
+            found = [(number, self._runs_of(number)) for number in sorted(set(numbers))]
+        if few and self._few_runs_at == self.generation:
+            self._few_runs.update(found)
+        return _within(found, after, stop_position)
+
+    def _runs_of(self, number: int) -> list[tuple[int, ...]]:
+        rows = self._catalog.execute(
+            f"SELECT file, {_RUN} FROM runs WHERE aggregate = ?",  # noqa: S608  constants; values are bound
+            (number,),
+        )
+        return list(rows)
+
+
+def _within(
+    runs: Sequence[tuple[int, list[tuple[int, ...]]]], after: Mapping[int, int], stop_position: int
+) -> dict[int, Runs]:
+    found: dict[int, list[Sequence[int]]] = {}
+    for number, rows in runs:
+        floor = after.get(number, 0)
+        for file, *run in rows:
+            if run[_LAST_VERSION] > floor and run[_FIRST_POSITION] < stop_position:
+                found.setdefault(file, []).append(run)
+    return {file: Runs.of(rows) for file, rows in found.items()}

@@ -93,16 +93,8 @@ def reconstruct_all(
     if not reducers:
         return []
     begin = perf_counter()
-    heads_of(store, aggregates)
     stop = position_bound(store, moment)
-    bases = [Base.initial(reducer, len(aggregates)) for reducer in reducers]
-    if snapshots is not None:
-        found = [
-            snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
-            for reducer in reducers
-        ]
-        if all(np.array_equal(base.marks.version, found[0].marks.version) for base in found):
-            bases = found
+    bases = _bases(reducers, aggregates, moment, stop, snapshots)
     marks = bases[0].marks
     after = {a: int(v) for a, v in zip(aggregates, marks.version, strict=True) if v}
     selection = Selection(
@@ -123,6 +115,8 @@ def reconstruct_all(
             bases[at], emitted[at] = advance(
                 reducer, bases[at], frame, members, moment, emit=True, interpret=interpret, executor=executor
             )
+    if not bases[0].marks.version.all():  # of those that have no events by then, some may have none at all
+        heads_of(store, aggregates)
     if moment.version is not None:
         _check_versions(store, aggregates, moment, bases[0].marks)
     if snapshots is not None and len(reducers) == len(aggregates) == 1:
@@ -137,6 +131,19 @@ def reconstruct_all(
         )
         for reducer, base, last in zip(reducers, bases, emitted, strict=True)
     ]
+
+
+def _bases(
+    reducers: Sequence[Reducer], aggregates: Sequence[str], moment: AsOf, stop: int, snapshots: Snapshots | None
+) -> list[Base]:
+    if snapshots is not None:
+        found = [
+            snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
+            for reducer in reducers
+        ]
+        if all(np.array_equal(base.marks.version, found[0].marks.version) for base in found):
+            return found
+    return [Base.initial(reducer, len(aggregates)) for reducer in reducers]
 
 
 def _columns_of(reducers: Sequence[Reducer]) -> dict[str, tuple[str, ...]]:

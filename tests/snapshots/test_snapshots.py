@@ -395,6 +395,7 @@ def test_a_store_opened_to_be_read_uses_snapshots_but_makes_and_drops_none(tmp_p
         lab.snapshots.build(el.Portfolio)
         expected = lab.state(el.Portfolio, NAMES[0]).digest
     with el.open(path, read_only=True) as lab:
+        lab.snapshots.policy = Every(100)
         assert lab.state(el.Portfolio, NAMES[0]).digest == expected
         assert lab.snapshots.build(el.Portfolio).snapshots == 0
         with pytest.raises(ReadOnlyStore, match="cannot be made"):
