@@ -558,6 +558,75 @@ class Lab:
             )
         return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
 
+    def join_asof(
+        self,
+        frame: Frame,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        on: str = "timestamp",
+        *,
+        suffix: str = "_right",
+        mark_with: MarkWith | None = None,
+        interpret: bool | None = None,
+    ) -> pl.DataFrame:
+        """Put past states beside the rows of a frame: to each row the state as of its own time.
+
+        One pass over the events of each aggregate, however many rows there are.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame, pyarrow.Table or pyarrow.RecordBatch
+            Rows in any order, which is kept.
+        reducer : Reducer
+        aggregate_id : str
+            An id, or a template over columns of text or integers such as ``"market/{symbol}"``: then each row joins
+            the aggregate that it names.
+        on : str
+            The column of moments. Datetimes with a time zone, or ISO strings, are event times, inclusive; integers are
+            versions. Where it is null, or a column that names the aggregate is, the state's columns are null.
+        suffix : str
+            Appended to the names of those state columns that the frame has already.
+        mark_with, interpret
+            As in :meth:`state`.
+
+        Returns
+        -------
+        polars.DataFrame
+            The frame's columns as they are, then `version`, fields and properties of the state. A moment before the
+            first event has the initial state, at version 0.
+
+        Raises
+        ------
+        UnknownAggregate
+            An id that a row names and that has no events.
+        AsOfError
+            Naive datetimes, a column that holds no moments, or a version past the last.
+        InvalidEvent
+            Not a frame; no such column; a template of other columns; a name that is there even with the suffix.
+        FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el, polars as pl
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append(
+        ...     "market/BTC", [el.MarketData("BTC", price, 1.0) for price in (100.0, 103.0)],
+        ...     timestamp=["2024-01-01T00:00:00Z", "2024-01-01T00:00:02Z"],
+        ... )
+        >>> signals = pl.DataFrame({
+        ...     "symbol": ["BTC", "BTC"],
+        ...     "timestamp": ["2024-01-01T00:00:02Z", "2024-01-01T00:00:01Z"],
+        ... })
+        >>> lab.join_asof(signals, el.Trades, "market/{symbol}")["last"].to_list()
+        [103.0, 100.0]
+        """
+        from eventlab.timetravel.join import join_asof
+
+        return join_asof(
+            self._store, as_reducer(reducer), frame, aggregate_id,
+            on=on, suffix=suffix, mark_with=mark_with, interpret=interpret,
+        )  # fmt: skip
+
     def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
         """A read model: the states of a reducer, kept up to date by folding only what is new.
 
