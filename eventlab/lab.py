@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # a process that asks for a state need not load what writes f
     from eventlab._exporting import ExportReceipt, Format
     from eventlab._ingesting import IngestReceipt
     from eventlab.projections.projection import Projection
+    from eventlab.timetravel.diff import Difference
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
@@ -557,6 +558,65 @@ class Lab:
                 self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
             )
         return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
+
+    def diff(
+        self,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        a: AsOfLike,
+        b: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+    ) -> Difference:
+        """What changed between two moments of an aggregate, and which events did it.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        a, b : None, int, datetime, str, numpy.datetime64 or AsOf
+            The moments, as in :meth:`state`; `b` is the latest by default. The later one may come first: then the
+            difference is told backwards. Moments may differ in `known_at` alone: then it is what was learned between.
+        interpret : bool, optional
+            As in :meth:`state`.
+
+        Returns
+        -------
+        Difference
+            ``.before`` and ``.after``, the states; ``.count`` and ``.events``, what one moment includes and the other
+            does not; and ``.changes``, a frame with a row for each value that differs, bit by bit, where NaN equals
+            NaN:
+
+            - `field`, a field, property or table. Of a table also `key`, which is a ladder's price, and `column`; of an
+              array `place`, the element; of a queue `place`, counted for each key from the oldest row before. The order
+              of a table's keys is not compared.
+            - `change`: ``changed``, or of a table's rows ``added`` or ``removed``.
+            - `before`, `after`: the values as text, which is exact; `delta`: after - before of numbers.
+            - `changed_by`, `first_position`, `last_position`: how many of the events changed the value as they were
+              folded, and where the first and the last of these are; null for tables.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> fills = [el.PortfolioChange("BTC", 2.0, 100.0), el.PortfolioChange("BTC", -1.0, 110.0)]
+        >>> receipt = lab.append("portfolio/demo", fills)
+        >>> difference = lab.diff(el.Portfolio, "portfolio/demo", 1, 2)
+        >>> difference.changes.select("field", "before", "after", "delta", "changed_by").row(0)
+        ('cash', '-200.0', '-90.0', 110.0, 1)
+        >>> difference.events["quantity"].to_list()
+        [-1.0]
+        """
+        from eventlab.timetravel.diff import diff
+
+        return diff(
+            self._store, as_reducer(reducer), aggregate_id, moment_of(a), moment_of(b),
+            snapshots=self._snapshots, interpret=interpret,
+        )  # fmt: skip
 
     def join_asof(
         self,
