@@ -52,6 +52,7 @@ def open(  # noqa: A001  el.open reads as it should
     durability: Durability = "full",
     wait: float = 10.0,
     codec: Codec = "parquet",
+    record_access: bool = False,
 ) -> Lab:
     """Open a lab, creating it where there is none.
 
@@ -71,6 +72,9 @@ def open(  # noqa: A001  el.open reads as it should
     codec : {"parquet", "archive"}
         How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
         hold both, and answers the same.
+    record_access : bool
+        Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
+        version then; nothing of who asked, or when. :meth:`Lab.accesses` gives them.
 
     Raises
     ------
@@ -86,7 +90,12 @@ def open(  # noqa: A001  el.open reads as it should
     ...     receipt.version
     1
     """
-    return Lab(EventLog.open(path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec))
+    return Lab(
+        EventLog.open(
+            path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec,
+            record_access=record_access,
+        )
+    )  # fmt: skip
 
 
 class Lab:
@@ -445,6 +454,9 @@ class Lab:
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
+        if self._store.accesses.recording:
+            (head,) = self._store.heads([aggregate_id])
+            self._store.accesses.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
 
     @overload
@@ -731,6 +743,35 @@ class Lab:
         """States kept at chosen versions: policy, build, table, drop, verify."""
         reducers.declare()  # also of a reducer that this process did not use yet they can be used
         return self._snapshots
+
+    def accesses(self) -> pl.DataFrame:
+        """Which past states were asked for, where the lab was opened with ``record_access=True``, then or earlier.
+
+        Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
+        written each 1,024 reads and when the lab is closed; ``lab.store.accesses`` can write them at once, and forget
+        them.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row a read, in the order of their writing: reducer (its name), aggregate_id, version, and head, the last
+            version at that time.
+
+        Warns
+        -----
+        AccessesDropped
+            A part of them is damaged, and left out.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:", record_access=True)
+        >>> receipt = lab.append("a", [el.TradingSignal("BTC", "buy", 1.0, "demo")] * 3)
+        >>> state = lab.state(el.Signals, "a", as_of=2)
+        >>> lab.accesses().rows()
+        [('Signals', 'a', 2, 3)]
+        """
+        return self._store.accesses.frame()
 
     # -- audit and care
 
