@@ -525,111 +525,6 @@ class Lab:
         frames = [views.frame(one, states) for one, states in zip(reducers, found, strict=True)]
         return frames if several else frames[0]
 
-    def history(
-        self,
-        reducer: ReducerLike,
-        aggregate_id: str,
-        at: Iterable[AsOfLike] | pl.Series | None = None,
-        every: str | dt.timedelta | None = None,
-        *,
-        mark_with: MarkWith | None = None,
-        tables: bool = False,
-        interpret: bool | None = None,
-    ) -> pl.DataFrame:
-        """How a state developed: a row per handled event, per moment in `at`, or per bar of `every`.
-
-        Parameters
-        ----------
-        reducer : Reducer
-        aggregate_id : str
-        at : iterable of as_of, optional
-            Moments, in any order; the rows keep it, duplicates too, with a column `at`.
-        every : str or timedelta, optional
-            E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar
-            covers (t - every, t].
-        mark_with : str or sequence of str, optional
-            As in :meth:`state`. Bars then go on to that of the last event, own or routed; a row per handled event is
-            one per own event, with all that was routed before it.
-        tables : bool
-            Also give keyed tables, queues and ladders, as lists of structs.
-        interpret : bool, optional
-            As in :meth:`state`.
-
-        Returns
-        -------
-        polars.DataFrame
-            `at` where moments were asked for, then version, position, timestamp, fields and properties.
-
-        Raises
-        ------
-        UnknownAggregate, AsOfError, FoldError, ReducerError
-        """
-        reducer = as_reducer(reducer)
-        if mark_with is not None:
-            return marked.history(
-                self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
-            )
-        return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
-
-    def diff(
-        self,
-        reducer: ReducerLike,
-        aggregate_id: str,
-        a: AsOfLike,
-        b: AsOfLike = None,
-        *,
-        interpret: bool | None = None,
-    ) -> Difference:
-        """What changed between two moments of an aggregate, and which events did it.
-
-        Parameters
-        ----------
-        reducer : Reducer
-        aggregate_id : str
-        a, b : None, int, datetime, str, numpy.datetime64 or AsOf
-            The moments, as in :meth:`state`; `b` is the latest by default. The later one may come first: then the
-            difference is told backwards. Moments may differ in `known_at` alone: then it is what was learned between.
-        interpret : bool, optional
-            As in :meth:`state`.
-
-        Returns
-        -------
-        Difference
-            ``.before`` and ``.after``, the states; ``.count`` and ``.events``, what one moment includes and the other
-            does not; and ``.changes``, a frame with a row for each value that differs, bit by bit, where NaN equals
-            NaN:
-
-            - `field`, a field, property or table. Of a table also `key`, which is a ladder's price, and `column`; of an
-              array `place`, the element; of a queue `place`, counted for each key from the oldest row before. The order
-              of a table's keys is not compared.
-            - `change`: ``changed``, or of a table's rows ``added`` or ``removed``.
-            - `before`, `after`: the values as text, which is exact; `delta`: after - before of numbers.
-            - `changed_by`, `first_position`, `last_position`: how many of the events changed the value as they were
-              folded, and where the first and the last of these are; null for tables.
-
-        Raises
-        ------
-        UnknownAggregate, AsOfError, FoldError, ReducerError
-
-        Examples
-        --------
-        >>> import eventlab as el
-        >>> lab = el.open(":memory:")
-        >>> fills = [el.PortfolioChange("BTC", 2.0, 100.0), el.PortfolioChange("BTC", -1.0, 110.0)]
-        >>> receipt = lab.append("portfolio/demo", fills)
-        >>> difference = lab.diff(el.Portfolio, "portfolio/demo", 1, 2)
-        >>> difference.changes.select("field", "before", "after", "delta", "changed_by").row(0)
-        ('cash', '-200.0', '-90.0', 110.0, 1)
-        >>> difference.events["quantity"].to_list()
-        [-1.0]
-        """
-        from eventlab.timetravel.diff import diff
-
-        return diff(
-            self._store, as_reducer(reducer), aggregate_id, moment_of(a), moment_of(b),
-            snapshots=self._snapshots, interpret=interpret,
-        )  # fmt: skip
-
     def join_asof(
         self,
         frame: Frame,
@@ -699,6 +594,111 @@ class Lab:
             on=on, suffix=suffix, mark_with=mark_with, interpret=interpret,
         )  # fmt: skip
 
+    def diff(
+        self,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        a: AsOfLike,
+        b: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+    ) -> Difference:
+        """What changed between two moments of an aggregate, and which events did it.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        a, b : None, int, datetime, str, numpy.datetime64 or AsOf
+            The moments, as in :meth:`state`; `b` is the latest by default. The later one may come first: then the
+            difference is told backwards. Moments may differ in `known_at` alone: then it is what was learned between.
+        interpret : bool, optional
+            As in :meth:`state`.
+
+        Returns
+        -------
+        Difference
+            ``.before`` and ``.after``, the states; ``.count`` and ``.events``, what one moment includes and the other
+            does not; and ``.changes``, a frame with a row for each value that differs, bit by bit, where NaN equals
+            NaN:
+
+            - `field`, a field, property or table. Of a table also `key`, which is a ladder's price, and `column`; of an
+              array `place`, the element; of a queue `place`, counted for each key from the oldest row before. The order
+              of a table's keys is not compared.
+            - `change`: ``changed``, or of a table's rows ``added`` or ``removed``.
+            - `before`, `after`: the values as text, which is exact; `delta`: after - before of numbers.
+            - `changed_by`, `first_position`, `last_position`: how many of the events changed the value as they were
+              folded, and where the first and the last of these are; null for tables.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> fills = [el.PortfolioChange("BTC", 2.0, 100.0), el.PortfolioChange("BTC", -1.0, 110.0)]
+        >>> receipt = lab.append("portfolio/demo", fills)
+        >>> difference = lab.diff(el.Portfolio, "portfolio/demo", 1, 2)
+        >>> difference.changes.select("field", "before", "after", "delta", "changed_by").row(0)
+        ('cash', '-200.0', '-90.0', 110.0, 1)
+        >>> difference.events["quantity"].to_list()
+        [-1.0]
+        """
+        from eventlab.timetravel.diff import diff
+
+        return diff(
+            self._store, as_reducer(reducer), aggregate_id, moment_of(a), moment_of(b),
+            snapshots=self._snapshots, interpret=interpret,
+        )  # fmt: skip
+
+    def history(
+        self,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        at: Iterable[AsOfLike] | pl.Series | None = None,
+        every: str | dt.timedelta | None = None,
+        *,
+        mark_with: MarkWith | None = None,
+        tables: bool = False,
+        interpret: bool | None = None,
+    ) -> pl.DataFrame:
+        """How a state developed: a row per handled event, per moment in `at`, or per bar of `every`.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        at : iterable of as_of, optional
+            Moments, in any order; the rows keep it, duplicates too, with a column `at`.
+        every : str or timedelta, optional
+            E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar
+            covers (t - every, t].
+        mark_with : str or sequence of str, optional
+            As in :meth:`state`. Bars then go on to that of the last event, own or routed; a row per handled event is
+            one per own event, with all that was routed before it.
+        tables : bool
+            Also give keyed tables, queues and ladders, as lists of structs.
+        interpret : bool, optional
+            As in :meth:`state`.
+
+        Returns
+        -------
+        polars.DataFrame
+            `at` where moments were asked for, then version, position, timestamp, fields and properties.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+        """
+        reducer = as_reducer(reducer)
+        if mark_with is not None:
+            return marked.history(
+                self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
+            )
+        return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
+
     def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
         """A read model: the states of a reducer, kept up to date by folding only what is new.
 
@@ -743,35 +743,6 @@ class Lab:
         """States kept at chosen versions: policy, build, table, drop, verify."""
         reducers.declare()  # also of a reducer that this process did not use yet they can be used
         return self._snapshots
-
-    def accesses(self) -> pl.DataFrame:
-        """Which past states were asked for, where the lab was opened with ``record_access=True``, then or earlier.
-
-        Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
-        written each 1,024 reads and when the lab is closed; ``lab.store.accesses`` can write them at once, and forget
-        them.
-
-        Returns
-        -------
-        polars.DataFrame
-            A row a read, in the order of their writing: reducer (its name), aggregate_id, version, and head, the last
-            version at that time.
-
-        Warns
-        -----
-        AccessesDropped
-            A part of them is damaged, and left out.
-
-        Examples
-        --------
-        >>> import eventlab as el
-        >>> lab = el.open(":memory:", record_access=True)
-        >>> receipt = lab.append("a", [el.TradingSignal("BTC", "buy", 1.0, "demo")] * 3)
-        >>> state = lab.state(el.Signals, "a", as_of=2)
-        >>> lab.accesses().rows()
-        [('Signals', 'a', 2, 3)]
-        """
-        return self._store.accesses.frame()
 
     # -- audit and care
 
@@ -871,6 +842,35 @@ class Lab:
     def info(self) -> Info:
         """What this lab holds."""
         return info(self._store)
+
+    def accesses(self) -> pl.DataFrame:
+        """Which past states were asked for, where the lab was opened with ``record_access=True``, then or earlier.
+
+        Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
+        written each 1,024 reads and when the lab is closed; ``lab.store.accesses`` can write them at once, and forget
+        them.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row a read, in the order of their writing: reducer (its name), aggregate_id, version, and head, the last
+            version at that time.
+
+        Warns
+        -----
+        AccessesDropped
+            A part of them is damaged, and left out.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:", record_access=True)
+        >>> receipt = lab.append("a", [el.TradingSignal("BTC", "buy", 1.0, "demo")] * 3)
+        >>> state = lab.state(el.Signals, "a", as_of=2)
+        >>> lab.accesses().rows()
+        [('Signals', 'a', 2, 3)]
+        """
+        return self._store.accesses.frame()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
