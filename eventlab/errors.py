@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 __all__ = [
+    "AccessesDropped",
     "AsOfError",
     "DamagedSegment",
     "DuplicateEvent",
@@ -180,6 +181,10 @@ class SnapshotError(EventlabError):
 
 class PlotError(EventlabError, ValueError):
     """Data that cannot be drawn: no rows, or not the columns that the chart shows."""
+
+
+class AccessesDropped(UserWarning):
+    """Warning: recorded reads could not be written, or read back, and are left out. Nothing else depends on them."""
 
 
 class DamagedSegment(UserWarning):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # a process that asks for a state need not load what writes f
     from eventlab._exporting import ExportReceipt, Format
     from eventlab._ingesting import IngestReceipt
     from eventlab.projections.projection import Projection
+    from eventlab.timetravel.diff import Difference
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
@@ -52,6 +53,7 @@ def open(  # noqa: A001  el.open reads as it should
     durability: Durability = "full",
     wait: float = 10.0,
     codec: Codec = "parquet",
+    record_access: bool = False,
 ) -> Lab:
     """Open a lab, creating it where there is none.
 
@@ -71,6 +73,9 @@ def open(  # noqa: A001  el.open reads as it should
     codec : {"parquet", "archive"}
         How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
         hold both, and answers the same.
+    record_access : bool
+        Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
+        version then; nothing of who asked, or when. :meth:`Lab.accesses` gives them.
 
     Raises
     ------
@@ -86,7 +91,12 @@ def open(  # noqa: A001  el.open reads as it should
     ...     receipt.version
     1
     """
-    return Lab(EventLog.open(path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec))
+    return Lab(
+        EventLog.open(
+            path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec,
+            record_access=record_access,
+        )
+    )  # fmt: skip
 
 
 class Lab:
@@ -445,6 +455,9 @@ class Lab:
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
+        if self._store.accesses.recording:
+            (head,) = self._store.heads([aggregate_id])
+            self._store.accesses.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
 
     @overload
@@ -512,6 +525,134 @@ class Lab:
         )  # fmt: skip
         frames = [views.frame(one, states) for one, states in zip(reducers, found, strict=True)]
         return frames if several else frames[0]
+
+    def join_asof(
+        self,
+        frame: Frame,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        on: str = "timestamp",
+        *,
+        suffix: str = "_right",
+        mark_with: MarkWith | None = None,
+        interpret: bool | None = None,
+    ) -> pl.DataFrame:
+        """Put past states beside the rows of a frame: to each row the state as of its own time.
+
+        One pass over the events of each aggregate, however many rows there are.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame, pyarrow.Table or pyarrow.RecordBatch
+            Rows in any order, which is kept.
+        reducer : Reducer
+        aggregate_id : str
+            An id, or a template over columns of text or integers such as ``"market/{symbol}"``: then each row joins
+            the aggregate that it names.
+        on : str
+            The column of moments. Datetimes with a time zone, or ISO strings, are event times, inclusive; integers are
+            versions. Where it is null, or a column that names the aggregate is, the state's columns are null.
+        suffix : str
+            Appended to the names of those state columns that the frame has already.
+        mark_with, interpret
+            As in :meth:`state`.
+
+        Returns
+        -------
+        polars.DataFrame
+            The frame's columns as they are, then `version`, fields and properties of the state. A moment before the
+            first event has the initial state, at version 0.
+
+        Raises
+        ------
+        UnknownAggregate
+            An id that a row names and that has no events.
+        AsOfError
+            Naive datetimes, a column that holds no moments, or a version past the last.
+        InvalidEvent
+            Not a frame; no such column; a template of other columns; a name that is there even with the suffix.
+        FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el, polars as pl
+        >>> lab = el.open(":memory:")
+        >>> receipt = lab.append(
+        ...     "market/BTC", [el.MarketData("BTC", price, 1.0) for price in (100.0, 103.0)],
+        ...     timestamp=["2024-01-01T00:00:00Z", "2024-01-01T00:00:02Z"],
+        ... )
+        >>> signals = pl.DataFrame({
+        ...     "symbol": ["BTC", "BTC"],
+        ...     "timestamp": ["2024-01-01T00:00:02Z", "2024-01-01T00:00:01Z"],
+        ... })
+        >>> lab.join_asof(signals, el.Trades, "market/{symbol}")["last"].to_list()
+        [103.0, 100.0]
+        """
+        from eventlab.timetravel.join import join_asof
+
+        return join_asof(
+            self._store, as_reducer(reducer), frame, aggregate_id,
+            on=on, suffix=suffix, mark_with=mark_with, interpret=interpret,
+        )  # fmt: skip
+
+    def diff(
+        self,
+        reducer: ReducerLike,
+        aggregate_id: str,
+        a: AsOfLike,
+        b: AsOfLike = None,
+        *,
+        interpret: bool | None = None,
+    ) -> Difference:
+        """What changed between two moments of an aggregate, and which events did it.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        a, b : None, int, datetime, str, numpy.datetime64 or AsOf
+            The moments, as in :meth:`state`; `b` is the latest by default. The later one may come first: then the
+            difference is told backwards. Moments may differ in `known_at` alone: then it is what was learned between.
+        interpret : bool, optional
+            As in :meth:`state`.
+
+        Returns
+        -------
+        Difference
+            ``.before`` and ``.after``, the states; ``.count`` and ``.events``, what one moment includes and the other
+            does not; and ``.changes``, a frame with a row for each value that differs, bit by bit, where NaN equals
+            NaN:
+
+            - `field`, a field, property or table. Of a table also `key`, which is a ladder's price, and `column`; of an
+              array `place`, the element; of a queue `place`, counted for each key from the oldest row before. The order
+              of a table's keys is not compared.
+            - `change`: ``changed``, or of a table's rows ``added`` or ``removed``.
+            - `before`, `after`: the values as text, which is exact; `delta`: after - before of numbers.
+            - `changed_by`, `first_position`, `last_position`: how many of the events changed the value as they were
+              folded, and where the first and the last of these are; null for tables.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> fills = [el.PortfolioChange("BTC", 2.0, 100.0), el.PortfolioChange("BTC", -1.0, 110.0)]
+        >>> receipt = lab.append("portfolio/demo", fills)
+        >>> difference = lab.diff(el.Portfolio, "portfolio/demo", 1, 2)
+        >>> difference.changes.select("field", "before", "after", "delta", "changed_by").row(0)
+        ('cash', '-200.0', '-90.0', 110.0, 1)
+        >>> difference.events["quantity"].to_list()
+        [-1.0]
+        """
+        from eventlab.timetravel.diff import diff
+
+        return diff(
+            self._store, as_reducer(reducer), aggregate_id, moment_of(a), moment_of(b),
+            snapshots=self._snapshots, interpret=interpret,
+        )  # fmt: skip
 
     def history(
         self,
@@ -719,6 +860,35 @@ class Lab:
     def info(self) -> Info:
         """What this lab holds."""
         return info(self._store)
+
+    def accesses(self) -> pl.DataFrame:
+        """Which past states were asked for, where the lab was opened with ``record_access=True``, then or earlier.
+
+        Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
+        written each 1,024 reads and when the lab is closed; ``lab.store.accesses`` can write them at once, and forget
+        them.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row a read, in the order of their writing: reducer (its name), aggregate_id, version, and head, the last
+            version at that time.
+
+        Warns
+        -----
+        AccessesDropped
+            A part of them is damaged, and left out.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:", record_access=True)
+        >>> receipt = lab.append("a", [el.TradingSignal("BTC", "buy", 1.0, "demo")] * 3)
+        >>> state = lab.state(el.Signals, "a", as_of=2)
+        >>> lab.accesses().rows()
+        [('Signals', 'a', 2, 3)]
+        """
+        return self._store.accesses.frame()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""

@@ -22,6 +22,7 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store import catalog as catalogs
 from eventlab.store import public
+from eventlab.store.accesses import Accesses
 from eventlab.store.backup import Target, copy_moment, copy_segments
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog import Catalog, Durability
@@ -62,6 +63,8 @@ class EventLog:
         leases: Leases,
         codec: Codec,
         clock: Clock,
+        *,
+        record_access: bool,
     ) -> None:
         self._catalog = catalog
         self._vault = vault
@@ -77,6 +80,7 @@ class EventLog:
         self._followers: list[Callable[[Collection[str]], None]] = []
         self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, catalogs.CATALOG_NAME))
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
+        self._accesses = Accesses(catalog, self._lock, recording=record_access)
         self._sealer = Sealer(catalog, vault, journals, self._knowledge, codec)
         self._writer = Writer(
             catalog,
@@ -107,6 +111,7 @@ class EventLog:
         durability: Durability = "full",
         wait: float = 10.0,
         codec: Codec = "parquet",
+        record_access: bool = False,
     ) -> Self:
         """Open a store, making it where there is none.
 
@@ -125,11 +130,18 @@ class EventLog:
             Seconds to wait for another writer.
         codec : {"parquet", "archive"}
             How new segment files are written; both are read alike. ``"archive"`` takes less room and more time.
+        record_access : bool
+            Keep which past states are asked for; see :attr:`accesses`.
         """
         if durability not in ("full", "relaxed"):
             raise StoreError("unknown durability", got=durability, expected="'full' or 'relaxed'")
         if codec not in FORMATS:
             raise StoreError("unknown codec", got=codec, expected=" or ".join(map(repr, FORMATS)))
+        if record_access and read_only:
+            raise ReadOnlyStore(
+                f"{path}: accesses are recorded in the store, which is opened to be read",
+                hint="Leave out record_access or read_only.",
+            )
         ticking = time.time_ns if clock is None else clock
         if str(path) == ":memory:":
             if read_only:
@@ -137,7 +149,7 @@ class EventLog:
             catalog = catalogs.open_memory()
             return cls(
                 catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
-                NoLock(), MemoryLeases(), codec, ticking,
+                NoLock(), MemoryLeases(), codec, ticking, record_access=record_access,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
@@ -151,6 +163,7 @@ class EventLog:
         store = cls(
             catalog, DirectoryVault(directory / catalogs.SEGMENTS_NAME), journals, exclusive,
             FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
+            record_access=record_access,
         )  # fmt: skip
         try:
             store._begin()
@@ -360,6 +373,11 @@ class EventLog:
     def checkpoints(self) -> Checkpoints:
         """States that read models keep."""
         return self._checkpoints
+
+    @property
+    def accesses(self) -> Accesses:
+        """Which past states were asked for."""
+        return self._accesses
 
     # -- ingested sources
 
@@ -603,6 +621,7 @@ class EventLog:
             self._closed = True
             self._news.close()
             try:
+                self._accesses.close()
                 if not self.read_only and self._catalog.damage is None and self._exclusive.try_enter():
                     try:
                         self._knowledge.refresh(alone=True)

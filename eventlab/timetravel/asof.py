@@ -19,6 +19,8 @@ def _whole(value: object, what: str) -> int:
         raise AsOfError(f"{what} must be an integer", got=value)
     if value < 0:
         raise AsOfError(f"{what} cannot be negative", got=value)
+    if value >= 2**63:
+        raise AsOfError(f"{what} lies past what any log holds", got=value)
     return int(value)
 
 

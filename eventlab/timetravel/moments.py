@@ -57,8 +57,8 @@ class Bounds:
         return Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), UNBOUND))
 
     @staticmethod
-    def of(store: Store, head: Head, moments: Int64Array | Sequence[AsOf]) -> Bounds:
-        """The bounds of moments of an aggregate, which lie within what is recorded.
+    def of(store: Store, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
+        """The bounds of moments of an aggregate, which lie within what is recorded: event times, versions, or moments.
 
         Raises
         ------
@@ -67,13 +67,16 @@ class Bounds:
         """
         if isinstance(moments, np.ndarray):
             return Bounds.of_times(moments)
-        for moment in moments:
-            if moment.version is not None and moment.version > head.version:
-                raise AsOfError(
-                    f"version lies past the head of {head.aggregate_id!r}",
-                    got=moment.version,
-                    expected=f"at most {head.version}",
-                )
+        if isinstance(moments, Bounds):
+            highest = int(moments.version.max(initial=0))
+        else:
+            highest = max((m.version for m in moments if m.version is not None), default=0)
+        if highest > head.version:
+            raise AsOfError(
+                f"version lies past the head of {head.aggregate_id!r}", got=highest, expected=f"at most {head.version}"
+            )
+        if isinstance(moments, Bounds):
+            return moments
         return Bounds(
             np.array([UNBOUND if m.version is None else m.version for m in moments], np.int64),
             np.array([MAX_NS if m.time_ns is None else m.time_ns for m in moments], np.int64),
@@ -98,8 +101,8 @@ def check_asked(at: object, every: object) -> None:
         raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
 
 
-def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | list[AsOf]]:
-    """The column `at`, and the moments: event times in ns where all are, in a series or array."""
+def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | Bounds | list[AsOf]]:
+    """The column `at`, and the moments: event times in ns, or versions, where a series or array has nothing else."""
     if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
         raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
     if isinstance(at, pl.Series | np.ndarray):
@@ -115,6 +118,10 @@ def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | list[AsOf]]:
                 )  # fmt: skip
             times = ns.to_numpy()
             return _label_of(times), times
+        if series.dtype.is_integer():
+            versions = series.cast(pl.Int64, strict=False)
+            if not versions.null_count() and (versions >= 0).all():
+                return versions, Bounds.of_versions(versions.to_numpy())
         at = series.to_list()
     moments = [as_of(moment) for moment in at]
     if moments and all(m == AsOf(version=m.version) and m.version is not None for m in moments):
