@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # a process that asks for a state need not load what writes f
     from eventlab._exporting import ExportReceipt, Format
     from eventlab._ingesting import IngestReceipt
     from eventlab.projections.projection import Projection
+    from eventlab.timetravel.cursor import Cursor
     from eventlab.timetravel.diff import Difference
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
@@ -699,6 +700,47 @@ class Lab:
                 self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
             )
         return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
+
+    def cursor(
+        self, reducer: ReducerLike, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None
+    ) -> Cursor:
+        """A cursor over the past states of an aggregate, for moving on and back through them.
+
+        A move takes a frame of a screen rather than a replay: the events around the cursor are in memory, and so are
+        states along the way.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        as_of
+            Where the cursor is at first, as in :meth:`state`.
+        interpret : bool, optional
+            As in :meth:`state`.
+
+        Returns
+        -------
+        Cursor
+            ``.seek(as_of)``, ``.step(n)``, ``.state``, ``.version``, ``.head``
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:")
+        >>> prices = (100.0, 101.0, 102.0)
+        >>> receipt = lab.append("book/BTCUSDT", [el.BookChange("BTCUSDT", "bid", price, 1.0) for price in prices])
+        >>> cursor = lab.cursor(el.OrderBook, "book/BTCUSDT")
+        >>> cursor.state.best_bid, cursor.step(-1).best_bid, cursor.seek(1).best_bid
+        (102.0, 101.0, 100.0)
+        """
+        from eventlab.timetravel.cursor import Cursor
+
+        reducer = as_reducer(reducer)
+        return Cursor(self._store, reducer, aggregate_id, as_of, snapshots=self._snapshots, interpret=interpret)
 
     def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
         """A read model: the states of a reducer, kept up to date by folding only what is new.

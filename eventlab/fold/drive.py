@@ -173,6 +173,17 @@ def fold(
     return _interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
 
 
+def expect(reducer: Reducer, events: int) -> None:
+    """Have events that are about to be folded in pieces treated as one fold of them would be: compiled if worth it."""
+    known = _known_of(reducer)
+    known.interpreted = max(known.interpreted, events)
+
+
+def runs_interpreted(reducer: Reducer, interpret: bool | None) -> bool:  # noqa: FBT001
+    """Whether a fold of a few events would run as plain Python now."""
+    return bool(interpret) or (interpret is None and not _known_of(reducer).kernels)
+
+
 class _Run:
     """A fold laid out for a kernel, and its outcome."""
 

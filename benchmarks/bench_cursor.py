@@ -1,0 +1,90 @@
+"""Scrubbing through a real order book: single steps, pages and jumps, exact at every stop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import eventlab as el
+from benchmarks.conftest import Size
+from benchmarks.measure import compare, note
+from eventlab.timetravel.cursor import Cursor
+
+BOOK = "book/BTCUSDT"
+PAGE = 1_000
+
+
+@pytest.fixture(scope="module")
+def book_path(market_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with the changes of a real book, sealed."""
+    path = tmp_path_factory.mktemp("book") / "lab"
+    with el.open(path) as lab:
+        source = market_data_dir / "binance" / "usdm_btcusdt_l2.csv.gz"
+        lab.ingest(el.feeds.tardis_book(source, aggregate_id=BOOK), progress=False)
+        lab.seal()
+        lab.state(el.OrderBook, BOOK, interpret=False)  # compiling is timed in bench_start.py
+    return path
+
+
+@pytest.fixture
+def lab(book_path: Path) -> Iterator[el.Lab]:
+    with el.open(book_path, read_only=True) as opened:
+        yield opened
+
+
+def _swing(n: int) -> Callable[[Cursor], int]:
+    """Steps of `n`, back and on again over up to 400 of them."""
+    sign, low = -1, 0
+
+    def step(cursor: Cursor) -> int:
+        nonlocal sign, low
+        low = low or max(cursor.head - 400 * n, 1)
+        if not low <= cursor.version + sign * n <= cursor.head:
+            sign = -sign
+        return sign * n
+
+    return step
+
+
+def _moves(
+    benchmark: Any, size: Size, lab: el.Lab, row: str, choose: Callable[[Cursor], Any], move: Callable[..., el.State]
+) -> None:
+    cursor = lab.cursor(el.OrderBook, BOOK)
+    found = benchmark.pedantic(move, setup=lambda: ((cursor, choose(cursor)), {}), rounds=size(1_000, 5))
+    assert found.digest == lab.state(el.OrderBook, BOOK, found.version).digest
+    note(benchmark, row=f"cursor: el.OrderBook with thousands of levels, {row}", percentiles=True, wanted_p99_ms=16)
+
+
+@pytest.mark.parametrize(("n", "row"), [(1, "one version on or back"), (PAGE, "a page of 1,000 versions")])
+def test_steps(benchmark: Any, size: Size, lab: el.Lab, n: int, row: str) -> None:
+    _moves(benchmark, size, lab, row, _swing(n), Cursor.step)
+
+
+def test_random_jumps(benchmark: Any, size: Size, lab: el.Lab) -> None:
+    draw = random.Random(8)
+    _moves(
+        benchmark, size, lab, "a jump to any of 445,262 versions", lambda cursor: draw.randint(0, cursor.head),
+        Cursor.seek,
+    )  # fmt: skip
+
+
+def test_random_times(benchmark: Any, size: Size, lab: el.Lab) -> None:
+    draw = random.Random(9)
+    first, last = (lab.state(el.OrderBook, BOOK, version).timestamp for version in (1, None))
+    times = np.datetime64(0, "ns")
+    _moves(benchmark, size, lab, "a jump to any event time", lambda _: times + draw.randint(first, last), Cursor.seek)
+
+
+def test_opening(benchmark: Any, size: Size, lab: el.Lab) -> None:
+    """What a cursor keeps on its way to the newest state, beside that state alone."""
+    (head,) = lab.store.heads([BOOK])
+    compare(
+        benchmark, lambda: lab.cursor(el.OrderBook, BOOK), lambda: lab.state(el.OrderBook, BOOK),
+        rounds=size(20, 1), row="cursor: opened on it, states kept on the way", events=head.version,
+        against="lab.state",
+    )  # fmt: skip
