@@ -55,8 +55,9 @@ def take_states(
         part = states.take(pa.array(members))
         taken, part = _fold_to_stops(reducer, frame, part, stops)
         states = put(states, part, members)
-        marks = stops.marks(frame, latest[members])
-        latest[members] = np.maximum(latest[members], _highest(frame))
+        highest = {name: _running(table) for name, table in frame.tables.items()}
+        marks = stops.marks(frame, highest, latest[members])
+        latest[members] = _at_end(frame, highest, latest[members])
         if taken is not None:
             yield Taken(members[stops.owner], marks, taken)
 
@@ -107,15 +108,17 @@ class _Stops:
         starts = {name: table.offsets[:-1] for name, table in tables.items()}
         return Legs(self.offsets + np.arange(len(self.offsets)), starts, bounds)
 
-    def marks(self, frame: EventFrame, before: Int64Array) -> Marks:
-        """The envelope of the events at the stops; `before` is each aggregate's highest event time up to here."""
+    def marks(self, frame: EventFrame, highest: Mapping[str, Int64Array], before: Int64Array) -> Marks:
+        """The envelope of the events at the stops.
+
+        `highest` has each aggregate's highest event time up to each row, by table, and `before` that of earlier frames.
+        """
         marks = Marks.none(len(self.version))
         marks.version[:], marks.latest[:] = self.version, before[self.owner]
-        for table in frame.tables.values():
+        for name, table in frame.tables.items():
             last = self.rows(table) - 1
             some = last >= table.offsets[:-1][self.owner]
-            highest = _running(table)
-            marks.latest[some] = np.maximum(marks.latest[some], highest[last[some]])
+            marks.latest[some] = np.maximum(marks.latest[some], highest[name][last[some]])
             found = some.copy()
             found[some] = table.version[last[some]] == self.version[some]
             marks.position[found], marks.timestamp[found] = table.position[last[found]], table.timestamp[last[found]]
@@ -136,13 +139,13 @@ def _running(table: EventTable) -> Int64Array:
     return running
 
 
-def _highest(frame: EventFrame) -> Int64Array:
-    """The highest event time of each aggregate of a frame."""
-    highest = Marks.none(len(frame.aggregates)).latest
-    for table in frame.tables.values():
+def _at_end(frame: EventFrame, highest: Mapping[str, Int64Array], before: Int64Array) -> Int64Array:
+    """The highest event time of each aggregate up to the end of a frame."""
+    found = before.copy()
+    for name, table in frame.tables.items():
         some = np.flatnonzero(np.diff(table.offsets))
-        highest[some] = np.maximum(highest[some], _running(table)[table.offsets[some + 1] - 1])
-    return highest
+        found[some] = np.maximum(found[some], highest[name][table.offsets[some + 1] - 1])
+    return found
 
 
 def _fold_to_stops(
