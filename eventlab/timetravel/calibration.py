@@ -23,6 +23,10 @@ Float64Array = npt.NDArray[np.float64]
 
 _SNAPSHOTS = 24
 _READS = 240
+_LONG, _LONGEST = 24, 200_000
+"""So many of them begin at nothing, and fold up to so many events: what an event costs is small beside the rest."""
+_SHORT = 50_000
+"""What is left over of reads of fewer events is what snapshots have to do with."""
 _FAR = 3.0
 """Reads this many times the median deviation off are disturbed by something else, and decide nothing."""
 
@@ -30,7 +34,7 @@ _FAR = 3.0
 def calibrated(store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0) -> Model:
     """Measure what reading states of a reducer costs on one aggregate, by some hundred reads.
 
-    They begin at snapshots that nobody else sees, and the events between are few to many, so that what an event costs
+    Most begin at snapshots that nobody else sees, and the events between are few to many, so that what an event costs
     can be told from what a row group costs.
 
     Raises
@@ -47,14 +51,20 @@ def calibrated(store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0)
     size = snapshots.table()["bytes"].to_numpy()
     base = generator.choice(np.concatenate([[0], at[:-1]]), _READS)
     tail = (generator.random(_READS) ** 3 * (head / len(at))).astype(np.int64)
+    base[:_LONG], tail[:_LONG] = 0, generator.integers(1, min(head, _LONGEST), _LONG, endpoint=True)
     version = np.minimum(base + tail, head)
-    seconds = _timed(store, reducer, aggregate, snapshots, version)
+    seconds = np.concatenate(
+        [
+            _timed(store, reducer, aggregate, None, version[:_LONG]),
+            _timed(store, reducer, aggregate, snapshots, version[_LONG:]),
+        ]
+    )
     starts = store.first_versions(aggregate)
     return fitted(seconds, base, version, starts, at, size, write)
 
 
 def _timed(
-    store: EventLog, reducer: Reducer, aggregate: str, snapshots: Snapshots, versions: Int64Array
+    store: EventLog, reducer: Reducer, aggregate: str, snapshots: Snapshots | None, versions: Int64Array
 ) -> Float64Array:
     seconds = np.empty(len(versions))
     reconstruct(store, reducer, [aggregate], AsOf(version=int(versions.max())), snapshots=snapshots, interpret=False)
@@ -91,12 +101,14 @@ def fitted(
     """The model that timed reads suggest: least squares without negative coefficients, twice, without outliers then."""
     unit = [_model(one, write, np.zeros(1), at, size) for one in np.eye(4)]
     features = np.column_stack([model.latencies(base, version, starts) for model in unit])
-    coefficients = _least_squares(features, seconds)
-    rest = seconds - features @ coefficients
-    off = np.abs(rest - np.median(rest))
-    calm = off <= _FAR * max(float(np.median(off)), 1e-9)
-    coefficients = _least_squares(features[calm], seconds[calm])
-    return _model(coefficients, write, seconds - features @ coefficients, at, size)
+    # What is left over grows with what is measured: a hundredth of a long read counts like a hundredth of a short one.
+    coefficients = _least_squares(features / seconds[:, None], np.ones(len(seconds)))
+    off = np.abs(features @ coefficients / seconds - 1.0)
+    calm = off <= _FAR * max(float(np.median(off)), 1e-3)
+    coefficients = _least_squares(features[calm] / seconds[calm, None], np.ones(int(calm.sum())))
+    short = version - base < _SHORT
+    rest = (seconds - features @ coefficients)[short]
+    return _model(coefficients, write, rest if len(rest) else np.zeros(1), at, size)
 
 
 def _model(coefficients: Float64Array, write: float, rest: Float64Array, at: Int64Array, size: Float64Array) -> Model:

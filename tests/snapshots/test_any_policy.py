@@ -1,0 +1,227 @@
+"""Law 1: whatever a policy makes, lets go, or somebody breaks, states are those of the events."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import eventlab as el
+from eventlab.errors import SnapshotError
+from eventlab.snapshots.past import Past
+from tests.fold.kitchen import Merged, Tables
+from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
+from tests.reducers.test_one_answer import FUNDINGS, QUOTES
+from tests.reducers.test_one_answer import TRADES as SOME_TRADES
+from tests.timetravel.worlds import NAMES, SECOND, T0, clock
+
+S = el.snapshots
+REDUCERS = (
+    (el.Trades, SOME_TRADES), (el.OrderBook, BOOK_CHANGES), (el.Signals, SIGNALS), (el.Portfolio, PORTFOLIO_CHANGES),
+    (el.TimeBars(width_ns=3 * SECOND), SOME_TRADES), (el.TickBars(size=3), SOME_TRADES),
+    (el.VolumeBars(size=7.0), SOME_TRADES), (el.DollarBars(size=7.0), SOME_TRADES), (el.Vwap, SOME_TRADES),
+    (el.Twap, SOME_TRADES), (el.Ewma(alpha=0.3), SOME_TRADES), (el.EwmaTime(half_life_ns=2 * SECOND), SOME_TRADES),
+    (el.Moments, SOME_TRADES), (el.RollingMoments(window=4), SOME_TRADES), (el.Correlation, SOME_TRADES),
+    (el.RollingCorrelation(window=3), SOME_TRADES), (el.RealizedVolatility, SOME_TRADES),
+    (el.BookDepth(levels=2), BOOK_CHANGES), (el.OrderFlowImbalance, QUOTES), (el.Risk, PORTFOLIO_CHANGES),
+    (el.FundingRate, FUNDINGS), (Tables, st.one_of(TICKS, TOCKS)), (Merged, st.one_of(TICKS, TOCKS)),
+)  # fmt: skip
+
+PLAIN = st.one_of(
+    st.builds(S.Every, st.integers(1, 9)),
+    st.builds(S.EveryBytes, st.integers(1, 400)),
+    st.sampled_from(["1s", "3s", "1m"]).map(S.EveryTime),
+    st.builds(S.Exponential, st.integers(1, 4)),
+    st.builds(S.MaxGap, st.integers(1, 9)),
+    st.just(S.OnRead()),
+    st.sampled_from(["1ns", "1h"]).map(S.SlowerThan),
+    st.just(S.CostOptimal()),
+)
+
+
+def composed(inner):
+    either = st.tuples(inner, inner).map(lambda two: two[0] | two[1])
+    both = st.tuples(inner, inner).map(lambda two: two[0] & two[1])
+    kept = st.tuples(inner, st.integers(1, 4)).map(lambda two: two[0] & S.Keep(last=two[1]))
+    return st.one_of(either, both, kept)
+
+
+POLICIES = st.recursive(PLAIN, composed, max_leaves=4)
+
+
+def break_something(lab, data):
+    """Flip, cut or remove what lies in the files of snapshots."""
+    for file in lab.snapshots._files._files.values():
+        content = file.content
+        what = data.draw(st.sampled_from(["nothing", "flip", "cut", "zero"]))
+        if not content or what == "nothing":
+            continue
+        at = data.draw(st.integers(0, len(content) - 1))
+        if what == "flip":
+            content[at] ^= data.draw(st.integers(1, 255))
+        elif what == "cut":
+            del content[at:]
+        else:
+            content[at : at + 200] = bytes(len(content[at : at + 200]))
+    lab.snapshots._shelves.clear()  # as another process finds them
+
+
+@pytest.mark.parametrize(("reducer", "events"), REDUCERS, ids=lambda one: getattr(one, "name", ""))
+def test_states_are_those_of_the_events_with_any_policy(reducer, events):
+    @settings(max_examples=12)
+    @given(st.lists(events, min_size=1, max_size=30), st.lists(POLICIES, min_size=1, max_size=3), st.data())
+    def same(drawn, policies, data):
+        lab, plain = el.open(":memory:", clock=clock()), el.open(":memory:", clock=clock())
+        second = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for policy in policies:
+                lab.snapshots.policy = policy
+                for event in drawn:
+                    second += data.draw(st.sampled_from([0, 0, 1, 2, 70]))
+                    for one in (lab, plain):
+                        one.append(NAMES[0], event, timestamp=T0 + second * SECOND)
+                head = plain.store.heads([NAMES[0]])[0].version
+                action = data.draw(st.sampled_from(["build", "take", "drop", "break", "seal"]))
+                if action == "build":
+                    lab.snapshots.build(reducer)
+                elif action == "take":
+                    lab.snapshot(reducer, NAMES[0], data.draw(st.integers(1, head)))
+                elif action == "drop":
+                    lab.snapshots.drop()
+                elif action == "break":
+                    lab.snapshots.build(reducer)
+                    break_something(lab, data)
+                else:
+                    lab.seal()
+                times = (T0 + s * SECOND for s in data.draw(st.lists(st.integers(-1, second + 1), max_size=2)))
+                moments = [None, *data.draw(st.lists(st.integers(0, head), min_size=1, max_size=4))]
+                for moment in [*moments, *(el.AsOf(time=time) for time in times)]:
+                    found, expected = (one.state(reducer, NAMES[0], moment) for one in (lab, plain))
+                    assert (found.version, found.digest) == (expected.version, expected.digest)
+
+    same()
+
+
+@given(POLICIES, st.integers(1, 60), st.integers(0, 60))
+def test_policies_choose_ascending_versions_within_the_past(policy, head, after):
+    after = min(after, head)
+    lab = el.open(":memory:")
+    events = [el.MarketData("A", 1.0, 1.0)] * head
+    lab.append("a", events, timestamp=[T0 + at * SECOND for at in range(head)])
+    past = Past.of(lab.store, lab.store.heads(["a"])[0], after, head, None)
+    found = policy.versions(past)
+    assert (np.diff(found) > 0).all()
+    assert ((found > after) & (found <= head)).all()
+    kept = policy.kept(past, np.arange(1, head + 1))
+    assert np.isin(kept, np.arange(1, head + 1)).all()
+
+
+@given(POLICIES, st.integers(2, 60))
+def test_what_is_appended_one_by_one_gets_the_snapshots_of_a_build(policy, head):
+    """Where a policy is one of versions alone, and lets nothing go."""
+    parts = str(policy)
+    if any(name in parts for name in ("Read", "Slower", "Keep", "Exponential", "Cost", "MaxGap", "Bytes")):
+        return
+    grown, built = el.open(":memory:"), el.open(":memory:")
+    grown.snapshots.policy = built.snapshots.policy = policy
+    for at in range(head):
+        for lab in (grown, built):
+            lab.append("a", el.MarketData("A", 1.0, 1.0), timestamp=T0 + at * SECOND)
+        grown.snapshots.build(el.Trades) if at == 0 else None
+    built.snapshots.build(el.Trades)
+    there = grown.snapshots.table()["version"].to_list()
+    if there:  # an aggregate is followed once it has a snapshot
+        assert there == [v for v in built.snapshots.table()["version"].to_list() if v >= there[0]]
+
+
+def test_snapshots_follow_appends():
+    lab = el.open(":memory:")
+    lab.snapshots.policy = S.Every(10)
+    trade = el.MarketData("A", 1.0, 1.0)
+    lab.append("a", [trade] * 25)
+    lab.append("b", [trade] * 5)
+    assert lab.snapshots.build(el.Trades).snapshots == 2
+    lab.append("a", trade)
+    assert lab.snapshots.table()["version"].to_list() == [10, 20]
+    lab.append("a", [trade] * 14)
+    lab.append("b", [trade] * 50)  # has no snapshot of the reducer yet
+    assert lab.snapshots.table()["version"].to_list() == [10, 20, 30, 40]
+    assert lab.snapshots.verify().equal == 4
+
+
+def test_only_the_last_are_kept():
+    lab = el.open(":memory:")
+    lab.snapshots.policy = S.Every(10) & S.Keep(last=3)
+    lab.append("a", [el.MarketData("A", 1.0, 1.0)] * 45)
+    assert lab.snapshots.build(el.Trades).snapshots == 3
+    assert lab.snapshots.table()["version"].to_list() == [20, 30, 40]
+    lab.append("a", [el.MarketData("A", 1.0, 1.0)] * 10)
+    assert lab.snapshots.table()["version"].to_list() == [30, 40, 50]
+    lab.snapshots._shelves.clear()
+    assert lab.snapshots.table()["version"].to_list() == [30, 40, 50]
+    assert lab.snapshots.verify().equal == 3
+
+
+def test_reads_leave_snapshots_behind():
+    lab = el.open(":memory:")
+    lab.append("a", [el.MarketData("A", 1.0, 1.0)] * 45)
+    lab.state(el.Trades, "a", 30)
+    assert lab.snapshots.table().height == 0
+    lab.snapshots.policy = S.OnRead() & S.MaxGap(10)
+    for version in (30, 35, 45, 3, 30):
+        lab.state(el.Trades, "a", version)
+    assert lab.snapshots.table()["version"].to_list() == [30, 45]
+    lab.snapshots.policy = S.SlowerThan("1h")
+    lab.state(el.Trades, "a", 20)
+    assert lab.snapshots.table()["version"].to_list() == [30, 45]
+    lab.snapshots.policy = S.SlowerThan("1ns")
+    lab.state(el.Trades, "a", 20)
+    assert lab.snapshots.table()["version"].to_list() == [20, 30, 45]
+    assert lab.snapshots.verify().equal == 3
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: S.EveryBytes(0), "positive"), (lambda: S.EveryTime("0s"), "positive|above"),
+        (lambda: S.EveryTime("soon"), "duration|soon"), (lambda: S.SlowerThan("-1ms"), "SlowerThan"),
+        (lambda: S.Exponential(-1), "positive"), (lambda: S.Keep(0), "positive"), (lambda: S.MaxGap(True), "positive"),
+        (lambda: S.Every(2) | 3, "not a snapshot policy"), (lambda: S.Every(2) & None, "not a snapshot policy"),
+        (lambda: S.CostOptimal(storage_budget=0), "above zero"),
+        (lambda: S.CostOptimal(latency_budget="0ms"), "latency_budget"),
+        (lambda: S.CostOptimal(access="uniform"), "not a workload"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(make, match):
+    with pytest.raises(el.EventlabError, match=match):
+        make()
+
+
+def test_a_policy_that_never_fires_is_refused():
+    lab = el.open(":memory:")
+    with pytest.raises(SnapshotError, match="never makes a snapshot"):
+        lab.snapshots.policy = S.Keep(last=3)
+
+
+def test_a_storage_budget_below_one_snapshot_is_refused():
+    lab = el.open(":memory:")
+    lab.ingest(el.feeds.simulate(symbols=("A",), trades=5_000), progress=False)
+    lab.snapshots.policy = S.CostOptimal(storage_budget=10)
+    with pytest.raises(SnapshotError, match="below one snapshot"):
+        lab.snapshots.build(el.Trades, "market/A")
+
+
+def test_a_planned_placement_follows_the_reads_and_keeps_to_its_gap():
+    lab = el.open(":memory:")
+    lab.ingest(el.feeds.simulate(symbols=("A",), trades=60_000), progress=False)
+    lab.snapshots.policy = S.CostOptimal(latency_budget="1s", storage_budget=4_000, access=el.workloads.Zipf(1.5))
+    lab.snapshots.build(el.Trades, "market/A")
+    table = lab.snapshots.table()
+    gaps = np.diff([0, *table["version"].to_list(), 60_000])
+    assert table["bytes"].sum() <= 4_000
+    assert gaps[0] > gaps[-2]
+    assert lab.snapshots.verify().equal == table.height
