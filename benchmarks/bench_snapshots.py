@@ -20,9 +20,7 @@ from benchmarks.peers import eventsourced_application, eventsourced_portfolio
 from eventlab.fold.layout import digest
 from eventlab.snapshots.base import Marks
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.costs import Costs
 from eventlab.snapshots.files import DirectoryFiles
-from eventlab.snapshots.optimum import optimal
 from eventlab.snapshots.planned import CostOptimal
 from eventlab.snapshots.shelf import Shelf
 from eventlab.timetravel.asof import AsOf
@@ -165,22 +163,6 @@ def test_one_snapshot(benchmark: Any, size: Size, ten: el.Lab, tmp_path: Path, k
         lambda mark: shelf.add(reducer, [MARKET], mark, states), setup=marks, rounds=size(500, 2), warmup_rounds=5
     )
     note(benchmark, row=f"snapshots: one of {kilobytes:,} KB, durable", percentiles=True, wanted_p99_ms=5)
-
-
-@pytest.mark.parametrize(
-    "access", [el.workloads.Uniform(), el.workloads.Zipf()], ids=lambda access: type(access).__name__
-)
-def test_the_best_placement(benchmark: Any, size: Size, access: el.workloads.Access) -> None:
-    versions = np.arange(size(1_000_000, 1_000) + 1)
-    groups, flat = versions // 16_384, np.ones(len(versions))
-    costs = Costs(1e-8 * versions + 2e-4 * (groups + 1), 1e-8 * versions + 2e-4 * groups, 3e-4 * flat, 100 * flat, flat)
-    weights = access.density(len(versions) - 1)
-    found = benchmark.pedantic(lambda: optimal(weights, costs, size_price=1e-9), rounds=size(20, 1), warmup_rounds=1)
-    assert len(found.versions)
-    note(
-        benchmark, row=f"snapshots: the best placement in a million versions, {type(access).__name__} reads",
-        percentiles=True, wanted_p99_ms=100,
-    )  # fmt: skip
 
 
 def test_a_past_portfolio_beside_eventsourcing(benchmark: Any, size: Size, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import NotCompiled, ReducerError
@@ -184,6 +185,35 @@ def runs_interpreted(reducer: Reducer, interpret: bool | None) -> bool:  # noqa:
     return bool(interpret) or (interpret is None and not _known_of(reducer).kernels)
 
 
+def fold_through(
+    reducer: Reducer,
+    aggregate: str,
+    state: pa.RecordBatch,
+    tables: Mapping[str, EventTable],
+    legs: Legs,
+) -> list[pa.RecordBatch]:
+    """The states of one aggregate at the end of each of its legs.
+
+    Raises
+    ------
+    FoldError, ReducerError
+    """
+    known, (count,) = _known_of(reducer), np.diff(legs.offsets)
+    tables, legs = narrowed(tables, legs)
+    total = int(sum(int((ends - legs.starts[name]).sum()) for name, ends in legs.ends.items())) + int(count)
+    if known.kernels or known.interpreted + total >= WORTH_LOADING:
+        made = _Run(reducer, state, tables, legs, emit=False)
+        native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, None)
+        if native is not None:
+            with contextlib.suppress(KernelRaised):
+                return list(made.legs(native))
+    found = []
+    for leg in legs.of_aggregate(0):
+        state = fold(reducer, [aggregate], state, tables, leg).states
+        found.append(state)
+    return found
+
+
 class _Run:
     """A fold laid out for a kernel, and its outcome."""
 
@@ -211,12 +241,13 @@ class _Run:
         self._offsets = flat.writable(legs.offsets)
         nothing = np.empty(0, np.int32)
         self._starts: list[Int64Array] = []
+        self._bounds: list[Int64Array] = []
         self._events: list[list[Argument]] = []
         for name in reducer.handlers:
             rank = ranks.event.get(name, nothing) if ranks else nothing
             self._starts.append(flat.writable(np.asarray(legs.starts[name])))
-            bounds = flat.writable(np.asarray(legs.bounds[name]))
-            self._events.append([bounds, flat.writable(tables[name].merged_by), rank, *columns[name]])
+            self._bounds.append(flat.writable(np.asarray(legs.bounds[name])))
+            self._events.append([self._bounds[-1], flat.writable(tables[name].merged_by), rank, *columns[name]])
 
     def arguments(self, first: int, stop: int) -> list[Argument]:
         """What the kernel takes to fold the aggregates ``first:stop``, beside others that do the rest.
@@ -236,8 +267,7 @@ class _Run:
         work: list[Callable[[], None]] = [partial(native, *self.arguments(*part)) for part in parts]
         work[0]() if len(work) == 1 else executor.run(work)
         reducer, dictionary, layout = self._reducer, self._dictionary, self._reducer.layout
-        fields = (self._records[field.name] for field in layout.record)
-        columns = [*flat.fields_out(layout, fields, dictionary), *self._held.out(reducer, dictionary)]
+        columns = self._columns_out(self._records[field.name] for field in layout.record)
         portable = flat.batch_of(layout, columns)
         if not self._emit:
             return Folded(portable)
@@ -251,6 +281,25 @@ class _Run:
         if not schema.names:
             return Folded(portable, _without_columns(self._leg_count))
         return Folded(portable, pa.RecordBatch.from_arrays(emitted, schema=schema))
+
+    def _columns_out(self, fields: Iterable[npt.NDArray[Any]]) -> list[pa.Array]:
+        layout, dictionary = self._reducer.layout, self._dictionary
+        return [*flat.fields_out(layout, fields, dictionary), *self._held.out(self._reducer, dictionary)]
+
+    def legs(self, native: Native) -> Iterator[pa.RecordBatch]:
+        """Portable states of the one aggregate at the end of each of its legs: what a kernel left is gone on from."""
+        tables: list[Argument] = [argument for table in self._held.tables for argument in table.arguments(0)]
+        starts, fields = self._starts, self._reducer.layout.record
+        emitted: list[Argument] = [0, self._records, *self._out_fields, *self._out_properties]
+        for leg in range(int(self._offsets[-1])):
+            bounds = [bounds[leg : leg + 1] for bounds in self._bounds]
+            events: list[Argument] = []
+            for start, bound, (_, *rest) in zip(starts, bounds, self._events, strict=True):
+                events += [start, bound, *rest]
+            native(1, np.array([0, 1]), *emitted, *tables, *events)
+            starts = bounds
+            columns = self._columns_out([self._records[field.name].copy() for field in fields])
+            yield flat.batch_of(self._reducer.layout, columns)
 
 
 def _without_columns(rows: int) -> pa.RecordBatch:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 from eventlab.fold.cache import keep, kept, key_of
 from eventlab.fold.native import Argument, Native, Types, types_of
@@ -14,6 +17,8 @@ class Function:
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
         self._native: dict[Types, Native] = {}
+        # As it is loaded: it may be of another room, whose source is not part of every kernel's name.
+        self._source = hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
 
     def __call__(self, *arguments: Argument) -> None:
         types = types_of(arguments)
@@ -24,7 +29,7 @@ class Function:
 
     def _made(self, types: Types) -> Native:
         function = self._function
-        key = key_of([function.__module__, function.__qualname__], types)
+        key = key_of([function.__module__, function.__qualname__, self._source], types)
         found = kept(key)
         if found is None:
             from eventlab.fold.machine import compiled

@@ -52,6 +52,12 @@ class Legs:
             for name, bounds in self.bounds.items()
         }
 
+    def of(self, a: int) -> Legs:
+        """Those of one aggregate, as its number 0."""
+        low, high = int(self.offsets[a]), int(self.offsets[a + 1])
+        bounds = {name: rows[low:high] for name, rows in self.bounds.items()}
+        return Legs(np.array([0, high - low]), {name: rows[a : a + 1] for name, rows in self.starts.items()}, bounds)
+
     def of_aggregate(self, a: int) -> Iterator[Legs]:
         """Each leg of one aggregate by itself: the second begins where the first ends."""
         begin = {name: rows[a : a + 1] for name, rows in self.starts.items()}

@@ -16,12 +16,12 @@ import numpy as np
 
 
 def chain_by_queue(slopes, prices, reads, most, totals, bases, queue, since):
-    """The cheapest chain where most lines are steeper than those before; gives up after `most` moves of others.
+    """The cheapest chain without a limit to gaps; gives up, with -1 in ``bases[-1]``, after `most` moves in the queue.
 
     The queue has the lower envelope's lines by falling slope; ``since[k]`` is where its k-th becomes the lowest. A line
-    that is steepest is put last and may take others' place (the "convex hull trick"), one between others moves those
-    behind it. Where slopes never rise nothing moves, and each line comes and goes once. ``bases[-1]`` is -1 where it
-    gave up.
+    goes between those less steep and those steeper, and pushes out neighbours that are lowest nowhere any more. Where
+    slopes never rise this is the "convex hull trick": it goes last, nothing moves, and all takes O(n). Where they do,
+    what lies behind its place moves, and `most` bounds that.
     """
     first, last, end, moves = 0, 0, len(slopes), 0
     totals[0], bases[0], bases[end], queue[0], since[0] = 0.0, -1, -1, 0, reads[0]
@@ -30,56 +30,51 @@ def chain_by_queue(slopes, prices, reads, most, totals, bases, queue, since):
         while first < last and since[first + 1] < here:
             first += 1
         i = queue[first]
-        total = totals[i] + prices[i] + slopes[i] * (here - reads[i])
-        totals[j], bases[j] = total, i
-        if j == end or moves > most:
-            bases[end] = i if j == end else -1
+        totals[j] = totals[i] + prices[i] + slopes[i] * (here - reads[i])
+        if moves > most:
             break
-        # From here on j's line begins above the lowest one, so it must be steeper than that.
-        slope = slopes[j]
-        if slope >= slopes[i]:
+        bases[j] = i
+        # The new line begins at or above the lowest one: it is of use only if it is steeper.
+        if j == end or slopes[j] >= slopes[i]:
             continue
-        begin = totals[j] + prices[j]
-        k = last
-        while slopes[queue[k]] <= slope:
-            k -= 1
-        moves += last - k
-        if k < last:
-            i = queue[k]
-            there = since[k + 1]
+        begin, slope = totals[j] + prices[j], slopes[j]
+        before = last
+        while slopes[queue[before]] <= slope:
+            before -= 1
+        after = before + 1
+        moves += last - before
+        if before < last:
+            i, there = queue[before], since[after]
             if begin + slope * (there - here) >= totals[i] + prices[i] + slopes[i] * (there - reads[i]):
-                continue
-        after = k + 1
+                continue  # lowest nowhere: not even where the two around it cross
         while True:
-            i = queue[k]
-            above = begin - (totals[i] + prices[i] + slopes[i] * (here - reads[i]))
-            crossing = here + above / (slopes[i] - slope)
-            if k == first or crossing > since[k]:
+            i = queue[before]
+            crossing = here + (begin - totals[i] - prices[i] - slopes[i] * (here - reads[i])) / (slopes[i] - slope)
+            if before == first or crossing > since[before]:
                 break
-            k -= 1
+            before -= 1
         if crossing >= reads[end]:
             continue
         until = np.inf
         while after <= last:
             i = queue[after]
-            # A line as steep is above this one, for it was where the line before it crosses this one's way.
-            falls = slope - slopes[i]
-            above = totals[i] + prices[i] + slopes[i] * (here - reads[i]) - begin
-            until = here + above / falls if falls > 0.0 else np.inf
-            if falls > 0.0 and (after == last or until < since[after + 1]):
-                break
+            if slopes[i] < slope:
+                above = totals[i] + prices[i] + slopes[i] * (here - reads[i]) - begin
+                until = here + above / (slope - slopes[i])
+                if after == last or until < since[after + 1]:
+                    break
             after += 1
-        count = last - after + 1
-        if count and after < k + 2:
-            for at in range(last, after - 1, -1):
+        rest, place = last + 1 - after, before + 1
+        if place < after:
+            for at in range(rest):
+                queue[place + 1 + at], since[place + 1 + at] = queue[after + at], since[after + at]
+        else:
+            for at in range(last, before, -1):
                 queue[at + 1], since[at + 1] = queue[at], since[at]
-        elif after > k + 2:
-            for at in range(count):
-                queue[k + 2 + at], since[k + 2 + at] = queue[after + at], since[after + at]
-        last = k + 1 + count
-        queue[k + 1], since[k + 1] = j, crossing
-        if count:
-            since[k + 2] = until
+        queue[place], since[place] = j, crossing
+        last = place + rest
+        if rest:
+            since[place + 1] = until
 
 
 def chain_by_tree(slopes, prices, reads, versions, reach, totals, bases, tree):

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eventlab.events.frame import Int64Array
-from eventlab.snapshots.costs import Costs
+from eventlab.snapshots.optimum import Costs
 from eventlab.store.decoded import MOST_GROUPS
 
 Float64Array = npt.NDArray[np.float64]
@@ -79,3 +79,9 @@ class Model:
         disturbed = float(np.quantile(self.rest, 0.99))
         spare = seconds - self.fixed - self.byte * float(self.size.max(initial=0.0)) - disturbed
         return max(int(spare / max(self.event, 1e-12)), 1)
+
+    @property
+    def balanced_gap(self) -> int:
+        """The events that take as long to fold as the rest of a read."""
+        rest = self.fixed + self.byte * float(self.size.max(initial=0.0))
+        return int(rest / max(self.event, 1e-12))

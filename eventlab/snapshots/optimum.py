@@ -1,51 +1,83 @@
-"""The best placement of snapshots for known reads, by dynamic programming, and the closed forms beside it.
+"""Where snapshots of one aggregate are best placed, if it were known which versions will be read.
 
-Reads of version v start at the newest snapshot s at or below it and take ``restore[s] + replay[v] - before[s]``; a
-snapshot at i is charged ``size_price * size[i] + write_price * write[i]``. Weights say how often each version is read.
+A read of version v starts at the newest snapshot s at or below v, or at the initial state, which is version 0, and
+takes ``restore[s] + replay[v] - before[s]`` seconds. So every snapshot decides for the reads up to the next one, and
+the best placement is a cheapest path through the versions: `optimal` finds it exactly, `within` under a budget.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import SupportsIndex, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
-from eventlab.fold.function import Function
-from eventlab.snapshots import envelopes
-from eventlab.snapshots.costs import Costs
+from eventlab.snapshots.paths import Budgeted, Floats, Paths
 
-Float64Array = npt.NDArray[np.float64]
+Versions: TypeAlias = "Int64Array | Sequence[int]"
 
 WORTHWHILE = 1.1
-"""A headroom below it is nothing to gain: measurements differ by more."""
+"""A `headroom` below this leaves nothing to gain from placing snapshots unevenly."""
 
-_MOVES = 4
-_STEPS = 40
-_CLOSE = 0.99
 
-_by_queue = Function(envelopes.chain_by_queue)
-_by_tree = Function(envelopes.chain_by_tree)
-_members = Function(envelopes.chain_members)
+@dataclass(frozen=True, slots=True, eq=False)
+class Costs:
+    """What reads and snapshots of one aggregate cost, by version: index 0 is the initial state, index n the head.
+
+    Attributes
+    ----------
+    replay : float64 array, shape (n + 1,)
+        Seconds to decode and fold everything up to the end of the version's row group.
+    before : float64 array, shape (n + 1,)
+        Seconds of that which a snapshot at the version saves: to decode up to the start of its row group, and to fold
+        up to the version.
+    restore : float64 array, shape (n + 1,)
+        Seconds to load a snapshot at the version; of index 0, to start from nothing.
+    size : float64 array, shape (n + 1,)
+        Bytes of a snapshot at the version.
+    write : float64 array, shape (n + 1,)
+        Seconds to make one.
+
+    Raises
+    ------
+    SnapshotError
+        Their shapes differ, or there is a negative number, an infinite one or NaN.
+    """
+
+    replay: Floats
+    before: Floats
+    restore: Floats
+    size: Floats
+    write: Floats
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _numbers(field.name, getattr(self, field.name)))
+            _check_length(field.name, getattr(self, field.name), self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """Where snapshots are.
+    """Snapshots, and what they bring and cost.
 
     Attributes
     ----------
     versions : int64 array
-        Ascending.
+        Where they are, ascending.
     latency : float
-        Seconds of a read on average, by the weights.
-    size, write : float
-        Bytes of all snapshots, and seconds to make them.
+        Seconds that a read takes, as the mean over the weights.
+    size : float
+        Bytes of all of them.
+    write : float
+        Seconds to make all of them.
     price : float
-        What a byte was charged, in seconds of the average read.
+        What a byte was taken to cost (of `within` with a count: what a snapshot was), in seconds of weighted reads.
     """
 
     versions: Int64Array
@@ -56,271 +88,358 @@ class Placement:
 
 
 def optimal(
-    weights: Float64Array,
+    weights: npt.ArrayLike,
     costs: Costs,
     *,
     size_price: float = 0.0,
     write_price: float = 0.0,
     max_gap: int | None = None,
-    candidates: Int64Array | None = None,
+    candidates: Versions | None = None,
 ) -> Placement:
-    """The placement whose average read, with what its snapshots are charged, takes least time.
+    """The placement with the least sum of weighted latencies and of its snapshots' prices; exact.
 
-    With i < j neighbours, P_j the weight of all reads before j and D_j the least that reads before j cost::
-
-        D_j = min over i < j of D_i + price_i + (restore_i - before_i) * (P_j - P_i)
-
-    which are lines in P_j: O(n) where their slopes do not rise, O(n log n) always.
+    Takes O(n) where what a snapshot saves rises from version to version, and O(n log n) at most.
 
     Parameters
     ----------
     weights : float64 array, shape (n + 1,)
-        How often each version is read; they need not sum to 1.
+        How often each version is read; at least one above zero. Prices are weighed against sums over them
+        as they are.
     costs : Costs
-    size_price, write_price : float
-        Seconds of the average read that a byte, and a second of making snapshots, is worth.
+    size_price : float
+        Seconds that a byte is worth.
+    write_price : float
+        What a second of making a snapshot is worth, in seconds of reading.
     max_gap : int, optional
-        No read may fold more events than so many.
+        The most events between any version and the snapshot, or initial state, that its read starts at.
     candidates : int64 array, optional
-        Ascending versions at which a snapshot may be; all by default.
+        The only versions at which a snapshot may be, ascending, from 1 to n.
 
     Raises
     ------
     SnapshotError
-        Weights or costs that make none, or a gap that the candidates leave open.
+        An argument makes no sense, or no placement keeps to `max_gap`.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> line = np.arange(5.0)
-    >>> costs = Costs(line, line, np.zeros(5), np.ones(5), np.zeros(5))
-    >>> optimal(np.array([0.0, 0, 0, 1, 1]), costs, size_price=0.6).versions.tolist()
-    [3]
+    Events take a microsecond each; all reads but a few are of one version:
+
+    >>> n = 1_000
+    >>> zero = np.zeros(n + 1)
+    >>> costs = Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + 500.0, zero)
+    >>> weights = np.full(n + 1, 0.001)
+    >>> weights[700] = 1.0
+    >>> found = optimal(weights, costs, size_price=1e-6)
+    >>> found.versions, found.size
+    (array([700]), 500.0)
+    >>> latency_of(weights, costs, []) / found.latency > 3
+    True
     """
-    problem = _Problem.of(weights, costs, max_gap, candidates)
-    return problem.placed(size_price, write_price)
+    weights = _weights(weights, costs)
+    paths = _paths(weights, costs, max_gap, candidates)
+    prices = _priced(costs.size, "size_price", size_price)
+    prices += _priced(costs.write, "write_price", write_price)
+    chain = paths.cheapest(prices[paths.starts])
+    return _placement(paths.nodes[chain], weights, costs, size_price)
 
 
 def within(
-    weights: Float64Array,
+    weights: npt.ArrayLike,
     costs: Costs,
     *,
     size: float | None = None,
     count: int | None = None,
     write_price: float = 0.0,
     max_gap: int | None = None,
-    candidates: Int64Array | None = None,
+    candidates: Versions | None = None,
 ) -> Placement:
-    """The best placement found that takes at most so many bytes, or snapshots.
+    """The best placement found whose snapshots have at most so many bytes together, or are at most so many.
 
-    The price of a byte is bisected, so it is one on the lower convex hull of all placements: none of its size or less
-    is better by more than the hull's next corner.
+    Larger budgets buy lower latencies, and every price of a byte (or a snapshot) has its placement on the lower convex
+    hull of the two. The two neighbours on the hull between which the budget lies are found by solving for the slope
+    between the closest ones known, again and again. The one within the budget is the best of its size. It is
+    improved, where it can be, by the beginning of one of the two and the end of the other: under a `count`, the result
+    is the best there is where ``restore - before`` never rises [1]_.
+
+    Parameters
+    ----------
+    weights, costs, write_price, max_gap, candidates
+        As for `optimal`.
+    size : float
+        Bytes.
+    count : int
+        Snapshots. Give one of the two.
 
     Raises
     ------
     SnapshotError
-        As `optimal`; or no budget, or two; or one below one snapshot, or below what `max_gap` needs.
+        An argument makes no sense, the budget is below one snapshot, or no placement within it keeps to `max_gap`.
+
+    References
+    ----------
+    .. [1] A. Aggarwal, B. Schieber, T. Tokuyama (1994), "Finding a minimum-weight k-link path in graphs with the
+       concave Monge property and applications", Discrete & Computational Geometry 12.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> line = np.arange(101.0)
-    >>> costs = Costs(line, line, np.zeros(101), np.ones(101), np.zeros(101))
-    >>> within(np.ones(101), costs, count=4).versions.tolist()
-    [20, 40, 60, 81]
+    >>> n = 1_000
+    >>> zero = np.zeros(n + 1)
+    >>> costs = Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + 500.0, zero)
+    >>> within(np.ones(n + 1), costs, count=3).versions
+    array([250, 500, 750])
     """
-    if (size is None) == (count is None):
-        raise SnapshotError("a budget is of bytes or of snapshots", got=f"size={size!r}, count={count!r}")
-    budget = float(size if size is not None else count or 0)
-    charged = costs if size is not None else Costs(
-        costs.replay, costs.before, costs.restore, np.ones(len(costs.size)), costs.write
-    )  # fmt: skip
-    problem = _Problem.of(weights, charged, max_gap, candidates)
-    least = problem.least_size
-    if not budget >= least:
-        raise SnapshotError("a budget below one snapshot", got=budget, expected=f"at least {least:g}")
-    found = _bisected(problem, budget, write_price)
-    if size is not None:
-        return found
-    real = float(costs.size[found.versions].sum())
-    return Placement(found.versions, found.latency, real, found.write, found.price)
+    weights = _weights(weights, costs)
+    writes = _priced(costs.write, "write_price", write_price)
+    budget, units = _budget(size, count, costs)
+    paths = _paths(weights, costs, max_gap, candidates)
+    units, writes = units[paths.starts], writes[paths.starts]
+    least = units[1:].min(initial=np.inf)
+    if budget < least < np.inf:
+        raise SnapshotError("the budget is below one snapshot", got=f"{budget:g} bytes", expected=f"from {least:g} on")
+    chain, price = Budgeted(paths, units, writes).best(budget)
+    return _placement(paths.nodes[chain], weights, costs, price)
 
 
-def _bisected(problem: _Problem, budget: float, write_price: float) -> Placement:
-    free = problem.placed(0.0, write_price)
-    if free.size <= budget:
-        return free
-    # A snapshot saves no read more than the slopes differ by.
-    low, high = 0.0, max(float(np.ptp(problem.slopes)), 1e-12) / budget
-    best = problem.placed(high, write_price)
-    for _ in range(_STEPS):
-        if best.size <= budget:
-            break
-        low, high = high, high * 16
-        best = problem.placed(high, write_price)
-    if best.size > budget:
-        raise SnapshotError("the budget does not allow for the gap", got=budget, expected=f"at least {best.size:g}")
-    for _ in range(_STEPS):
-        if best.size >= _CLOSE * budget or high - low <= 1e-9 * high:
-            break
-        middle = math.sqrt(low * high) if low else high / 16
-        tried = problem.placed(middle, write_price)
-        if tried.size <= budget:
-            high, best = middle, min(best, tried, key=lambda placed: placed.latency)
-        else:
-            low = middle
-    return best
+def latencies_of(costs: Costs, versions: Versions) -> Floats:
+    """Seconds that a read of each version takes, with snapshots at these ones, shape (n + 1,).
+
+    Raises
+    ------
+    SnapshotError
+        They are not ascending versions from 1 to n.
+
+    Examples
+    --------
+    >>> costs = Costs([0, 1, 2, 3], [0, 1, 2, 3], [0, 0.5, 0.5, 0.5], [0, 9, 9, 9], [0, 1, 1, 1])
+    >>> latencies_of(costs, [2])
+    array([0. , 1. , 0.5, 1.5])
+    """
+    bases = np.concatenate([[0], _versions("versions", versions, costs)])
+    reads = np.diff(bases, append=len(costs.replay))
+    latencies = np.repeat(costs.restore[bases] - costs.before[bases], reads)
+    latencies += costs.replay
+    return latencies
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Problem:
-    """Nodes of a chain: the beginning, the candidates, and the end behind the last version."""
+def latency_of(weights: npt.ArrayLike, costs: Costs, versions: Versions) -> float:
+    """Seconds that a read takes as the mean over `weights`, with snapshots at these versions.
 
-    weights: Float64Array
-    costs: Costs
-    versions: Int64Array
-    reads: Float64Array
-    slopes: Float64Array
-    reach: int | None
-
-    @staticmethod
-    def of(weights: Float64Array, costs: Costs, max_gap: int | None, candidates: Int64Array | None) -> _Problem:
-        weights = _checked("weights", weights, None)
-        total = float(weights.sum())
-        if not total > 0.0 or (weights < 0.0).any():
-            raise SnapshotError("weights must be positive or zero, and not all zero", got=f"a sum of {total:g}")
-        for name in Costs.__slots__:
-            _checked(name, getattr(costs, name), len(weights))
-        if max_gap is not None and (isinstance(max_gap, bool) or not max_gap >= 1):
-            raise SnapshotError("max_gap must be a positive number of events", got=max_gap)
-        head = len(weights) - 1
-        chosen = np.arange(1, head + 1) if candidates is None else np.asarray(candidates, np.int64)
-        if len(chosen) and (chosen[0] < 1 or chosen[-1] > head or (chosen[1:] <= chosen[:-1]).any()):
-            raise SnapshotError("candidates must be ascending versions", expected=f"within 1 to {head}")
-        versions = np.concatenate([[0], chosen, [head + 1]])
-        weights = weights / total
-        before = np.concatenate([[0.0], np.cumsum(weights)])[versions]
-        slopes = (costs.restore - costs.before)[versions[:-1]]
-        reach = None if max_gap is None or max_gap >= head else int(max_gap) + 1
-        if reach is not None and (np.diff(versions) > reach).any():
-            raise SnapshotError("the candidates leave a wider gap open than max_gap", got=int(np.diff(versions).max()))
-        return _Problem(weights, costs, versions, before, slopes, reach)
-
-    @property
-    def least_size(self) -> float:
-        inside = self.versions[1:-1]
-        return float(self.costs.size[inside].min()) if len(inside) else math.inf
-
-    def placed(self, size_price: float, write_price: float) -> Placement:
-        """The best chain at these prices."""
-        costs, inside = self.costs, self.versions[1:-1]
-        prices = np.zeros(len(self.versions))
-        prices[1:-1] = size_price * costs.size[inside] + write_price * costs.write[inside]
-        member = np.zeros(len(prices), np.int64)
-        _members(self._bases(prices), member)
-        versions = self.versions[member != 0]
-        latency = float(self.weights @ latencies_of(costs, versions))
-        size, write = float(costs.size[versions].sum()), float(costs.write[versions].sum())
-        return Placement(versions, latency, size, write, size_price)
-
-    def _bases(self, prices: Float64Array) -> Int64Array:
-        """For each node the one before it on its cheapest chain."""
-        count = len(prices)
-        totals, bases = np.full(count, np.inf), np.full(count, -1)
-        totals[0] = 0.0
-        queue, since = np.zeros(count + 1, np.int64), np.zeros(count + 1)
-        _by_queue(self.slopes, prices, self.reads, _MOVES * count, totals, bases, queue, since)
-        if bases[-1] >= 0 and self._keeps_gap(bases):
-            return bases
-        totals[:], bases[:] = np.inf, -1
-        totals[0] = 0.0
-        reach = self.reach or int(self.versions[-1]) + 1
-        _by_tree(self.slopes, prices, self.reads, self.versions, reach, totals, bases, np.zeros(4 * count, np.int64))
-        return bases
-
-    def _keeps_gap(self, bases: Int64Array) -> bool:
-        """Whether the best of all chains is one of those that are allowed, too."""
-        if self.reach is None:
-            return True
-        member = np.zeros(len(bases), np.int64)
-        _members(bases, member)
-        member[[0, -1]] = 1
-        return bool(np.diff(self.versions[member != 0]).max() <= self.reach)
+    Raises
+    ------
+    SnapshotError
+        As for `optimal` and `latencies_of`.
+    """
+    return _mean(_weights(weights, costs), costs, versions)
 
 
-def _checked(name: str, values: Float64Array, length: int | None) -> Float64Array:
-    array = np.asarray(values, np.float64)
-    if array.ndim != 1 or not len(array) or (length is not None and len(array) != length):
-        raise SnapshotError(f"{name} must have a number for each version", got=array.shape, expected=length)
-    if not np.isfinite(array).all():
-        raise SnapshotError(f"{name} must be finite", got=float(array[~np.isfinite(array)][0]))
-    return array
+def young(
+    reads_per_event: float,
+    seconds_per_event: float,
+    *,
+    size: float = 0.0,
+    write: float = 0.0,
+    size_price: float = 0.0,
+    write_price: float = 0.0,
+) -> float:
+    """The even distance between snapshots that costs least, in events: Young's interval for checkpoints [1]_.
 
-
-def latencies_of(costs: Costs, versions: Int64Array) -> Float64Array:
-    """Seconds that a read of each version takes with snapshots at ascending `versions`, shape (n + 1,)."""
-    bases = np.concatenate([np.zeros(1, np.int64), versions])
-    lengths = np.diff(np.append(bases, len(costs.replay)))
-    begun: Float64Array = np.repeat((costs.restore - costs.before)[bases], lengths)
-    return begun + costs.replay
-
-
-def latency_of(weights: Float64Array, costs: Costs, versions: Int64Array) -> float:
-    """Seconds of the average read with snapshots at ascending `versions`."""
-    return float(weights @ latencies_of(costs, versions) / weights.sum())
-
-
-def young(*, reads_per_event: float, event: float, size: float, size_price: float, write: float = 0.0) -> float:
-    """The gap between evenly spaced snapshots that is best where all versions are read alike.
-
-    ``sqrt(2 * (write + size_price * size) / (reads_per_event * event))``: J. W. Young, A first order approximation to
-    the optimum checkpoint interval, CACM 17(9), 1974. Reads per event stand for his failures.
+    With a snapshot every N events, an event pays ``(write_price * write + size_price * size) / N`` for them and
+    ``reads_per_event * seconds_per_event * N / 2`` for what reads fold.
 
     Parameters
     ----------
     reads_per_event : float
-        Reads for each event there is, over the life of a snapshot.
-    event : float
-        Seconds to fold one.
-    size, size_price : float
-        Bytes of a snapshot, and the seconds that each is worth.
-    write : float
-        Seconds to make one.
+        Weight of the reads of one version, as in the weights of `optimal`; above zero.
+    seconds_per_event : float
+        To decode and fold one event; above zero.
+    size, write : float
+        Bytes of a snapshot, and seconds to make it.
+    size_price, write_price : float
+        As for `optimal`.
+
+    Raises
+    ------
+    SnapshotError
+
+    References
+    ----------
+    .. [1] J. W. Young (1974), "A first order approximation to the optimum checkpoint interval", CACM 17(9).
 
     Examples
     --------
-    >>> young(reads_per_event=0.01, event=1e-8, size=100.0, size_price=5e-9)
-    100.0
+    >>> round(young(0.01, 1e-6, write=2e-4, write_price=1.0))
+    200
     """
-    values = (reads_per_event, event, size, size_price, write)
-    if not all(math.isfinite(value) and value >= 0.0 for value in values) or not reads_per_event * event > 0.0:
-        raise SnapshotError("Young's interval needs positive rates", got=values)
-    return math.sqrt(2.0 * (write + size_price * size) / (reads_per_event * event))
+    paid = _price("write_price", write_price) * _price("write", write)
+    paid += _price("size_price", size_price) * _price("size", size)
+    falls = _price("reads_per_event", reads_per_event) * _price("seconds_per_event", seconds_per_event)
+    if falls == 0.0:
+        raise SnapshotError(
+            "without reads, or where events cost nothing, no distance is best",
+            got=f"{reads_per_event} reads and {seconds_per_event} seconds per event", expected="both above zero",
+        )  # fmt: skip
+    return math.sqrt(2.0 * paid / falls)
 
 
-def density(weights: Float64Array, event: Float64Array | float, size: Float64Array | float) -> Float64Array:
-    """How densely snapshots should lie at each version: as ``sqrt(weight * event / size)``, summing to 1."""
-    found: Float64Array = np.sqrt(_checked("weights", weights, None) * event / size)
-    found /= found.sum()
-    return found
+def density(weights: npt.ArrayLike, seconds_per_event: npt.ArrayLike, size: npt.ArrayLike) -> Floats:
+    """The share of all snapshots that should be at each version, where these change slowly from version to version.
 
-
-def headroom(weights: Float64Array) -> float:
-    """How many times better than evenly spaced snapshots any placement can be that follows the reads.
-
-    ``n * sum(p) / (sum of sqrt(p)) ** 2`` over versions 1 to n: with a density d of snapshots a read at v replays
-    ``1 / (2 d(v))`` events on average, which is least for d in proportion to sqrt(p). At least 1, by Cauchy and
-    Schwarz; below `WORTHWHILE` there is nothing to gain.
+    It is Young's interval (see `young`) by version: proportional to ``sqrt(weights * seconds_per_event / size)``.
 
     Parameters
     ----------
-    weights : float64 array, shape (n + 1,)
+    weights : float64 array
+        How often each version is read; at least one above zero.
+    seconds_per_event, size : float64 arrays of the same shape, or numbers
+        To decode and fold the version's event, and bytes of a snapshot there; above zero.
+
+    Returns
+    -------
+    float64 array of the shape of `weights`
+        With a sum of 1.
+
+    Raises
+    ------
+    SnapshotError
 
     Examples
     --------
-    >>> import numpy as np
-    >>> headroom(np.array([0.0, 1.0, 1.0, 1.0, 1.0]))
-    1.0
+    >>> density([1.0, 9.0, 0.0], 1e-6, 400.0)
+    array([0.25, 0.75, 0.  ])
     """
-    weights = _checked("weights", weights, None)[1:]
-    return float(len(weights) * weights.sum() / np.sqrt(weights).sum() ** 2)
+    weights = _read(_numbers("weights", weights))
+    seconds, sizes = (
+        _numbers(name, np.broadcast_to(given, weights.shape) if np.ndim(given) == 0 else given)
+        for name, given in (("seconds_per_event", seconds_per_event), ("size", size))
+    )
+    for name, numbers in (("seconds_per_event", seconds), ("size", sizes)):
+        if len(numbers) != len(weights) or not (numbers > 0.0).all():
+            raise SnapshotError(
+                f"{name} must be above zero for each of the weights", got=numbers, expected=f"{len(weights)} numbers"
+            )
+    share: Floats = np.sqrt(weights) * np.sqrt(seconds) / np.sqrt(sizes)
+    share /= share.sum()
+    return share
+
+
+def headroom(weights: npt.ArrayLike) -> float:
+    """How many times longer reads take with evenly spaced snapshots than with as many placed at best, at most.
+
+    Reads fold half the distance between snapshots. With k of n versions that is ``n / (2 k)`` events where they are
+    even, and ``sum(sqrt(p))**2 / (2 k sum(p))`` on average where they follow `density`. By the Cauchy-Schwarz
+    inequality the quotient is at least 1; below `WORTHWHILE` there is nothing to gain.
+
+    Raises
+    ------
+    SnapshotError
+
+    Examples
+    --------
+    >>> headroom([2.0, 2.0, 2.0, 2.0]), headroom([0.0, 0.0, 0.0, 2.0])
+    (1.0, 4.0)
+    """
+    weights = _read(_numbers("weights", weights))
+    share = weights / weights.sum()
+    return max(1.0, len(share) / float(np.sqrt(share).sum()) ** 2)
+
+
+def _paths(weights: Floats, costs: Costs, max_gap: int | None, candidates: Versions | None) -> Paths:
+    end = len(weights)
+    nodes, reads = np.arange(end + 1), np.zeros(end + 1)
+    np.cumsum(weights, out=reads[1:])
+    slopes = costs.restore - costs.before
+    if candidates is not None:
+        nodes = np.concatenate([[0], _versions("candidates", candidates, costs), [end]])
+        reads, slopes = reads[nodes], slopes[nodes[:-1]]
+    return Paths(nodes, slopes, reads, None if max_gap is None else min(_whole("max_gap", max_gap), end) + 1)
+
+
+def _priced(numbers: Floats, name: str, given: float) -> Floats:
+    price = _price(name, given)
+    return price * numbers if price else np.zeros_like(numbers)
+
+
+def _placement(versions: Int64Array, weights: Floats, costs: Costs, price: float) -> Placement:
+    size, write = float(costs.size[versions].sum()), float(costs.write[versions].sum())
+    return Placement(versions, _mean(weights, costs, versions), size, write, float(price))
+
+
+def _mean(weights: Floats, costs: Costs, versions: Versions) -> float:
+    return float(weights @ latencies_of(costs, versions) / weights.sum())
+
+
+def _numbers(name: str, given: npt.ArrayLike) -> Floats:
+    try:
+        numbers = np.ascontiguousarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise SnapshotError(f"{name} must be numbers", got=given, expected="a float64 array") from None
+    if np.ndim(given) != 1 or not len(numbers):
+        raise SnapshotError(f"{name} must have one dimension", got=np.shape(given), expected="(n + 1,)")
+    if not (numbers.min() >= 0.0 and numbers.max() < np.inf):  # NaN is neither
+        bad = np.flatnonzero(~((numbers >= 0.0) & (numbers < np.inf)))
+        raise SnapshotError(
+            f"{name} has a number that makes no sense", got=f"{numbers[bad[0]]} at index {bad[0]}",
+            expected="finite ones, zero or more",
+        )  # fmt: skip
+    return numbers
+
+
+def _read(weights: Floats) -> Floats:
+    if not 0.0 < weights.sum() < np.inf:
+        raise SnapshotError(
+            "the weights have no sum to speak of", got=float(weights.sum()), expected="at least one above zero"
+        )
+    return weights
+
+
+def _weights(given: npt.ArrayLike, costs: Costs) -> Floats:
+    weights = _numbers("weights", given)
+    _check_length("weights", weights, costs)
+    return _read(weights)
+
+
+def _check_length(name: str, numbers: Floats, costs: Costs) -> None:
+    if len(numbers) != len(costs.replay):
+        raise SnapshotError(
+            f"{name} does not have one number for each version", got=len(numbers), expected=len(costs.replay),
+            hint="All begin with version 0, the initial state.",
+        )  # fmt: skip
+
+
+def _versions(name: str, given: Versions, costs: Costs) -> Int64Array:
+    versions = np.asarray(given)
+    if not versions.size:
+        return np.empty(0, np.int64)
+    last = len(costs.replay) - 1
+    if versions.ndim != 1 or versions.dtype.kind not in "iu":
+        raise SnapshotError(f"{name} must be whole numbers in one dimension", got=given, expected="e.g. [100, 200]")
+    if versions[0] < 1 or versions[-1] > last or not (versions[1:] > versions[:-1]).all():
+        raise SnapshotError(f"{name} must be ascending, each once", got=given, expected=f"versions from 1 to {last}")
+    return versions.astype(np.int64)
+
+
+def _price(name: str, given: float) -> float:
+    if isinstance(given, (bool, str)) or not 0.0 <= (number := float(given)) < math.inf:
+        raise SnapshotError(f"{name} makes no sense", got=given, expected="a finite number, zero or more")
+    return number
+
+
+def _whole(name: str, given: SupportsIndex) -> int:
+    try:
+        number = 0 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise SnapshotError(f"{name} must be a whole number from 1 on", got=given, expected="e.g. 1000")
+    return number
+
+
+def _budget(size: float | None, count: int | None, costs: Costs) -> tuple[float, Floats]:
+    """The budget, and what of it a snapshot at each version takes."""
+    if count is not None and size is None:
+        return _whole("count", count), np.ones_like(costs.size)
+    if size is not None and count is None:
+        return _price("size", size), costs.size
+    raise SnapshotError(
+        "within takes one budget", got=f"size={size}, count={count}", expected="size=, in bytes, or count="
+    )

@@ -10,6 +10,7 @@ from eventlab.errors import SnapshotError
 from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.model import Model
+from eventlab.snapshots.optimum import within
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Policy
 from eventlab.workloads import Access
@@ -32,8 +33,8 @@ class CostOptimal(Policy):
     Parameters
     ----------
     latency_budget : str or timedelta
-        What a read should take, nearly always: it bounds the gap. One below what the shortest read takes gives the
-        least gap.
+        What a read should take, nearly always: it bounds the gap. Where even the shortest read takes longer, the gap is
+        the one whose events take as long to fold as all the rest of a read.
     storage_budget : float or int
         A float is a part of what the events of an aggregate take, an int bytes for each aggregate.
     access : Access, optional
@@ -73,8 +74,6 @@ class CostOptimal(Policy):
         gap = self.gap(past, model)
         if self.access is None or past.after:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
-        from eventlab.snapshots.optimum import within  # kernels, which most labs never need
-
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
         placed = within(
             self.access.density(past.head), model.costs(past.head, past.starts), size=self._bytes(past),
@@ -98,4 +97,6 @@ class CostOptimal(Policy):
         return self.storage_budget if isinstance(self.storage_budget, int) else self.storage_budget * past.stored_bytes
 
     def _longest(self, model: Model) -> int:
-        return model.gap(duration_ns(self.latency_budget, what="latency_budget") / 1e9)
+        """The hard bound on the gap. Where no gap keeps to the budget, folding must not take longer than the rest."""
+        longest = model.gap(duration_ns(self.latency_budget, what="latency_budget") / 1e9)
+        return longest if longest >= LEAST_GAP else max(model.balanced_gap, LEAST_GAP)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import fold
+from eventlab.fold.drive import fold, fold_through
 from eventlab.fold.legs import Legs, tables_of
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.store.contract import Selection, Store
@@ -162,10 +162,8 @@ def _fold_to_stops(
     taken: list[pa.RecordBatch] = []
     last: list[pa.RecordBatch] = []
     for a, aggregate in enumerate(ids):
-        state = states.slice(a, 1)
-        for leg in legs.of_aggregate(a):
-            state = fold(reducer, [aggregate], state, tables, leg).states
-            taken.append(state)
-        last.append(taken.pop())
+        found = fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.of(a))
+        taken += found[:-1]
+        last.append(found[-1])
     whole = pa.Table.from_batches(last).combine_chunks().to_batches()[0]
     return (pa.Table.from_batches(taken).combine_chunks().to_batches()[0] if taken else None), whole

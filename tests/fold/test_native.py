@@ -111,6 +111,19 @@ def test_a_kernel_of_no_reducer_is_what_its_python_is():
     assert compiled.tolist() == plain.tolist()
 
 
+def test_a_kernel_of_no_reducer_is_named_by_its_files_source(tmp_path, monkeypatch):
+    file, source = tmp_path / "somewhere.py", "FACTOR = {}\ndef scaled(values):\n    values[0] *= FACTOR\n"
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "kernels"))
+    for factor in (2.0, 3.0):
+        file.write_text(source.format(factor))
+        scope = {"__name__": "somewhere"}
+        exec(compile(file.read_text(), str(file), "exec"), scope)
+        values = np.ones(1)
+        Function(scope["scaled"])(values)
+        assert values.tolist() == [factor]
+    assert len(cache.files()) == 2
+
+
 def test_what_others_could_have_written_is_not_loaded(tmp_path, monkeypatch):
     monkeypatch.setenv(cache.FOLDER, str(tmp_path / "kernels"))
     digest, _ = run(tmp_path / "kernels")
