@@ -43,6 +43,8 @@ class IngestReceipt:
         Event times raised by ``late="clamp"``.
     report : FeedReport
         Rows, drops and gaps as the feed saw them.
+    backdated : int
+        Events kept behind later ones of their aggregate by ``late="accept"``.
     """
 
     source: str
@@ -53,6 +55,7 @@ class IngestReceipt:
     already: bool
     clamped: int
     report: FeedReport
+    backdated: int = 0
 
 
 def identity(feed: Feed) -> str:
@@ -72,7 +75,7 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
     kept = store.source_receipt(source)
     if kept is not None:
         return _from_json(kept)
-    count = added = clamped = 0
+    count = added = clamped = backdated = 0
     first: int | None = None
     last: int | None = None
     log = _Log()
@@ -102,8 +105,11 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
                 last = receipt.position
             count += receipt.count
             clamped += receipt.clamped
+            backdated += receipt.backdated
             bar.update(chunk.done - bar.n)
-    made = IngestReceipt(source, count, added, first, last, already=False, clamped=clamped, report=feed.report)
+    made = IngestReceipt(
+        source, count, added, first, last, already=False, clamped=clamped, report=feed.report, backdated=backdated
+    )
     store.finish_source(source, _to_json(made))
     return made
 

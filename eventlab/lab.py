@@ -153,8 +153,11 @@ class Lab:
         event_id : str or sequence of str, optional
             Ids of your own. Appending the same events under the same ids again changes nothing and gives the first
             receipt.
-        late : {"reject", "clamp"}
-            What to do with an event time before the aggregate's last one: refuse it, or raise it to that and count it.
+        late : {"reject", "clamp", "accept"}
+            What to do with an event time before the aggregate's latest one: refuse it; raise it to that and count it;
+            or keep it, as a back-dated fact, and count it. A back-dated event is folded in version order like any
+            other, but a state as of a time holds it from its own time on: a correction of what was, for all who do not
+            ask what was known before it (`known_at`).
 
         Raises
         ------
@@ -219,7 +222,7 @@ class Lab:
         ----------
         feed : Feed
             From `el.feeds`.
-        late : {"reject", "clamp"}
+        late : {"reject", "clamp", "accept"}
             As in :meth:`append`.
         progress : bool
             Show a bar.
@@ -427,7 +430,8 @@ class Lab:
             the reducer marked ``@el.on(..., routed="symbol")``, merged with the aggregate's own by
             (timestamp, position). An event is included from where an own event has named its key. `as_of` bounds them
             like own ones, a version by what comes before the own event of that version. `version`, `position` and
-            `timestamp` remain those of the last own event. Snapshots are not used.
+            `timestamp` remain those of the last own event. Snapshots are not used. An aggregate whose own events are
+            back-dated, as far as the moment knows, is refused: version order and the order of event times differ.
         interpret : bool, optional
             True runs the handlers as plain Python, where a debugger can stop; False compiles them at once. By default
             the quicker: the answer is the same, bit for bit.

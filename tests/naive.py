@@ -40,17 +40,19 @@ class NaiveLog:
         metadata: dict[str, str] | None = None,
         late: str = "reject",
     ) -> int | None:
-        """Append (aggregate id, type name, payload) rows; returns how many times were clamped, None where refused."""
+        """Append (aggregate id, type name, payload) rows; returns how many came late, None where refused."""
         moment = max(now, self.recorded_at[-1] + 1) if self.recorded_at else now
-        kept, clamped = list(self.events), 0
+        kept, came_late = list(self.events), 0
         for row, (aggregate_id, name, payload) in enumerate(rows):
             last = next((event for event in reversed(kept) if event.aggregate_id == aggregate_id), None)
             when = moment if timestamps is None else timestamps[row]
-            if last is not None and when < last.timestamp:
+            highest = max((event.timestamp for event in kept if event.aggregate_id == aggregate_id), default=when)
+            if when < highest:
                 if timestamps is not None and late == "reject":
                     return None
-                clamped += timestamps is not None
-                when = last.timestamp
+                came_late += timestamps is not None
+                if timestamps is None or late == "clamp":
+                    when = highest
             cause = None if causes is None else causes[row]
             if cause is not None and cause >= len(kept):
                 return None
@@ -58,4 +60,4 @@ class NaiveLog:
             kept.append(NaiveEvent(len(kept), aggregate_id, version, when, name, payload, cause, metadata))
         self.recorded_at += [moment] * (len(kept) - len(self.events))
         self.events = kept
-        return clamped
+        return came_late

@@ -38,7 +38,8 @@ def ingest(
     ] = None,
     aggregate_id: Annotated[str | None, typer.Option(help="Where events go, e.g. 'market/{symbol}'.")] = None,
     late: Annotated[
-        Literal["reject", "clamp"], typer.Option(help="A time that goes back: refuse the file, or raise it.")
+        Literal["reject", "clamp", "accept"],
+        typer.Option(help="A time that goes back: refuse the file, raise it, or keep it as it is."),
     ] = "reject",
     time: Annotated[str | None, typer.Option(help="Its column of times.", rich_help_panel=_BARS)] = None,
     open: Annotated[str | None, typer.Option(help="Its column of this.", rich_help_panel=_BARS)] = None,  # noqa: A002
@@ -139,6 +140,7 @@ def _row(feed: Feed, receipt: IngestReceipt) -> dict[str, Any]:
         "first_position": receipt.first_position,
         "position": receipt.position,
         "clamped": receipt.clamped,
+        "backdated": receipt.backdated,
         "rows": report.rows,
         "dropped": dict(report.dropped),
         "gaps": report.gaps,
@@ -159,4 +161,6 @@ def _tell(feed: Feed, receipt: IngestReceipt, seconds: float) -> None:
         notes.append(f"{receipt.report.gaps:,} gaps in its ids")
     if receipt.clamped:
         notes.append(f"{receipt.clamped:,} times raised")
+    if receipt.backdated:
+        notes.append(f"{receipt.backdated:,} events back-dated")
     terminal.say(f"{feed.source}: {receipt.count:,} events ({'; '.join(notes)})", *receipt.report.warnings)

@@ -24,7 +24,7 @@ class EventTable:
     offsets : int64 array, shape (aggregates + 1,)
         Rows of the frame's aggregate ``a`` are ``offsets[a]:offsets[a + 1]``, in version order.
     position, version, timestamp : int64 array, shape (rows,)
-        The envelope. Timestamps are ns since the epoch, UTC.
+        The envelope. Timestamps are ns since the epoch, UTC; they ascend in an aggregate unless events are back-dated.
     columns : mapping of str to pyarrow.Array
         The payload columns that were asked for, in the field's canonical Arrow type, one chunk each.
     place : int64 array, shape (rows,), optional
@@ -47,6 +47,19 @@ class EventTable:
 
     def __len__(self) -> int:
         return len(self.version)
+
+    def take(self, rows: Int64Array, offsets: Int64Array) -> EventTable:
+        """Some of the rows as a table of its own, in which aggregate ``a`` has ``offsets[a]:offsets[a + 1]``."""
+        chosen = pa.array(rows)
+        return EventTable(
+            self.type,
+            offsets,
+            self.position[rows],
+            self.version[rows],
+            self.timestamp[rows],
+            {name: column.take(chosen) for name, column in self.columns.items()},
+            None if self.place is None else self.place[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ _FEW = 64
 _MANY = 50_000
 """From so many on, values in ascending order are looked for by going on from the one before."""
 
+_AT_ONCE = 65_536  # so that what is compared stays near the processor
+
 _rows_until = Function(walk.rows_until)
 
 
@@ -52,11 +54,13 @@ class Legs:
             for name, bounds in self.bounds.items()
         }
 
-    def of(self, a: int) -> Legs:
-        """Those of one aggregate, as its number 0."""
-        low, high = int(self.offsets[a]), int(self.offsets[a + 1])
-        bounds = {name: rows[low:high] for name, rows in self.bounds.items()}
-        return Legs(np.array([0, high - low]), {name: rows[a : a + 1] for name, rows in self.starts.items()}, bounds)
+    def alone(self, a: int) -> Legs:
+        """The legs of one aggregate, as those of a fold of nothing else."""
+        own = slice(int(self.offsets[a]), int(self.offsets[a + 1]))
+        starts = {name: rows[a : a + 1] for name, rows in self.starts.items()}
+        return Legs(
+            np.array([0, own.stop - own.start]), starts, {name: rows[own] for name, rows in self.bounds.items()}
+        )
 
     def of_aggregate(self, a: int) -> Iterator[Legs]:
         """Each leg of one aggregate by itself: the second begins where the first ends."""
@@ -91,14 +95,48 @@ def narrowed(tables: Mapping[str, EventTable], legs: Legs) -> tuple[dict[str, Ev
     return cut, Legs(legs.offsets, starts, bounds)
 
 
-def upper_bounds(values: Int64Array, offsets: Int64Array, limit: int) -> Int64Array:
-    """One past the last row at or below a limit, in each of the ascending stretches between `offsets`."""
-    starts, ends = offsets[:-1], offsets[1:]
+def upper_bounds(values: Int64Array, starts: Int64Array, stops: Int64Array, limit: int) -> Int64Array:
+    """One past the last row at or below a limit, in each of the ascending stretches ``starts:stops``."""
+    return _bounded(values, starts, stops, limit)[0]
+
+
+def leading(
+    values: Int64Array, starts: Int64Array, stops: Int64Array, limit: int
+) -> tuple[Int64Array, npt.NDArray[np.bool_]]:
+    """As `upper_bounds`, of stretches that need not ascend, and of which rows at or below the limit are not the first.
+
+    The bound of such a stretch means nothing.
+    """
+    ends, below = _bounded(values, starts, stops, limit)
+    if below is not None:
+        return ends, below[ends] - below[starts] < ends - starts
+    spans = zip(starts, ends, stops, strict=True)
+    scattered = [
+        bool((low < end and values[low:end].max() > limit) or (end < high and values[end:high].min() <= limit))
+        for low, end, high in spans
+    ]
+    return ends, np.array(scattered, np.bool_)
+
+
+def _bounded(
+    values: Int64Array, starts: Int64Array, stops: Int64Array, limit: int
+) -> tuple[Int64Array, Int64Array | None]:
+    """The bounds, and where all rows were compared for them, how many up to each are at or below the limit."""
     if len(starts) <= _FEW:
-        spans = zip(starts, ends, strict=True)
-        return np.array([low + np.searchsorted(values[low:high], limit, side="right") for low, high in spans], np.int64)
-    below: npt.NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values <= limit)])
-    return starts + below[ends] - below[starts]
+        spans = zip(starts, stops, strict=True)
+        found = [low + np.searchsorted(values[low:high], limit, side="right") for low, high in spans]
+        return np.array(found, np.int64), None
+    below: Int64Array = np.concatenate([np.zeros(1, np.int64), np.cumsum(values <= limit)])
+    return starts + below[stops] - below[starts], below
+
+
+def ascends(values: Int64Array) -> bool:
+    """Whether no value is below the one before; looks no further than the first that is."""
+    for low in range(0, len(values) - 1, _AT_ONCE):
+        piece = values[low : low + _AT_ONCE + 1]
+        if (piece[1:] < piece[:-1]).any():
+            return False
+    return True
 
 
 def rows_until(values: Int64Array, sought: Int64Array) -> Int64Array:

@@ -204,14 +204,20 @@ class Snapshots:
             except (EventlabError, OSError) as error:
                 self._skipped(reducer, error)
 
-    def after_read(self, reducer: Reducer, aggregate: str, base: Base, read: Read) -> None:
-        """After a reconstruction: keep its state, if the policy says so and there is none of this version."""
-        if self._store.read_only or not self._policy.on_read or not read.version:
+    def after_read(self, reducer: Reducer, aggregate: str, base: Base | None, read: Read) -> None:
+        """After a reconstruction: keep its state, if the policy says so and there is none of this version.
+
+        Without `base`, of which not all is known where events were back-dated, it is folded once more.
+        """
+        if self._store.read_only or not read.version:
             return
         try:
             shelf = self._shelf(reducer)
             if read.version not in shelf.versions(aggregate) and self._policy.after_read(read):
-                shelf.add(reducer, [aggregate], base.marks, base.states)
+                if base is None:
+                    self.make(reducer, aggregate, np.array([read.version]))
+                else:
+                    shelf.add(reducer, [aggregate], base.marks, base.states)
                 self._brought_up(reducer, [aggregate], whole=False)
         except (EventlabError, OSError) as error:
             self._skipped(reducer, error)

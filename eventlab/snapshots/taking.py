@@ -162,7 +162,7 @@ def _fold_to_stops(
     taken: list[pa.RecordBatch] = []
     last: list[pa.RecordBatch] = []
     for a, aggregate in enumerate(ids):
-        found = fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.of(a))
+        found = fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.alone(a))
         taken += found[:-1]
         last.append(found[-1])
     whole = pa.Table.from_batches(last).combine_chunks().to_batches()[0]

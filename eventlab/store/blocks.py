@@ -152,6 +152,24 @@ def cluster_order(aggregate: Int64Array) -> Int64Array | None:
     return np.argsort(aggregate, kind="stable")
 
 
+def running_maxima(values: Int64Array, starts: Int64Array, floors: Int64Array) -> Int64Array:
+    """The highest value so far in each stretch, which is at least its floor; `values` itself where none goes back.
+
+    The first stretch starts at row 0.
+    """
+    back = np.empty(len(values), dtype=np.bool_)
+    np.less(values[1:], values[:-1], out=back[1:])
+    back[starts] = values[starts] < floors
+    if not back.any():
+        return values
+    stops = np.append(starts[1:], len(values))
+    raised = values.copy()
+    for run in np.unique(np.searchsorted(starts, np.flatnonzero(back), "right") - 1):
+        inside = slice(int(starts[run]), int(stops[run]))
+        raised[inside] = np.maximum.accumulate(np.maximum(values[inside], floors[run]))
+    return raised
+
+
 def clustered(block: Block) -> Slab:
     """A block by aggregate; copies nothing where it holds one aggregate only."""
     order = cluster_order(block.aggregate)

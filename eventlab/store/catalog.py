@@ -40,6 +40,9 @@ SEGMENTS_NAME = "segments"
 _APPLICATION_ID = 0x65764C62  # "evLb"
 _PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
 
+# An aggregate's `timestamp` is the highest of its event times, and a run's first and last are its lowest and highest.
+# A commit's `clamped` counts event times that were raised, or below 0, those kept back-dated: it has one or the other.
+#
 # Small columns come before blobs: SQLite keeps a row's start in the page and reads overflow pages only when asked.
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

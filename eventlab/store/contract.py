@@ -15,7 +15,9 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
 
-Late = Literal["reject", "clamp"]
+Late = Literal["reject", "clamp", "accept"]
+"""What becomes of an event time below the highest of its aggregate: refused, raised to it, or kept as it is."""
+
 Codec = Literal["parquet", "archive"]
 
 
@@ -30,7 +32,7 @@ class Batch:
     aggregate_id : str or pyarrow.DictionaryArray
         One id for all rows, or one a row (no nulls).
     timestamp : int64 array or None
-        Event times in ns UTC; None takes the commit's `recorded_at`, raised to the aggregate's last event time.
+        Event times in ns UTC; None takes the commit's `recorded_at`, raised to the aggregate's highest event time.
     cause : int64 array or None
         Position of each event's cause; negative for none.
     cause_row : int64 array or None
@@ -69,7 +71,8 @@ class Batch:
 class Receipt:
     """What an append did. `position` and `version` are those of its last event; times are ns UTC.
 
-    `version` is that of the last event's aggregate. `clamped` counts event times raised by ``late="clamp"``.
+    `version` is that of the last event's aggregate. `clamped` counts event times raised by ``late="clamp"``, and
+    `backdated` those kept below an earlier one of their aggregate by ``late="accept"``.
     """
 
     position: int
@@ -78,11 +81,12 @@ class Receipt:
     first_position: int
     recorded_at: int
     clamped: int = 0
+    backdated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The last event of an aggregate."""
+    """The last event of an aggregate, and its highest event time: that event's own, unless it is back-dated."""
 
     aggregate_id: str
     version: int
@@ -162,13 +166,17 @@ class Store(Protocol):
         """
 
     def heads(self, aggregates: Collection[str] | None = None) -> list[Head]:
-        """Last events, sorted by aggregate id. An id asked for that has no events is left out."""
+        """Last events and highest event times, sorted by aggregate id; an id without events is left out."""
 
     def aggregate_ids(self, pattern: str = "*") -> list[str]:
         """Aggregate ids that match a pattern in which ``*`` stands for any run of characters, sorted."""
 
     def position_at(self, known_at: int) -> int:
         """First position not yet recorded at `known_at`: events below it have ``recorded_at <= known_at``."""
+
+    @property
+    def times_ascend(self) -> bool:
+        """Whether no event goes back in time in its aggregate, so that every moment includes a prefix of versions."""
 
     @property
     def stop_position(self) -> int:

@@ -33,8 +33,8 @@ COMMIT = "first_position, events, recorded_at, last_version, clamped"
 
 def receipt_of(commit: Sequence[int]) -> Receipt:
     """The receipt of a commit from its row in the catalog."""
-    first, events, recorded_at, last_version, clamped = commit
-    return Receipt(first + events - 1, last_version, events, first, recorded_at, clamped)
+    first, events, recorded_at, last_version, late = commit
+    return Receipt(first + events - 1, last_version, events, first, recorded_at, max(late, 0), max(-late, 0))
 
 
 class Identities:

@@ -15,7 +15,7 @@ from eventlab.events.clock import format_ns
 from eventlab.events.columns import metadata_json
 from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, Int64Array, cluster_order
+from eventlab.store.blocks import Block, Int64Array, cluster_order, running_maxima
 from eventlab.store.contract import Batch, Late
 
 _LONGEST_ID = 1024
@@ -25,7 +25,10 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 @dataclass(slots=True)
 class Stream:
-    """An aggregate's head while a commit is being made; version 0 and no position where it is new."""
+    """An aggregate's head while a commit is being made; version 0 and no position where it is new.
+
+    `timestamp` is its highest event time, which an event that comes late does not lower.
+    """
 
     no: int
     name: str
@@ -49,12 +52,15 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assigned:
-    """A commit ready to be written; `last_version` is that of the last event."""
+    """A commit ready to be written; `last_version` is that of the last event.
+
+    `late` tells of events whose time goes back: how many were raised, or below 0, how many were kept.
+    """
 
     blocks: list[Block]
     first_position: int
     last_version: int
-    clamped: int
+    late: int
 
 
 def check_aggregate_id(name: object) -> str:
@@ -148,7 +154,7 @@ def assign(
     Raises
     ------
     LateEvent
-        An event time that goes back, unless `late` clamps it.
+        An event time that goes back, unless `late` clamps or accepts it.
     InvalidEvent
         A cause that is not before its effect.
     """
@@ -165,10 +171,10 @@ def assign(
     automatic = (
         _in_order([np.full(i.rows, flag) for i, flag in zip(items, auto, strict=True)], order) if any(auto) else None
     )
-    version, timestamp, clamped = _number(aggregate, timestamp, automatic, streams, position, late)
+    version, timestamp, came_late = _number(aggregate, timestamp, automatic, streams, position, late)
     cause = _causes(items, order, position, first_position)
     blocks = _blocks(items, order, np.array([s.no for s in streams])[aggregate], position, version, timestamp, cause)
-    return Assigned(blocks, first_position, int(version[-1]), clamped)
+    return Assigned(blocks, first_position, int(version[-1]), came_late)
 
 
 def _assign_one(item: Incoming, stream: Stream, first_position: int, recorded_at: int) -> Assigned | None:
@@ -233,7 +239,7 @@ def _number(
     position: Int64Array,
     late: Late,
 ) -> tuple[Int64Array, Int64Array, int]:
-    """Versions, and times that do not go back inside an aggregate."""
+    """Versions, times that go back inside an aggregate only where `late` accepts that, and `Assigned.late`."""
     perm = cluster_order(aggregate) if len(streams) > 1 else None
     grouped = aggregate if perm is None else aggregate[perm]
     times = timestamp if perm is None else timestamp[perm]
@@ -243,38 +249,31 @@ def _number(
     heads = np.array([streams[int(i)].version for i in members], dtype=np.int64)
     versions = np.arange(1, len(grouped) + 1, dtype=np.int64) + np.repeat(heads - starts, stops - starts)
     floors = np.array([_floor(streams[int(i)]) for i in members], dtype=np.int64)
-    back = np.empty(len(times), dtype=bool)
-    np.less(times[1:], times[:-1], out=back[1:])
-    back[starts] = times[starts] < floors
-    clamped = 0
-    if back.any():
-        times = times.copy()
-        for run in np.unique(np.searchsorted(starts, np.flatnonzero(back), "right") - 1):
-            inside = slice(int(starts[run]), int(stops[run]))
-            raised = np.maximum.accumulate(np.maximum(times[inside], floors[run]))
-            late_rows = np.flatnonzero(raised != times[inside]) + inside.start
-            if automatic is not None:
-                late_rows = late_rows[~(automatic if perm is None else automatic[perm])[late_rows]]
-            if len(late_rows) and late == "reject":
-                row = int(late_rows[0])
-                raise _late(
-                    streams[int(members[run])],
-                    row if perm is None else int(perm[row]),
-                    times[row],
-                    raised[row - inside.start],
-                )
-            clamped += len(late_rows)
-            times[inside] = raised
+    raised = running_maxima(times, starts, floors)
     tops = stops - 1
+    highest = raised[tops]
+    came_late = 0
+    if raised is not times:
+        given = np.flatnonzero(raised != times)
+        if automatic is not None:  # nobody claimed that these are older
+            given = given[~(automatic if perm is None else automatic[perm])[given]]
+        if len(given) and late == "reject":
+            row = int(given[0])
+            stream = streams[int(grouped[row])]
+            raise _late(stream, row if perm is None else int(perm[row]), times[row], raised[row])
+        came_late = -len(given) if late == "accept" else len(given)
+        if late == "accept":
+            raised[given] = times[given]
+        times = raised
     last = position[tops] if perm is None else position[perm[tops]]
-    for which, head, at, when in zip(members, versions[tops], last, times[tops], strict=True):
+    for which, head, at, when in zip(members, versions[tops], last, highest, strict=True):
         stream = streams[int(which)]
         stream.version, stream.position, stream.timestamp = int(head), int(at), int(when)
     if perm is None:
-        return versions, times, clamped
+        return versions, times, came_late
     version, ordered = np.empty_like(versions), np.empty_like(times)
     version[perm], ordered[perm] = versions, times
-    return version, ordered, clamped
+    return version, ordered, came_late
 
 
 def _floor(stream: Stream) -> int:
@@ -286,7 +285,8 @@ def _late(stream: Stream, row: int, got: np.int64, expected: np.int64) -> LateEv
         f"row {row}: event time goes back in {stream.name!r}",
         got=format_ns(int(got)),
         expected=f"{format_ns(int(expected))} or later",
-        hint='Sort by time before appending, or pass late="clamp" to raise such times to the latest one.',
+        hint='Sort by time before appending, or pass late="accept" to keep such events as back-dated ones, '
+        'or late="clamp" to raise their times to the latest one.',
     )
     error.row = row
     return error

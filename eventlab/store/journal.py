@@ -11,11 +11,11 @@ offset  head of the file
 128     the first record
 ======  ================================================================================================
 
-A record is its header, its heads (four i64 each: aggregate number, version, position and event time of the last event
-the commit has of it), its extras (JSON: what the catalog must learn with the next seal), its blob (see `blob.py`), and
-zeros up to a multiple of eight. The header's CRC covers heads and extras too, so that a damaged blob leaves it known
-which events are lost. `link` is the beginning of the digest of the record before it in the file: what an older, failed
-append left behind never looks like a continuation.
+A record is its header, its heads (four i64 each: aggregate number, version and position of the last event the commit
+has of it, and the highest event time the aggregate has reached with it), its extras (JSON: what the catalog must learn
+with the next seal), its blob (see `blob.py`), and zeros up to a multiple of eight. The header's CRC covers heads and
+extras too, so that a damaged blob leaves it known which events are lost. `link` is the beginning of the digest of the
+record before it in the file: what an older, failed append left behind never looks like a continuation.
 
 Zeros are written after the last record of an append, so that nothing of a longer, failed one can follow it.
 
@@ -46,11 +46,11 @@ _START = 128
 _CRC = struct.Struct("<I")
 
 _RECORD_MAGIC = b"evR1"
-_RECORD = struct.Struct("<4sIIIQIIqq8s32sI")
+_RECORD = struct.Struct("<4sIIIQIiqq8s32sI")
 _HEAD_SIZE = _RECORD.size + _CRC.size
 _STOP = bytes(8)
 HEAD = struct.Struct("<qqqq")
-"""An aggregate after a commit: number, version, position, event time."""
+"""An aggregate after a commit: number, version, position, highest event time."""
 
 _LEAST_ROOM, _MOST_ROOM = 256 * 1024, 1024 * 1024
 _TRIES = 100
@@ -64,6 +64,9 @@ class Record:
 
     Attributes
     ----------
+    late : int
+        How many events came late: raised to the aggregate's highest event time, or below 0, kept with times that go
+        back. A commit does one or the other.
     heads : bytes
         Packed `HEAD` structures.
     extras : mapping
@@ -75,7 +78,7 @@ class Record:
 
     first_position: int
     events: int
-    clamped: int
+    late: int
     recorded_at: int
     last_version: int
     digest: bytes
@@ -88,7 +91,7 @@ class Record:
         return self.first_position + self.events
 
     def unpacked_heads(self) -> Iterator[tuple[int, int, int, int]]:
-        """Aggregate number, version, position and event time, one for each aggregate."""
+        """Aggregate number, version, position and highest event time, one for each aggregate."""
         return HEAD.iter_unpack(self.heads)
 
     def packed(self, link: bytes) -> bytes:
@@ -96,7 +99,7 @@ class Record:
         blob = self.blob or b""
         extras = json.dumps(self.extras, separators=(",", ":"), ensure_ascii=False).encode() if self.extras else b""
         header = _RECORD.pack(
-            _RECORD_MAGIC, len(self.heads), len(extras), len(blob), self.first_position, self.events, self.clamped,
+            _RECORD_MAGIC, len(self.heads), len(extras), len(blob), self.first_position, self.events, self.late,
             self.recorded_at, self.last_version, link, self.digest, zlib.crc32(blob),
         )  # fmt: skip
         crc = zlib.crc32(extras, zlib.crc32(self.heads, zlib.crc32(header)))
@@ -363,7 +366,7 @@ def _record_at(content: memoryview, at: int) -> tuple[Record, bytes, int] | None
     if at + _HEAD_SIZE > len(content) or content[at : at + 4] != _RECORD_MAGIC:
         return None
     fields = _RECORD.unpack_from(content, at)
-    _, heads_size, extras_size, blob_size, first, events, clamped, recorded_at, last_version, link, digest, crc = fields
+    _, heads_size, extras_size, blob_size, first, events, late, recorded_at, last_version, link, digest, crc = fields
     extras_at = at + _HEAD_SIZE + heads_size
     blob_at = extras_at + extras_size
     stop = blob_at + blob_size
@@ -379,7 +382,7 @@ def _record_at(content: memoryview, at: int) -> tuple[Record, bytes, int] | None
     blob = bytes(content[blob_at:stop])
     intact = zlib.crc32(blob) == crc
     record = Record(
-        first, events, clamped, recorded_at, last_version, digest, bytes(content[at + _HEAD_SIZE : extras_at]), extras,
+        first, events, late, recorded_at, last_version, digest, bytes(content[at + _HEAD_SIZE : extras_at]), extras,
         blob if intact else None,
     )  # fmt: skip
     return record, link, stop - at + -(stop - at) % 8

@@ -20,7 +20,8 @@ def receipt_of(record: Record) -> Receipt:
         record.events,
         record.first_position,
         record.recorded_at,
-        record.clamped,
+        max(record.late, 0),
+        max(-record.late, 0),
     )
 
 
@@ -94,7 +95,7 @@ class Ledger:
         catalog.executemany(
             "INSERT INTO commits SELECT ?, ?, ?, ?, ?, ?, (SELECT no FROM sources WHERE identity = ?), ?",
             [
-                (r.first_position, r.events, r.recorded_at, r.last_version, r.clamped, r.digest,
+                (r.first_position, r.events, r.recorded_at, r.last_version, r.late, r.digest,
                  *r.extras.get("source", (None, None)))
                 for r in self.records
             ],

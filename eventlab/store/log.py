@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Self, get_args
 
 import numpy as np
 import polars as pl
@@ -277,8 +277,9 @@ class EventLog:
         late: Late = "reject",
         source: tuple[str, int] | None = None,
     ) -> Receipt:
-        if late not in ("reject", "clamp"):
-            raise InvalidEvent("unknown way to treat late events", got=late, expected="'reject' or 'clamp'")
+        if late not in get_args(Late):
+            ways = " or ".join(map(repr, get_args(Late)))
+            raise InvalidEvent("unknown way to treat late events", got=late, expected=ways)
         self._check_writable()
         grown = False
         with self._exclusive.held():
@@ -438,6 +439,13 @@ class EventLog:
     def frames(self, selection: Selection) -> Iterator[EventFrame]:
         return leased(self._hold(), lambda: self._reader.frames(*self._wanted(selection)))
 
+    @property
+    def times_ascend(self) -> bool:
+        """Whether no event goes back in time in its aggregate, so that every moment includes a prefix of versions."""
+        with self._lock:
+            self._refresh()
+            return self._knowledge.times_ascend()
+
     def first_versions(self, aggregate: str) -> Int64Array:
         """Where what is decoded at once begins: ascending versions of an aggregate, one a row group of its files."""
         with self._hold():
@@ -462,7 +470,7 @@ class EventLog:
             stop = min(stop, view.stop_position)
             after = {numbers[name]: version for name, version in selection.after_version.items() if name in numbers}
             until = (selection.until_version, selection.until_time)
-            bounds = (*until, selection.start_position, types, selection.since_time)
+            bounds = (*until, selection.start_position, types, selection.since_time, self._knowledge.times_ascend())
             if selection.aggregates is None:
                 runs_of = self._runs_of_file
                 return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds)

@@ -47,6 +47,8 @@ class Want:
     start_position: int = 0
     types: Mapping[str, EventType] = field(default_factory=dict)
     since_time: int | None = None
+    times_ascend: bool = True
+    """Whether no event of the log goes back in time in its aggregate."""
     _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
 
     def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
@@ -66,9 +68,9 @@ class Want:
         if self.until_version is not None:
             chosen &= runs.first_version <= self.until_version
         if self.until_time is not None:
-            chosen &= runs.first_timestamp <= self.until_time
+            chosen &= runs.low_timestamp <= self.until_time
         if self.since_time is not None:
-            chosen &= runs.last_timestamp >= self.since_time
+            chosen &= runs.high_timestamp >= self.since_time
         runs = runs.where(chosen)
         return runs if len(runs) else None
 
@@ -120,6 +122,7 @@ class Reader:
                 stop=None if want.until_time is None else want.until_time + 1,
                 until_version=want.until_version,
                 start_position=want.start_position,
+                times_ascend=want.times_ascend,
             )
             yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
 
@@ -239,15 +242,15 @@ class Reader:
             return iter(())
         chosen = runs.last_position >= first_position
         if start is not None:
-            chosen &= runs.last_timestamp >= start
+            chosen &= runs.high_timestamp >= start
         if stop is not None:
-            chosen &= runs.first_timestamp < stop
+            chosen &= runs.low_timestamp < stop
         runs = runs.where(chosen)
         if not len(runs):
             return iter(())
         slab = self._segments.read(
             file, runs, columns, after=want.after, extra=extra, start=start, stop=stop,
-            start_position=first_position, stop_position=want.stop_position,
+            start_position=first_position, stop_position=want.stop_position, times_ascend=want.times_ascend,
         )  # fmt: skip
         return pieces_in_position_order(slab, segment.first_position, segment.stop_position, _PIECE_ROWS)
 

@@ -32,7 +32,7 @@ from eventlab.store.parquet import Parquet
 from eventlab.store.vault import Vault
 
 RUN_FIELDS = 9
-"""Numbers the catalog keeps of a run: aggregate, row, rows; first and last version, position and timestamp."""
+"""Numbers the catalog keeps of a run: aggregate, row, rows; first and last version and position; extreme timestamps."""
 
 FORMATS: Mapping[str, Format] = {"parquet": Parquet(), "archive": Archive()}
 """Formats by codec."""
@@ -74,7 +74,10 @@ class Written:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Stretches of a file, one an aggregate, by ascending aggregate number. All arrays have shape (k,)."""
+    """Stretches of a file, one an aggregate, by ascending aggregate number. All arrays have shape (k,).
+
+    Versions and positions ascend in a stretch. Event times need not, so theirs are the lowest and the highest.
+    """
 
     aggregate: Int64Array
     row: Int64Array
@@ -83,8 +86,8 @@ class Runs:
     last_version: Int64Array
     first_position: Int64Array
     last_position: Int64Array
-    first_timestamp: Int64Array
-    last_timestamp: Int64Array
+    low_timestamp: Int64Array
+    high_timestamp: Int64Array
 
     @staticmethod
     def of(table: Sequence[Sequence[int]] | Int64Array) -> Runs:
@@ -139,7 +142,7 @@ def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
             slab.aggregates, first, counts,
             events.version[first], events.version[last],
             events.position[first], events.position[last],
-            events.timestamp[first], events.timestamp[last],
+            np.minimum.reduceat(events.timestamp, first), np.maximum.reduceat(events.timestamp, first),
         ]
     )  # fmt: skip
 
@@ -177,6 +180,7 @@ class Segments:
         stop: int | None = None,
         until_version: int | None = None,
         start_position: int = 0,
+        times_ascend: bool = True,
         exact: bool = False,
     ) -> Slab:
         """Events of some aggregates of a file.
@@ -197,6 +201,8 @@ class Segments:
             Row groups with later versions only may be left out; single rows are not.
         start_position : int
             Row groups with earlier positions only may be left out; single rows are not.
+        times_ascend : bool
+            Whether no event time is below one before it in its aggregate.
         exact : bool
             Read also what the catalog implies: every version, position and aggregate id.
 
@@ -211,7 +217,7 @@ class Segments:
             floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
         _to_versions(runs, floor, until_version, low, high)
         cut = self._cuts(file, runs, floor, stop_position, low, high)
-        self._narrow(file, runs, start, stop, until_version, start_position, low, high)
+        self._narrow(file, runs, start, stop, until_version, start_position, low, high, times_ascend=times_ascend)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
 
@@ -265,6 +271,8 @@ class Segments:
         start_position: int,
         low: Int64Array,
         high: Int64Array,
+        *,
+        times_ascend: bool,
     ) -> None:
         """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
         later = bool((runs.first_position < start_position).any())
@@ -295,7 +303,7 @@ class Segments:
         inner = np.minimum(first + 1, last)
         own = (first < inner) & ((inner < last) | (end == rows[last + 1]))
         past = np.zeros(len(some), dtype=bool)
-        if start is not None:
+        if start is not None and times_ascend:
             past |= ends[inner, formats.TIME_MIN] < start
         if later:
             past |= ends[inner, formats.POSITION_MIN] <= start_position
@@ -303,7 +311,7 @@ class Segments:
         inner = np.maximum(last - 1, first)
         own = (inner < last) & ((first < inner) | (begin == rows[first]))
         past = np.zeros(len(some), dtype=bool)
-        if stop is not None:
+        if stop is not None and times_ascend:
             past |= ends[inner, formats.TIME_MAX] >= stop
         if until_version is not None:
             past |= ends[inner, formats.VERSION_MAX] >= until_version

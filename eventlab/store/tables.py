@@ -21,17 +21,22 @@ _MOST_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit as catalog or journal have it."""
+    """A commit as catalog or journal have it. `late` below 0 counts events that it kept back-dated."""
 
     first: int
     events: int
     recorded_at: int
     last_version: int
+    late: int
     digest: bytes
 
     @property
     def stop(self) -> int:
         return self.first + self.events
+
+    @property
+    def backdated(self) -> int:
+        return max(-self.late, 0)
 
 
 class Tables:
@@ -40,7 +45,7 @@ class Tables:
     Attributes
     ----------
     heads : int64 array, shape (aggregates, 3)
-        Version, position and event time of every aggregate's last event, journal included.
+        Version and position of every aggregate's last event, and its highest event time, journal included.
     problems : list of str
         What is wrong with the tables.
     """
@@ -98,11 +103,18 @@ class Tables:
 
     def _small(self) -> Iterator[Commit]:
         for record in self._records:
-            yield Commit(record.first_position, record.events, record.recorded_at, record.last_version, record.digest)
+            yield Commit(
+                record.first_position,
+                record.events,
+                record.recorded_at,
+                record.last_version,
+                record.late,
+                record.digest,
+            )
 
     def _sealed(self) -> Iterator[Commit]:
         query = (
-            "SELECT first_position, events, recorded_at, last_version, digest FROM commits "
+            "SELECT first_position, events, recorded_at, last_version, clamped, digest FROM commits "
             "WHERE first_position >= ? AND first_position < ? ORDER BY first_position LIMIT ?"
         )
         at = -1
@@ -147,7 +159,7 @@ _QUERIES = (
         "a commit counts what cannot be",
         (
             "SELECT first_position, events, clamped FROM commits "
-            "WHERE events < 1 OR clamped < 0 OR clamped > events OR (source IS NULL) <> (chunk IS NULL) OR chunk < 0"
+            "WHERE events < 1 OR abs(clamped) > events OR (source IS NULL) <> (chunk IS NULL) OR chunk < 0"
         ),
     ),
     (

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.store import chain
-from eventlab.store.blocks import Block, Int64Array, cluster_order, in_position_order
+from eventlab.store.blocks import Block, Int64Array, cluster_order, in_position_order, running_maxima
 from eventlab.store.catalog import CATALOG_NAME, Catalog
 from eventlab.store.journals import JOURNALS_NAME
 from eventlab.store.public import STORED_EXTRA
@@ -120,6 +120,8 @@ class _Check:
         self._position = np.full(count, -1, dtype=np.int64)
         self._timestamp = np.full(count, _NONE, dtype=np.int64)
         self._unsure = np.zeros(count, dtype=np.bool_)  # aggregates that lost events which nothing tells of
+        self._is_whole = True  # whether none ever did
+        self._backdated = np.empty(0, dtype=np.int64)  # positions in the part at hand
         self._commits = tables.commits()
         self._next = next(self._commits, None)
         self._previous = chain.GENESIS
@@ -214,12 +216,13 @@ class _Check:
         later = runs.last_version > self._version[runs.aggregate]
         at = runs.aggregate[later]
         self._version[at], self._position[at] = runs.last_version[later], runs.last_position[later]
-        self._timestamp[at] = runs.last_timestamp[later]
+        self._timestamp[at] = np.maximum(self._timestamp[at], runs.high_timestamp[later])
 
     def _lost(
         self, what: str, first: int, stop: int, file: str | None, aggregates: frozenset[int] | None = None
     ) -> None:
         self.found(what, first, stop, file)
+        self._is_whole = False
         if aggregates is None:
             self._unsure[:] = True
         else:
@@ -260,17 +263,26 @@ class _Check:
                     for block in blocks
                     for leaf in chain.block_leaves(block, commit.first, commit.events, self._name)
                 ]
+                backdated = self._backdated_in(commit.first, commit.stop)
             else:
                 if self._open is None:
                     whole = commit.first >= first
                     self._open = _Spanning(commit, self._spanned(commit) if whole else None)
-                self._open.add(part.between(max(first, commit.first), min(stop, commit.stop)))
+                begin, end = max(first, commit.first), min(stop, commit.stop)
+                self._open.add(part.between(begin, end))
+                self._open.backdated += self._backdated_in(begin, end)
                 if commit.stop > stop:
                     return
-                leaves = self._open.leaves()
+                leaves, backdated = self._open.leaves(), self._open.backdated
                 self._open = None
-            proven = leaves is not None and self._fits(commit, leaves, int(versions[commit.stop - 1 - first]))
+            last_version = int(versions[commit.stop - 1 - first])
+            proven = leaves is not None and self._fits(commit, leaves, last_version, backdated)
             self._advance(commit, proven=proven)
+
+    def _backdated_in(self, first: int, stop: int) -> int:
+        """How many events of the part at hand go back in time, among some positions."""
+        low, high = np.searchsorted(self._backdated, (first, stop))
+        return int(high - low)
 
     def _spanned(self, commit: Commit) -> dict[int, chain.Leaves] | None:
         """What will hash a commit that lies in several segments; None where their rows cannot be counted."""
@@ -303,13 +315,19 @@ class _Check:
         position = self._segments.read(file, self._knowledge.runs_of_file(file), (), exact=True).events.position
         return int(((position >= low) & (position < high)).sum())
 
-    def _fits(self, commit: Commit, leaves: list[chain.Leaf], last_version: int) -> bool:
+    def _fits(self, commit: Commit, leaves: list[chain.Leaf], last_version: int, backdated: int) -> bool:
         digest = chain.commit_digest(self._previous, commit.first, commit.events, commit.recorded_at, leaves)
         if digest != commit.digest:
             self.found("the commit's digest does not fit its events", commit.first, commit.stop)
             return False
         if last_version != commit.last_version:
             self.found("the commit's last version does not fit its events", commit.first, commit.stop, CATALOG_NAME)
+            return False
+        if backdated > commit.backdated or (self._is_whole and backdated < commit.backdated):
+            self.found(
+                f"event times of {backdated} events go back, where the commit says {commit.backdated}",
+                commit.first, commit.stop, CATALOG_NAME,
+            )  # fmt: skip
             return False
         return True
 
@@ -332,7 +350,7 @@ class _Check:
     # -- numbers
 
     def _numbers(self, part: Part) -> Int64Array | None:
-        """Positions without gap, and inside each aggregate versions without gap and times that do not go back.
+        """Positions without gap, and inside each aggregate versions without gap; notes which event times go back.
 
         Gives every event's version in position order; None where the positions do not fit.
         """
@@ -363,17 +381,17 @@ class _Check:
         ends = np.append(starts[1:], len(aggregate)) - 1
         members = aggregate[starts]
         sure = ~self._unsure[members]
-        before_version, before_time = np.empty_like(version), np.empty_like(time)
-        before_version[1:], before_time[1:] = version[:-1], time[:-1]
-        before_version[starts] = np.where(sure, self._version[members], version[starts] - 1)
-        before_time[starts] = np.where(sure, self._timestamp[members], _NONE)
-        for wrong, what in (
-            (version != before_version + 1, "versions of {!r} are not gapless"),
-            (time < before_time, "event times of {!r} go back"),
-        ):
-            if wrong.any():
-                self.found(what.format(self._name(int(aggregate[int(np.argmax(wrong))]))), first, stop)
-        self._version[members], self._timestamp[members] = version[ends], time[ends]
+        before = np.empty_like(version)
+        before[1:] = version[:-1]
+        before[starts] = np.where(sure, self._version[members], version[starts] - 1)
+        wrong = version != before + 1
+        if wrong.any():
+            name = self._name(int(aggregate[int(np.argmax(wrong))]))
+            self.found(f"versions of {name!r} are not gapless", first, stop)
+        highest = np.where(sure, self._timestamp[members], _NONE)
+        reached = running_maxima(time, starts, highest)
+        self._backdated = first + np.sort(at[np.flatnonzero(time < reached)])
+        self._version[members], self._timestamp[members] = version[ends], reached[ends]
         self._position[members] = first + at[ends]
         self._unsure[members] = False
 
@@ -421,6 +439,7 @@ class _Spanning:
 
     commit: Commit
     hashes: dict[int, chain.Leaves] | None
+    backdated: int = 0
     _done: bool = field(default=False)
 
     def add(self, part: Part) -> None:

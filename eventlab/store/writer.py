@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -117,7 +118,7 @@ class Writer:
         """
         try:
             front = self._ready()
-            quick = self._quickly(front, batches, expected) if source is None else None
+            quick = self._quickly(front, batches, expected, late) if source is None else None
             return quick or self._carefully(front, batches, expected, late, source)
         except sqlite3.Error as error:
             raise translated(error, self._catalog.where) from error
@@ -161,7 +162,7 @@ class Writer:
         self._knowledge.refresh(alone=True)
 
     def _quickly(
-        self, front: _Front, batches: Sequence[Batch], expected: Mapping[str, int]
+        self, front: _Front, batches: Sequence[Batch], expected: Mapping[str, int], late: Late
     ) -> tuple[Receipt, Ticket] | None:
         """Prepare a few plain rows of one type and aggregate; None where it takes more than that."""
         if len(batches) != 1 or not isinstance(batches[0].payload, Rows):
@@ -184,13 +185,17 @@ class Writer:
         if expected:
             self._check_expected(front, expected)
         recorded_at = self._now(front)
+        backdated = 0
         if batch.timestamp is None:
             timestamps = [max(recorded_at, stream.timestamp) if version else recorded_at] * count
+            highest = timestamps[-1]
         else:
             timestamps = batch.timestamp.tolist()
-            if (version and timestamps[0] < stream.timestamp) or any(
-                after < before for before, after in itertools.pairwise(timestamps)
-            ):
+            floor = stream.timestamp if version else timestamps[0]
+            reached = list(itertools.accumulate(timestamps, max, initial=floor))
+            highest = reached[-1]
+            backdated = sum(map(operator.lt, timestamps, reached))
+            if backdated and late != "accept":
                 return None
         causes = None if batch.cause is None else [max(cause, -1) for cause in batch.cause.tolist()]
         if causes is not None and any(cause >= front.stop + row for row, cause in enumerate(causes)):
@@ -205,9 +210,9 @@ class Writer:
             causes=causes, metadata=metadata,
         )  # fmt: skip
         extras = self._extras(front, [stream], {}, None, has_ids=False) if stream.is_new else {}
-        stream.version, stream.position, stream.timestamp = version + count, front.stop + count - 1, timestamps[-1]
+        stream.version, stream.position, stream.timestamp = version + count, front.stop + count - 1, highest
         heads = HEAD.pack(stream.no, stream.version, stream.position, stream.timestamp)
-        record = Record(front.stop, count, 0, recorded_at, stream.version, digest, heads, extras, blob)
+        record = Record(front.stop, count, -backdated, recorded_at, stream.version, digest, heads, extras, blob)
         return self._queue(front, record, [stream])
 
     def _carefully(
@@ -246,7 +251,7 @@ class Writer:
         record = Record(
             front.stop,
             count,
-            made.clamped,
+            made.late,
             recorded_at,
             made.last_version,
             digest,
@@ -432,7 +437,7 @@ class Writer:
             source_no = None if source is None else self._source_no(source[0])
             catalog.execute(
                 "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (first, count, recorded_at, made.last_version, made.clamped, digest, source_no,
+                (first, count, recorded_at, made.last_version, made.late, digest, source_no,
                  None if source is None else source[1]),
             )  # fmt: skip
             self.identities.insert(made.blocks)
@@ -450,7 +455,7 @@ class Writer:
         except BaseException:  # an interrupt: the commit stands, and is read back when next needed
             knowledge.forget()
             raise
-        return Receipt(first + count - 1, made.last_version, count, first, recorded_at, made.clamped), made.blocks
+        return receipt_of((first, count, recorded_at, made.last_version, made.late)), made.blocks
 
     # -- aggregates
 

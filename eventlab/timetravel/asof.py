@@ -33,7 +33,8 @@ class AsOf:
     version : int, optional
         Events up to this version of the aggregate; 0 is the state before any.
     time : datetime, str, numpy.datetime64 or int, optional
-        Events with an event time up to this one; an int is nanoseconds since the epoch, UTC.
+        Events with an event time up to this one, in version order: a back-dated event, too, however late it came. An
+        int is nanoseconds since the epoch, UTC.
     position : int, optional
         Events up to this position in the log.
     known_at : datetime, str, numpy.datetime64 or int, optional

@@ -29,9 +29,6 @@ _MEMBER = np.zeros(1, np.int64)
 FEWEST = 32
 """Events that take as long, interpreted, as copying a state without rows."""
 
-TIMES_ASCEND = True
-"""Within an aggregate: the store refuses an event time that goes back, or raises it."""
-
 
 class Cursor:
     """Moves over the past states of one aggregate. Made by ``lab.cursor``.
@@ -188,7 +185,7 @@ class Cursor:
         so only while event times rise with versions, too.
         """
         bounds = Bounds.of(self._store, head, [moment])
-        if not (TIMES_ASCEND or moment.time_ns is None):
+        if moment.time_ns is not None and not self._store.times_ascend:
             return None
         version, time, stop = (int(bound[0]) for bound in (bounds.version, bounds.time, bounds.stop))
         limit = Limit(min(version, head.version), min(stop, head.position + 1), time)

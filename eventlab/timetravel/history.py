@@ -1,12 +1,13 @@
 """How a state developed: a row per handled event, per requested moment, or per bar, in one pass over the events.
 
 Events stream by, a stretch of versions at a time. Each moment is told in the stretch behind whose last event it does
-not lie, so that neither the events nor their envelope are ever in memory as a whole.
+not lie, so that neither the events nor their envelope are ever in memory as a whole. That takes event times that
+ascend: where one is met that goes back, moments are told as `backdated.py` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +16,13 @@ import polars as pl
 import pyarrow as pa
 
 from eventlab.events.clock import duration_ns
-from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import emission_schema, fold
-from eventlab.fold.legs import Legs, rows_until, tables_of
-from eventlab.store.contract import Head, Selection, Store
+from eventlab.fold.legs import ascends, tables_of
+from eventlab.store.contract import Store
+from eventlab.timetravel import backdated
 from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
+from eventlab.timetravel.pauses import Stretch, fold_legs, joined, legs_to, stretches, with_envelope
 from eventlab.timetravel.reconstruct import heads_of
 
 
@@ -58,15 +60,22 @@ def history(
     check_asked(at, every)
     (head,) = heads_of(store, [aggregate])
     label: pl.Series | None = None
-    open_moments: _Open | None = None
+    asked: Bounds | int | None = None
     if at is not None:
         label, moments = moments_asked(at)
-        open_moments = _Open.of(Bounds.of(store, head, moments))
-    step = None if every is None else duration_ns(every, what="every")
+        asked = Bounds.of(store, head, moments)
+    elif every is not None:
+        asked = duration_ns(every, what="every")
+    open_moments = _Open.of(asked) if isinstance(asked, Bounds) else None
+    latest = asked.latest_time if isinstance(asked, Bounds) else None if asked is None else head.timestamp
     rows, states = _Rows(reducer, tables), reducer.layout.initial(1)
-    for stretch in _stretches(store, reducer, head):
-        if step is not None and open_moments is None:
-            label, times = bars(int(stretch.timestamp[0]), head.timestamp, step)
+    goes_back = False
+    for stretch in stretches(store, reducer, head):
+        goes_back = latest is not None and stretch.goes_back
+        if goes_back:
+            break
+        if isinstance(asked, int) and open_moments is None:
+            label, times = bars(int(stretch.timestamp[0]), head.timestamp, asked)
             open_moments = _Open.of(Bounds.of_times(times))
         if open_moments is None:
             stops, more = stretch.handled(reducer), not stretch.last
@@ -74,74 +83,16 @@ def history(
         else:
             reached, versions = open_moments.take(stretch)
             stops, more = rows.moments_of(stretch, reached, versions), len(open_moments) > 0
-        legs, table = _legs(reducer, stretch, stops, onward=more), tables_of(reducer, stretch.frame)
-        states, found = fold_legs(reducer, aggregate, states, table, legs, tables=tables, interpret=interpret)
+        legs, table = legs_to(reducer, stretch, stops, onward=more), tables_of(reducer, stretch.frame)
+        states, found = fold_legs(reducer, head.aggregate_id, states, table, legs, tables=tables, interpret=interpret)
         rows.add(found, len(stops))
         if not more:
+            if latest is not None and not stretch.last:
+                goes_back = backdated.reach(store, head, stretch.end.version, latest)
             break
+    if goes_back and asked is not None:
+        return backdated.history(store, reducer, head, label, asked, tables=tables, interpret=interpret)
     return rows.framed(label)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Successive events of one aggregate.
-
-    Attributes
-    ----------
-    before : Head
-        The event before the first; version 0 where there is none.
-    position, timestamp : int64 array
-        The envelope by version, from that after `before`.
-    last : bool
-        No more are to come.
-    """
-
-    frame: EventFrame
-    before: Head
-    position: Int64Array
-    timestamp: Int64Array
-    last: bool
-
-    @property
-    def end(self) -> Head:
-        """The last event."""
-        version = self.before.version + len(self.position)
-        return Head(self.before.aggregate_id, version, int(self.position[-1]), int(self.timestamp[-1]))
-
-    def handled(self, reducer: Reducer) -> Int64Array:
-        """Versions that the reducer handles, ascending."""
-        own = [table.version for name, table in self.frame.tables.items() if name in reducer.handlers]
-        return own[0] if len(own) == 1 else np.sort(np.concatenate(own)) if own else np.empty(0, np.int64)
-
-    def marks(self, versions: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Positions and timestamps of versions, which may be the one before the first."""
-        rows = versions - self.before.version - 1
-        position, timestamp = self.position[rows], self.timestamp[rows]  # -1, the last, for the one before
-        earlier = rows < 0
-        if earlier.any():
-            position[earlier], timestamp[earlier] = self.before.position, self.before.timestamp
-        return position, timestamp
-
-
-def _stretches(store: Store, reducer: Reducer, head: Head) -> Iterator[_Stretch]:
-    """The events of an aggregate up to its head."""
-    selection = Selection(
-        reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,
-        types=reducer.event_types,
-    )  # fmt: skip
-    end = Head(head.aggregate_id, 0, 0, 0)
-    for frame in store.frames(selection):
-        tables = [table for table in frame.tables.values() if len(table)]
-        if len(tables) == 1:
-            position, timestamp = tables[0].position, tables[0].timestamp
-        else:
-            position, timestamp = (np.empty(sum(map(len, tables)), np.int64) for _ in range(2))
-            for table in tables:  # versions are gapless, so they index the envelope
-                rows = table.version - end.version - 1
-                position[rows], timestamp[rows] = table.position, table.timestamp
-        stretch = _Stretch(frame, end, position, timestamp, end.version + len(position) == head.version)
-        end = stretch.end
-        yield stretch
 
 
 @dataclass
@@ -165,7 +116,7 @@ class _Open:
     @staticmethod
     def of(bounds: Bounds) -> _Open:
         by_time = bool((bounds.version == UNBOUND).all() and (bounds.stop == UNBOUND).all())
-        if _ascends(bounds.time):
+        if ascends(bounds.time):
             return _Open(np.arange(len(bounds)), bounds, by_time)
         order = np.argsort(bounds.time, kind="stable")
         return _Open(order, bounds[order], by_time)
@@ -173,7 +124,7 @@ class _Open:
     def __len__(self) -> int:
         return len(self.moments)
 
-    def take(self, stretch: _Stretch) -> tuple[Int64Array, Int64Array]:
+    def take(self, stretch: Stretch) -> tuple[Int64Array, Int64Array]:
         """Moments that are reached within a stretch, and the last version that each includes."""
         end = stretch.end
         if self.by_time and not stretch.last:
@@ -190,13 +141,9 @@ class _Open:
         return reached, versions
 
 
-def _ascends(values: Int64Array) -> bool:
-    return bool((values[1:] >= values[:-1]).all())
-
-
 def _legs_to(versions: Int64Array) -> tuple[Int64Array, Int64Array]:
     """Ascending versions to emit something at, and the place among them of each version."""
-    if not _ascends(versions):
+    if not ascends(versions):
         return np.unique(versions, return_inverse=True)
     begins = np.ones(len(versions), np.bool_)
     begins[1:] = versions[1:] != versions[:-1]
@@ -218,12 +165,12 @@ class _Rows:
     places: list[Int64Array] = field(default_factory=list)
     count: int = 0
 
-    def rows_of(self, stretch: _Stretch, versions: Int64Array) -> None:
+    def rows_of(self, stretch: Stretch, versions: Int64Array) -> None:
         """A row for each version."""
         self.versions.append(versions)
         self.marks.append(stretch.marks(versions))
 
-    def moments_of(self, stretch: _Stretch, reached: Int64Array, versions: Int64Array) -> Int64Array:
+    def moments_of(self, stretch: Stretch, reached: Int64Array, versions: Int64Array) -> Int64Array:
         """A row for each moment reached; gives the versions at which something must be emitted, ascending."""
         self.rows_of(stretch, versions)
         stops, place = _legs_to(versions)
@@ -242,79 +189,13 @@ class _Rows:
         position, timestamp = (_whole([marks[at] for marks in self.marks]) for at in range(2))
         if label is not None:
             moments, place = _whole(self.moments), _whole(self.places)
-            if not _ascends(moments):
+            if not ascends(moments):
                 order = np.argsort(moments)  # back into the order in which they were asked for
                 versions, position, timestamp, place = versions[order], position[order], timestamp[order], place[order]
-            if len(place) != len(emitted) or not _ascends(place):
+            if len(place) != len(emitted) or not ascends(place):
                 emitted = emitted[place]
         return with_envelope(label, versions, position, timestamp, emitted)
 
 
 def _whole(pieces: Sequence[Int64Array]) -> Int64Array:
     return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
-
-
-def with_envelope(
-    label: pl.Series | None, versions: Int64Array, position: Int64Array, timestamp: Int64Array, emitted: pl.DataFrame
-) -> pl.DataFrame:
-    """A history's rows: `at` where moments were asked for, the envelope of the last own event, and what was emitted."""
-    series = [
-        pl.Series("version", versions, pl.Int64),
-        pl.Series("position", position, pl.Int64),
-        pl.Series("timestamp", timestamp, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"),
-    ]
-    none = versions == 0
-    if none.any():
-        missing = pl.Series(none)
-        series[1:] = [pl.select(pl.when(~missing).then(column)).to_series().alias(column.name) for column in series[1:]]
-    return pl.DataFrame([*([] if label is None else [label.alias("at")]), *series, *emitted.get_columns()])
-
-
-def fold_legs(
-    reducer: Reducer,
-    aggregate: str,
-    states: pa.RecordBatch,
-    table: Mapping[str, EventTable],
-    legs: Legs,
-    *,
-    tables: bool,
-    interpret: bool | None,
-) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
-    """The state after one aggregate's legs, and what it was at the end of each: with `tables`, a batch a leg."""
-    if not tables:
-        folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
-        return folded.states, [] if folded.emitted is None else [folded.emitted]
-    pieces = []
-    for leg in legs.of_aggregate(0):
-        folded = fold(reducer, [aggregate], states, table, leg, emit=True, interpret=interpret)
-        states = folded.states
-        pieces.append(_with_tables(reducer, folded.emitted, states))
-    return states, pieces
-
-
-def joined(reducer: Reducer, pieces: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
-    """What was emitted, as one table."""
-    if pieces:
-        return pa.Table.from_batches(pieces)
-    schema = emission_schema(reducer)
-    fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
-    return pa.schema(fields).empty_table()
-
-
-def _legs(reducer: Reducer, stretch: _Stretch, stops: Int64Array, *, onward: bool) -> Legs:
-    """A leg to each version of `stops`, and one to the end of the stretch where more are to come."""
-    starts, bounds = {}, {}
-    for name, table in tables_of(reducer, stretch.frame).items():
-        starts[name] = np.zeros(1, np.int64)
-        if len(table) == len(stretch.position):  # all versions are of this type: they need not be looked for
-            rows = np.maximum(stops - stretch.before.version, 0)
-        else:
-            rows = rows_until(table.version, stops)
-        bounds[name] = np.append(rows, len(table)) if onward else rows
-    return Legs(np.array([0, len(stops) + onward]), starts, bounds)
-
-
-def _with_tables(reducer: Reducer, emitted: pa.RecordBatch | None, states: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [] if emitted is None else list(zip(emitted.schema, emitted.columns, strict=True))
-    columns += [(table.arrow, states.column(table.name)) for table in reducer.layout.tables]
-    return pa.RecordBatch.from_arrays([c for _, c in columns], schema=pa.schema([f for f, _ in columns]))

@@ -21,9 +21,9 @@ from eventlab.fold.legs import Legs
 from eventlab.snapshots.base import Marks
 from eventlab.store.contract import Store
 from eventlab.timetravel.asof import AsOf
-from eventlab.timetravel.history import fold_legs, joined, with_envelope
 from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
 from eventlab.timetravel.past import Past
+from eventlab.timetravel.pauses import fold_legs, joined, with_envelope
 from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.routing import Log, MarkWith, Merged, merge
 
@@ -46,8 +46,9 @@ def state(
     UnknownAggregate, AsOfError, FoldError, ReducerError, InvalidEvent
     """
     log = Log.of(store, reducer, aggregate, mark_with)
-    past = log.past
     bounds = Bounds.of(store, log.head, [moment])
+    log = log.known(bounds)
+    past = log.past
     version = int(bounds.versions(0, past.position, past.timestamp)[0])
     merged = _merged(log, bounds)
     group, place = _places(merged, bounds)
@@ -84,20 +85,20 @@ def history(
     """
     check_asked(at, every)
     log = Log.of(store, reducer, aggregate, mark_with)
-    past = log.past
     label: pl.Series | None = None
     if at is not None:
         label, moments = moments_asked(at)
         bounds = Bounds.of(store, log.head, moments)
-        merged = _merged(log, bounds)
     elif every is not None:
+        bounds = Bounds.of_times(np.array([MAX_NS]))
+    else:
+        bounds = Bounds.of_versions(log.past.handled)
+    log = log.known(bounds)
+    past, merged = log.past, _merged(log, bounds)
+    if every is not None:
         step = duration_ns(every, what="every")
-        merged = _merged(log, Bounds.of_times(np.array([MAX_NS])))
         label, times = bars(int(past.timestamp[0]), int(merged.timestamp[-1]), step)
         bounds = Bounds.of_times(times)
-    else:
-        bounds = Bounds.of_versions(past.handled)
-        merged = _merged(log, bounds)
     emitted = _emit(reducer.with_routed, aggregate, merged, bounds, tables=tables, interpret=interpret)
     versions = bounds.versions(0, past.position, past.timestamp)
     last = np.maximum(versions - 1, 0)

@@ -47,6 +47,12 @@ class Bounds:
     def __getitem__(self, rows: Any) -> Bounds:
         return Bounds(self.version[rows], self.time[rows], self.stop[rows])
 
+    @property
+    def latest_time(self) -> int | None:
+        """The latest of the event times that bound any of them; None where none does."""
+        bound = self.time[self.time < MAX_NS]
+        return int(bound.max()) if len(bound) else None
+
     @staticmethod
     def of_times(times: Int64Array) -> Bounds:
         unbound = np.full(len(times), UNBOUND)
@@ -84,7 +90,10 @@ class Bounds:
         )
 
     def versions(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
-        """The highest version each moment includes of a stretch of own events that follows the version `before`."""
+        """The highest version each moment includes of a stretch of own events that follows the version `before`.
+
+        Event times must not go back.
+        """
         version = before + rows_until(timestamp, self.time)
         if (self.stop != UNBOUND).any():
             version = np.minimum(version, before + np.searchsorted(position, self.stop))

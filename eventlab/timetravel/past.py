@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
-from eventlab.events.frame import EventFrame, Int64Array
+from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.store.contract import Selection, Store
 
@@ -35,6 +36,18 @@ class Past:
     def head(self) -> int:
         return len(self.position)
 
+    def until(self, version: int) -> Past:
+        """The past up to a version."""
+        frames = []
+        for frame in self.frames:
+            tables = {}
+            for name, table in frame.tables.items():
+                rows = np.arange(int(np.searchsorted(table.version, version, side="right")))
+                tables[name] = table.take(rows, np.array([0, len(rows)]))
+            frames.append(EventFrame(frame.aggregates, tables))
+        handled = self.handled[self.handled <= version]
+        return Past(frames, self.position[:version], self.timestamp[:version], handled)
+
     @staticmethod
     def read(
         store: Store, reducer: Reducer, aggregate: str, columns: Mapping[str, Collection[str]], stop_position: int
@@ -51,3 +64,19 @@ class Past:
             position[table.version - 1], timestamp[table.version - 1] = table.position, table.timestamp
         own = [table.version for name, table in tables if name in reducer.handlers]
         return Past(frames, position, timestamp, np.sort(np.concatenate(own)) if own else np.empty(0, np.int64))
+
+
+def concatenated(tables: Sequence[EventTable]) -> EventTable:
+    """Tables of one type, one after the other, as one aggregate's."""
+    columns = {
+        name: tables[0].columns[name] if len(tables) == 1 else pa.concat_arrays([t.columns[name] for t in tables])
+        for name in tables[0].columns
+    }
+    return EventTable(
+        tables[0].type,
+        np.array([0, sum(len(table) for table in tables)]),
+        np.concatenate([table.position for table in tables]),
+        np.concatenate([table.version for table in tables]),
+        np.concatenate([table.timestamp for table in tables]),
+        columns,
+    )

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import AsOfError, UnknownAggregate
-from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.events.frame import EventFrame, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import derive, fold
 from eventlab.fold.executors import Executor
-from eventlab.fold.legs import Legs, tables_of, upper_bounds
+from eventlab.fold.legs import Legs, leading, tables_of, upper_bounds
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policies import Read
@@ -119,9 +120,11 @@ def reconstruct_all(
         heads_of(store, aggregates)
     if moment.version is not None:
         _check_versions(store, aggregates, moment, bases[0].marks)
-    if snapshots is not None and len(reducers) == len(aggregates) == 1:
+    if snapshots is not None and snapshots.policy.on_read and len(reducers) == len(aggregates) == 1:
         read = Read(int(bases[0].marks.version[0]), int(marks.version[0]), perf_counter() - begin)
-        snapshots.after_read(reducers[0], aggregates[0], bases[0], read)
+        ascend = store.times_ascend
+        if ascend or moment.time_ns is None:  # else later versions may be included, and earlier ones not
+            snapshots.after_read(reducers[0], aggregates[0], bases[0] if ascend else None, read)
     return [
         Reconstructed(
             aggregates,
@@ -170,7 +173,29 @@ def advance(
 
     Also gives what the fold emitted, where that was asked for and the frame had all of the aggregates.
     """
-    ends = {name: _ends(table, moment) for name, table in frame.tables.items()}
+    ends, scattered = _ends(frame, moment)
+    if scattered.any():  # by back-dated events: these aggregates are folded by themselves, of rows chosen one by one
+        if not scattered.all():
+            others = {name: np.where(scattered, frame.tables[name].offsets[:-1], rows) for name, rows in ends.items()}
+            base, _ = _folded(reducer, base, frame, members, others, emit=False, interpret=interpret, executor=executor)
+        numbers = np.flatnonzero(scattered)
+        frame, members = _included(frame, numbers, moment), members[numbers]
+        ends = {name: table.offsets[1:] for name, table in frame.tables.items()}
+    return _folded(reducer, base, frame, members, ends, emit=emit, interpret=interpret, executor=executor)
+
+
+def _folded(
+    reducer: Reducer,
+    base: Base,
+    frame: EventFrame,
+    members: Int64Array,
+    ends: Mapping[str, Int64Array],
+    *,
+    emit: bool,
+    interpret: bool | None,
+    executor: Executor | None,
+) -> tuple[Base, pa.RecordBatch | None]:
+    """Fold each aggregate's rows up to those ends."""
     whole = _is_all(members, base.states.num_rows)
     part = base.states if whole else base.states.take(pa.array(members))
     legs = _one_leg(reducer, frame, ends)
@@ -180,6 +205,23 @@ def advance(
     )
     states = folded.states if whole else put(base.states, folded.states, members)
     return Base(states, _advanced(base.marks, frame, members, ends)), folded.emitted
+
+
+def _included(frame: EventFrame, numbers: Int64Array, moment: AsOf) -> EventFrame:
+    """The events of some of a frame's aggregates that a moment includes."""
+    tables = {}
+    for name, table in frame.tables.items():
+        inside = np.zeros(len(table), np.bool_)
+        for low, high in zip(table.offsets[numbers], table.offsets[numbers + 1], strict=True):
+            inside[low:high] = True
+        if moment.version is not None:
+            inside &= table.version <= moment.version
+        if moment.time_ns is not None:
+            inside &= table.timestamp <= moment.time_ns
+        rows = np.flatnonzero(inside)
+        ends = np.searchsorted(rows, table.offsets[numbers + 1])
+        tables[name] = table.take(rows, np.concatenate([[0], ends]))
+    return EventFrame([frame.aggregates[number] for number in numbers], tables)
 
 
 def _is_all(members: Int64Array, count: int) -> bool:
@@ -198,14 +240,18 @@ def _check_versions(store: Store, aggregates: Sequence[str], moment: AsOf, marks
             )
 
 
-def _ends(table: EventTable, moment: AsOf) -> Int64Array:
-    """One past the last row that the moment includes, per aggregate."""
-    ends = table.offsets[1:]
-    if moment.version is not None:
-        ends = np.minimum(ends, upper_bounds(table.version, table.offsets, moment.version))
-    if moment.time_ns is not None:
-        ends = np.minimum(ends, upper_bounds(table.timestamp, table.offsets, moment.time_ns))
-    return ends
+def _ends(frame: EventFrame, moment: AsOf) -> tuple[dict[str, Int64Array], npt.NDArray[np.bool_]]:
+    """One past the last row that the moment includes, per event type and aggregate; and where others lie before it."""
+    ends, scattered = {}, np.zeros(len(frame.aggregates), np.bool_)
+    for name, table in frame.tables.items():
+        starts, stops = table.offsets[:-1], table.offsets[1:]
+        if moment.version is not None:
+            stops = upper_bounds(table.version, starts, stops, moment.version)
+        if moment.time_ns is not None:
+            stops, among = leading(table.timestamp, starts, stops, moment.time_ns)
+            scattered |= among
+        ends[name] = stops
+    return ends, scattered
 
 
 def _one_leg(reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]) -> Legs:

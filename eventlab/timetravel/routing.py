@@ -2,6 +2,8 @@
 
 Events of all aggregates have one order, (timestamp, position). A routed event is included where an own event before it
 in that order named its key, so that what an aggregate comes to hold later never reaches back.
+
+Routed events that are back-dated stand where they happened. Own ones cannot: they are folded in version order.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab._resolving import aggregates_named
-from eventlab.errors import InvalidEvent, ReducerError, UnknownAggregate
+from eventlab.errors import AsOfError, InvalidEvent, ReducerError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.legs import empty_table
+from eventlab.fold.legs import ascends, empty_table
 from eventlab.store.contract import Head, Selection, Store
-from eventlab.timetravel.past import Past
+from eventlab.timetravel.moments import UNBOUND, Bounds
+from eventlab.timetravel.past import Past, concatenated
 from eventlab.timetravel.reconstruct import heads_of
 
 MarkWith: TypeAlias = "str | Sequence[str]"
@@ -56,6 +59,26 @@ class Log:
         past = Past.read(store, reducer, aggregate, columns, stop)
         others = [name for name in _named(store, mark_with) if name != aggregate]
         return Log(store, reducer, others, stop, head, past)
+
+    def known(self, bounds: Bounds) -> Log:
+        """The log without own events that none of the moments can include, where back-dated ones are among those.
+
+        Raises
+        ------
+        AsOfError
+            There are some among the others: own events are folded in version order, which is then not the one order.
+        """
+        past = self.past
+        if ascends(past.timestamp):
+            return self
+        below = np.searchsorted(past.position, bounds.stop)
+        version = int(np.where(bounds.version == UNBOUND, below, bounds.version).max(initial=0))
+        if not ascends(past.timestamp[:version]):
+            raise AsOfError(
+                f"{self.head.aggregate_id!r} has back-dated events, which cannot be merged with others by event time",
+                hint="Leave out mark_with, or ask for what was known before them: el.AsOf(known_at=...).",
+            )
+        return replace(self, past=past.until(version))
 
 
 def _named(store: Store, mark_with: MarkWith) -> list[str]:
@@ -166,33 +189,7 @@ def _chosen(table: EventTable, held: _Held, codes: Int64Array, until: int) -> _R
 def _taken(table: EventTable, rows: Int64Array) -> EventTable:
     if len(rows) == len(table) and bool((rows[1:] > rows[:-1]).all()):
         return table
-    columns = {name: column.take(pa.array(rows)) for name, column in table.columns.items()}
-    place = None if table.place is None else table.place[rows]
-    return replace(
-        table,
-        offsets=np.array([0, len(rows)]),
-        position=table.position[rows],
-        version=table.version[rows],
-        timestamp=table.timestamp[rows],
-        columns=columns,
-        place=place,
-    )
-
-
-def _concatenated(tables: Sequence[EventTable]) -> EventTable:
-    """Tables of one type, one after the other, as one aggregate's."""
-    columns = {
-        name: tables[0].columns[name] if len(tables) == 1 else pa.concat_arrays([t.columns[name] for t in tables])
-        for name in tables[0].columns
-    }
-    return EventTable(
-        tables[0].type,
-        np.array([0, sum(len(table) for table in tables)]),
-        np.concatenate([table.position for table in tables]),
-        np.concatenate([table.version for table in tables]),
-        np.concatenate([table.timestamp for table in tables]),
-        columns,
-    )
+    return table.take(rows, np.array([0, len(rows)]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +234,11 @@ def merge(log: Log, until: int, stop: int) -> Merged:
     tables = {}
     for name in reducer.handlers:
         pieces = [frame.tables[name] for frame in past.frames if len(frame.tables.get(name, ()))]
-        table = _concatenated(pieces) if pieces else empty_table(reducer, name, 1)
+        table = concatenated(pieces) if pieces else empty_table(reducer, name, 1)
         tables[name] = replace(table, place=own[table.version - 1])
     done = past.head
     for name, found in routed.items():
-        table = _concatenated([piece.table for piece in found]) if found else empty_table(reducer.with_routed, name, 1)
+        table = concatenated([piece.table for piece in found]) if found else empty_table(reducer.with_routed, name, 1)
         stands = place[done : done + len(table)]
         done += len(table)
         table = replace(table, place=stands)

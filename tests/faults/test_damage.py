@@ -314,6 +314,31 @@ def check_refused(path: Path, edit: str, *, reading: bool) -> None:
         raise
 
 
+def test_event_times_go_back_only_where_their_commit_says_so(folder: Path):
+    with opened(folder / "lab") as store:
+        store.commit([batch(3, "a", timestamps=[5, 9, 7])], late="accept")
+        store.commit([batch(2, "a", timestamps=[8, 9])], late="accept")
+        store.seal()
+        assert store.verify().ok
+    for edit, first in (("clamped = 0", 0), ("clamped = -2", 3), ("clamped = 1", 3)):
+        put_back = taken(folder / "lab")
+        connection = sqlite3.connect(folder / "lab" / "catalog.sqlite")
+        connection.execute(f"UPDATE commits SET {edit} WHERE first_position = {first}")
+        connection.commit()
+        connection.close()
+        (folder / "lab" / "catalog.sums").unlink()
+        with (
+            opened(folder / "lab", read_only=True) as store,
+            pytest.raises(StoreCorrupt, match="event times") as caught,
+        ):
+            store.verify()
+        assert [(one.first_position, one.stop_position) for one in caught.value.report.damage] == [
+            (first, 5 if first else 3)
+        ]
+        shutil.rmtree(folder / "lab")
+        put(put_back, folder / "lab")
+
+
 def test_a_changed_hand_can_be_accepted(folder: Path):
     """Someone renames a source on purpose: without the sums the store opens, and proves what can be proven."""
     with opened(folder / "lab") as store:

@@ -18,6 +18,7 @@ from eventlab.errors import (
     StoreError,
     WrongVersion,
 )
+from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
 from eventlab.store import encoding, sealing, writer
 from eventlab.store.contract import Batch, Head, Selection
@@ -90,6 +91,50 @@ def test_late_events_are_refused_or_clamped(store: EventLog):
     receipt = store.commit([batch(3, ["b", "a", "a"], timestamps=[1, 120, 110])], late="clamp")
     assert receipt.clamped == 1
     assert everything(store)["timestamp"].dt.epoch("ns").to_list() == [100, 1, 120, 120]
+
+
+def test_late_events_are_kept_where_they_are_accepted(store: EventLog):
+    store.commit([batch(1, "a", timestamps=[100])])
+    receipt = store.commit([batch(4, ["b", "a", "a", "a"], timestamps=[1, 120, 110, 120])], late="accept")
+    assert (receipt.clamped, receipt.backdated) == (0, 1)
+    alone = store.commit([batch(1, "a", timestamps=[90], ids=["x"])], late="accept")
+    assert (alone.version, alone.backdated) == (5, 1)
+    for again in range(2):
+        assert everything(store)["timestamp"].dt.epoch("ns").to_list() == [100, 1, 120, 110, 120, 90]
+        assert [(head.aggregate_id, head.version, head.timestamp) for head in store.heads()] == [
+            ("a", 5, 120),
+            ("b", 1, 1),
+        ]
+        assert everything(store, start=90, stop=101)["version"].to_list() == [1, 5]
+        assert store.commit([batch(1, "a", timestamps=[90], ids=["x"])], late="accept") == alone
+        assert store.verify().ok
+        if not again:
+            store.seal()
+    with pytest.raises(LateEvent, match='late="accept"'):  # what comes next is compared with the highest time
+        store.commit([batch(1, "a", timestamps=[119])])
+    store.commit([batch(1, "a", timestamps=[120])])
+
+
+def test_a_time_by_the_clock_is_raised_to_the_highest_one_however_low_the_last_was(store: EventLog):
+    far = 2**62
+    store.commit([batch(2, "a", timestamps=[far, 5])], late="accept")
+    assert store.commit([batch(1, "a")], late="accept").backdated == 0
+    store.commit([batch(1, "a")])
+    assert everything(store)["timestamp"].dt.epoch("ns").to_list() == [far, 5, far, far]
+    mixed = [batch(1, "a"), batch(1, "a", timestamps=[7])]
+    assert store.commit(mixed, late="accept").backdated == 1
+    assert everything(store)["timestamp"].dt.epoch("ns").to_list()[-2:] == [far, 7]
+    assert store.heads()[0].timestamp == far
+
+
+def test_a_back_dated_event_of_plain_rows_is_a_small_commit_like_another(store: EventLog):
+    plain = Rows(TRADE, [(b"BTC", 1.0, 2.0, None, None, None)])
+    for at, backdated in ((10, 0), (4, 1), (10, 0)):
+        given = Batch(TRADE, plain, "a", timestamp=np.array([at], dtype=np.int64))
+        assert store.commit([given], late="accept").backdated == backdated
+    with pytest.raises(LateEvent):
+        store.commit([Batch(TRADE, plain, "a", timestamp=np.array([9], dtype=np.int64))])
+    assert store.verify().ok
 
 
 def test_a_cause_comes_before_its_effect(store: EventLog):

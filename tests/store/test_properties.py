@@ -99,7 +99,7 @@ class StoreBesideItsTwin(RuleBasedStateMachine):
         steps=st.lists(st.integers(-1, 5), min_size=12, max_size=12),
         causes=st.none() | st.lists(st.none() | st.integers(0, 40), min_size=12, max_size=12),
         metadata=st.none() | st.dictionaries(st.text("kü", min_size=1), st.text("vé"), max_size=2),
-        late=st.sampled_from(["reject", "clamp"]),
+        late=st.sampled_from(["reject", "clamp", "accept"]),
         tick=st.integers(-5, 50),
     )
     def append(self, rows, which, timed, base, steps, causes, metadata, late, tick) -> None:
@@ -108,17 +108,19 @@ class StoreBesideItsTwin(RuleBasedStateMachine):
         causes = None if causes is None else causes[: len(rows)]
         store = self.stores[which % len(self.stores)]
         before = len(self.twin.events)
-        clamped = self.twin.append(
+        came_late = self.twin.append(
             rows, now=self.now, timestamps=timestamps, causes=causes, metadata=metadata or None, late=late
         )
         try:
             receipt = store.commit(batches_of(rows, timestamps, causes, metadata), late=late)
         except EventlabError:
-            assert clamped is None
+            assert came_late is None
             return
         last = self.twin.events[-1]
         assert (receipt.first_position, receipt.position, receipt.version) == (before, last.position, last.version)
-        assert (receipt.count, receipt.clamped, receipt.recorded_at) == (len(rows), clamped, self.twin.recorded_at[-1])
+        assert (receipt.count, receipt.recorded_at) == (len(rows), self.twin.recorded_at[-1])
+        told = (0, came_late) if late == "accept" else (came_late, 0)
+        assert (receipt.clamped, receipt.backdated) == told
         self.digest = store.head_digest
 
     @rule(which=st.integers(0, 1))
@@ -148,10 +150,21 @@ class StoreBesideItsTwin(RuleBasedStateMachine):
             )
             assert folded(store, alone) == {key: value for key, value in expected.items() if key == name}
 
+    @rule(which=st.integers(0, 1), start=st.integers(0, 2_000), length=st.integers(0, 500))
+    def read_some_time(self, which: int, start: int, length: int) -> None:
+        store = self.stores[which % len(self.stores)]
+        found = everything(store, TRADE, start=start, stop=start + length)["position"].to_list()
+        trades = [event for event in self.twin.events if event.event_type == "market_data"]
+        assert found == [event.position for event in trades if start <= event.timestamp < start + length]
+
     @invariant()
     def same_events(self) -> None:
         for store in self.stores:
             assert store.head_digest == self.digest
+            for head in store.heads():
+                own = [event for event in self.twin.events if event.aggregate_id == head.aggregate_id]
+                highest = max(event.timestamp for event in own)
+                assert (head.version, head.position, head.timestamp) == (len(own), own[-1].position, highest)
             for name, kind in (("market_data", TRADE), ("trading_signal", SIGNAL)):
                 wanted = [event for event in self.twin.events if event.event_type == name]
                 frame = everything(store, kind)

@@ -156,7 +156,7 @@ def test_assigning_one_batch_to_one_aggregate_the_short_way(data: st.DataObject)
             finally:
                 intake._assign_one = kept
         head = (stream.version, stream.position, stream.timestamp)
-        made.append((bits(found.blocks[0]), found.first_position, found.last_version, found.clamped, head))
+        made.append((bits(found.blocks[0]), found.first_position, found.last_version, found.late, head))
     assert made[0] == made[1]
 
 

@@ -1,5 +1,6 @@
 """Hints about what need not be read never change what is answered."""
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import example, given
@@ -8,19 +9,38 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.store import encoding
 from eventlab.store.contract import Selection
+from tests.store.helpers import TRADE
 
 ROWS = 3_000
 
 
 @pytest.fixture(scope="module")
 def lab():
+    yield from made(lambda rows: rows // 3)
+
+
+@pytest.fixture(scope="module")
+def backdated():
+    """Every event time is up to 700 below what it would be in order, and some are from the very beginning."""
+    rng = np.random.default_rng(3)
+
+    def times(rows):
+        late = rows // 3 - pl.Series(rng.integers(0, 700, len(rows)) * (rng.random(len(rows)) < 0.2))
+        return pl.Series(np.where(rng.random(len(rows)) < 0.001, 3, late.to_numpy()))
+
+    yield from made(times)
+
+
+def made(of_rows):
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(encoding, "ROW_GROUP", 256)
     with el.open(":memory:") as lab:
         for first in (0, ROWS):
-            times = pl.Series(range(first, first + ROWS), dtype=pl.Int64) // 3
+            times = of_rows(pl.Series(range(first, first + ROWS), dtype=pl.Int64))
             frame = pl.DataFrame({"symbol": ["A", "B", "B"] * (ROWS // 3), "price": 1.5, "volume": 2.0})
-            lab.append_frame(el.MarketData, frame.with_columns(timestamp=times), aggregate_id="market/{symbol}")
+            lab.append_frame(
+                el.MarketData, frame.with_columns(timestamp=times), aggregate_id="market/{symbol}", late="accept"
+            )
             lab.seal()
         monkeypatch.undo()
         yield lab
@@ -34,7 +54,21 @@ def lab():
 )
 @example(after=256, version=256, time=None, since=None)
 @example(after=256, version=None, time=255, since=255)
-def test_a_hint_leaves_out_later_and_earlier_events_only(lab, after, version, time, since):
+def test_a_hint_leaves_out_later_and_earlier_events_only(lab, backdated, after, version, time, since):
+    for filled in (lab, backdated):
+        check_hints(filled, after, version, time, since)
+
+
+@given(time=st.integers(-700, ROWS), length=st.integers(0, ROWS))
+def test_events_of_a_time_are_those_with_such_times(backdated, time, length):
+    store, columns = backdated.store, ["position", "timestamp"]
+    whole = pl.concat(store.rows(TRADE, columns=columns))
+    found = list(store.rows(TRADE, columns=columns, start=time, stop=time + length))
+    wanted = whole.filter(pl.col("timestamp").to_physical().is_between(time, time + length, closed="left"))
+    assert pl.concat([wanted.clear(), *found]).equals(wanted)
+
+
+def check_hints(lab, after, version, time, since):
     aggregates = ["market/A", "market/B"]
     hinted = Selection(
         {"market_data": ["price", "side"]},

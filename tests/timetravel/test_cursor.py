@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import AsOfError, FoldError, ReducerError, UnknownAggregate
 from eventlab.snapshots.base import Base, Marks
+from eventlab.store.log import EventLog
 from eventlab.timetravel import cursor as cursors
 from eventlab.timetravel import stretches, waypoints
 from eventlab.timetravel.waypoints import Limit, Waypoints
@@ -380,7 +381,7 @@ def test_the_newest_state_within_a_limit(versions, version, stop, time):
 
 
 def test_where_times_may_go_back_a_time_is_reconstructed(monkeypatch, lab):
-    monkeypatch.setattr(cursors, "TIMES_ASCEND", False)
+    monkeypatch.setattr(EventLog, "times_ascend", property(lambda _: False))
     asked = []
     whole = cursors.reconstruct
     monkeypatch.setattr(cursors, "reconstruct", lambda *args, **more: asked.append(args[3]) or whole(*args, **more))

@@ -1,0 +1,150 @@
+"""Successive events of one aggregate, folded with stops on the way: what histories are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.fold.declaration import Reducer
+from eventlab.fold.drive import emission_schema, fold
+from eventlab.fold.legs import Legs, ascends, rows_until, tables_of
+from eventlab.store.contract import Head, Selection, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Successive events of one aggregate.
+
+    Attributes
+    ----------
+    before : Head
+        The event before the first; version 0 where there is none.
+    position, timestamp : int64 array
+        The envelope by version, from that after `before`.
+    last : bool
+        No more are to come.
+    """
+
+    frame: EventFrame
+    before: Head
+    position: Int64Array
+    timestamp: Int64Array
+    last: bool
+
+    @property
+    def end(self) -> Head:
+        """The last event, with its own event time."""
+        version = self.before.version + len(self.position)
+        return Head(self.before.aggregate_id, version, int(self.position[-1]), int(self.timestamp[-1]))
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether an event time is below the one before."""
+        begins = self.before.version > 0 and int(self.timestamp[0]) < self.before.timestamp
+        return begins or not ascends(self.timestamp)
+
+    def handled(self, reducer: Reducer) -> Int64Array:
+        """Versions that the reducer handles, ascending."""
+        own = [table.version for name, table in self.frame.tables.items() if name in reducer.handlers]
+        return own[0] if len(own) == 1 else np.sort(np.concatenate(own)) if own else np.empty(0, np.int64)
+
+    def marks(self, versions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Positions and timestamps of versions, which may be the one before the first."""
+        rows = versions - self.before.version - 1
+        position, timestamp = self.position[rows], self.timestamp[rows]  # -1, the last, for the one before
+        earlier = rows < 0
+        if earlier.any():
+            position[earlier], timestamp[earlier] = self.before.position, self.before.timestamp
+        return position, timestamp
+
+
+def stretches(store: Store, reducer: Reducer, head: Head) -> Iterator[Stretch]:
+    """The events of an aggregate up to its head."""
+    selection = Selection(
+        reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,
+        types=reducer.event_types,
+    )  # fmt: skip
+    end = Head(head.aggregate_id, 0, 0, 0)
+    for frame in store.frames(selection):
+        tables = [table for table in frame.tables.values() if len(table)]
+        if len(tables) == 1:
+            position, timestamp = tables[0].position, tables[0].timestamp
+        else:
+            position, timestamp = (np.empty(sum(map(len, tables)), np.int64) for _ in range(2))
+            for table in tables:  # versions are gapless, so they index the envelope
+                rows = table.version - end.version - 1
+                position[rows], timestamp[rows] = table.position, table.timestamp
+        stretch = Stretch(frame, end, position, timestamp, end.version + len(position) == head.version)
+        end = stretch.end
+        yield stretch
+
+
+def with_envelope(
+    label: pl.Series | None, versions: Int64Array, position: Int64Array, timestamp: Int64Array, emitted: pl.DataFrame
+) -> pl.DataFrame:
+    """A history's rows: `at` where moments were asked for, the envelope of the last own event, and what was emitted."""
+    series = [
+        pl.Series("version", versions, pl.Int64),
+        pl.Series("position", position, pl.Int64),
+        pl.Series("timestamp", timestamp, pl.Int64).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC"),
+    ]
+    none = versions == 0
+    if none.any():
+        missing = pl.Series(none)
+        series[1:] = [pl.select(pl.when(~missing).then(column)).to_series().alias(column.name) for column in series[1:]]
+    return pl.DataFrame([*([] if label is None else [label.alias("at")]), *series, *emitted.get_columns()])
+
+
+def fold_legs(
+    reducer: Reducer,
+    aggregate: str,
+    states: pa.RecordBatch,
+    table: Mapping[str, EventTable],
+    legs: Legs,
+    *,
+    tables: bool,
+    interpret: bool | None,
+) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """The state after one aggregate's legs, and what it was at the end of each: with `tables`, a batch a leg."""
+    if not tables:
+        folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
+        return folded.states, [] if folded.emitted is None else [folded.emitted]
+    pieces = []
+    for leg in legs.of_aggregate(0):
+        folded = fold(reducer, [aggregate], states, table, leg, emit=True, interpret=interpret)
+        states = folded.states
+        pieces.append(_with_tables(reducer, folded.emitted, states))
+    return states, pieces
+
+
+def joined(reducer: Reducer, pieces: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
+    """What was emitted, as one table."""
+    if pieces:
+        return pa.Table.from_batches(pieces)
+    schema = emission_schema(reducer)
+    fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
+    return pa.schema(fields).empty_table()
+
+
+def legs_to(reducer: Reducer, stretch: Stretch, stops: Int64Array, *, onward: bool) -> Legs:
+    """A leg to each version of `stops`, and one to the end of the stretch where more are to come."""
+    starts, bounds = {}, {}
+    for name, table in tables_of(reducer, stretch.frame).items():
+        starts[name] = np.zeros(1, np.int64)
+        if len(table) == len(stretch.position):  # all versions are of this type: they need not be looked for
+            rows = np.maximum(stops - stretch.before.version, 0)
+        else:
+            rows = rows_until(table.version, stops)
+        bounds[name] = np.append(rows, len(table)) if onward else rows
+    return Legs(np.array([0, len(stops) + onward]), starts, bounds)
+
+
+def _with_tables(reducer: Reducer, emitted: pa.RecordBatch | None, states: pa.RecordBatch) -> pa.RecordBatch:
+    columns = [] if emitted is None else list(zip(emitted.schema, emitted.columns, strict=True))
+    columns += [(table.arrow, states.column(table.name)) for table in reducer.layout.tables]
+    return pa.RecordBatch.from_arrays([c for _, c in columns], schema=pa.schema([f for f, _ in columns]))
