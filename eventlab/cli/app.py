@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import eventlab
-from eventlab.cli import demo, export, ingest, reading, warm
+from eventlab.cli import demo, export, ingest, reading, snapshots, warm
 from eventlab.cli.failures import Command, Group
 
 # A paragraph is one line: typer wraps it to the terminal.
@@ -38,6 +38,7 @@ app.command("state", cls=Command)(reading.state)
 app.command("history", cls=Command)(reading.history)
 app.command("verify", cls=Command)(reading.verify)
 app.command("warm", cls=Command)(warm.warm)
+app.add_typer(snapshots.app, name="snapshots")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -37,6 +37,18 @@ def reading(path: Path) -> Iterator[Lab]:
         yield lab
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[Lab]:
+    """A lab that is there, opened to be appended to."""
+    from eventlab import reducers
+    from eventlab.lab import open as open_lab
+
+    reducers.declare()
+    open_lab(path, read_only=True).close()  # what is not there is not made
+    with open_lab(path) as lab:
+        yield lab
+
+
 def moment(
     as_of: str | None, version: int | None, time: str | None, position: int | None, known_at: str | None
 ) -> AsOf:

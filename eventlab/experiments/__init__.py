@@ -1,5 +1,15 @@
 """Experiments: what a choice costs, measured on one's own events."""
 
+from eventlab.experiments.comparison import Comparison, compare, results
 from eventlab.experiments.reconstruction import latency_by_length, snapshot_intervals
+from eventlab.experiments.trials import SnapshotRead, SnapshotTrial
 
-__all__ = ["latency_by_length", "snapshot_intervals"]
+__all__ = [
+    "Comparison",
+    "SnapshotRead",
+    "SnapshotTrial",
+    "compare",
+    "latency_by_length",
+    "results",
+    "snapshot_intervals",
+]

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from eventlab.errors import PlotError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from matplotlib.axes import Axes
     from matplotlib.gridspec import GridSpecBase
 
@@ -19,6 +21,7 @@ INK, MUTED, FAINT, LINES = "#22272E", "#5B6570", "#B4BCC6", "#E6E9ED"
 FIGURE_WIDTH, FIGURE_HEIGHT = 9.0, 4.2
 LONGEST_NAME = 60
 
+_HALF_A_CHART = 52
 _BINARY = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
 
 STYLE: Any = {
@@ -182,16 +185,49 @@ def fewer_ticks(axes: Axes, most: int = 6) -> None:
 
 def logarithmic(axes: Axes) -> None:
     """Both axes, with 1, 2 and 5 of each power of ten on the vertical one."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import NullFormatter
 
     axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    thousands_across(axes)
+    logarithmic_upward(axes)
+
+
+def logarithmic_upward(axes: Axes) -> None:
+    """The vertical axis, with 1, 2 and 5 of each power of ten; and lines from both axes."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     thousands(axes)
-    thousands_across(axes)
     axes.grid(visible=True, axis="x", color=LINES, linewidth=0.8)
+
+
+def bytes_across(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
+    """Bytes on a logarithmic horizontal axis, at powers of two. Zeros have a place of their own."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    positive = sizes[sizes > 0.0]
+    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+    ticks = []
+    if (sizes <= 0.0).any():
+        axes.set_xscale("symlog", linthresh=low / 2.0, linscale=0.4)
+        axes.set_xlim(-low / 16.0, high * 2.0)
+        ticks.append(0.0)
+    else:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 2.0, high * 2.0)
+    powers = [2.0**power for power in range(60) if low / 2.0 < 2.0**power <= high * 2.0]
+    ticks += powers[:: -(-len(powers) // 8) or 1]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _in_bytes(value)))
+
+
+def _in_bytes(value: float) -> str:
+    unit, name = next(((1 << shift, name) for shift, name in _BINARY if value >= 1 << shift), (1, "B"))
+    return f"{value / unit:,.6g} {name}" if value else "0"
 
 
 def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
@@ -207,3 +243,19 @@ def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
             handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(labels), borderaxespad=0.2,
             borderpad=0.2, columnspacing=1.4, handlelength=1.6,
         )  # fmt: skip
+
+
+def headed_above(axes: Axes, title: str) -> None:
+    """A title, and below it a legend in two columns, for names that are long."""
+    handles, labels = axes.get_legend_handles_labels()
+    rows = -(-len(labels) // 2)
+    axes.set_title(title, pad=12.0 + 15.0 * rows)
+    axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, borderpad=0.2,
+        columnspacing=1.4, handlelength=1.6, labelspacing=0.3,
+    )  # fmt: skip
+
+
+def shortened(name: str) -> str:
+    """A name that fits into half a chart; long ones often differ only at their ends."""
+    return safe(name if len(name) <= _HALF_A_CHART else f"{name[:30]}…{name[-(_HALF_A_CHART - 31) :]}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
+from eventlab.errors import PlotError
 from eventlab.plots import _look, _series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
+def plot_snapshot_intervals(
+    frame: pl.DataFrame, ax: Axes | None = None, *, optimum: float | None = None, young: float | None = None
+) -> Axes:
     """Median and 99th percentile of reconstruction latency by snapshot interval, over the bytes snapshots take.
 
     Parameters
@@ -22,6 +27,8 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
         From :func:`eventlab.experiments.snapshot_intervals`.
     ax : matplotlib.axes.Axes, optional
         A new figure by default.
+    optimum, young : float, optional
+        Events between snapshots to mark between the bars: the best interval by what was measured, and Young's.
 
     Returns
     -------
@@ -31,7 +38,7 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
     Raises
     ------
     PlotError
-        No rows, or other columns.
+        No rows, or other columns; a mark where no interval is shown.
     """
     wanted = ("interval", "bytes", "latency_p50_ms", "latency_p99_ms")
     rows = _series.require(frame, wanted, "a comparison of intervals")
@@ -51,6 +58,12 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
                 f"{value:,.3g} ms", (place, value), xytext=(9, 0), textcoords="offset points", va="center",
                 fontsize=9.0, color=_look.INK,
             )  # fmt: skip
+        for interval, label, colour in ((optimum, "optimum", _look.GREEN), (young, "Young", _look.ORANGE)):
+            if interval is not None:
+                axes.axvline(
+                    _place(rows["interval"], interval), color=colour, linewidth=1.4, linestyle=(0, (4, 3)),
+                    label=f"{label}: {interval:,.0f}", zorder=1.5,
+                )  # fmt: skip
         axes.set_ylim(bottom=0.0, top=float(np.nanmax(rare)) * 1.12 or None)
         axes.set_xlim(-0.6, len(rows) - 0.4)
         labels = ["none" if interval is None else f"{interval:,}" for interval in rows["interval"]]
@@ -63,6 +76,17 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
         _look.binary(behind)
         _look.headed(axes, "Reconstructing a past state, by snapshot interval", axes, behind)
     return axes
+
+
+def _place(intervals: pl.Series, interval: float) -> float:
+    """Where an interval belongs between those shown, by its logarithm; at most half a place beyond them."""
+    shown = intervals.drop_nulls().to_numpy()
+    if not len(shown) or not interval > 0.0:
+        raise PlotError("an interval cannot be marked here", got=interval, expected="one above 0, beside others")
+    if interval <= shown[0] or interval >= shown[-1]:
+        beyond = 0.0 if interval in (shown[0], shown[-1]) else 0.45
+        return -beyond if interval <= shown[0] else len(shown) - 1 + beyond
+    return float(np.interp(np.log(interval), np.log(shown), np.arange(len(shown))))
 
 
 def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
@@ -105,3 +129,141 @@ def _rate(events_per_second: float) -> str:
         if events_per_second >= size:
             return f"{events_per_second / size:.3g} {unit}"
     return f"{events_per_second:.3g}"
+
+
+def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
+    """Bytes of snapshots against the 99th percentile of latency: a point per policy, workload and budget.
+
+    Colours tell policies, and marks workloads; of several seeds the median counts. A line for each workload joins what
+    no other policy beats in both bytes and latency.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        That of :func:`eventlab.experiments.compare`.
+    ax : matplotlib.axes.Axes, optional
+        A new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    PlotError
+        No rows, or other columns.
+    """
+    rows = _series.require(frame, ("policy", "workload", "budget", "bytes", "latency_p99_ms"), "a comparison")
+    rows = rows.group_by("policy", "workload", "budget", maintain_order=True).agg(
+        pl.col("bytes", "latency_p99_ms").cast(pl.Float64).median()
+    )
+    policies, workloads = (rows[name].unique(maintain_order=True).to_list() for name in ("policy", "workload"))
+    sizes = _series.numbers(rows, "bytes")
+    height = _look.FIGURE_HEIGHT + 0.2 * ((len(policies) + len(workloads)) // 2)
+    with _look.drawing(ax, height=height) as axes:
+        for at, workload in enumerate(workloads):
+            own = rows.filter(pl.col("workload") == workload)
+            best = _undominated(_series.numbers(own, "bytes"), _series.numbers(own, "latency_p99_ms"))
+            axes.step(
+                _series.numbers(own, "bytes")[best], _series.numbers(own, "latency_p99_ms")[best], where="post",
+                color=_look.FAINT, linewidth=1.0, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
+            )  # fmt: skip
+            for number, policy in enumerate(policies):
+                some = own.filter(pl.col("policy") == policy)
+                axes.plot(
+                    _series.numbers(some, "bytes"), _series.numbers(some, "latency_p99_ms"), _MARKS[at % len(_MARKS)],
+                    color=_COLOURS[number % len(_COLOURS)], fillstyle=_FILLS[number // len(_COLOURS) % len(_FILLS)],
+                    markersize=7, label=None if at else _look.shortened(policy),
+                )  # fmt: skip
+        if len(workloads) > 1:
+            for at, workload in enumerate(workloads):
+                axes.plot(
+                    [], [], _MARKS[at % len(_MARKS)], color=_look.MUTED, label=f"reads: {_look.shortened(workload)}"
+                )
+        _look.logarithmic_upward(axes)
+        _look.bytes_across(axes, sizes)
+        axes.set_xlabel("size of all snapshots")
+        axes.set_ylabel("latency, 99th percentile (ms)")
+        _look.headed_above(axes, "Snapshot policies: what they take, and how soon they answer")
+    return axes
+
+
+_COLOURS = (_look.BLUE, _look.ORANGE, _look.GREEN, _look.RED, _look.PURPLE, _look.SKY)
+_FILLS: tuple[Any, ...] = ("full", "none", "left", "bottom")
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+
+
+def _undominated(size: _series.FloatArray, latency: _series.FloatArray) -> npt.NDArray[np.int64]:
+    """Rows that no other has both fewer bytes and less latency than, by bytes."""
+    order = np.lexsort((latency, size))
+    before = np.concatenate([[np.inf], np.minimum.accumulate(latency[order])[:-1]])
+    return order[latency[order] < before]
+
+
+def plot_placement(
+    density: _series.FloatArray, placements: Mapping[str, npt.ArrayLike], ax: Axes | None = None
+) -> Axes:
+    """Where snapshots lie, a row a policy, under how often each version is read.
+
+    Parameters
+    ----------
+    density : float64 array, shape (head + 1,)
+        Of reads by version: ``Access.density(head)``.
+    placements : mapping of str to int64 array
+        Versions of the snapshots, by the name of what placed them.
+    ax : matplotlib.axes.Axes, optional
+        A new figure by default.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        That of the density; the one of the snapshots is below it.
+
+    Raises
+    ------
+    PlotError
+        Nothing to draw, or versions beyond the history.
+    """
+    weights = np.asarray(density, np.float64)
+    if weights.ndim != 1 or len(weights) < 2 or not np.isfinite(weights).all():
+        raise PlotError("not how often versions are read", got=weights.shape, expected="a number for each version")
+    placed = {str(name): np.asarray(versions, np.int64) for name, versions in placements.items()}
+    if not placed:
+        raise PlotError("there are no placements to draw", expected="e.g. {'Every(100)': versions}")
+    head = len(weights) - 1
+    for name, versions in placed.items():
+        if len(versions) and not (versions.min() >= 1 and versions.max() <= head):
+            raise PlotError(f"{name} has a snapshot outside the history", expected=f"versions 1 to {head}")
+    with _look.drawing(ax, height=3.0 + 0.45 * len(placed)) as axes:
+        above, below = _look.panels(axes, 1.4, 0.45 * len(placed) + 0.2)
+        at, mean = _binned(weights[1:])
+        above.fill_between(at, mean * head, step="mid", color=_look.BLUE, alpha=0.25, linewidth=0.0)
+        above.step(at, mean * head, where="mid", color=_look.BLUE, linewidth=1.2)
+        above.set_ylim(bottom=0.0)
+        above.set_ylabel("reads, times the average")
+        for row, (name, versions) in enumerate(placed.items()):
+            below.plot(
+                versions, np.full(len(versions), row), "|", color=_COLOURS[row % len(_COLOURS)], markersize=10,
+                markeredgewidth=1.0, label=_look.safe(name),
+            )  # fmt: skip
+            below.annotate(
+                f"{_look.safe(name)}: {len(versions):,}", (0.0, row), xytext=(2, 8), textcoords="offset points",
+                fontsize=9.0, color=_look.INK,
+            )  # fmt: skip
+        below.set_ylim(len(placed) - 0.6, -0.9)
+        below.set_yticks([])
+        below.grid(visible=False)
+        below.set_xlim(0, head)
+        below.set_xlabel("version")
+        below.set_ylabel("snapshots")
+        _look.thousands_across(below)
+        _look.headed(above, "Where snapshots lie, and what is read")
+    return above
+
+
+def _binned(weights: _series.FloatArray) -> tuple[_series.FloatArray, _series.FloatArray]:
+    """Middles and means of no more stretches of versions than pixels can show."""
+    edges = np.unique(np.linspace(0, len(weights), min(len(weights), _series.PIXELS) + 1).astype(np.int64))
+    means = np.add.reduceat(weights, edges[:-1]) / np.diff(edges)
+    return (edges[:-1] + edges[1:] + 1) / 2.0, means

@@ -146,6 +146,10 @@ class Snapshots:
             return Built(0, 0)
         return self._made(reducer, [aggregate_id], [missing], self._store.stop_position)
 
+    def evict(self, reducer: Reducer, aggregate_id: str, versions: Int64Array) -> None:
+        """Let the snapshots of an aggregate at these versions go."""
+        self._shelf(reducer).evict(reducer, {aggregate_id: versions})
+
     def _brought_up(self, reducer: Reducer, aggregates: Sequence[str], *, whole: bool) -> Built:
         """Make what the policy asks for: in the whole past, or behind the newest snapshots."""
         shelf, stop = self._shelf(reducer), self._store.stop_position
@@ -209,7 +213,7 @@ class Snapshots:
 
         Without `base`, of which not all is known where events were back-dated, it is folded once more.
         """
-        if self._store.read_only or not read.version:
+        if self._files.read_only or not read.version:
             return
         try:
             shelf = self._shelf(reducer)

@@ -34,6 +34,9 @@ class Writing(Protocol):
 class Files(Protocol):
     """Files by name. A file's state is (which one, its size): it tells whether others changed or replaced it."""
 
+    @property
+    def read_only(self) -> bool: ...
+
     def names(self) -> list[str]: ...
 
     def state(self, name: str) -> tuple[int, int] | None:
@@ -66,6 +69,8 @@ class _MemoryFile:
 
 class MemoryFiles:
     """For stores in memory."""
+
+    read_only = False
 
     def __init__(self) -> None:
         self._files: dict[str, _MemoryFile] = {}
@@ -131,7 +136,7 @@ class DirectoryFiles:
     """
 
     def __init__(self, directory: Path, *, read_only: bool) -> None:
-        self._directory, self._read_only = directory, read_only
+        self._directory, self.read_only = directory, read_only
 
     def names(self) -> list[str]:
         if not self._directory.is_dir():
@@ -154,7 +159,7 @@ class DirectoryFiles:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
-        if self._read_only:
+        if self.read_only:
             raise ReadOnlyStore("snapshots cannot be made in a store opened to be read")
         path = self._directory / name
         try:
@@ -184,7 +189,7 @@ class DirectoryFiles:
             os.close(descriptor)  # while this one waited, the file was replaced
 
     def remove(self, name: str) -> None:
-        if self._read_only:
+        if self.read_only:
             raise ReadOnlyStore("snapshots cannot be dropped in a store opened to be read")
         disk.remove(self._directory / name)
 

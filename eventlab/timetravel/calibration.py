@@ -43,7 +43,7 @@ def calibrated(store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0)
     """
     head = store.heads([aggregate])[0].version
     generator = np.random.default_rng(seed)
-    at = np.unique(np.linspace(0, head, _SNAPSHOTS + 1).astype(np.int64)[1:])
+    at = np.unique(np.ceil(np.linspace(0, head, _SNAPSHOTS + 1)).astype(np.int64)[1:])  # none at 0
     snapshots = Snapshots(store, MemoryFiles())
     begin = perf_counter()
     snapshots.make(reducer, aggregate, at)

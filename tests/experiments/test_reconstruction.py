@@ -9,7 +9,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import EventlabError, ReducerError, SnapshotError, UnknownAggregate
-from eventlab.experiments import latency_by_length, reconstruction, snapshot_intervals
+from eventlab.experiments import latency_by_length, measuring, reconstruction, snapshot_intervals
 
 MARKET = "market/BTCUSDT"
 
@@ -39,13 +39,13 @@ def test_a_row_for_every_interval_in_the_order_given(lab):
 
 def test_the_same_versions_are_read_at_every_interval_and_by_the_same_seed(lab, monkeypatch):
     seen: list[tuple[int, object]] = []
-    read = reconstruction._Subject.read
+    read = measuring.Subject.read
 
     def noted(self, version, shelf):
         seen.append((version, shelf))
         return read(self, version, shelf)
 
-    monkeypatch.setattr(reconstruction._Subject, "read", noted)
+    monkeypatch.setattr(measuring.Subject, "read", noted)
     snapshot_intervals(lab, el.Trades, MARKET, (None, 50, 200), reads=9, seed=3, progress=False)
     first = [version for version, _ in seen]
     assert len({id(shelf) for _, shelf in seen}) == 3
@@ -80,9 +80,9 @@ def test_intervals_are_compared_in_a_lab_opened_to_be_read(tmp_path):
 
 
 def test_a_state_that_depends_on_its_snapshots_is_no_measurement(lab, monkeypatch):
-    read = reconstruction._Subject.read
+    read = measuring.Subject.read
     monkeypatch.setattr(
-        reconstruction._Subject, "read", lambda self, version, shelf: (read(self, version, shelf)[0], str(id(shelf)))
+        measuring.Subject, "read", lambda self, version, shelf: (read(self, version, shelf)[0], str(id(shelf)))
     )
     with pytest.raises(SnapshotError, match="depends on the snapshots"):
         snapshot_intervals(lab, el.Trades, MARKET, (None, 100), reads=1, progress=False)

@@ -25,9 +25,12 @@ from eventlab.plots import (
     plot_book,
     plot_latency_by_length,
     plot_market,
+    plot_pareto,
+    plot_placement,
     plot_portfolio,
     plot_snapshot_intervals,
 )
+from eventlab.plots.experiments import _undominated
 
 EVIL = r"$x^$ \frac{$ <script>alert(1)</script>"
 
@@ -62,6 +65,17 @@ INTERVALS = pl.DataFrame(
     }
 )
 LENGTHS = pl.DataFrame({"version": [1_000, 10], "latency_ms": [2.0, 1.0], "events_per_second": [500_000.0, 10_000.0]})
+TRIALS = pl.DataFrame(
+    {
+        "policy": ["a", "a", "b", "c", EVIL, "a"],
+        "workload": ["all", "all", "all", "all", "all", "late"],
+        "budget": [None, None, None, 5_000, None, None],
+        "seed": [0, 1, 0, 0, 0, 0],
+        "bytes": [1_000, 3_000, 0, 4_000, 4_000, 2_000],
+        "latency_p99_ms": [1.0, 3.0, 9.0, 4.0, 1.5, 0.5],
+    }
+)
+DENSITY = np.array([0.0, 0.1, 0.2, 0.3, 0.4])
 
 CHARTS = {
     "market": lambda lab, ax=None: plot_market(lab.events(el.MarketData), ax=ax),
@@ -73,6 +87,8 @@ CHARTS = {
     "book": lambda lab, ax=None: plot_book(lab.state(el.OrderBook, "book/BTCUSDT"), ax=ax),
     "intervals": lambda lab, ax=None: plot_snapshot_intervals(INTERVALS, ax=ax),
     "lengths": lambda lab, ax=None: plot_latency_by_length(LENGTHS, ax=ax),
+    "pareto": lambda lab, ax=None: plot_pareto(TRIALS, ax=ax),
+    "placement": lambda lab, ax=None: plot_placement(DENSITY, {"a": [2, 4], EVIL: []}, ax=ax),
 }
 
 
@@ -221,6 +237,92 @@ def test_intervals_without_any_snapshot_are_drawn():
     plot_snapshot_intervals(INTERVALS.filter(pl.col("interval").is_null())).figure.canvas.draw()
 
 
+def test_the_best_interval_and_youngs_are_marked_by_their_logarithms():
+    axes = plot_snapshot_intervals(INTERVALS, optimum=1_000, young=100 * 10**0.5)
+    np.testing.assert_allclose(line(axes, "optimum: 1,000").get_xdata(), [1.0, 1.0])
+    np.testing.assert_allclose(line(axes, "Young: 316").get_xdata(), [0.5, 0.5])
+    beyond = plot_snapshot_intervals(INTERVALS, optimum=1.0, young=1e9)
+    assert line(beyond, "optimum: 1").get_xdata()[0] == -0.45
+    assert line(beyond, "Young: 1,000,000,000").get_xdata()[0] == 1.45
+    plt.close("all")
+    for wrong in ({"optimum": 0.0}, {"young": -1.0}, {"optimum": float("nan")}):
+        with pytest.raises(PlotError, match="cannot be marked"):
+            plot_snapshot_intervals(INTERVALS, **wrong)
+    with pytest.raises(PlotError, match="cannot be marked"):
+        plot_snapshot_intervals(INTERVALS.filter(pl.col("interval").is_null()), young=10.0)
+    assert not plt.get_fignums()
+
+
+def test_policies_are_points_and_what_none_beats_is_a_line():
+    axes = plot_pareto(TRIALS)
+    np.testing.assert_array_equal(line(axes, "a").get_xydata(), [[2_000.0, 2.0]])  # the median of two seeds
+    steps = [one for one in axes.get_lines() if one.get_drawstyle() == "steps-post"]
+    np.testing.assert_array_equal(steps[0].get_xydata(), [[0, 9.0], [2_000, 2.0], [4_000, 1.5]])
+    np.testing.assert_array_equal(steps[1].get_xydata(), [[2_000, 0.5]])
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[:3] == ["a", "b", "c"]
+    assert names[-2:] == ["reads: all", "reads: late"]
+    axes.figure.canvas.draw()
+    assert axes.get_xticklabels()[0].get_text() == "0"
+    left, right = axes.get_xlim()
+    assert left < 0
+    assert right > 4_000
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5)), min_size=1, max_size=12))
+def test_what_is_joined_is_what_nothing_beats(points):
+    size, latency = (np.array(values, float) for values in zip(*points, strict=True))
+    rows = _undominated(size, latency)
+    beaten = [any((s <= a and t < b) or (s < a and t <= b) for s, t in points) for a, b in points]
+    assert {points[row] for row in rows} == {point for point, worse in zip(points, beaten, strict=True) if not worse}
+    assert list(size[rows]) == sorted(set(size[rows]))
+
+
+def test_comparisons_of_any_sizes_are_drawn():
+    for sizes in ([0], [0, 0], [7], [1, 10**12], [0, 3 * 2**40]):
+        rows = len(sizes)
+        frame = pl.DataFrame({
+            "policy": [f"{n} {'long' * 30}" for n in range(rows)], "workload": ["w"] * rows, "budget": [None] * rows,
+            "bytes": sizes, "latency_p99_ms": [1.0] * rows,
+        })  # fmt: skip
+        plot_pareto(frame).figure.canvas.draw()
+
+
+def test_snapshots_are_ticks_at_their_versions_under_the_reads():
+    axes = plot_placement(DENSITY, {"a": [2, 4], "none": []})
+    below: Any = axes.figure.axes[1]
+    np.testing.assert_array_equal(line(below, "a").get_xydata(), [[2, 0], [4, 0]])
+    assert len(line(below, "none").get_xdata()) == 0
+    assert [text.get_text() for text in below.texts] == ["a: 2", "none: 0"]
+    assert tuple(below.get_xlim()) == (0, 4)
+    np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.4, 0.8, 1.2, 1.6])
+    np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [1, 2, 3, 4])
+
+
+def test_a_long_history_is_drawn_by_means():
+    weights = np.concatenate([[0.0], np.repeat([1.0, 3.0], 50_000)]) / 200_000
+    drawn: Any = plot_placement(weights, {"a": np.arange(1, 100_001, 10)}).get_lines()[0]
+    assert len(drawn.get_xdata()) <= 1_600
+    np.testing.assert_allclose([drawn.get_ydata()[0], drawn.get_ydata()[-1]], [0.5, 1.5])
+
+
+@pytest.mark.parametrize(
+    ("density", "placements", "words"),
+    [
+        (DENSITY, {}, "no placements"),
+        (DENSITY, {"a": [5]}, "a has a snapshot outside the history"),
+        (DENSITY, {"a": [0]}, "outside the history"),
+        (np.array([1.0]), {"a": []}, "not how often"),
+        (np.array([0.0, np.nan]), {"a": []}, "not how often"),
+        (DENSITY.reshape(1, -1), {"a": []}, "not how often"),
+    ],
+)
+def test_placements_that_cannot_be_drawn_are_refused(density, placements, words):
+    with pytest.raises(PlotError, match=words):
+        plot_placement(density, placements)
+    assert not plt.get_fignums()
+
+
 def test_lengths_are_shown_logarithmically_with_the_best_rate():
     axes = plot_latency_by_length(LENGTHS)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
@@ -263,6 +365,7 @@ def test_no_text_is_mathematics(text):
         (plot_portfolio, ("timestamp", "equity", "realized_pnl", "cash")),
         (plot_snapshot_intervals, INTERVALS.columns),
         (plot_latency_by_length, LENGTHS.columns),
+        (plot_pareto, ("policy", "workload", "budget", "bytes", "latency_p99_ms")),
     ],
 )
 def test_frames_that_cannot_be_drawn_are_refused_and_leave_no_figure(draw, columns):

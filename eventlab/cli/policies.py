@@ -1,0 +1,146 @@
+"""Snapshot policies and workloads as words on the command line: names, numbers, quoted text, `|`, `&`, parentheses.
+
+What is written is looked at, never run: nothing but the names below means anything.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+from eventlab.errors import EventlabError, SnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from eventlab.snapshots.policies import Policy
+    from eventlab.workloads import Access
+
+_LONGEST = 1_000
+_DEEPEST = 50
+_POLICIES = (
+    "CostOptimal", "Every", "EveryBytes", "EveryTime", "Exponential", "Keep", "MaxGap", "OnRead", "SlowerThan",
+)  # fmt: skip
+_WORKLOADS = ("Drift", "Exponential", "HotSpots", "Scrubbing", "Uniform", "Zipf")
+
+
+def policy(text: str) -> Policy:
+    """A snapshot policy, e.g. ``Every(1000) & Keep(3)``.
+
+    Raises
+    ------
+    SnapshotError
+        What cannot be read as one.
+
+    Examples
+    --------
+    >>> policy("every(1_000) & Keep(last=3)")
+    Every(n=1000) & Keep(last=3)
+    """
+    from eventlab import snapshots
+    from eventlab.snapshots.policies import Policy
+
+    reader = _Reader("policy", text, {name: getattr(snapshots, name) for name in _POLICIES}, "Every(1000) & Keep(3)")
+    found = reader.read()
+    if not isinstance(found, Policy):
+        raise reader.refused()
+    return found
+
+
+def workload(text: str) -> Access:
+    """A workload, e.g. ``zipf`` or ``HotSpots(count=4)``.
+
+    Raises
+    ------
+    SnapshotError
+        What cannot be read as one.
+
+    Examples
+    --------
+    >>> workload("zipf"), workload("HotSpots(count=4, share=0.8)").count
+    (Zipf(exponent=1.0), 4)
+    """
+    from eventlab.workloads import Access
+
+    reader = _Reader("workload", text, _workloads(), "zipf, or Drift(0.1)")
+    found = reader.read()
+    if not isinstance(found, Access):
+        raise reader.refused()
+    return found
+
+
+def _workloads() -> Mapping[str, Any]:
+    from eventlab import workloads
+
+    return {name: getattr(workloads, name) for name in _WORKLOADS}
+
+
+class _Reader:
+    """Reads one text. What is in the parentheses of a name are literals, and workloads."""
+
+    def __init__(self, what: str, text: str, names: Mapping[str, Any], example: str) -> None:
+        self._what, self._text, self._example = what, text, example
+        self._names = {name.lower(): made for name, made in names.items()}
+
+    def refused(self, why: str = "") -> SnapshotError:
+        known = ", ".join(sorted(made.__name__ for made in self._names.values()))
+        reason = f": {why}" if why else ""
+        return SnapshotError(
+            f"cannot be read as a {self._what}{reason}", got=self._text[:_LONGEST],
+            expected=f"e.g. {self._example}; there are {known}",
+        )  # fmt: skip
+
+    def read(self) -> Any:
+        if len(self._text) > _LONGEST:
+            raise self.refused("it is too long")
+        try:
+            parsed = ast.parse(self._text.strip(), mode="eval")
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            raise self.refused() from None
+        return self._composed(parsed.body, _DEEPEST)
+
+    def _composed(self, node: ast.expr, room: int) -> Any:
+        if not room:
+            raise self.refused("it is nested too deeply")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr | ast.BitAnd):
+            left, right = self._composed(node.left, room - 1), self._composed(node.right, room - 1)
+            try:
+                return left | right if isinstance(node.op, ast.BitOr) else left & right
+            except TypeError:
+                raise self.refused("workloads do not compose") from None
+        return self._named(node, self._names)
+
+    def _named(self, node: ast.expr, names: Mapping[str, Any]) -> Any:
+        """What a name makes, with or without parentheses after it."""
+        called = node.func if isinstance(node, ast.Call) else node
+        if not isinstance(called, ast.Name):
+            raise self.refused()
+        made = names.get(called.id.lower())
+        if made is None:
+            raise self.refused(f"there is no {called.id}")
+        values, named = [], dict[str, Any]()
+        if isinstance(node, ast.Call):
+            values = [self._value(one) for one in node.args]
+            for keyword in node.keywords:
+                if keyword.arg is None:
+                    raise self.refused()
+                named[keyword.arg] = self._value(keyword.value)
+        try:
+            return made(*values, **named)
+        except EventlabError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise self.refused(str(error).replace("__init__()", "")) from None
+
+    def _value(self, node: ast.expr) -> Any:
+        sign = 1
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            node, sign = node.operand, -1
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, int | float) and not isinstance(node.value, bool):
+                return sign * node.value
+            if sign == 1 and (node.value is None or isinstance(node.value, str)):
+                return node.value
+        elif sign == 1 and isinstance(node, ast.Name | ast.Call):
+            return self._named(node, {name.lower(): made for name, made in _workloads().items()})
+        raise self.refused("in parentheses are numbers, quoted text and workloads")

@@ -1,0 +1,549 @@
+"""Which snapshot policy is best for which reads, on one's own events: measured in turns, and held against the optimum.
+
+All policies read the same versions in turns and must give the same states, so each measurement is a proof as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import polars as pl
+
+from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.events.frame import Int64Array
+from eventlab.experiments.bootstrap import paired_ratios
+from eventlab.experiments.measuring import HasStore, Subject, percentiles, private_shelves, whole
+from eventlab.experiments.trials import Ledger, SnapshotTrial, Trial, identity
+from eventlab.experiments.yardstick import WORTHWHILE, Yardstick, warm
+from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
+from eventlab.progress import tqdm
+from eventlab.snapshots import policies as rules
+from eventlab.snapshots.collection import Snapshots
+from eventlab.snapshots.model import Model
+from eventlab.snapshots.policies import Every, Policy
+from eventlab.store.contract import Selection
+from eventlab.store.log import EventLog
+from eventlab.timetravel.calibration import calibrated, undisturbed
+from eventlab.workloads import Access
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_FROZEN = Every(2**62)
+"""Makes nothing as states are read: what is measured is what there was before."""
+
+_PLAIN_FOLDS = 5
+_SHOWN_ROWS = 20
+_BEST_SHOWN = 12
+
+FRAME_SCHEMA: dict[str, Any] = {
+    "policy": pl.String,
+    "workload": pl.String,
+    "budget": pl.Int64,
+    "seed": pl.Int64,
+    "snapshots": pl.Int64,
+    "bytes": pl.Int64,
+    "evictions": pl.Int64,
+    "build_seconds": pl.Float64,
+    "training_seconds": pl.Float64,
+    "write_seconds": pl.Float64,
+    "reads": pl.Int64,
+    "latency_p50_ms": pl.Float64,
+    "latency_p95_ms": pl.Float64,
+    "latency_p99_ms": pl.Float64,
+    "latency_max_ms": pl.Float64,
+    "latency_mean_ms": pl.Float64,
+    "events_replayed": pl.Float64,
+    "optimum_ratio": pl.Float64,
+    "headroom": pl.Float64,
+    "captured": pl.Float64,
+}
+INTERVALS_SCHEMA: dict[str, Any] = {
+    "policy": pl.String,
+    "workload": pl.String,
+    "budget": pl.Int64,
+    "reads": pl.Int64,
+    "mean_ratio": pl.Float64,
+    "mean_low": pl.Float64,
+    "mean_high": pl.Float64,
+    "p99_ratio": pl.Float64,
+    "p99_low": pl.Float64,
+    "p99_high": pl.Float64,
+}
+
+T = TypeVar("T")
+
+
+def compare(
+    lab: HasStore,
+    reducer: ReducerLike,
+    policies: Sequence[Policy] | Mapping[str, Policy],
+    workloads: Sequence[Access] | Mapping[str, Access],
+    *,
+    aggregate_id: str | None = None,
+    budgets: Sequence[int | None] = (None,),
+    seeds: Sequence[int] = (0,),
+    reads: int = 200,
+    name: str | None = None,
+    into: HasStore | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Compare snapshot policies by what they cost and how soon they give past states, for given kinds of reads.
+
+    Reads are split by time: the first half trains policies that make snapshots as states are read, the second half is
+    measured, in turns. The lab's own snapshots are neither used nor changed; those of the measurement are kept as the
+    lab would keep them, in memory or in a temporary folder, and are gone afterwards.
+
+    Parameters
+    ----------
+    lab : Lab
+    reducer : Reducer
+    policies : sequence or mapping of str to Policy
+        ``el.snapshots``; those of a sequence go by their repr.
+    workloads : sequence or mapping of str to Access
+        ``el.workloads``; likewise.
+    aggregate_id : str, optional
+        The longest aggregate that has events the reducer handles, by default.
+    budgets : sequence of int or None
+        Bytes that the snapshots may take; None for any number. A policy that makes more loses those of the lowest
+        versions until the others fit.
+    seeds : sequence of int
+        Of the reads; a trial for each.
+    reads : int
+        How many are drawn, at least 2.
+    name : str, optional
+        Trials are appended as ``SnapshotTrial`` events under ``experiment/<name>``, with each of their reads, as soon
+        as all policies have been measured on a workload, budget and seed. Those that are there are not measured again.
+    into : Lab, optional
+        The lab they are appended to instead of this one.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    UnknownAggregate, ReducerError, ReadOnlyStore
+    SnapshotError
+        No policies or no workloads, a name that is there twice, numbers that make no sense, a budget below one
+        snapshot; or states that differ between policies, which no correct snapshot gives.
+
+    Notes
+    -----
+    A policy that is added to a named experiment later is measured on the same reads and must give the same states, but
+    at another time: the machine may be slower or faster then.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> lab = el.open(":memory:")
+    >>> receipt = lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=1_000), progress=False)
+    >>> found = compare(
+    ...     lab, el.Trades, [el.snapshots.Every(100), el.snapshots.Every(500)], [el.workloads.Uniform()],
+    ...     reads=20, progress=False,
+    ... )
+    >>> found.frame["snapshots"].to_list()
+    [10, 2]
+    """
+    design = _Design(
+        _named("policy", policies, Policy), _named("workload", workloads, Access), _budgets(budgets), _seeds(seeds),
+        whole("reads", reads, 2),
+    )  # fmt: skip
+    for policy in design.policies.values():
+        rules.check(policy)
+    reducer = as_reducer(reducer)
+    subject = Subject.of(lab, reducer, _longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
+    ledger = None if name is None else Ledger.of((lab if into is None else into).store, name)
+    if ledger is not None:
+        ledger.check_writable()
+    return Comparison(_measured(subject, design, ledger, progress=progress))
+
+
+def results(lab: HasStore, name: str) -> Comparison:
+    """What was measured under a name, of the reducer, aggregate, last version and number of reads measured last.
+
+    Raises
+    ------
+    UnknownAggregate
+        There is no experiment of this name.
+
+    Examples
+    --------
+    >>> import eventlab as el
+    >>> lab = el.open(":memory:")
+    >>> receipt = lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=1_000), progress=False)
+    >>> every, uniform = [el.snapshots.Every(100)], [el.workloads.Uniform()]
+    >>> found = compare(lab, el.Trades, every, uniform, reads=20, name="first", progress=False)
+    >>> results(lab, "first").frame.equals(found.frame)
+    True
+    """
+    trials = Ledger.of(lab.store, name).trials()
+
+    def about(trial: Trial) -> tuple[object, ...]:
+        summary = trial.summary
+        return summary.reducer, summary.subject, summary.head, summary.drawn
+
+    return Comparison([trial for trial in trials if about(trial) == about(trials[-1])])
+
+
+class Comparison:
+    """What a comparison of snapshot policies found.
+
+    Attributes
+    ----------
+    reducer, aggregate_id : str
+    version : int
+        The aggregate's last one.
+    frame : polars.DataFrame
+        A row per policy, workload, budget (null for none) and seed: snapshots, bytes and evictions by the budget;
+        build_seconds, training_seconds (asking and keeping as states were read), write_seconds (the build above a
+        plain fold); reads measured, and of their time in milliseconds latency_p50_ms, latency_p95_ms, latency_p99_ms,
+        latency_max_ms, latency_mean_ms; events_replayed by a read on average. By the model of the machine:
+        optimum_ratio, the mean latency over that of the best placement of the same bytes; headroom, how many times
+        better than even spacing anything can be for these reads; captured, the share of that gain: 0 as evenly spaced,
+        1 the optimum, null where the headroom is below 1.1.
+    """
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        self._trials = list(trials)
+        one = self._trials[0].summary
+        self.reducer, self.aggregate_id, self.version = one.reducer, one.subject, one.head
+        rows = [{name: getattr(one.summary, name) for name in FRAME_SCHEMA} for one in self._trials]
+        self.frame = pl.DataFrame(rows, schema=FRAME_SCHEMA)
+
+    def intervals(self, baseline: str | Policy | None = None, *, seed: int = 0) -> pl.DataFrame:
+        """How much faster or slower than a baseline the policies are, and how sure that is.
+
+        Reads of all seeds are taken together and paired: each resample takes a read's latency under both policies. The
+        bootstrap takes reads as independent, so it is too sure of itself where a machine is disturbed for long.
+
+        Parameters
+        ----------
+        baseline : str or Policy, optional
+            The first policy by default.
+        seed : int
+            Of the resamples.
+
+        Returns
+        -------
+        polars.DataFrame
+            A row per other policy, workload and budget: reads, mean_ratio with the 95 % interval from mean_low to
+            mean_high, and p99_ratio, p99_low, p99_high; below 1 is faster than the baseline.
+
+        Raises
+        ------
+        SnapshotError
+            A baseline that was not measured, or on other reads.
+        """
+        known = list(dict.fromkeys(one.summary.policy for one in self._trials))
+        chosen = known[0] if baseline is None else baseline if isinstance(baseline, str) else repr(baseline)
+        if chosen not in known:
+            raise SnapshotError("no such policy was compared", got=chosen, expected=", ".join(known))
+        seed = whole("seed", seed, 0)
+        rows = []
+        for (policy, workload, budget), trials in self._grouped().items():
+            if policy == chosen:
+                continue
+            others = {one.summary.seed: one for one in self._grouped().get((chosen, workload, budget), [])}
+            pairs = [(one, others[one.summary.seed]) for one in trials if one.summary.seed in others]
+            if not pairs or any(not np.array_equal(one.versions, other.versions) for one, other in pairs):
+                raise SnapshotError(
+                    "the baseline was not measured on the same reads", got=chosen,
+                    expected=f"trials of it under {workload} with budget {budget}",
+                )  # fmt: skip
+            ours = np.concatenate([one.nanoseconds for one, _ in pairs])
+            theirs = np.concatenate([other.nanoseconds for _, other in pairs])
+            mean, rare = paired_ratios(ours, theirs, seed)
+            rows.append(
+                (policy, workload, budget, len(ours), mean.ratio, mean.low, mean.high, rare.ratio, rare.low, rare.high)
+            )
+        return pl.DataFrame(rows, schema=INTERVALS_SCHEMA, orient="row")
+
+    def _grouped(self) -> dict[tuple[str, str, int | None], list[Trial]]:
+        found: dict[tuple[str, str, int | None], list[Trial]] = {}
+        for one in self._trials:
+            found.setdefault((one.summary.policy, one.summary.workload, one.summary.budget), []).append(one)
+        return found
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Bytes of snapshots against the 99th percentile of latency, with what no other policy beats in both."""
+        from eventlab.plots import plot_pareto
+
+        return plot_pareto(self.frame, ax=ax)
+
+    @property
+    def verdict(self) -> str:
+        """What it comes to, in words: a line per workload and budget."""
+        means = self.frame.group_by("workload", "budget", "policy", maintain_order=True).agg(
+            pl.col("headroom").first(), pl.col("latency_mean_ms", "captured").mean()
+        )
+        lines = []
+        for (workload, budget), rows in means.group_by(["workload", "budget"], maintain_order=True):
+            best = rows.sort("latency_mean_ms").row(0, named=True)
+            under = "" if budget is None else f" within {budget:,} bytes"
+            line = f"{workload}{under}: {best['policy']} is fastest, {best['latency_mean_ms']:.3g} ms a read on average"
+            if best["headroom"] < WORTHWHILE:
+                line += f"; headroom {best['headroom']:.2f}: nothing adaptive can help here"
+            else:
+                line += f"; headroom {best['headroom']:.2f}"
+                if best["captured"] is not None:
+                    line += f", of which it captures {best['captured']:.0%}"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _title(self) -> str:
+        count = f"{len(self.frame):,} trials of snapshots"
+        return f"{count} of {self.reducer} for {self.aggregate_id} at version {self.version:,}"
+
+    def _lines(self) -> list[str]:
+        lines = self.verdict.splitlines()
+        return lines if len(lines) <= _BEST_SHOWN else [*lines[:_BEST_SHOWN], f"and {len(lines) - _BEST_SHOWN} more"]
+
+    def __repr__(self) -> str:
+        return "\n".join([self._title(), *(f"  {line}" for line in self._lines())])
+
+    def _repr_html_(self) -> str:
+        said = "<br>".join(escape(line if len(line) <= 400 else line[:399] + "…") for line in self._lines())
+        head = self.frame.head(_SHOWN_ROWS)
+        more = f" (first {_SHOWN_ROWS} shown)" if len(self.frame) > _SHOWN_ROWS else ""
+        return f"<b>{escape(self._title())}{more}</b><p>{said}</p>{head._repr_html_()}"
+
+
+# -- what is measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Design:
+    policies: dict[str, Policy]
+    workloads: dict[str, Access]
+    budgets: list[int | None]
+    seeds: list[int]
+    reads: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """What is measured in turns: all policies under one workload, budget and seed."""
+
+    workload: str
+    access: Access
+    budget: int | None
+    seed: int
+    versions: Int64Array
+    identities: dict[str, str]
+    """Of the trial of each policy, by its name."""
+
+    @staticmethod
+    def all(subject: Subject, design: _Design) -> Iterator[_Group]:
+        for name, access in design.workloads.items():
+            for seed in design.seeds:
+                drawn = access.draw(subject.head, design.reads, np.random.default_rng(seed))
+                for budget in design.budgets:
+                    shared = (
+                        subject.store.store_id, subject.reducer.fingerprint, subject.aggregate_id, subject.head,
+                        name, access, budget, seed, design.reads, drawn,
+                    )  # fmt: skip
+                    identities = {given: identity(given, policy, *shared) for given, policy in design.policies.items()}
+                    yield _Group(name, access, budget, seed, drawn, identities)
+
+    @property
+    def training(self) -> Int64Array:
+        return self.versions[: len(self.versions) // 2]
+
+    @property
+    def measured(self) -> Int64Array:
+        return self.versions[len(self.versions) // 2 :]
+
+
+class _Machine:
+    """What reads cost here, measured when first asked, and once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._yardsticks: dict[str, Yardstick] = {}
+
+    @cached_property
+    def model(self) -> Model:
+        return calibrated(self._subject.store, self._subject.reducer, self._subject.aggregate_id)
+
+    def measure(self, _store: EventLog, _reducer: Reducer, _aggregate: str) -> Model:
+        return self.model
+
+    def yardstick(self, group: _Group) -> Yardstick:
+        if group.workload not in self._yardsticks:
+            store, head = self._subject.store, self._subject.head
+            costs = self.model.costs(head, store.first_versions(self._subject.aggregate_id))
+            self._yardsticks[group.workload] = Yardstick.of(group.access.density(head), costs)
+        return self._yardsticks[group.workload]
+
+
+def _measured(subject: Subject, design: _Design, ledger: Ledger | None, *, progress: bool) -> list[Trial]:
+    """All trials in the order of the design: those that were there, and the others."""
+    groups = list(_Group.all(subject, design))
+    wanted = {trial for group in groups for trial in group.identities.values()}
+    there = {} if ledger is None else {one.summary.trial: one for one in ledger.trials(wanted)}
+    machine, found = _Machine(subject), list[Trial]()
+    if not wanted <= there.keys():
+        warm()
+    total = len(wanted - there.keys()) * design.reads
+    with tqdm(total=total, desc="snapshot policies", unit="read", disable=not progress, leave=None) as bar:
+        for group in groups:
+            missing = {name: policy for name, policy in design.policies.items() if group.identities[name] not in there}
+            if missing:
+                made = _measure(subject, group, missing, machine, bar)
+                _check_answers(subject, [*made, *(there[t] for t in group.identities.values() if t in there)])
+                if ledger is not None:
+                    ledger.keep(made)
+                there.update({one.summary.trial: one for one in made})
+            found += [there[trial] for trial in group.identities.values()]
+    return sorted(found, key=lambda one: list(design.policies).index(one.summary.policy))
+
+
+def _measure(
+    subject: Subject, group: _Group, policies: Mapping[str, Policy], machine: _Machine, bar: tqdm[Any]
+) -> list[Trial]:
+    yardstick = machine.yardstick(group)
+    count = len(group.measured)
+    with private_shelves(subject.store, len(policies), machine.measure) as shelves:
+        plain = _plain_fold(subject)
+        rows = []
+        for policy, shelf in zip(policies.values(), shelves, strict=True):
+            rows.append(_prepared(subject, group, policy, shelf, plain))
+            bar.update(len(group.training))
+        taken, answers = np.empty((len(policies), count), np.int64), []
+        generator = np.random.default_rng(group.seed)
+        with undisturbed():
+            for at, version in enumerate(group.measured.tolist()):
+                taken[:, at], state = subject.in_turns(version, shelves, generator.permutation(len(shelves)))
+                answers.append(state)
+                bar.update(len(shelves))
+        kept = [_kept(subject, shelf) for shelf in shelves]
+    trials = []
+    for name, prepared, (versions, size), nanoseconds in zip(policies, rows, kept, taken, strict=True):
+        ratio, captured = yardstick.held(versions)
+        bases = np.concatenate([[0], versions])[np.searchsorted(versions, group.measured, "right")]
+        summary = SnapshotTrial(
+            trial=group.identities[name], answers=identity(answers), reducer=subject.reducer.name,
+            subject=subject.aggregate_id, head=subject.head, drawn=len(group.versions), policy=name,
+            workload=group.workload, budget=group.budget, seed=group.seed, snapshots=len(versions), bytes=size,
+            **prepared, reads=count, **percentiles(nanoseconds), latency_mean_ms=float(nanoseconds.mean()) / 1e6,
+            events_replayed=float((group.measured - bases).mean()), optimum_ratio=ratio, headroom=yardstick.headroom,
+            captured=captured,
+        )  # fmt: skip
+        trials.append(Trial(summary, group.measured, nanoseconds))
+    return trials
+
+
+def _prepared(subject: Subject, group: _Group, policy: Policy, shelf: Snapshots, plain: float) -> dict[str, Any]:
+    """Build, train, and keep to the budget: what that took."""
+    _, build = subject.build(shelf, policy)
+    shelf.policy = _FROZEN
+    training = 0.0
+    if policy.on_read:
+        training = sum(subject.offer(version, shelf, policy) for version in group.training.tolist())
+    evictions = 0 if group.budget is None else _fit(subject, shelf, policy, group.budget)
+    subject.warm(shelf)
+    return {
+        "evictions": evictions, "build_seconds": build, "training_seconds": training,
+        "write_seconds": max(build - plain, 0.0),
+    }  # fmt: skip
+
+
+def _fit(subject: Subject, shelf: Snapshots, policy: Policy, budget: int) -> int:
+    """Let snapshots of the lowest versions go until the others fit; how many went."""
+    table = shelf.table()
+    sizes = table["bytes"].to_numpy()
+    fitting = int((np.cumsum(sizes[::-1]) <= budget).sum())
+    if fitting == 0 < len(sizes):
+        raise SnapshotError(
+            f"a budget below one snapshot of {policy!r}", got=f"{budget:,} bytes",
+            expected=f"at least {math.ceil(sizes[-1]):,}",
+        )  # fmt: skip
+    gone = table["version"].to_numpy()[: len(sizes) - fitting]
+    if len(gone):
+        shelf.evict(subject.reducer, subject.aggregate_id, gone)
+    return len(gone)
+
+
+def _kept(subject: Subject, shelf: Snapshots) -> tuple[Int64Array, int]:
+    """Versions of the snapshots that there are, and their bytes."""
+    table = shelf.table().filter(pl.col("aggregate_id") == subject.aggregate_id)
+    return table["version"].to_numpy(), math.floor(table["bytes"].sum())
+
+
+def _plain_fold(subject: Subject) -> float:
+    """Seconds of a fold of all events that makes no snapshot: the median of a few."""
+    subject.warm(None)
+    return float(np.median([subject.read(subject.head, None)[0] for _ in range(_PLAIN_FOLDS)])) / 1e9
+
+
+def _check_answers(subject: Subject, trials: Sequence[Trial]) -> None:
+    answers = {one.summary.answers for one in trials}
+    if len(answers) > 1:
+        raise SnapshotError(
+            f"states of {subject.aggregate_id!r} differ from those measured before",
+            got=", ".join(sorted(answers)), expected="one digest of all that was read",
+            hint="Please report this: no correct fold does that.",
+        )  # fmt: skip
+
+
+# -- what is asked for
+
+
+def _longest(store: EventLog, reducer: Reducer) -> str:
+    """The aggregate of most events, of those that have any for the reducer."""
+    for head in sorted(store.heads(), key=lambda head: -head.version):
+        selection = Selection(reducer.columns, aggregates=[head.aggregate_id], types=reducer.event_types)
+        if any(len(table) for frame in store.frames(selection) for table in frame.tables.values()):
+            return head.aggregate_id
+    raise UnknownAggregate(
+        f"no aggregate has events that {reducer.name} handles", expected=", ".join(sorted(reducer.event_types)),
+    )  # fmt: skip
+
+
+def _named(what: str, given: Sequence[T] | Mapping[str, T], kind: type[T]) -> dict[str, T]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SnapshotError(f"not a sequence or mapping of {what} objects", got=given)
+    pairs = list(given.items()) if isinstance(given, Mapping) else [(repr(one), one) for one in given]
+    if not pairs:
+        raise SnapshotError(f"there is no {what} to compare", expected="at least one")
+    for name, one in pairs:
+        if not isinstance(one, kind):
+            example = "el.snapshots.Every(100)" if kind is Policy else "el.workloads.Uniform()"
+            raise SnapshotError(f"not a {what}", got=one, expected=f"e.g. {example}")
+        if not isinstance(name, str) or not name:
+            raise SnapshotError(f"not the name of a {what}", got=name, expected="text")
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SnapshotError(f"a {what} is there twice", got=twice, hint="Give a mapping of names where two look alike.")
+    return named
+
+
+def _budgets(given: Sequence[int | None]) -> list[int | None]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SnapshotError("budgets must be a sequence", got=given, expected="e.g. (None, 1_000_000)")
+    return _distinct("budget", [None if one is None else whole("a budget in bytes", one, 1) for one in given])
+
+
+def _seeds(given: Sequence[int]) -> list[int]:
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SnapshotError("seeds must be a sequence", got=given, expected="e.g. (0, 1, 2)")
+    return _distinct("seed", [whole("a seed", one, 0) for one in given])
+
+
+def _distinct(what: str, values: list[T]) -> list[T]:
+    if not values:
+        raise SnapshotError(f"there is no {what}", expected="at least one")
+    if len(set(values)) < len(values):
+        raise SnapshotError(f"a {what} is there twice", got=values)
+    return values

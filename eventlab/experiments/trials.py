@@ -1,0 +1,156 @@
+"""Trials of snapshot policies as events: what was measured is appended, and a rerun finds it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from eventlab._appending import batch_of_frame, batches_of
+from eventlab.errors import ReadOnlyStore, SnapshotError, UnknownAggregate
+from eventlab.events.frame import Int64Array
+from eventlab.events.types import EventType, event, event_type
+from eventlab.store.log import EventLog
+
+_PREFIX = "experiment/"
+
+
+@event
+class SnapshotTrial:
+    """One policy under one workload and budget, measured.
+
+    Attributes
+    ----------
+    trial : str
+        Digest of everything that the trial depends on but the machine.
+    answers : str
+        Digest of all states that were read; trials of the same reads have the same.
+    drawn : int
+        Reads drawn, of which the second half was measured.
+
+    The others are those of a comparison's frame.
+    """
+
+    trial: str
+    answers: str
+    reducer: str
+    subject: str
+    head: int
+    drawn: int
+    policy: str
+    workload: str
+    budget: int | None
+    seed: int
+    snapshots: int
+    bytes: int
+    evictions: int
+    build_seconds: float
+    training_seconds: float
+    write_seconds: float
+    reads: int
+    latency_p50_ms: float
+    latency_p95_ms: float
+    latency_p99_ms: float
+    latency_max_ms: float
+    latency_mean_ms: float
+    events_replayed: float
+    optimum_ratio: float
+    headroom: float
+    captured: float | None
+
+
+@event
+class SnapshotRead:
+    """One read of a trial: the version asked for, and how long it took."""
+
+    trial: str
+    state_version: int
+    nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """A trial and its reads, in the order in which they were made."""
+
+    summary: SnapshotTrial
+    versions: Int64Array
+    nanoseconds: Int64Array
+
+
+def identity(*parts: object) -> str:
+    """A digest of what a trial depends on; arrays count by their numbers."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Where the trials of one name are kept: as the events of an aggregate."""
+
+    store: EventLog
+    aggregate_id: str
+
+    @staticmethod
+    def of(store: EventLog, name: object) -> Ledger:
+        if not isinstance(name, str) or not name or len(name) > 200:
+            raise SnapshotError("not the name of an experiment", got=name, expected='text, e.g. "policies"')
+        return Ledger(store, _PREFIX + name)
+
+    def check_writable(self) -> None:
+        """Before anything is measured that could not be kept."""
+        if self.store.read_only:
+            raise ReadOnlyStore(
+                "the results of an experiment with a name are appended, but this lab was opened to be read",
+                got=self.store.path, hint="Leave out name=, or keep them in another lab with into=.",
+            )  # fmt: skip
+
+    def keep(self, trials: Sequence[Trial]) -> None:
+        """Append trials with their reads, all or none."""
+        reads = pl.concat([
+            pl.DataFrame({
+                "trial": [one.summary.trial] * len(one.versions), "state_version": one.versions,
+                "nanoseconds": one.nanoseconds,
+            })
+            for one in trials
+        ])  # fmt: skip
+        summaries = batches_of(self.aggregate_id, [one.summary for one in trials])
+        self.store.commit([*summaries, batch_of_frame(event_type(SnapshotRead), reads, aggregate_id=self.aggregate_id)])
+
+    def trials(self, wanted: Collection[str] | None = None) -> list[Trial]:
+        """Those that are there, in the order measured; of equal ones the last.
+
+        Raises
+        ------
+        UnknownAggregate
+            Nothing was ever kept under the name; only where all are wanted.
+        """
+        if not self.store.heads([self.aggregate_id]):
+            if wanted is None:
+                raise UnknownAggregate(
+                    "no experiment of this name", got=self.aggregate_id.removeprefix(_PREFIX),
+                    hint="lab.store.aggregate_ids('experiment/*') lists those there are.",
+                )  # fmt: skip
+            return []
+        names = [field.name for field in event_type(SnapshotTrial)]
+        summaries = {
+            row["trial"]: SnapshotTrial(**row)
+            for row in self._rows(event_type(SnapshotTrial)).select(names).iter_rows(named=True)
+            if wanted is None or row["trial"] in wanted
+        }
+        if not summaries:
+            return []
+        reads = self._rows(event_type(SnapshotRead)).partition_by("trial", as_dict=True, maintain_order=True)
+        found = []
+        for trial, summary in summaries.items():
+            own = reads[trial,].tail(summary.reads)
+            found.append(Trial(summary, own["state_version"].to_numpy(), own["nanoseconds"].to_numpy()))
+        return found
+
+    def _rows(self, declared: EventType) -> pl.DataFrame:
+        return pl.concat(list(self.store.rows(declared, aggregates=[self.aggregate_id])))
