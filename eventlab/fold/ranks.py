@@ -57,15 +57,18 @@ class Ranks:
             for side in zip(*runs, strict=True)
         )
         values = columns[0] if len(columns) == 1 else np.concatenate(columns)
-        base, ascending, descending, ranks = _ranked(values, first, last, count)
+        base, ascending, descending, ranks = _ranked(values, first, last, count, len(prices))
         event = {name: ranks[low:high] for name, (low, high) in zip(prices, itertools.pairwise(offsets), strict=False)}
         return Ranks(base, ascending, descending, event)
 
 
 def _ranked(
-    values: Floats, first: Int64Array, last: Int64Array, count: int
+    values: Floats, first: Int64Array, last: Int64Array, count: int, columns: int
 ) -> tuple[Int64Array, Floats, Floats, Codes]:
-    """Where each of `count` aggregates' distinct prices begin, these, ascending and descending, and all ranks."""
+    """Where each of `count` aggregates' distinct prices begin, these, ascending and descending, and events' ranks.
+
+    The first `columns` sources are events', the others levels.
+    """
     powers, ranks = np.empty(count), np.empty(len(values), np.int32)
     origins, lowest, words = (np.empty(count, np.int64) for _ in range(3))
     _fit_ticks(values, first, last, powers, origins, lowest, words, ranks)
@@ -80,21 +83,25 @@ def _ranked(
     first, last = first.reshape(-1, count), last.reshape(-1, count)
     for a in others.tolist():
         spans = [slice(low, high) for low, high in zip(first[:, a].tolist(), last[:, a].tolist(), strict=True)]
-        distinct[a], found = _hashed(np.concatenate([values[span] for span in spans]))
-        for span in spans:
+        named = np.concatenate([np.empty(0), *(values[span] for span in spans[:columns])])
+        distinct[a], found = _hashed(named, [values[span] for span in spans[columns:]])
+        for span in spans[:columns]:
             ranks[span], found = np.split(found, [span.stop - span.start])
     base = np.cumsum([0, *map(len, distinct)])
     return base, np.concatenate(distinct), np.concatenate([prices[::-1] for prices in distinct]), ranks
 
 
-def _hashed(prices: Floats) -> tuple[Floats, Codes]:
-    """Distinct prices, ascending, and the rank of each price among them, for prices that are no ticks.
+def _hashed(prices: Floats, levels: Sequence[Floats]) -> tuple[Floats, Codes]:
+    """Distinct prices of events and levels, ascending, and the rank of each event's, for prices that are no ticks.
 
-    Prices repeat: hashing them and sorting the distinct ones takes a fifth of the time of sorting all.
+    Prices of events repeat: hashing them and sorting the distinct ones takes a fifth of the time of sorting all. Levels
+    lie in order, so a sort that looks for runs only merges them: of ten thousand, a tenth of hashing them too.
     """
     coded = pa.array(prices + 0.0).dictionary_encode()  # -0.0 and 0.0 are one level
-    distinct = coded.dictionary.to_numpy()
-    order = np.argsort(distinct)
+    named = coded.dictionary.to_numpy()
+    order = np.argsort(named)
+    every = np.sort(np.concatenate([named[order], *levels]) + 0.0, kind="stable")
+    distinct = every[np.append(True, (every[1:] != every[:-1]) & ~np.isnan(every[:-1]))[: len(every)]]
     rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order))
-    return distinct[order], rank[coded.indices.to_numpy()]
+    rank[order] = np.searchsorted(distinct, named[order])
+    return distinct, rank[coded.indices.to_numpy()]
