@@ -37,16 +37,13 @@ def lab(book_path: Path) -> Iterator[el.Lab]:
         yield opened
 
 
-def _swing(n: int) -> Callable[[Cursor], int]:
-    """Steps of `n`, back and on again over up to 400 of them."""
-    sign, low = -1, 0
+def _onward(n: int) -> Callable[[Cursor], int]:
+    """Steps of `n` among the newest versions, 400 of them at most and then from the same end again."""
 
     def step(cursor: Cursor) -> int:
-        nonlocal sign, low
-        low = low or max(cursor.head - 400 * n, 1)
-        if not low <= cursor.version + sign * n <= cursor.head:
-            sign = -sign
-        return sign * n
+        if not max(cursor.head - 400 * abs(n), 0) <= cursor.version + n <= cursor.head:
+            cursor.seek(cursor.head if n < 0 else max(cursor.head - 400 * n, 0))
+        return n
 
     return step
 
@@ -60,9 +57,10 @@ def _moves(
     note(benchmark, row=f"cursor: el.OrderBook with thousands of levels, {row}", percentiles=True, wanted_p99_ms=16)
 
 
-@pytest.mark.parametrize(("n", "row"), [(1, "one version on or back"), (PAGE, "a page of 1,000 versions")])
-def test_steps(benchmark: Any, size: Size, lab: el.Lab, n: int, row: str) -> None:
-    _moves(benchmark, size, lab, row, _swing(n), Cursor.step)
+@pytest.mark.parametrize("way", [-1, 1], ids=["back", "on"])
+@pytest.mark.parametrize(("n", "row"), [(1, "one version"), (PAGE, "a page of 1,000 versions")])
+def test_steps(benchmark: Any, size: Size, lab: el.Lab, n: int, row: str, way: int) -> None:
+    _moves(benchmark, size, lab, f"{row} {'on' if way > 0 else 'back'}", _onward(way * n), Cursor.step)
 
 
 def test_random_jumps(benchmark: Any, size: Size, lab: el.Lab) -> None:

@@ -67,6 +67,7 @@ class Cursor:
         self._store, self._snapshots, self._interpret = store, snapshots, interpret
         self._stretches = Stretches(store, reducer, aggregate_id)
         self._waypoints = Waypoints()
+        self._initial = Base.initial(reducer, 1)
         self._here: Base | None = None
         self._state = self.seek(as_of)
 
@@ -213,7 +214,7 @@ class Cursor:
 
     def _nearest(self, limit: Limit, head: Head) -> Base:
         """The newest state known that a limit allows."""
-        known = [Base.initial(self.reducer, 1), self._waypoints.newest(limit), self._here]
+        known = [self._initial, self._waypoints.newest(limit), self._here]
         base = max((one for one in known if one is not None and limit.allows(one)), key=version_of)
         version = version_of(base)
         beyond = min(limit.version, self._waypoints.beyond(version) or head.version)

@@ -26,10 +26,10 @@ class Limit:
     time: int = MAX_NS
 
     def allows(self, base: Base) -> bool:
-        """Whether a state includes nothing else, where event times rise with versions."""
+        """Whether a state includes nothing else."""
         marks = base.marks
-        version, position, timestamp = int(marks.version[0]), int(marks.position[0]), int(marks.timestamp[0])
-        return version == 0 or (version <= self.version and position < self.stop and timestamp <= self.time)
+        version, position, latest = int(marks.version[0]), int(marks.position[0]), int(marks.latest[0])
+        return version == 0 or (version <= self.version and position < self.stop and latest <= self.time)
 
 
 class Waypoints:
