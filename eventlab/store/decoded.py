@@ -36,28 +36,31 @@ class Decoded:
         groups: Sequence[int],
         names: Sequence[str],
         pieces: Sequence[tuple[int, int]] | None,
-        decode: Callable[[int, Sequence[str]], Columns],
+        decode: Callable[[Sequence[int]], Columns],
+        rows: Sequence[int],
     ) -> dict[str, Any]:
-        """Columns of row groups, or the wanted pieces of them; `decode` is asked for what is not here."""
-        found = [self._group(file, group, names, decode) for group in groups]
-        return {name: _pieces([columns[name] for columns in found], pieces) for name in names}
+        """Columns of row groups, of so many `rows` each, or the wanted pieces of them.
 
-    def _group(
-        self, file: str, group: int, names: Sequence[str], decode: Callable[[int, Sequence[str]], Columns]
-    ) -> Columns:
-        columns = {}
+        `decode` is asked for the groups of which not all is here, for all of them at once: opening a file takes longer
+        than decoding a group.
+        """
+        kept: dict[int, dict[str, Any]] = {}
         with self._lock:
-            for name in names:
-                array = self._kept.get((file, group, name))
-                if array is not None:
-                    self._kept.move_to_end((file, group, name))
-                    columns[name] = array
-        missing = [name for name in names if name not in columns]
+            for group in groups:
+                found = {name: self._kept.get((file, group, name)) for name in names}
+                if all(array is not None for array in found.values()):
+                    kept[group] = found
+                    for name in names:
+                        self._kept.move_to_end((file, group, name))
+        missing = [group for group in groups if group not in kept]
         if missing:
-            for name, array in decode(group, missing).items():
-                columns[name] = array
-                self._keep((file, group, name), array)
-        return columns
+            read = decode(missing)
+            ends = np.cumsum([rows[groups.index(group)] for group in missing]).tolist()
+            for group, start, stop in zip(missing, [0, *ends], ends, strict=False):
+                kept[group] = {name: read[name][start:stop] for name in names}
+                for name in names:
+                    self._keep((file, group, name), kept[group][name])
+        return {name: _pieces([kept[group][name] for group in groups], pieces) for name in names}
 
     def _keep(self, key: _Key, array: Any) -> None:
         if isinstance(array, np.ndarray):

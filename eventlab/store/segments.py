@@ -342,7 +342,8 @@ class Segments:
         if 0 < len(groups) <= decoded.MOST_GROUPS and not exact:
             found = self._decoded.columns(
                 file.name, groups, list(wanted), pieces,
-                lambda group, names: self._columns(file, opened, [group], None, {name: wanted[name] for name in names}),
+                lambda missing: self._columns(file, opened, missing, None, wanted),
+                np.diff(opened.group_rows)[groups].tolist(),
             )  # fmt: skip
         else:
             found = self._columns(file, opened, groups, pieces, wanted)
@@ -365,7 +366,12 @@ class Segments:
         return Slab(runs.aggregate, offsets, events)
 
     def _columns(
-        self, file: SegmentFile, opened: Index, groups: list[int], pieces: Pieces, wanted: Mapping[str, Field | None]
+        self,
+        file: SegmentFile,
+        opened: Index,
+        groups: Sequence[int],
+        pieces: Pieces,
+        wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
         with self._named(file, "cannot be read"), self._vault.source(file.name) as source:
             return self._format(file).read(source, opened, groups, pieces, wanted)
