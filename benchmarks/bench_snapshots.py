@@ -151,7 +151,7 @@ def _on_market_data(state: Any, event: Any) -> None:
 @pytest.mark.parametrize("kilobytes", [1, 16, 1_000])
 def test_one_snapshot(benchmark: Any, size: Size, ten: el.Lab, tmp_path: Path, kilobytes: int) -> None:
     reducer = _wide(kilobytes * 128)
-    shelf = Shelf(DirectoryFiles(tmp_path, read_only=False), reducer.fingerprint[:32], ten.store.store_id)
+    shelf = Shelf(DirectoryFiles(tmp_path, read_only=False), reducer.fingerprint[:32], ten.store)
     states, versions = reducer.layout.initial(1), count(1)
 
     def marks() -> tuple[tuple[Marks], dict[str, Any]]:

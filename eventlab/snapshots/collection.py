@@ -247,7 +247,10 @@ class Snapshots:
         """For each aggregate the newest snapshot within the bounds, its initial state where there is none."""
         top = _NO_VERSION if version is None else version
         bounds = (top, MAX_NS if time is None else time, stop_position)
-        return self._shelf(reducer).newest(reducer, aggregates, [bounds] * len(aggregates))
+        shelf = self._shelf(reducer)
+        found = shelf.newest(reducer, aggregates, [bounds] * len(aggregates))
+        shelf.tell()
+        return found
 
     def _shelf(self, reducer: Reducer) -> Shelf:
         """The shelf of a reducer, up to date; from now on appends are followed for it."""
@@ -257,8 +260,9 @@ class Snapshots:
     def _shelf_of(self, prefix: str) -> Shelf:
         shelf = self._shelves.get(prefix)
         if shelf is None:
-            shelf = self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store.store_id))
+            shelf = self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store))
         shelf.refresh()
+        shelf.tell()
         return shelf
 
     def table(self) -> pl.DataFrame:
@@ -306,7 +310,7 @@ class Snapshots:
         equal = unknown = 0
         reducers = {reducer.fingerprint[:32]: reducer for reducer in declared_reducers()}
         for name in self._files.names():
-            shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store.store_id)  # as it lies, not as remembered
+            shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store)  # as it lies, not as remembered
             shelf.refresh()
             for what in shelf.damage.values():
                 raise SnapshotError(what, hint="lab.snapshots.drop() removes it; answers come from the events.")

@@ -27,10 +27,12 @@ _MAGIC = b"EVLABSNP"
 _HEAD = struct.Struct("<8sHHIIQI16sI")
 _ALIGNED = 64
 _LOOK = 1 << 20
-_KINDS: tuple[Kind, ...] = ("name", "states", "dropped")
+_KINDS: tuple[Kind, ...] = ("name", "states", "dropped", "log")
+_POSITION = struct.Struct("<q")
 
-Kind = Literal["name", "states", "dropped"]
-"""``name``: the reducer's name, as text, in the envelope's place. ``dropped``: an envelope whose snapshots are gone."""
+Kind = Literal["name", "states", "dropped", "log"]
+"""``name``: the reducer's name, as text, in the envelope's place. ``dropped``: an envelope whose snapshots are gone.
+``log``: where the log ended, and the digest of the commit there, when the states behind it were added."""
 
 ENVELOPE = pa.schema(
     [
@@ -88,6 +90,16 @@ def _padded(length: int) -> int:
 
 def _filled(part: bytes) -> bytes:
     return part.ljust(_padded(len(part)), b"\0")
+
+
+def log_bytes(stop_position: int, digest: bytes) -> bytes:
+    """Where the log ended."""
+    return _POSITION.pack(stop_position) + digest
+
+
+def log_of(content: bytes) -> tuple[int, bytes]:
+    """Where the log ended, from its bytes."""
+    return _POSITION.unpack_from(content)[0], content[_POSITION.size :]
 
 
 def envelope_bytes(aggregates: Sequence[str], marks: Marks) -> bytes:

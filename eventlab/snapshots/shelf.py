@@ -22,6 +22,7 @@ from eventlab.snapshots import records
 from eventlab.snapshots.base import Base, Marks
 from eventlab.snapshots.files import Files, Writing
 from eventlab.snapshots.records import Record
+from eventlab.store.log import EventLog
 
 BLOCK_BYTES = 16_384
 """About so many bytes of states make a record; a larger state has one for itself."""
@@ -85,19 +86,22 @@ class _Damaged(Exception):
 class Shelf:
     """A file of snapshots. What it has in memory follows the file: other processes may add to it or replace it.
 
-    Damage is told once, as a warning, and is as good as absent.
+    Damage is told once, as a warning, and is as good as absent. So are snapshots of events that the log does not have:
+    a store that was put back to an older copy, or lost its last commits with the power, may have others in their place.
     """
 
-    def __init__(self, files: Files, prefix: str, store_id: str) -> None:
+    def __init__(self, files: Files, prefix: str, store: EventLog) -> None:
         self.prefix, self.name = prefix, prefix + SUFFIX
-        self._files, self._owner = files, records.owner_of(prefix, store_id)
+        self._files, self._store, self._owner = files, store, records.owner_of(prefix, store.store_id)
         self._lock = threading.RLock()
         self._forget()
 
     def _forget(self) -> None:
         self._which, self._size, self._end = 0, 0, 0
+        self._of_this_log = False
         self.reducer = ""
         self.damage: dict[int, str] = {}
+        self._untold: list[str] = []
         self._records: dict[int, Record] = {}
         self._rows: dict[int, int] = {}
         self._lines: dict[str, Line] = {}
@@ -138,6 +142,13 @@ class Shelf:
         if record.kind == "name":
             self.reducer = content.decode()
             return
+        if record.kind == "log":
+            stop, digest = records.log_of(content)
+            self._of_this_log = self._store.digest_at(stop) == digest
+            return
+        if record.kind == "states" and not self._of_this_log:
+            self._note(record.offset, "is of events that this log does not have")
+            return
         envelope = pa.ipc.read_record_batch(pa.py_buffer(content), records.ENVELOPE)
         aggregates = envelope.column(0).to_pylist()
         marks = Marks(*(envelope.column(name).to_numpy() for name in records.ENVELOPE.names[1:]))
@@ -150,7 +161,12 @@ class Shelf:
     def _note(self, offset: int, what: str) -> None:
         if offset not in self.damage:
             self.damage[offset] = f"the record at byte {offset} of {self.name} {what}"
-            warnings.warn(f"a snapshot is left aside, and replayed instead: {self.damage[offset]}", stacklevel=6)
+            self._untold.append(self.damage[offset])
+
+    def tell(self) -> None:
+        """Warn of what was found since the last time."""
+        while self._untold:
+            warnings.warn(f"a snapshot is left aside, and replayed instead: {self._untold.pop(0)}", stacklevel=6)
 
     def _index(self, aggregates: Sequence[str], marks: Marks, block: int) -> None:
         begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1])]
@@ -305,8 +321,9 @@ class Shelf:
 
         Raises
         ------
-        ReadOnlyStore, StoreFull
+        ReadOnlyStore, StoreFull, SnapshotError
         """
+        log = self._log_record()
         with self._lock:
             step = max(BLOCK_BYTES * states.num_rows // max(states.nbytes, 1), 1)
             content = [
@@ -314,6 +331,7 @@ class Shelf:
                 for at in range(0, states.num_rows, step)
             ]
             size = sum(map(len, content))
+            content.insert(0, log)
             with self._files.writing(self.name) as writing:
                 self.refresh()
                 if not self._end:
@@ -323,6 +341,13 @@ class Shelf:
                 self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
                 self.refresh()
             return size
+
+    def _log_record(self) -> bytes:
+        stop = self._store.stop_position
+        digest = self._store.digest_at(stop)
+        if digest is None:
+            raise SnapshotError("no snapshots are made while the end of the log is damaged")
+        return records.encoded("log", records.log_bytes(stop, digest), b"", self._owner)
 
     def _states(self, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> bytes:
         envelope = records.envelope_bytes(aggregates, marks)
@@ -355,7 +380,7 @@ class Shelf:
                 yield line
 
     def _rewrite(self, writing: Writing, reducer: Reducer) -> None:
-        content = [records.encoded("name", reducer.name.encode(), b"", self._owner)]
+        content = [records.encoded("name", reducer.name.encode(), b"", self._owner), self._log_record()]
         kept: dict[int, list[tuple[str, Line]]] = {}
         for name in self.aggregates():
             line = self._lines[name]
