@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,14 +20,14 @@ __all__ = ["Access", "Drift", "Exponential", "HotSpots", "Recorded", "Scrubbing"
 Float64Array = npt.NDArray[np.float64]
 
 
-class Access:
+class Access(ABC):
     """How past states of one aggregate are asked for."""
 
     __slots__ = ()
 
+    @abstractmethod
     def density(self, head: int) -> Float64Array:
         """How often each version is read, shape (head + 1,), summing to 1; version 0 never is."""
-        raise NotImplementedError
 
     def draw(self, head: int, reads: int, generator: np.random.Generator) -> Int64Array:
         """Versions in ``1..head``, shape (reads,), in the order in which they are read."""

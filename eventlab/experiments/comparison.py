@@ -6,17 +6,18 @@ All policies read the same versions in turns and must give the same states, so e
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
+from eventlab.experiments import asked
 from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.measuring import HasStore, Subject, percentiles, private_shelves, whole
 from eventlab.experiments.trials import Ledger, SnapshotTrial, Trial, identity
@@ -27,7 +28,6 @@ from eventlab.snapshots import policies as rules
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.model import Model
 from eventlab.snapshots.policies import Every, Policy
-from eventlab.store.contract import Selection
 from eventlab.store.log import EventLog
 from eventlab.timetravel.calibration import calibrated, undisturbed
 from eventlab.workloads import Access
@@ -76,8 +76,6 @@ INTERVALS_SCHEMA: dict[str, Any] = {
     "p99_low": pl.Float64,
     "p99_high": pl.Float64,
 }
-
-T = TypeVar("T")
 
 
 def compare(
@@ -154,13 +152,14 @@ def compare(
     [10, 2]
     """
     design = _Design(
-        _named("policy", policies, Policy), _named("workload", workloads, Access), _budgets(budgets), _seeds(seeds),
+        asked.named("policy", policies, Policy), asked.named("workload", workloads, Access),
+        asked.budgets(budgets), asked.seeds(seeds),
         whole("reads", reads, 2),
     )  # fmt: skip
     for policy in design.policies.values():
         rules.check(policy)
     reducer = as_reducer(reducer)
-    subject = Subject.of(lab, reducer, _longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
+    subject = Subject.of(lab, reducer, asked.longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
     ledger = None if name is None else Ledger.of((lab if into is None else into).store, name)
     if ledger is not None:
         ledger.check_writable()
@@ -493,57 +492,3 @@ def _check_answers(subject: Subject, trials: Sequence[Trial]) -> None:
             got=", ".join(sorted(answers)), expected="one digest of all that was read",
             hint="Please report this: no correct fold does that.",
         )  # fmt: skip
-
-
-# -- what is asked for
-
-
-def _longest(store: EventLog, reducer: Reducer) -> str:
-    """The aggregate of most events, of those that have any for the reducer."""
-    for head in sorted(store.heads(), key=lambda head: -head.version):
-        selection = Selection(reducer.columns, aggregates=[head.aggregate_id], types=reducer.event_types)
-        if any(len(table) for frame in store.frames(selection) for table in frame.tables.values()):
-            return head.aggregate_id
-    raise UnknownAggregate(
-        f"no aggregate has events that {reducer.name} handles", expected=", ".join(sorted(reducer.event_types)),
-    )  # fmt: skip
-
-
-def _named(what: str, given: Sequence[T] | Mapping[str, T], kind: type[T]) -> dict[str, T]:
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise SnapshotError(f"not a sequence or mapping of {what} objects", got=given)
-    pairs = list(given.items()) if isinstance(given, Mapping) else [(repr(one), one) for one in given]
-    if not pairs:
-        raise SnapshotError(f"there is no {what} to compare", expected="at least one")
-    for name, one in pairs:
-        if not isinstance(one, kind):
-            example = "el.snapshots.Every(100)" if kind is Policy else "el.workloads.Uniform()"
-            raise SnapshotError(f"not a {what}", got=one, expected=f"e.g. {example}")
-        if not isinstance(name, str) or not name:
-            raise SnapshotError(f"not the name of a {what}", got=name, expected="text")
-    named = dict(pairs)
-    if len(named) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise SnapshotError(f"a {what} is there twice", got=twice, hint="Give a mapping of names where two look alike.")
-    return named
-
-
-def _budgets(given: Sequence[int | None]) -> list[int | None]:
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise SnapshotError("budgets must be a sequence", got=given, expected="e.g. (None, 1_000_000)")
-    return _distinct("budget", [None if one is None else whole("a budget in bytes", one, 1) for one in given])
-
-
-def _seeds(given: Sequence[int]) -> list[int]:
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise SnapshotError("seeds must be a sequence", got=given, expected="e.g. (0, 1, 2)")
-    return _distinct("seed", [whole("a seed", one, 0) for one in given])
-
-
-def _distinct(what: str, values: list[T]) -> list[T]:
-    if not values:
-        raise SnapshotError(f"there is no {what}", expected="at least one")
-    if len(set(values)) < len(values):
-        raise SnapshotError(f"a {what} is there twice", got=values)
-    return values

@@ -26,7 +26,7 @@ from eventlab.snapshots.model import Model
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.planned import CostOptimal
 from eventlab.snapshots.policies import Policy, Read
-from eventlab.snapshots.shelf import SUFFIX, Shelf
+from eventlab.snapshots.shelf import SUFFIX, TABLE, Shelf
 from eventlab.snapshots.taking import take_states
 from eventlab.store.log import EventLog
 
@@ -344,17 +344,7 @@ class Snapshots:
         return found
 
 
-_EMPTY_TABLE = pl.DataFrame(
-    schema={
-        "reducer": pl.String,
-        "aggregate_id": pl.String,
-        "version": pl.Int64,
-        "position": pl.Int64,
-        "timestamp": pl.Datetime("ns", "UTC"),
-        "bytes": pl.Float64,
-        "usable": pl.Boolean,
-    }
-)
+_EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
 
 
 def _whole(states: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

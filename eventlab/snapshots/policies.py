@@ -80,9 +80,9 @@ def _flat(kind: type[Either | Both], *policies: Policy) -> list[Policy]:
     return parts
 
 
-def _positive(what: str, value: object, example: str) -> None:
+def _positive(what: str, value: object, unit: str, example: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SnapshotError(f"{what} takes a positive number", got=value, expected=f"e.g. {example}")
+        raise SnapshotError(f"{what} takes a positive number of {unit}", got=value, expected=f"e.g. {what}({example})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,7 @@ class Every(Policy):
     n: int = 100
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
-            raise SnapshotError("Every takes a positive number of events", got=self.n, expected="e.g. Every(100)")
+        _positive("Every", self.n, "events", 100)
 
     def should_snapshot(self, version: int) -> bool:
         """True exactly at the positive multiples of `n`."""
@@ -140,7 +139,7 @@ class EveryBytes(Policy):
     size: int
 
     def __post_init__(self) -> None:
-        _positive("EveryBytes", self.size, "EveryBytes(1_000_000)")
+        _positive("EveryBytes", self.size, "bytes", 1_000_000)
 
     def versions(self, past: Past) -> Int64Array:
         return np.flatnonzero(np.diff(past.bytes // self.size, prepend=0)) + max(past.after, 1)
@@ -250,7 +249,7 @@ class Exponential(Policy):
     unit: int = 1_000
 
     def __post_init__(self) -> None:
-        _positive("Exponential", self.unit, "Exponential(1_000)")
+        _positive("Exponential", self.unit, "events", 1_000)
 
     def versions(self, past: Past) -> Int64Array:
         levels, gap = [_NONE], self.unit
@@ -283,7 +282,7 @@ class Keep(Policy):
     last: int
 
     def __post_init__(self) -> None:
-        _positive("Keep", self.last, "Keep(last=3)")
+        _positive("Keep", self.last, "snapshots", 3)
 
     def kept(self, past: Past, there: Int64Array) -> Int64Array:
         return there[-self.last :]
@@ -307,7 +306,7 @@ class MaxGap(Policy):
     n: int
 
     def __post_init__(self) -> None:
-        _positive("MaxGap", self.n, "MaxGap(10_000)")
+        _positive("MaxGap", self.n, "events", 10_000)
 
     def versions(self, past: Past) -> Int64Array:
         return self.filled(past, _NONE)

@@ -31,7 +31,7 @@ _KEPT_BYTES = 16 << 20
 _WORTH_REWRITING = 1 << 20
 
 _NO_POSITION = 2**63 - 1
-_TABLE: dict[str, pl.DataType | type[pl.DataType]] = {
+TABLE: dict[str, pl.DataType | type[pl.DataType]] = {
     "reducer": pl.String,
     "aggregate_id": pl.String,
     "version": pl.Int64,
@@ -312,7 +312,7 @@ class Shelf:
                 for name in self.aggregates()
                 if (line := self.line(name)) is not None
             ]
-        return pl.concat(frames) if frames else pl.DataFrame(schema=_TABLE)
+        return pl.concat(frames) if frames else pl.DataFrame(schema=TABLE)
 
     # -- changing it
 

@@ -14,6 +14,7 @@ from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import fold, fold_through
 from eventlab.fold.legs import Legs, tables_of
 from eventlab.snapshots.base import Base, Marks, put
+from eventlab.store.blocks import running_maxima
 from eventlab.store.contract import Selection, Store
 
 _NO_VERSION = 2**63 - 1
@@ -43,7 +44,7 @@ def take_states(
     """
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     base = base or Base.initial(reducer, len(aggregates))
-    states, latest = base.states, base.marks.latest.copy()
+    states, latest, ascend = base.states, base.marks.latest.copy(), store.times_ascend
     selection = Selection(
         reducer.columns, others=True, aggregates=aggregates, stop_position=stop, types=reducer.event_types,
         after_version={a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v},
@@ -55,7 +56,10 @@ def take_states(
         part = states.take(pa.array(members))
         taken, part = _fold_to_stops(reducer, frame, part, stops)
         states = put(states, part, members)
-        highest = {name: _running(table) for name, table in frame.tables.items()}
+        highest = {
+            name: table.timestamp if ascend else _running(table, latest[members])
+            for name, table in frame.tables.items()
+        }
         marks = stops.marks(frame, highest, latest[members])
         latest[members] = _at_end(frame, highest, latest[members])
         if taken is not None:
@@ -125,18 +129,10 @@ class _Stops:
         return marks
 
 
-def _running(table: EventTable) -> Int64Array:
-    """The highest event time of an aggregate up to each row."""
-    times = table.timestamp
-    back = times[1:] < times[:-1]
-    back[table.offsets[1:-1][(table.offsets[1:-1] > 0) & (table.offsets[1:-1] < len(times))] - 1] = False
-    if not back.any():
-        return times
-    running = times.copy()
-    for a in np.unique(np.searchsorted(table.offsets, np.flatnonzero(back), "right") - 1):
-        inside = slice(*table.offsets[a : a + 2])
-        running[inside] = np.maximum.accumulate(times[inside])
-    return running
+def _running(table: EventTable, before: Int64Array) -> Int64Array:
+    """The highest event time of an aggregate up to each row, and before the table."""
+    some = np.flatnonzero(np.diff(table.offsets))
+    return running_maxima(table.timestamp, table.offsets[some], before[some])
 
 
 def _at_end(frame: EventFrame, highest: Mapping[str, Int64Array], before: Int64Array) -> Int64Array:

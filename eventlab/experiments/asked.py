@@ -1,0 +1,69 @@
+"""What a comparison is asked for, checked: policies, workloads, budgets, seeds, and whose states they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from eventlab.errors import SnapshotError, UnknownAggregate
+from eventlab.experiments.measuring import whole
+from eventlab.fold.declaration import Reducer
+from eventlab.snapshots.policies import Policy
+from eventlab.store.contract import Selection
+from eventlab.store.log import EventLog
+
+T = TypeVar("T")
+
+
+def longest(store: EventLog, reducer: Reducer) -> str:
+    """The aggregate of most events, of those that have any for the reducer."""
+    for head in sorted(store.heads(), key=lambda head: -head.version):
+        selection = Selection(reducer.columns, aggregates=[head.aggregate_id], types=reducer.event_types)
+        if any(len(table) for frame in store.frames(selection) for table in frame.tables.values()):
+            return head.aggregate_id
+    raise UnknownAggregate(
+        f"no aggregate has events that {reducer.name} handles", expected=", ".join(sorted(reducer.event_types)),
+    )  # fmt: skip
+
+
+def named(what: str, given: Sequence[T] | Mapping[str, T], kind: type) -> dict[str, T]:
+    """What is compared, by name: its own text where none was given."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SnapshotError(f"not a sequence or mapping of {what} objects", got=given)
+    pairs = list(given.items()) if isinstance(given, Mapping) else [(repr(one), one) for one in given]
+    if not pairs:
+        raise SnapshotError(f"there is no {what} to compare", expected="at least one")
+    for name, one in pairs:
+        if not isinstance(one, kind):
+            example = "el.snapshots.Every(100)" if kind is Policy else "el.workloads.Uniform()"
+            raise SnapshotError(f"not a {what}", got=one, expected=f"e.g. {example}")
+        if not isinstance(name, str) or not name:
+            raise SnapshotError(f"not the name of a {what}", got=name, expected="text")
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SnapshotError(f"a {what} is there twice", got=twice, hint="Give a mapping of names where two look alike.")
+    return named
+
+
+def budgets(given: Sequence[int | None]) -> list[int | None]:
+    """Bytes, or None for no limit."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SnapshotError("budgets must be a sequence", got=given, expected="e.g. (None, 1_000_000)")
+    return _distinct("budget", [None if one is None else whole("a budget in bytes", one, 1) for one in given])
+
+
+def seeds(given: Sequence[int]) -> list[int]:
+    """Whole numbers, each once."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise SnapshotError("seeds must be a sequence", got=given, expected="e.g. (0, 1, 2)")
+    return _distinct("seed", [whole("a seed", one, 0) for one in given])
+
+
+def _distinct(what: str, values: list[T]) -> list[T]:
+    if not values:
+        raise SnapshotError(f"there is no {what}", expected="at least one")
+    if len(set(values)) < len(values):
+        raise SnapshotError(f"a {what} is there twice", got=values)
+    return values
