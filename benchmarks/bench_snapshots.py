@@ -18,7 +18,7 @@ from benchmarks.conftest import Size
 from benchmarks.measure import compare, note
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
 from eventlab.fold.layout import digest
-from eventlab.snapshots.base import Marks
+from eventlab.snapshots.base import Marks, Taken
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.files import DirectoryFiles
 from eventlab.snapshots.planned import CostOptimal
@@ -160,7 +160,10 @@ def test_one_snapshot(benchmark: Any, size: Size, ten: el.Lab, tmp_path: Path, k
         return (found,), {}
 
     benchmark.pedantic(
-        lambda mark: shelf.add(reducer, [MARKET], mark, states), setup=marks, rounds=size(500, 2), warmup_rounds=5
+        lambda mark: shelf.add(reducer, [Taken([MARKET], mark, states)]),
+        setup=marks,
+        rounds=size(500, 2),
+        warmup_rounds=5,
     )
     note(benchmark, row=f"snapshots: one of {kilobytes:,} KB, durable", percentiles=True, wanted_p99_ms=5)
 

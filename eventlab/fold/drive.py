@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -35,7 +35,7 @@ from eventlab.fold.interpret import (
 )
 from eventlab.fold.layout import Keyed, Ladder, Queue
 from eventlab.fold.legs import Legs, empty_table, narrowed
-from eventlab.fold.native import Argument, KernelRaised, Native, Types, types_of
+from eventlab.fold.native import Argument, KernelRaised, Native, Types, types_of, words_of
 from eventlab.fold.ranks import Ranks
 from eventlab.fold.words import INDEX_DTYPE
 
@@ -191,8 +191,11 @@ def fold_through(
     state: pa.RecordBatch,
     tables: Mapping[str, EventTable],
     legs: Legs,
-) -> list[pa.RecordBatch]:
-    """The states of one aggregate at the end of each of its legs.
+    *,
+    emit: bool = False,
+    interpret: bool | None = None,
+) -> Folded:
+    """Fold as `fold` does, but the events of one aggregate, and give its states at the end of each leg, a row a leg.
 
     Raises
     ------
@@ -201,17 +204,20 @@ def fold_through(
     known, (count,) = _known_of(reducer), np.diff(legs.offsets)
     tables, legs = narrowed(tables, legs)
     total = int(sum(int((ends - legs.starts[name]).sum()) for name, ends in legs.ends.items())) + int(count)
-    if known.kernels or known.interpreted + total >= WORTH_LOADING:
-        made = _Run(reducer, state, tables, legs, emit=False)
-        native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, None)
+    compiles = interpret is False or known.kernels or known.interpreted + total >= WORTH_LOADING
+    if count and compiles and not interpret:
+        made = _Run(reducer, state, tables, legs, emit)
+        native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
         if native is not None:
             with contextlib.suppress(KernelRaised):
-                return list(made.legs(native))
+                return made.through(native)
     found = []
     for leg in legs.of_aggregate(0):
-        state = fold(reducer, [aggregate], state, tables, leg).states
-        found.append(state)
-    return found
+        found.append(fold(reducer, [aggregate], state, tables, leg, emit=emit, interpret=interpret))
+        state = found[-1].states
+    states = joined([state.slice(0, 0), *(one.states for one in found)])
+    emitted = [one.emitted for one in found if one.emitted is not None]
+    return Folded(states, joined(emitted) if emitted else None)
 
 
 class _Run:
@@ -266,40 +272,67 @@ class _Run:
     def run(self, native: Native, parts: Sequence[Span], executor: Executor) -> Folded:
         work: list[Callable[[], None]] = [partial(native, *self.arguments(*part)) for part in parts]
         work[0]() if len(work) == 1 else executor.run(work)
+        columns = self._columns_out(self._records)
+        # Where each aggregate has one leg, what is emitted at its end is the state.
+        one_each = self._leg_count == len(self._offsets) - 1 and bool((np.diff(self._offsets) == 1).all())
+        return self._folded(columns, emitted=columns if one_each else None)
+
+    def through(self, native: Native) -> Folded:
+        """States of the one aggregate at the end of each of its legs: what a kernel left is gone on from."""
+        count, held = int(self._offsets[-1]), self._held.tables
+        records = np.empty(count, self._records.dtype)
+        copies: list[list[Any]] = [[] for _ in held]
+        one_leg, arrays = np.array([0, 1]), [argument for table in held for argument in table.arguments(0)]
+        begin, tables = words_of([1, one_leg, int(self._emit), self._records]), words_of(arrays)
+        events = [words_of(rest[1:]) for rest in self._events]
+        starts, out = self._starts, [*self._out_fields, *self._out_properties]
+        sizes = [len(values) // count for values in out]
+        for leg in range(count):
+            bounds = [bounds[leg : leg + 1] for bounds in self._bounds]
+            told = [values[leg * size : (leg + 1) * size] for values, size in zip(out, sizes, strict=True)]
+            words = [*begin, *words_of(told), *tables]
+            for start, bound, rest in zip(starts, bounds, events, strict=True):
+                words += words_of([start, bound])
+                words += rest
+            native.run(words)
+            starts = bounds
+            records[leg] = self._records[0]
+            for table, several in zip(held, copies, strict=True):
+                several.append(table.copied())
+        self._held.tables = [type(table).joined(several) for table, several in zip(held, copies, strict=True)]
+        columns = self._columns_out(records)
+        return self._folded(columns, emitted=columns)
+
+    def _columns_out(self, records: npt.NDArray[Any]) -> list[pa.Array]:
+        layout, dictionary = self._reducer.layout, self._dictionary
+        fields = flat.fields_out(layout, (records[field.name] for field in layout.record), dictionary)
+        return [*fields, *self._held.out(self._reducer, dictionary)]
+
+    def _folded(self, columns: list[pa.Array], *, emitted: list[pa.Array] | None) -> Folded:
+        """States of these columns, which are also what was emitted, as far as that is given."""
         reducer, dictionary, layout = self._reducer, self._dictionary, self._reducer.layout
-        columns = self._columns_out(self._records[field.name] for field in layout.record)
         portable = flat.batch_of(layout, columns)
         if not self._emit:
             return Folded(portable)
-        # Where each aggregate has one leg, what is emitted at its end is the state.
-        one_each = self._leg_count == len(self._offsets) - 1 and bool((np.diff(self._offsets) == 1).all())
-        emitted = columns[: len(layout.record)] if one_each else flat.fields_out(layout, self._out_fields, dictionary)
+        fields = flat.fields_out(layout, self._out_fields, dictionary) if emitted is None else emitted
+        told = fields[: len(layout.record)]
         for name, values in zip(reducer.properties, self._out_properties, strict=True):
             text = reducer.property_kinds[name] == "str"
-            emitted.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
+            told.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
         schema = emission_schema(reducer)
         if not schema.names:
             return Folded(portable, _without_columns(self._leg_count))
-        return Folded(portable, pa.RecordBatch.from_arrays(emitted, schema=schema))
+        return Folded(portable, pa.RecordBatch.from_arrays(told, schema=schema))
 
-    def _columns_out(self, fields: Iterable[npt.NDArray[Any]]) -> list[pa.Array]:
-        layout, dictionary = self._reducer.layout, self._dictionary
-        return [*flat.fields_out(layout, fields, dictionary), *self._held.out(self._reducer, dictionary)]
 
-    def legs(self, native: Native) -> Iterator[pa.RecordBatch]:
-        """Portable states of the one aggregate at the end of each of its legs: what a kernel left is gone on from."""
-        tables: list[Argument] = [argument for table in self._held.tables for argument in table.arguments(0)]
-        starts, fields = self._starts, self._reducer.layout.record
-        emitted: list[Argument] = [0, self._records, *self._out_fields, *self._out_properties]
-        for leg in range(int(self._offsets[-1])):
-            bounds = [bounds[leg : leg + 1] for bounds in self._bounds]
-            events: list[Argument] = []
-            for start, bound, (_, *rest) in zip(starts, bounds, self._events, strict=True):
-                events += [start, bound, *rest]
-            native(1, np.array([0, 1]), *emitted, *tables, *events)
-            starts = bounds
-            columns = self._columns_out([self._records[field.name].copy() for field in fields])
-            yield flat.batch_of(self._reducer.layout, columns)
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one schema, as one."""
+    if not batches[0].schema.names:
+        return _without_columns(sum(batch.num_rows for batch in batches))
+    batches = [batch for batch in batches if batch.num_rows] or batches[:1]
+    if len(batches) == 1:
+        return batches[0]
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
 def _without_columns(rows: int) -> pa.RecordBatch:

@@ -30,6 +30,18 @@ def types_of(arguments: Iterable[Argument]) -> Types:
     return tuple("int" if isinstance(argument, int) else argument.dtype for argument in arguments)
 
 
+def words_of(arguments: Iterable[Argument]) -> list[int]:
+    """What an entry is called with. Whoever calls it keeps the arrays."""
+    words = []
+    for argument in arguments:
+        if isinstance(argument, int):
+            words.append(argument)
+        else:
+            rows, size = len(argument), argument.itemsize
+            words += [0, 0, rows, size, argument.ctypes.data, rows, size]
+    return words
+
+
 @cache
 def _prototype(words: int) -> Any:
     return ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * words)
@@ -49,15 +61,13 @@ class Native:
         ------
         KernelRaised
         """
+        self.run(words_of(arguments))
+
+    def run(self, words: Sequence[int]) -> None:
+        """Run it as `__call__` does, with what `words_of` made of arguments."""
         result, error = (ctypes.c_int64 * 2)(), ctypes.c_void_p()
-        words = [ctypes.addressof(result), ctypes.addressof(error)]
-        for argument in arguments:
-            if isinstance(argument, int):
-                words.append(argument)
-            else:
-                rows, size = len(argument), argument.itemsize
-                words += [0, 0, rows, size, argument.ctypes.data, rows, size]
-        status = _prototype(len(words))(self.address)(*words)
+        whole = [ctypes.addressof(result), ctypes.addressof(error), *words]
+        status = _prototype(len(whole))(self.address)(*whole)
         if status >= _RAISED or status == -1:
             raise KernelRaised
 

@@ -153,6 +153,13 @@ def _starts(lengths: Int64Array) -> Int64Array:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
+def _joined(several: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], Int64Array]:
+    """Arrays of one dtype one after the other, and where each begins."""
+    dtype = several[0].dtype
+    words = np.concatenate([one.view(np.int32) for one in several])  # fields would be compared with fields each time
+    return words.view(dtype), _starts(np.array([len(one) for one in several]))
+
+
 def _rows_in(
     table: Keyed, values: pa.StructArray, rows: npt.NDArray[Any], place: Int64Array, dictionary: Dictionary
 ) -> None:
@@ -202,6 +209,17 @@ class KeyedScratch:
         """What a kernel takes from an aggregate on; the map from keys to rows is its own, so that several may run."""
         return self.rows, self.slots.copy(), self.meta[META * first :], self.base[first:]
 
+    def copied(self) -> KeyedScratch:
+        """The only aggregate's rows, as they are now."""
+        used = int(self.meta[USED])
+        return KeyedScratch(self.rows[:used].copy(), self.slots[:0], self.meta.copy(), _starts(np.array([used])))
+
+    @staticmethod
+    def joined(several: Sequence[KeyedScratch]) -> KeyedScratch:
+        """Those of several aggregates, for `in_order`."""
+        rows, base = _joined([one.rows for one in several])
+        return KeyedScratch(rows, several[0].slots, np.concatenate([one.meta for one in several]), base)
+
     def in_order(self) -> tuple[Int64Array, Int64Array]:
         """Offsets per aggregate and row numbers in order of first touch."""
         offsets = _starts(self.meta.reshape(-1, META)[:, LIVE])
@@ -240,6 +258,18 @@ class QueueScratch:
 
     def arguments(self, first: int) -> tuple[npt.NDArray[Any], ...]:
         return *self.index.arguments(first), self.pool, self.meta[META * first :], self.base[first:]
+
+    def copied(self) -> QueueScratch:
+        """The only aggregate's rows, as they are now."""
+        used = int(self.meta[USED])
+        return QueueScratch(self.index.copied(), self.pool[:used].copy(), self.meta.copy(), _starts(np.array([used])))
+
+    @staticmethod
+    def joined(several: Sequence[QueueScratch]) -> QueueScratch:
+        """Those of several aggregates, for `queue_out`."""
+        index = KeyedScratch.joined([one.index for one in several])
+        pool, base = _joined([one.pool for one in several])
+        return QueueScratch(index, pool, np.concatenate([one.meta for one in several]), base)
 
 
 def queue_in(
@@ -301,6 +331,17 @@ class LadderScratch:
 
     def arguments(self, first: int) -> tuple[npt.NDArray[Any], ...]:
         return self.prices, self.sizes, self.meta[LADDER_META * first :], self.base[first:]
+
+    def copied(self) -> LadderScratch:
+        """The only aggregate's levels, as they are now."""
+        levels = np.flatnonzero(self.sizes)  # NaN counts as non-zero
+        return LadderScratch(self.prices[levels], self.sizes[levels], self.meta[:0], _starts(np.array([len(levels)])))
+
+    @staticmethod
+    def joined(several: Sequence[LadderScratch]) -> LadderScratch:
+        """Those of several aggregates, for `ladder_out`."""
+        prices, base = _joined([one.prices for one in several])
+        return LadderScratch(prices, np.concatenate([one.sizes for one in several]), several[0].meta, base)
 
 
 def ladder_levels(column: pa.ListArray) -> tuple[Int64Array, npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -69,6 +69,15 @@ class Base:
         return Base(reducer.layout.initial(count), Marks.none(count))
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """States to keep, of one aggregate after the other, ascending by version."""
+
+    aggregates: Sequence[str]
+    marks: Marks
+    states: pa.RecordBatch
+
+
 def put(states: pa.RecordBatch, part: pa.RecordBatch, members: Int64Array) -> pa.RecordBatch:
     """`states` with the rows `members` replaced by those of `part`."""
     take = np.arange(states.num_rows)

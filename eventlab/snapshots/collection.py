@@ -12,7 +12,6 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from eventlab.errors import EventlabError, SnapshotError, SnapshotSkipped, UnknownAggregate
 from eventlab.events.clock import MAX_NS
@@ -20,7 +19,7 @@ from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer, declared_reducers
 from eventlab.fold.layout import digest
 from eventlab.snapshots import policies
-from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.base import Base, Taken
 from eventlab.snapshots.files import DirectoryFiles, Files, MemoryFiles
 from eventlab.snapshots.model import Model
 from eventlab.snapshots.past import Past
@@ -177,17 +176,7 @@ class Snapshots:
     def _made(self, reducer: Reducer, aggregates: Sequence[str], versions: Sequence[Int64Array], stop: int) -> Built:
         shelf = self._shelf(reducer)
         base = shelf.newest(reducer, aggregates, [(int(wanted[0]) - 1, MAX_NS, stop) for wanted in versions])
-        taken = list(take_states(self._store, reducer, aggregates, versions, stop, base))
-        if not taken:
-            return Built(0, 0)
-        owner = np.concatenate([one.aggregate for one in taken])
-        marks = Marks.joined([one.marks for one in taken])
-        states = _whole([one.states for one in taken])
-        order = np.lexsort((marks.version, owner))
-        if (order[1:] < order[:-1]).any():
-            owner, marks, states = owner[order], marks[order], states.take(pa.array(order))
-        size = shelf.add(reducer, [aggregates[at] for at in owner], marks, states)
-        return Built(len(owner), size)
+        return Built(*shelf.add(reducer, take_states(self._store, reducer, aggregates, versions, stop, base)))
 
     def _model(self, reducer: Reducer, aggregate: str) -> Model:
         """What reads of a reducer's states cost, measured once, on the first aggregate that a policy asks about."""
@@ -221,7 +210,7 @@ class Snapshots:
                 if base is None:
                     self.make(reducer, aggregate, np.array([read.version]))
                 else:
-                    shelf.add(reducer, [aggregate], base.marks, base.states)
+                    shelf.add(reducer, [Taken([aggregate], base.marks, base.states)])
                 self._brought_up(reducer, [aggregate], whole=False)
         except (EventlabError, OSError) as error:
             self._skipped(reducer, error)
@@ -329,11 +318,11 @@ class Snapshots:
             raise SnapshotError(f"{shelf.name} has snapshots of {min(missing)!r}, which the log does not have")
         found = 0
         for taken in take_states(self._store, reducer, ids, versions, self._store.stop_position):
-            for row, (owner, version) in enumerate(zip(taken.aggregate, taken.marks.version, strict=True)):
-                there = shelf.stored(reducer, ids[owner], int(version))
+            for row, (owner, version) in enumerate(zip(taken.aggregates, taken.marks.version, strict=True)):
+                there = shelf.stored(reducer, owner, int(version))
                 same = digest(taken.states, row) == digest(there.states, 0)
                 if not same or there.marks != taken.marks[row : row + 1]:
-                    which = f"{reducer.name} for {ids[owner]!r} at version {version}"
+                    which = f"{reducer.name} for {owner!r} at version {version}"
                     raise SnapshotError(
                         f"the snapshot of {which} differs from its events",
                         hint="lab.snapshots.drop() removes it; answers then come from the events.",
@@ -345,7 +334,3 @@ class Snapshots:
 
 
 _EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
-
-
-def _whole(states: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.Table.from_batches(states).combine_chunks().to_batches()[0]

@@ -6,7 +6,7 @@ import threading
 import warnings
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.snapshots import records
-from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.base import Base, Marks, Taken
 from eventlab.snapshots.files import Files, Writing
 from eventlab.snapshots.records import Record
 from eventlab.store.log import EventLog
@@ -316,31 +316,29 @@ class Shelf:
 
     # -- changing it
 
-    def add(self, reducer: Reducer, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> int:
-        """Keep snapshots, ordered by aggregate and version, durably: all of them or none. Returns the bytes they take.
+    def add(self, reducer: Reducer, several: Iterable[Taken]) -> tuple[int, int]:
+        """Keep snapshots durably: all of them or none. Returns how many they are, and the bytes they take.
 
         Raises
         ------
         ReadOnlyStore, StoreFull, SnapshotError
         """
-        log = self._log_record()
-        with self._lock:
-            step = max(BLOCK_BYTES * states.num_rows // max(states.nbytes, 1), 1)
-            content = [
-                self._states(aggregates[at : at + step], marks[at : at + step], states.slice(at, step))
-                for at in range(0, states.num_rows, step)
-            ]
-            size = sum(map(len, content))
-            content.insert(0, log)
-            with self._files.writing(self.name) as writing:
-                self.refresh()
-                if not self._end:
-                    content.insert(0, records.encoded("name", reducer.name.encode(), b"", self._owner))
-                # Behind the last whole record there is only what a process that died left of one.
-                writing.append(b"".join(content), self._end)
-                self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
-                self.refresh()
-            return size
+        content, count = [self._log_record()], 0
+        for taken in several:
+            content += self._blocks_of(taken)
+            count += len(taken.aggregates)
+        if not count:
+            return 0, 0
+        size = sum(map(len, content[1:]))
+        with self._lock, self._files.writing(self.name) as writing:
+            self.refresh()
+            if not self._end:
+                content.insert(0, records.encoded("name", reducer.name.encode(), b"", self._owner))
+            # Behind the last whole record there is only what a process that died left of one.
+            writing.append(b"".join(content), self._end)
+            self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
+            self.refresh()
+        return count, size
 
     def _log_record(self) -> bytes:
         stop = self._store.stop_position
@@ -352,6 +350,14 @@ class Shelf:
     def _states(self, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> bytes:
         envelope = records.envelope_bytes(aggregates, marks)
         return records.encoded("states", envelope, states.serialize().to_pybytes(), self._owner)
+
+    def _blocks_of(self, taken: Taken) -> list[bytes]:
+        """Records of states, each of about as many bytes as are read at once."""
+        step = max(BLOCK_BYTES * taken.states.num_rows // max(taken.states.nbytes, 1), 1)
+        return [
+            self._states(taken.aggregates[at : at + step], taken.marks[at : at + step], taken.states.slice(at, step))
+            for at in range(0, taken.states.num_rows, step)
+        ]
 
     def evict(self, reducer: Reducer, gone: Mapping[str, Int64Array]) -> None:
         """Let snapshots go, by aggregate and version. The file is rewritten when most of it is of such.

@@ -11,22 +11,13 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import fold, fold_through
+from eventlab.fold.drive import fold, fold_through, joined
 from eventlab.fold.legs import Legs, tables_of
-from eventlab.snapshots.base import Base, Marks, put
+from eventlab.snapshots.base import Base, Marks, Taken, put
 from eventlab.store.blocks import running_maxima
 from eventlab.store.contract import Selection, Store
 
 _NO_VERSION = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """States at chosen versions: rows by aggregate number and version."""
-
-    aggregate: Int64Array
-    marks: Marks
-    states: pa.RecordBatch
 
 
 def take_states(
@@ -63,7 +54,7 @@ def take_states(
         marks = stops.marks(frame, highest, latest[members])
         latest[members] = _at_end(frame, highest, latest[members])
         if taken is not None:
-            yield Taken(members[stops.owner], marks, taken)
+            yield Taken([frame.aggregates[at] for at in stops.owner], marks, taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +63,10 @@ class _Stops:
 
     version: Int64Array
     offsets: Int64Array
+    owner: Int64Array
+    """The aggregate of each stop, by its number in the frame."""
+    rows: Mapping[str, Int64Array]
+    """One past the last row at or below each stop, by table."""
     onward: npt.NDArray[np.bool_]
     """Whether an aggregate has stops in later frames: else its fold ends at its last one."""
 
@@ -82,29 +77,21 @@ class _Stops:
             some = np.flatnonzero(np.diff(table.offsets))
             low[some] = np.minimum(low[some], table.version[table.offsets[some]])
             high[some] = np.maximum(high[some], table.version[table.offsets[some + 1] - 1])
-        inside = [v[(v >= lo) & (v <= hi)] for v, lo, hi in zip(wanted, low, high, strict=True)]
-        counts = [len(versions) for versions in inside]
+        inside = [
+            v[np.searchsorted(v, lo) : np.searchsorted(v, hi, side="right")]
+            for v, lo, hi in zip(wanted, low, high, strict=True)
+        ]
+        version, offsets = np.concatenate(inside), np.cumsum([0, *map(len, inside)], dtype=np.int64)
         onward = np.array([len(v) > 0 and bool(v[-1] > hi) for v, hi in zip(wanted, high, strict=True)], bool)
-        return _Stops(np.concatenate([np.empty(0, np.int64), *inside]), np.cumsum([0, *counts], dtype=np.int64), onward)
-
-    @property
-    def owner(self) -> Int64Array:
-        """The aggregate of each stop, by its number in the frame."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-    def rows(self, table: EventTable) -> Int64Array:
-        """One past the last row at or below each stop."""
-        found = np.empty(len(self.version), np.int64)
-        for a in np.flatnonzero(np.diff(self.offsets)):
-            own, (low, high) = slice(*self.offsets[a : a + 2]), table.offsets[a : a + 2]
-            found[own] = low + np.searchsorted(table.version[low:high], self.version[own], side="right")
-        return found
+        owner = np.repeat(np.arange(len(inside)), np.diff(offsets))
+        rows = {name: _rows_until(table, version, offsets, owner) for name, table in frame.tables.items()}
+        return _Stops(version, offsets, owner, rows, onward)
 
     def legs(self, tables: Mapping[str, EventTable]) -> Legs:
         """A leg to each stop, and one more to where each aggregate goes on from."""
         bounds = {}
         for name, table in tables.items():
-            rows = self.rows(table)
+            rows = self.rows.get(name, np.zeros(len(self.version), np.int64))
             reached = table.offsets[:-1].copy()
             some = np.diff(self.offsets) > 0
             reached[some] = rows[self.offsets[1:][some] - 1]
@@ -120,13 +107,29 @@ class _Stops:
         marks = Marks.none(len(self.version))
         marks.version[:], marks.latest[:] = self.version, before[self.owner]
         for name, table in frame.tables.items():
-            last = self.rows(table) - 1
+            last = self.rows[name] - 1
             some = last >= table.offsets[:-1][self.owner]
             marks.latest[some] = np.maximum(marks.latest[some], highest[name][last[some]])
             found = some.copy()
             found[some] = table.version[last[some]] == self.version[some]
             marks.position[found], marks.timestamp[found] = table.position[last[found]], table.timestamp[last[found]]
         return marks
+
+
+def _rows_until(table: EventTable, versions: Int64Array, offsets: Int64Array, owner: Int64Array) -> Int64Array:
+    """One past the last row of an aggregate at or below each of its versions, ``offsets[a]:offsets[a + 1]`` of them."""
+    first, end = table.offsets[:-1], table.offsets[1:]
+    some = np.flatnonzero(end > first)
+    lowest = np.zeros(len(first), np.int64)
+    lowest[some] = table.version[first[some]]
+    if (table.version[end[some] - 1] - lowest[some] == end[some] - first[some] - 1).all():  # no gaps to look out for
+        rows: Int64Array = np.clip(first[owner] + versions - lowest[owner] + 1, first[owner], end[owner])
+        return rows
+    found = np.empty(len(versions), np.int64)
+    for a in np.flatnonzero(np.diff(offsets)):
+        own, (low, high) = slice(*offsets[a : a + 2]), table.offsets[a : a + 2]
+        found[own] = low + np.searchsorted(table.version[low:high], versions[own], side="right")
+    return found
 
 
 def _running(table: EventTable, before: Int64Array) -> Int64Array:
@@ -155,11 +158,9 @@ def _fold_to_stops(
         at_stops = np.delete(np.arange(int(legs.offsets[-1])), legs.offsets[1:] - 1)
         emitted = folded.emitted.select(reducer.layout.arrow_schema.names).take(pa.array(at_stops))  # type: ignore[union-attr]
         return pa.RecordBatch.from_arrays(emitted.columns, schema=reducer.layout.arrow_schema), folded.states
-    taken: list[pa.RecordBatch] = []
-    last: list[pa.RecordBatch] = []
-    for a, aggregate in enumerate(ids):
-        found = fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.alone(a))
-        taken += found[:-1]
-        last.append(found[-1])
-    whole = pa.Table.from_batches(last).combine_chunks().to_batches()[0]
-    return (pa.Table.from_batches(taken).combine_chunks().to_batches()[0] if taken else None), whole
+    through = [
+        fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.alone(a)).states
+        for a, aggregate in enumerate(ids)
+    ]
+    taken = joined([found.slice(0, found.num_rows - 1) for found in through])
+    return taken if taken.num_rows else None, joined([found.slice(found.num_rows - 1) for found in through])

@@ -199,7 +199,7 @@ def _trunk(
             states, found = fold_legs(
                 reducer, head.aggregate_id, states, table, legs, tables=tables, interpret=interpret
             )
-            emitted += found[: len(stops)] if tables else [batch.slice(0, len(stops)) for batch in found]
+            emitted.append(found.slice(0, len(stops)))
         for name, rows in extras.items():
             wanted = np.flatnonzero(np.isin(table[name].version, used))
             if len(wanted):
@@ -235,7 +235,7 @@ def _branches(
         for number in range(len(some)):
             state, own = states.slice(number, 1), legs.alone(number)
             _, found = fold_legs(reducer, aggregate, state, chosen, own, tables=True, interpret=interpret)
-            yield joined(reducer, found, tables=True)
+            yield joined(reducer, [found], tables=True)
 
 
 def _batches(chains: Sequence[_Chain]) -> Iterator[Sequence[_Chain]]:

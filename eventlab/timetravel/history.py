@@ -178,9 +178,9 @@ class _Rows:
         self.places.append(place + self.count)
         return stops
 
-    def add(self, found: Sequence[pa.RecordBatch], stops: int) -> None:
-        """What a fold emitted at its first `stops` legs; with tables there is a batch a leg."""
-        self.emitted += found[:stops] if self.tables else [batch.slice(0, stops) for batch in found]
+    def add(self, found: pa.RecordBatch, stops: int) -> None:
+        """What a fold told at its first `stops` legs."""
+        self.emitted.append(found.slice(0, stops))
         self.count += stops
 
     def framed(self, label: pl.Series | None) -> pl.DataFrame:

@@ -166,5 +166,5 @@ def _emit(
         initial = reducer.layout.initial(1)
         legs = _legs(table, stops)
         _, found = fold_legs(reducer, aggregate, initial, table, legs, tables=tables, interpret=interpret)
-        pieces += found
+        pieces.append(found)
     return pl.DataFrame(pl.from_arrow(joined(reducer, pieces, tables=tables)))[row]

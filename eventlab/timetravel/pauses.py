@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import emission_schema, fold
+from eventlab.fold.drive import emission_schema, fold, fold_through
 from eventlab.fold.legs import Legs, ascends, rows_until, tables_of
 from eventlab.store.contract import Head, Selection, Store
 
@@ -109,21 +110,22 @@ def fold_legs(
     *,
     tables: bool,
     interpret: bool | None,
-) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
-    """The state after one aggregate's legs, and what it was at the end of each: with `tables`, a batch a leg."""
-    if not tables:
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """The state after one aggregate's legs, and what is told at the end of each, a row a leg."""
+    own = reducer.layout.tables if tables else ()
+    if not own:
         folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
-        return folded.states, [] if folded.emitted is None else [folded.emitted]
-    pieces = []
-    for leg in legs.of_aggregate(0):
-        folded = fold(reducer, [aggregate], states, table, leg, emit=True, interpret=interpret)
-        states = folded.states
-        pieces.append(_with_tables(reducer, folded.emitted, states))
-    return states, pieces
+        return folded.states, cast(pa.RecordBatch, folded.emitted)
+    schema = joined(reducer, [], tables=True).schema
+    if not int(legs.offsets[-1]):
+        return states, pa.RecordBatch.from_pylist([], schema=schema)
+    folded = fold_through(reducer, aggregate, states, table, legs, emit=True, interpret=interpret)
+    columns = [*cast(pa.RecordBatch, folded.emitted).columns, *(folded.states.column(held.name) for held in own)]
+    return folded.states.slice(folded.states.num_rows - 1), pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def joined(reducer: Reducer, pieces: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
-    """What was emitted, as one table."""
+    """What was told, as one table."""
     if pieces:
         return pa.Table.from_batches(pieces)
     schema = emission_schema(reducer)
@@ -142,9 +144,3 @@ def legs_to(reducer: Reducer, stretch: Stretch, stops: Int64Array, *, onward: bo
             rows = rows_until(table.version, stops)
         bounds[name] = np.append(rows, len(table)) if onward else rows
     return Legs(np.array([0, len(stops) + onward]), starts, bounds)
-
-
-def _with_tables(reducer: Reducer, emitted: pa.RecordBatch | None, states: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [] if emitted is None else list(zip(emitted.schema, emitted.columns, strict=True))
-    columns += [(table.arrow, states.column(table.name)) for table in reducer.layout.tables]
-    return pa.RecordBatch.from_arrays([c for _, c in columns], schema=pa.schema([f for f, _ in columns]))

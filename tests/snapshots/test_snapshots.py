@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
 from eventlab.lab import Lab
+from eventlab.snapshots.base import Taken
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Every
 from eventlab.store.log import EventLog
@@ -382,7 +383,7 @@ def test_a_snapshot_that_its_events_do_not_add_up_to_is_found():
     marks = shelf.line("a/one").marks
     lab.snapshots.drop()
     shelf.refresh()
-    shelf.add(el.Trades, ["a/one"] * len(marks.version), marks, el.Trades.layout.initial(len(marks.version)))
+    shelf.add(el.Trades, [Taken(["a/one"] * len(marks.version), marks, el.Trades.layout.initial(len(marks.version)))])
     with pytest.raises(
         SnapshotError, match="the snapshot of Trades for 'a/one' at version 100 differs from its events"
     ):
