@@ -334,7 +334,7 @@ class LadderScratch:
 
     def copied(self) -> LadderScratch:
         """The only aggregate's levels, as they are now."""
-        levels = np.flatnonzero(self.sizes)  # NaN counts as non-zero
+        levels = _levels(self.sizes)
         return LadderScratch(self.prices[levels], self.sizes[levels], self.meta[:0], _starts(np.array([len(levels)])))
 
     @staticmethod
@@ -342,6 +342,11 @@ class LadderScratch:
         """Those of several aggregates, for `ladder_out`."""
         prices, base = _joined([one.prices for one in several])
         return LadderScratch(prices, np.concatenate([one.sizes for one in several]), several[0].meta, base)
+
+
+def _levels(sizes: npt.NDArray[np.float64]) -> Int64Array:
+    """Ranks that have a level; NaN is one. To look for bools takes an eighth of the time."""
+    return np.flatnonzero(sizes != 0.0)
 
 
 def ladder_levels(column: pa.ListArray) -> tuple[Int64Array, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -365,7 +370,7 @@ def ladder_in(ladder: Ladder, column: pa.ListArray, ranks: Ranks) -> LadderScrat
 
 def ladder_out(ladder: Ladder, scratch: LadderScratch) -> Any:
     """A ladder's sizes as a portable column, best first."""
-    levels = np.flatnonzero(scratch.sizes)  # NaN counts as non-zero
+    levels = _levels(scratch.sizes)
     offsets = np.searchsorted(levels, scratch.base)
     kind = ladder.arrow.type
     values = pa.StructArray.from_arrays(
