@@ -478,7 +478,7 @@ class EventLog:
             bounds = (*until, selection.start_position, types, selection.since_time)
             if selection.aggregates is None:
                 runs_of = self._runs_of_file
-                late = frozenset(self._knowledge.backdated)
+                late = set(self._knowledge.backdated)
                 return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds, late)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
             runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
