@@ -200,7 +200,7 @@ class Snapshots:
     def after_read(self, reducer: Reducer, aggregate: str, base: Base | None, read: Read) -> None:
         """After a reconstruction: keep its state, if the policy says so and there is none of this version.
 
-        Without `base`, of which not all is known where events were back-dated, it is folded once more.
+        Without `base`, of which not all is known where events were back-dated, that version is folded once more.
         """
         if self._files.read_only or not read.version:
             return

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,10 @@ from eventlab.store.vault import DirectoryVault
 
 Durability = Literal["full", "relaxed"]
 
-FORMAT = 2
+FORMAT = 3
+UNTIL_BACKDATED = 2
+"""The format that a store has until its first back-dated event: so long, who knows of none reads it rightly."""
+
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"
 
@@ -42,6 +45,7 @@ _PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
 
 # An aggregate's `timestamp` is the highest of its event times, and a run's first and last are its lowest and highest.
 # A commit's `clamped` counts event times that were raised, or below 0, those kept back-dated: it has one or the other.
+# Aggregates that have back-dated events are named by a table `backdated`, which format 3 has beside those of format 2.
 #
 # Small columns come before blobs: SQLite keeps a row's start in the page and reads overflow pages only when asked.
 _SCHEMA = """
@@ -230,6 +234,27 @@ class Catalog:
         """A number that changes when another connection has committed."""
         with translating(self.where):
             return int(self.execute("PRAGMA data_version").fetchone()[0])
+
+    @property
+    def keeps_backdated(self) -> bool:
+        """Whether the store is of the format that may have back-dated events."""
+        return bool(self.execute("PRAGMA user_version").fetchone()[0] > UNTIL_BACKDATED)
+
+    def keep_backdated(self) -> None:
+        """Make it of that format, inside a transaction: an older eventlab would take event times to ascend."""
+        if not self.keeps_backdated:
+            self.execute("CREATE TABLE backdated (aggregate INTEGER PRIMARY KEY REFERENCES aggregates (no))")
+            self.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def backdated(self) -> set[int]:
+        """Numbers of the aggregates that have back-dated events."""
+        if not self.keeps_backdated:
+            return set()
+        return {number for (number,) in self.execute("SELECT aggregate FROM backdated")}
+
+    def add_backdated(self, numbers: Iterable[int]) -> None:
+        """Note that aggregates have back-dated events, inside a transaction."""
+        self.executemany("INSERT OR IGNORE INTO backdated VALUES (?)", [(number,) for number in numbers])
 
     def begin_write(self) -> None:
         """Take the write lock, waiting as long as the store was opened to."""
@@ -425,11 +450,12 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     elif read_only:
         raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
     connection.execute("PRAGMA foreign_keys = ON")
-    is_old = not fresh and version < FORMAT
+    is_old = not fresh and version < UNTIL_BACKDATED
     if read_only:
         if is_old:
             raise StoreTooOld(
-                f"{where}: written by an older eventlab", got=f"format {version}", expected=f"format {FORMAT}",
+                f"{where}: written by an older eventlab", got=f"format {version}",
+                expected=f"format {UNTIL_BACKDATED} or {FORMAT}",
                 hint="Open it once without read_only: it is brought up to date in one transaction.",
             )  # fmt: skip
         connection.execute("PRAGMA query_only = ON")
@@ -485,7 +511,7 @@ def _create(connection: sqlite3.Connection) -> None:
                     connection.execute(statement)
             connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute(f"PRAGMA user_version = {UNTIL_BACKDATED}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

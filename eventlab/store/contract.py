@@ -178,6 +178,9 @@ class Store(Protocol):
     def times_ascend(self) -> bool:
         """Whether no event goes back in time in its aggregate, so that every moment includes a prefix of versions."""
 
+    def times_ascend_in(self, aggregate: str) -> bool:
+        """Whether no event of one aggregate does."""
+
     @property
     def stop_position(self) -> int:
         """The number of events in the log, which is one past its last position."""

@@ -27,7 +27,8 @@ ScalarT = TypeVar("ScalarT", bound=np.generic)
 class Stream:
     """An aggregate's head while a commit is being made; version 0 and no position where it is new.
 
-    `timestamp` is its highest event time, which an event that comes late does not lower.
+    `timestamp` is its highest event time, which an event that comes late does not lower. `backdated` says whether this
+    commit has such events of it, and keeps their times.
     """
 
     no: int
@@ -37,6 +38,7 @@ class Stream:
     timestamp: int
     clock: str | None
     is_new: bool
+    backdated: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -264,6 +266,8 @@ def _number(
         came_late = -len(given) if late == "accept" else len(given)
         if late == "accept":
             raised[given] = times[given]
+            for which in np.unique(grouped[given]):
+                streams[int(which)].backdated = True
         times = raised
     last = position[tops] if perm is None else position[perm[tops]]
     for which, head, at, when in zip(members, versions[tops], last, highest, strict=True):

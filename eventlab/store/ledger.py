@@ -34,6 +34,7 @@ class Ledger:
         self.clocks: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.chunks: dict[tuple[str, int], Record] = {}
+        self.backdated: set[int] = set()
         self.rows = self.bytes = 0
         self._ids: dict[str, int] = {}
         self._unread: list[Record] = []
@@ -50,6 +51,7 @@ class Ledger:
         first = record.extras.get("from", 0)
         self.names.update(enumerate(record.extras.get("new", ()), first))
         self.clocks.update((int(number), clock) for number, clock in record.extras.get("clocks", {}).items())
+        self.backdated.update(record.extras.get("backdated", ()))
         if "source" in record.extras:
             identity, chunk = record.extras["source"]
             self.chunks[identity, chunk] = record
@@ -100,4 +102,6 @@ class Ledger:
                 for r in self.records
             ],
         )  # fmt: skip
+        if self.backdated:
+            catalog.add_backdated(self.backdated)
         catalog.executemany("INSERT INTO event_ids VALUES (?, ?)", self.ids(types).items())

@@ -444,7 +444,12 @@ class EventLog:
         """Whether no event goes back in time in its aggregate, so that every moment includes a prefix of versions."""
         with self._lock:
             self._refresh()
-            return self._knowledge.times_ascend()
+            return not self._knowledge.backdated
+
+    def times_ascend_in(self, aggregate: str) -> bool:
+        with self._lock:
+            self._refresh()
+            return self._knowledge.numbers.get(aggregate) not in self._knowledge.backdated
 
     def first_versions(self, aggregate: str) -> Int64Array:
         """Where what is decoded at once begins: ascending versions of an aggregate, one a row group of its files."""
@@ -470,16 +475,17 @@ class EventLog:
             stop = min(stop, view.stop_position)
             after = {numbers[name]: version for name, version in selection.after_version.items() if name in numbers}
             until = (selection.until_version, selection.until_time)
-            bounds = (*until, selection.start_position, types, selection.since_time, self._knowledge.times_ascend())
+            bounds = (*until, selection.start_position, types, selection.since_time)
             if selection.aggregates is None:
                 runs_of = self._runs_of_file
-                return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds)
+                late = set(self._knowledge.backdated)
+                return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds, late)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
             runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
             view = self._knowledge.view()
-            array = np.array(chosen, dtype=np.int64)
+            array, late = np.array(chosen, dtype=np.int64), self._knowledge.backdated.intersection(chosen)
             return view, Want(
-                selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *bounds
+                selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *bounds, late
             )
 
     def _types_of(self, selection: Selection) -> dict[str, EventType]:

@@ -47,8 +47,8 @@ class Want:
     start_position: int = 0
     types: Mapping[str, EventType] = field(default_factory=dict)
     since_time: int | None = None
-    times_ascend: bool = True
-    """Whether no event of the log goes back in time in its aggregate."""
+    backdated: Collection[int] = ()
+    """Numbers of the aggregates that have back-dated events."""
     _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
 
     def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
@@ -122,7 +122,7 @@ class Reader:
                 stop=None if want.until_time is None else want.until_time + 1,
                 until_version=want.until_version,
                 start_position=want.start_position,
-                times_ascend=want.times_ascend,
+                backdated=want.backdated,
             )
             yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
 
@@ -250,7 +250,7 @@ class Reader:
             return iter(())
         slab = self._segments.read(
             file, runs, columns, after=want.after, extra=extra, start=start, stop=stop,
-            start_position=first_position, stop_position=want.stop_position, times_ascend=want.times_ascend,
+            start_position=first_position, stop_position=want.stop_position, backdated=want.backdated,
         )  # fmt: skip
         return pieces_in_position_order(slab, segment.first_position, segment.stop_position, _PIECE_ROWS)
 

@@ -180,7 +180,7 @@ class Segments:
         stop: int | None = None,
         until_version: int | None = None,
         start_position: int = 0,
-        times_ascend: bool = True,
+        backdated: Collection[int] = (),
         exact: bool = False,
     ) -> Slab:
         """Events of some aggregates of a file.
@@ -201,8 +201,8 @@ class Segments:
             Row groups with later versions only may be left out; single rows are not.
         start_position : int
             Row groups with earlier positions only may be left out; single rows are not.
-        times_ascend : bool
-            Whether no event time is below one before it in its aggregate.
+        backdated : collection of int
+            Numbers of aggregates whose event times do not all ascend.
         exact : bool
             Read also what the catalog implies: every version, position and aggregate id.
 
@@ -217,7 +217,7 @@ class Segments:
             floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
         _to_versions(runs, floor, until_version, low, high)
         cut = self._cuts(file, runs, floor, stop_position, low, high)
-        self._narrow(file, runs, start, stop, until_version, start_position, low, high, times_ascend=times_ascend)
+        self._narrow(file, runs, start, stop, until_version, start_position, low, high, backdated)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
 
@@ -271,8 +271,7 @@ class Segments:
         start_position: int,
         low: Int64Array,
         high: Int64Array,
-        *,
-        times_ascend: bool,
+        backdated: Collection[int],
     ) -> None:
         """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
         later = bool((runs.first_position < start_position).any())
@@ -299,20 +298,22 @@ class Segments:
         some = np.flatnonzero(low < high)
         begin, end = low[some], high[some]
         first, last = np.searchsorted(rows, begin, "right") - 1, np.searchsorted(rows, end, "left") - 1
-        # What a group at the edge says is of the aggregates beside as well; the one next to it says only its own.
+        # What a group at the edge says is of the aggregates beside as well; the one next to it says only its own, which
+        # of event times tells something where they ascend.
+        ascends = ~np.isin(runs.aggregate[some], list(backdated)) if backdated else np.ones(len(some), dtype=bool)
         inner = np.minimum(first + 1, last)
         own = (first < inner) & ((inner < last) | (end == rows[last + 1]))
         past = np.zeros(len(some), dtype=bool)
-        if start is not None and times_ascend:
-            past |= ends[inner, formats.TIME_MIN] < start
+        if start is not None:
+            past |= (ends[inner, formats.TIME_MIN] < start) & ascends
         if later:
             past |= ends[inner, formats.POSITION_MIN] <= start_position
         lead = next_useful[first + (past & own)]
         inner = np.maximum(last - 1, first)
         own = (inner < last) & ((first < inner) | (begin == rows[first]))
         past = np.zeros(len(some), dtype=bool)
-        if stop is not None and times_ascend:
-            past |= ends[inner, formats.TIME_MAX] >= stop
+        if stop is not None:
+            past |= (ends[inner, formats.TIME_MAX] >= stop) & ascends
         if until_version is not None:
             past |= ends[inner, formats.VERSION_MAX] >= until_version
         trail = last_useful[last - (past & own)]

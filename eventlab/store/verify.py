@@ -390,7 +390,10 @@ class _Check:
             self.found(f"versions of {name!r} are not gapless", first, stop)
         highest = np.where(sure, self._timestamp[members], _NONE)
         reached = running_maxima(time, starts, highest)
-        self._backdated = first + np.sort(at[np.flatnonzero(time < reached)])
+        late = np.flatnonzero(time < reached)
+        self._backdated = first + np.sort(at[late])
+        for number in sorted(set(aggregate[late].tolist()) - self._knowledge.backdated):
+            self.found(f"event times of {self._name(number)!r} go back, which the catalog does not say", first, stop)
         self._version[members], self._timestamp[members] = version[ends], reached[ends]
         self._position[members] = first + at[ends]
         self._unsure[members] = False

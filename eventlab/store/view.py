@@ -71,6 +71,8 @@ class Knowledge:
         The highest file number ever; it rises with every segment written.
     ledger : Ledger
         What the journal says beyond the catalog.
+    backdated : set of int
+        Numbers of the aggregates that have back-dated events: event times of all others ascend.
     epoch : int
         Rises whenever something was learned that this process did not write, or all was forgotten.
     frozen : bool
@@ -105,7 +107,7 @@ class Knowledge:
         self._sealed_events = 0
         self._sealed_head: tuple[int, int, bytes] | None = None
         self._seen: int | None = None
-        self._went_back, self._looked_at, self._looked_until = False, -1, 0
+        self.backdated: set[int] = set()
         self.epoch += 1
         self._use_journal("")
 
@@ -193,6 +195,7 @@ class Knowledge:
             self._use_journal(journal)
         self.refresh_types()
         self._learn_names()
+        self.backdated |= self._catalog.backdated()
         generation = execute("SELECT max(no) FROM files").fetchone()[0] or 0
         if generation > self.generation:
             self._learn_files()
@@ -285,7 +288,7 @@ class Knowledge:
         for number, name in enumerate(record.extras.get("new", ()), first):
             self.learn_name(number, name)
         self.ledger.learn(record)
-        self._went_back |= record.late < 0
+        self.backdated.update(record.extras.get("backdated", ()))
         self._tail.append(record)
         if record.stop_position > self.stop_position:
             self.stop_position, self.recorded_at, self.digest = record.stop_position, record.recorded_at, record.digest
@@ -368,17 +371,6 @@ class Knowledge:
         else:
             self._runs.move_to_end(file.no)
         return runs
-
-    def times_ascend(self) -> bool:
-        """Whether no event of the log goes back in time in its aggregate."""
-        if not self._went_back and self._looked_at != self.generation:
-            self._looked_at = self.generation
-            least, last = self._catalog.execute(
-                "SELECT min(clamped), max(first_position) FROM commits WHERE first_position >= ?", (self._looked_until,)
-            ).fetchone()
-            self._went_back = least is not None and least < 0
-            self._looked_until = self._looked_until if last is None else last
-        return not self._went_back
 
     def runs_of_aggregates(
         self, numbers: Sequence[int], after: Mapping[int, int], stop_position: int

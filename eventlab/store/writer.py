@@ -195,8 +195,9 @@ class Writer:
             reached = list(itertools.accumulate(timestamps, max, initial=floor))
             highest = reached[-1]
             backdated = sum(map(operator.lt, timestamps, reached))
-            if backdated and late != "accept":
+            if backdated and (late != "accept" or not self._catalog.keeps_backdated):
                 return None
+            stream.backdated = backdated > 0
         causes = None if batch.cause is None else [max(cause, -1) for cause in batch.cause.tolist()]
         if causes is not None and any(cause >= front.stop + row for row, cause in enumerate(causes)):
             return None
@@ -209,7 +210,7 @@ class Writer:
             declared, number, rows, aggregate=stream.no, first_version=version + 1, timestamps=timestamps,
             causes=causes, metadata=metadata,
         )  # fmt: skip
-        extras = self._extras(front, [stream], {}, None, has_ids=False) if stream.is_new else {}
+        extras = self._extras(front, [stream], {}, None, has_ids=False) if stream.is_new or backdated else {}
         stream.version, stream.position, stream.timestamp = version + count, front.stop + count - 1, highest
         heads = HEAD.pack(stream.no, stream.version, stream.position, stream.timestamp)
         record = Record(front.stop, count, -backdated, recorded_at, stream.version, digest, heads, extras, blob)
@@ -226,7 +227,9 @@ class Writer:
         items, names = incoming(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
-        if source is not None or has_ids or not known or sum(item.rows for item in items) >= BULK_ROWS:
+        first_accepts = late == "accept" and not self._catalog.keeps_backdated
+        rows = sum(item.rows for item in items)
+        if source is not None or has_ids or not known or first_accepts or rows >= BULK_ROWS:
             front = self._alone()  # what is prepared but not written cannot be looked up, nor may the catalog pass it
         if source is not None and (earlier := self.chunk_receipt(*source)) is not None:
             return earlier, None
@@ -246,6 +249,9 @@ class Writer:
         count = _count(made)
         if count >= BULK_ROWS:
             return self._bulk(made, streams, types, recorded_at, source)
+        if made.late < 0 and first_accepts:
+            with transaction(self._catalog, self._vault, self._knowledge):
+                self._catalog.keep_backdated()
         blocks = self._numbered(made.blocks, types)
         digest = _digest(front.digest, made, _names((), streams), recorded_at)
         record = Record(
@@ -274,6 +280,9 @@ class Writer:
         new = [stream.name for stream in streams if stream.is_new]
         if new:
             extras |= {"from": len(self._knowledge.names) + len(front.new), "new": new}
+        backdated = [s.no for s in streams if s.backdated and s.no not in self._knowledge.backdated]
+        if backdated:
+            extras["backdated"] = backdated
         if clocks:
             extras["clocks"] = clocks
         if source is not None:
@@ -430,6 +439,10 @@ class Writer:
             blocks = dict(self._numbered(made.blocks, types))
             knowledge.ledger.write_names(catalog)
             self._upsert_heads(streams)
+            backdated = [stream.no for stream in streams if stream.backdated]
+            if backdated:
+                catalog.keep_backdated()
+                catalog.add_backdated(backdated)
             with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the GIL, and so does encoding
                 proving = pool.submit(_digest, previous, made, name_of, recorded_at)
                 segments = self._sealer.write(blocks, first, first + count, name_of, written)
@@ -446,6 +459,7 @@ class Writer:
             for number, name in new:
                 knowledge.learn_name(number, name)
             knowledge.refresh_types()
+            knowledge.backdated.update(backdated)
             for segment in segments:
                 knowledge.learn_segment(segment)
             knowledge.learn_commit(first + count, recorded_at, digest)

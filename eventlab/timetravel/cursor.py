@@ -186,7 +186,7 @@ class Cursor:
         so only while event times rise with versions, too.
         """
         bounds = Bounds.of(self._store, head, [moment])
-        if moment.time_ns is not None and not self._store.times_ascend:
+        if moment.time_ns is not None and not self._store.times_ascend_in(self.aggregate_id):
             return None
         version, time, stop = (int(bound[0]) for bound in (bounds.version, bounds.time, bounds.stop))
         limit = Limit(min(version, head.version), min(stop, head.position + 1), time)

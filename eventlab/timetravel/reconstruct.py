@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import AsOfError, UnknownAggregate
+from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import derive, fold
@@ -108,6 +109,9 @@ def reconstruct_all(
         until_time=moment.time_ns,
         types={name: declared for reducer in reducers for name, declared in reducer.event_types.items()},
     )
+    watched = snapshots is not None and snapshots.policy.on_read and len(reducers) == len(aggregates) == 1
+    ascends = not watched or store.times_ascend_in(aggregates[0])
+    included = int(marks.version.sum())
     emitted: list[pa.RecordBatch | None] = [None] * len(reducers)
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     for frame in store.frames(selection):
@@ -116,15 +120,16 @@ def reconstruct_all(
             bases[at], emitted[at] = advance(
                 reducer, bases[at], frame, members, moment, emit=True, interpret=interpret, executor=executor
             )
+        if not ascends:
+            included += _count(frame, moment)
     if not bases[0].marks.version.all():  # of those that have no events by then, some may have none at all
         heads_of(store, aggregates)
     if moment.version is not None:
         _check_versions(store, aggregates, moment, bases[0].marks)
-    if snapshots is not None and snapshots.policy.on_read and len(reducers) == len(aggregates) == 1:
+    if watched and snapshots is not None:
         read = Read(int(bases[0].marks.version[0]), int(marks.version[0]), perf_counter() - begin)
-        ascend = store.times_ascend
-        if ascend or moment.time_ns is None:  # else later versions may be included, and earlier ones not
-            snapshots.after_read(reducers[0], aggregates[0], bases[0] if ascend else None, read)
+        if ascends or included == read.version:  # else it is not the state of a version
+            snapshots.after_read(reducers[0], aggregates[0], bases[0] if ascends else None, read)
     return [
         Reconstructed(
             aggregates,
@@ -222,6 +227,13 @@ def _included(frame: EventFrame, numbers: Int64Array, moment: AsOf) -> EventFram
         ends = np.searchsorted(rows, table.offsets[numbers + 1])
         tables[name] = table.take(rows, np.concatenate([[0], ends]))
     return EventFrame([frame.aggregates[number] for number in numbers], tables)
+
+
+def _count(frame: EventFrame, moment: AsOf) -> int:
+    """How many of a frame's events a moment includes."""
+    last = MAX_NS if moment.version is None else moment.version
+    time = MAX_NS if moment.time_ns is None else moment.time_ns
+    return sum(int(((t.version <= last) & (t.timestamp <= time)).sum()) for t in frame.tables.values())
 
 
 def _is_all(members: Int64Array, count: int) -> bool:

@@ -72,7 +72,7 @@ class Log:
         if ascends(past.timestamp):
             return self
         below = np.searchsorted(past.position, bounds.stop)
-        version = int(np.where(bounds.version == UNBOUND, below, bounds.version).max(initial=0))
+        version = int(np.where(bounds.version == UNBOUND, below, bounds.version).max(initial=1))
         if not ascends(past.timestamp[:version]):
             raise AsOfError(
                 f"{self.head.aggregate_id!r} has back-dated events, which cannot be merged with others by event time",

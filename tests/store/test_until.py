@@ -105,3 +105,39 @@ def test_a_hint_saves_reading(lab):
     assert read(until_time=3) <= 512
     assert read("market/A", since_time=2 * ROWS // 3 - 3) <= 512
     assert read(since_time=2 * ROWS) == 0
+
+
+@pytest.fixture(scope="module")
+def beside():
+    """Three aggregates in each file; the event times of the one in the middle go back now and then."""
+    with pytest.MonkeyPatch.context() as patched, el.open(":memory:") as lab:
+        patched.setattr(encoding, "ROW_GROUP", 64)
+        times, rng = np.arange(ROWS) // 3, np.random.default_rng(1)
+        some = rng.choice(np.arange(1, ROWS, 3), 60, replace=False)  # rows of market/B
+        times[some] -= rng.integers(0, times[some] + 1)
+        frame = pl.DataFrame({"symbol": ["A", "B", "C"] * (ROWS // 3), "price": 1.5, "volume": 2.0})
+        frame = frame.with_columns(timestamp=pl.Series(times))
+        lab.append_frame(el.MarketData, frame, aggregate_id="market/{symbol}", late="accept")
+        lab.seal()
+        yield lab
+
+
+@given(st.integers(-1, ROWS // 3), st.integers(0, 40), st.sampled_from(["market/A", "market/B", "market/C", None]))
+def test_no_event_of_a_time_is_left_out_beside_an_aggregate_whose_times_go_back(beside, first, length, name):
+    last, names = first + length, None if name is None else [name]
+    ns = pl.col("timestamp").to_physical()
+    wanted = beside.events(el.MarketData, name).filter((ns >= first) & (ns < last))["position"].to_list()
+    rows = beside.store.rows(TRADE, aggregates=names, start=first, stop=last)
+    assert [position for frame in rows for position in frame["position"]] == wanted
+    hinted = Selection({}, others=True, aggregates=names, since_time=first, until_time=last - 1)
+    kept = {at for frame in beside.store.frames(hinted) for at in frame.tables["market_data"].position.tolist()}
+    assert kept.issuperset(wanted)
+
+
+def test_times_that_go_back_cost_other_aggregates_no_reading(beside):
+    def read(aggregate, time):
+        hinted = Selection({}, others=True, aggregates=[aggregate], since_time=time, until_time=time)
+        return sum(len(frame) for frame in beside.store.frames(hinted))
+
+    for name in ("market/A", "market/C"):
+        assert max(read(name, time) for time in range(0, ROWS // 3, 50)) <= 128

@@ -381,7 +381,7 @@ def test_the_newest_state_within_a_limit(versions, version, stop, time):
 
 
 def test_where_times_may_go_back_a_time_is_reconstructed(monkeypatch, lab):
-    monkeypatch.setattr(EventLog, "times_ascend", property(lambda _: False))
+    monkeypatch.setattr(EventLog, "times_ascend_in", lambda *_: False)
     asked = []
     whole = cursors.reconstruct
     monkeypatch.setattr(cursors, "reconstruct", lambda *args, **more: asked.append(args[3]) or whole(*args, **more))

@@ -34,9 +34,9 @@ class World:
     lab: el.Lab
     entries: list[Entry] = field(default_factory=list)
 
-    def commit(self, rows: list[tuple[str, int, Any]]) -> None:
-        """Append rows of (aggregate, seconds, event) in one commit, where times do not go back."""
-        with self.lab.commit() as group:
+    def commit(self, rows: list[tuple[str, int, Any]], late: str = "reject") -> None:
+        """Append rows of (aggregate, seconds, event) in one commit, where times go back only if they are accepted."""
+        with self.lab.commit(late=late) as group:
             for aggregate, seconds, event in rows:
                 group.append(aggregate, event, timestamp=T0 + seconds * SECOND)
         recorded = self.lab.events(type(rows[-1][2]), columns=["position", "recorded_at"])["recorded_at"][-1]
