@@ -376,6 +376,8 @@ def _tables_in(
     dictionary: flat.Dictionary,
 ) -> _Held:
     layout = reducer.layout
+    if not layout.tables:
+        return _Held(None, [])
     ends = legs.ends
     rows = {name: np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers}
     ranks = None

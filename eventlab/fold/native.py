@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Argument: TypeAlias = "int | npt.NDArray[Any]"
 Types: TypeAlias = "tuple[str | np.dtype[Any], ...]"
@@ -38,7 +39,8 @@ def words_of(arguments: Iterable[Argument]) -> list[int]:
             words.append(argument)
         else:
             rows, size = len(argument), argument.itemsize
-            words += [0, 0, rows, size, argument.ctypes.data, rows, size]
+            address = pa.py_buffer(argument).address  # a fifth of what argument.ctypes.data takes
+            words += [0, 0, rows, size, address, rows, size]
     return words
 
 

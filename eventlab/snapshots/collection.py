@@ -27,12 +27,11 @@ from eventlab.snapshots.planned import CostOptimal
 from eventlab.snapshots.policies import Policy, Read
 from eventlab.snapshots.shelf import SUFFIX, TABLE, Shelf
 from eventlab.snapshots.taking import take_states
+from eventlab.store.contract import UNBOUND
 from eventlab.store.log import EventLog
 
 Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
 """Measures what reading states of a reducer costs on an aggregate of a store."""
-
-_NO_VERSION = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +233,7 @@ class Snapshots:
         stop_position: int,
     ) -> Base:
         """For each aggregate the newest snapshot within the bounds, its initial state where there is none."""
-        top = _NO_VERSION if version is None else version
+        top = UNBOUND if version is None else version
         bounds = (top, MAX_NS if time is None else time, stop_position)
         shelf = self._shelf(reducer)
         found = shelf.newest(reducer, aggregates, [bounds] * len(aggregates))

@@ -22,6 +22,7 @@ from eventlab.snapshots import records
 from eventlab.snapshots.base import Base, Marks, Taken
 from eventlab.snapshots.files import Files, Writing
 from eventlab.snapshots.records import Record
+from eventlab.store.contract import UNBOUND
 from eventlab.store.log import EventLog
 
 BLOCK_BYTES = 16_384
@@ -30,7 +31,6 @@ BLOCK_BYTES = 16_384
 _KEPT_BYTES = 16 << 20
 _WORTH_REWRITING = 1 << 20
 
-_NO_POSITION = 2**63 - 1
 TABLE: dict[str, pl.DataType | type[pl.DataType]] = {
     "reducer": pl.String,
     "aggregate_id": pl.String,
@@ -233,7 +233,7 @@ class Shelf:
         """The snapshot of a version that there is one of. Raises SnapshotError where it is damaged."""
         with self._lock:
             line = self.line(aggregate)
-            row = -1 if line is None else line.newest(version, MAX_NS, _NO_POSITION)
+            row = -1 if line is None else line.newest(version, MAX_NS, UNBOUND)
             try:
                 return self._base(reducer, [line], [row])
             except _Damaged as damage:

@@ -15,9 +15,7 @@ from eventlab.fold.drive import fold, fold_through, joined
 from eventlab.fold.legs import Legs, tables_of
 from eventlab.snapshots.base import Base, Marks, Taken, put
 from eventlab.store.blocks import running_maxima
-from eventlab.store.contract import Selection, Store
-
-_NO_VERSION = 2**63 - 1
+from eventlab.store.contract import UNBOUND, Selection, Store
 
 
 def take_states(
@@ -35,7 +33,7 @@ def take_states(
     """
     index = {aggregate: at for at, aggregate in enumerate(aggregates)}
     base = base or Base.initial(reducer, len(aggregates))
-    states, latest, ascend = base.states, base.marks.latest.copy(), store.times_ascend
+    states, latest, ascend = base.states, base.marks.latest.copy(), all(map(store.times_ascend_in, aggregates))
     selection = Selection(
         reducer.columns, others=True, aggregates=aggregates, stop_position=stop, types=reducer.event_types,
         after_version={a: int(v) for a, v in zip(aggregates, base.marks.version, strict=True) if v},
@@ -72,7 +70,7 @@ class _Stops:
 
     @staticmethod
     def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _Stops:
-        low, high = np.full(len(wanted), _NO_VERSION), np.zeros(len(wanted), np.int64)
+        low, high = np.full(len(wanted), UNBOUND), np.zeros(len(wanted), np.int64)
         for table in frame.tables.values():
             some = np.flatnonzero(np.diff(table.offsets))
             low[some] = np.minimum(low[some], table.version[table.offsets[some]])

@@ -20,6 +20,9 @@ Late = Literal["reject", "clamp", "accept"]
 
 Codec = Literal["parquet", "archive"]
 
+UNBOUND = 2**63 - 1
+"""A version or position that no event reaches."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,15 +73,17 @@ class Decoded:
 
 
 def _pieces(arrays: Sequence[Any], pieces: Sequence[tuple[int, int]] | None) -> Any:
-    if len(arrays) == 1:
-        whole = arrays[0]
-    elif isinstance(arrays[0], np.ndarray):
-        whole = np.concatenate(arrays)
-    else:
-        whole = pa.concat_arrays(arrays)
-    if pieces is None:
-        return whole
-    if len(pieces) == 1:
-        return whole[pieces[0][0] : pieces[0][1]]
-    cut = [whole[start:stop] for start, stop in pieces]
-    return np.concatenate(cut) if isinstance(whole, np.ndarray) else pa.concat_arrays(cut)
+    """The wanted pieces of arrays that follow one another, as one; rows that nobody wants are not copied."""
+    cut = list(arrays) if pieces is None else [part for piece in pieces for part in _parts(arrays, *piece)]
+    if len(cut) == 1:
+        return cut[0]
+    return np.concatenate(cut) if isinstance(arrays[0], np.ndarray) else pa.concat_arrays(cut)
+
+
+def _parts(arrays: Sequence[Any], start: int, stop: int) -> Iterator[Any]:
+    begin = 0
+    for array in arrays:
+        end = begin + len(array)
+        if start < end and begin < stop:
+            yield array[max(start - begin, 0) : stop - begin]
+        begin = end

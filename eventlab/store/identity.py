@@ -213,7 +213,7 @@ class Identities:
     def _version_of(self, declared: EventType, number: int, version: int) -> Block | None:
         columns = {declared.name: [field.name for field in declared]}
         after, stop = {number: version - 1}, self._knowledge.stop_position
-        runs = self._knowledge.runs_of_aggregates([number], after, stop)
+        runs = self._knowledge.runs_of_aggregates([number], after, stop, version)
         types = {declared.name: declared}
         want = Want(columns, False, np.array([number]), after, stop, lambda file: runs.get(file.no), types=types)
         for block in self._reader.blocks(self._knowledge.view(), declared.name, want, _EXTRA):

@@ -481,7 +481,7 @@ class EventLog:
                 late = set(self._knowledge.backdated)
                 return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds, late)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
-            runs = self._knowledge.runs_of_aggregates(chosen, after, stop)
+            runs = self._knowledge.runs_of_aggregates(chosen, after, stop, selection.until_version)
             view = self._knowledge.view()
             array, late = np.array(chosen, dtype=np.int64), self._knowledge.backdated.intersection(chosen)
             return view, Want(

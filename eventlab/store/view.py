@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.events.types import EventType, declared_types
 from eventlab.store.catalog import UNREADABLE, Catalog, unreadable
+from eventlab.store.contract import UNBOUND
 from eventlab.store.journal import Journal, Lost, Record
 from eventlab.store.journals import Journals
 from eventlab.store.ledger import Ledger
@@ -19,7 +20,7 @@ from eventlab.store.tail import Damaged, Part, Piece, Tail
 _KEPT_RUNS = 1_000_000
 _TRIES = 1_000
 _FEW_AGGREGATES, _KEPT_AGGREGATES = 16, 4_096
-_LAST_VERSION, _FIRST_POSITION = 4, 5
+_FIRST_VERSION, _LAST_VERSION, _FIRST_POSITION = 3, 4, 5
 
 _RUN = (
     "aggregate, row, rows, first_version, last_version, first_position, last_position, first_timestamp, last_timestamp"
@@ -373,9 +374,9 @@ class Knowledge:
         return runs
 
     def runs_of_aggregates(
-        self, numbers: Sequence[int], after: Mapping[int, int], stop_position: int
+        self, numbers: Sequence[int], after: Mapping[int, int], stop_position: int, until_version: int | None
     ) -> dict[int, Runs]:
-        """Runs of some aggregates that reach past their version in `after` and begin before a position, by file.
+        """Runs of some aggregates, by file, that reach past their version in `after` and begin within the other bounds.
 
         Those of a few aggregates are kept until the next segment is written.
         """
@@ -383,12 +384,14 @@ class Knowledge:
         if self._few_runs_at != self.generation or len(self._few_runs) > _KEPT_AGGREGATES:
             self._few_runs, self._few_runs_at = {}, self.generation
         if few and all(number in self._few_runs for number in numbers):
-            return _within([(number, self._few_runs[number]) for number in numbers], after, stop_position)
+            return _within(
+                [(number, self._few_runs[number]) for number in numbers], after, stop_position, until_version
+            )
         with self.reading():
             found = [(number, self._runs_of(number)) for number in sorted(set(numbers))]
         if few and self._few_runs_at == self.generation:
             self._few_runs.update(found)
-        return _within(found, after, stop_position)
+        return _within(found, after, stop_position, until_version)
 
     def _runs_of(self, number: int) -> list[tuple[int, ...]]:
         rows = self._catalog.execute(
@@ -399,12 +402,16 @@ class Knowledge:
 
 
 def _within(
-    runs: Sequence[tuple[int, list[tuple[int, ...]]]], after: Mapping[int, int], stop_position: int
+    runs: Sequence[tuple[int, list[tuple[int, ...]]]],
+    after: Mapping[int, int],
+    stop_position: int,
+    until_version: int | None,
 ) -> dict[int, Runs]:
     found: dict[int, list[Sequence[int]]] = {}
+    until = UNBOUND if until_version is None else until_version
     for number, rows in runs:
         floor = after.get(number, 0)
         for file, *run in rows:
-            if run[_LAST_VERSION] > floor and run[_FIRST_POSITION] < stop_position:
+            if floor < run[_LAST_VERSION] and run[_FIRST_VERSION] <= until and run[_FIRST_POSITION] < stop_position:
                 found.setdefault(file, []).append(run)
     return {file: Runs.of(rows) for file, rows in found.items()}

@@ -25,10 +25,9 @@ from eventlab.fold.drive import fold
 from eventlab.fold.legs import Legs, rows_until, tables_of
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store import public
-from eventlab.store.contract import Selection, Store
+from eventlab.store.contract import UNBOUND, Selection, Store
 from eventlab.timetravel import changes, views
 from eventlab.timetravel.asof import AsOf
-from eventlab.timetravel.moments import UNBOUND
 from eventlab.timetravel.reconstruct import Reconstructed, position_bound, reconstruct
 from eventlab.timetravel.state import State
 
@@ -153,7 +152,7 @@ class _Side:
 
     @staticmethod
     def of(store: Store, moment: AsOf, state: Callable[[AsOf], Reconstructed]) -> _Side:
-        stop = position_bound(store, moment)
+        stop = min(position_bound(store, moment), store.stop_position)
         if stop:
             moment = replace(moment, position=stop - 1, known_at=None)
         return _Side(moment, stop, state(moment))

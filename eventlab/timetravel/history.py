@@ -19,9 +19,9 @@ from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.legs import ascends, tables_of
-from eventlab.store.contract import Store
+from eventlab.store.contract import UNBOUND, Store
 from eventlab.timetravel import backdated
-from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
+from eventlab.timetravel.moments import Bounds, bars, check_asked, moments_asked
 from eventlab.timetravel.pauses import Stretch, fold_legs, joined, legs_to, stretches, with_envelope
 from eventlab.timetravel.reconstruct import heads_of
 

@@ -19,9 +19,9 @@ from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import fold
 from eventlab.fold.legs import Legs
 from eventlab.snapshots.base import Marks
-from eventlab.store.contract import Store
+from eventlab.store.contract import UNBOUND, Store
 from eventlab.timetravel.asof import AsOf
-from eventlab.timetravel.moments import UNBOUND, Bounds, bars, check_asked, moments_asked
+from eventlab.timetravel.moments import Bounds, bars, check_asked, moments_asked
 from eventlab.timetravel.past import Past
 from eventlab.timetravel.pauses import fold_legs, joined, with_envelope
 from eventlab.timetravel.reconstruct import Reconstructed

@@ -13,14 +13,12 @@ from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.legs import rows_until
-from eventlab.store.contract import Head, Store
+from eventlab.store.contract import UNBOUND, Head, Store
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import position_bound
 
 MOST_BARS = 10_000_000
 """So many rows `every` gives; more would fill the memory rather than help."""
-
-UNBOUND = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class Bounds:
         return Bounds(
             np.array([UNBOUND if m.version is None else m.version for m in moments], np.int64),
             np.array([MAX_NS if m.time_ns is None else m.time_ns for m in moments], np.int64),
-            np.array([_stop(store, m) for m in moments], np.int64),
+            np.array([position_bound(store, m) for m in moments], np.int64),
         )
 
     def versions(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
@@ -98,10 +96,6 @@ class Bounds:
         if (self.stop != UNBOUND).any():
             version = np.minimum(version, before + np.searchsorted(position, self.stop))
         return np.maximum(np.minimum(version, self.version), before)
-
-
-def _stop(store: Store, moment: AsOf) -> int:
-    return UNBOUND if moment.position is None and moment.known_at_ns is None else position_bound(store, moment)
 
 
 def check_asked(at: object, every: object) -> None:

@@ -20,7 +20,7 @@ from eventlab.fold.legs import Legs, leading, tables_of, upper_bounds
 from eventlab.snapshots.base import Base, Marks, put
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policies import Read
-from eventlab.store.contract import Head, Selection, Store
+from eventlab.store.contract import UNBOUND, Head, Selection, Store
 from eventlab.timetravel.asof import AsOf
 
 
@@ -36,7 +36,9 @@ class Reconstructed:
 
 
 def position_bound(store: Store, moment: AsOf) -> int:
-    """One past the last position a moment includes."""
+    """One past the last position a moment includes; UNBOUND where it says nothing of positions."""
+    if moment.position is None and moment.known_at_ns is None:
+        return UNBOUND
     stop = store.stop_position
     if moment.position is not None:
         if moment.position >= stop:

@@ -22,8 +22,8 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.legs import ascends, empty_table
-from eventlab.store.contract import Head, Selection, Store
-from eventlab.timetravel.moments import UNBOUND, Bounds
+from eventlab.store.contract import UNBOUND, Head, Selection, Store
+from eventlab.timetravel.moments import Bounds
 from eventlab.timetravel.past import Past, concatenated
 from eventlab.timetravel.reconstruct import heads_of
 

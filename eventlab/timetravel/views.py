@@ -13,14 +13,13 @@ from eventlab.timetravel.state import State
 
 def single(reducer: Reducer, found: Reconstructed) -> State:
     """The one state that was reconstructed."""
-    emitted = found.emitted.to_pylist()[0]
     version = int(found.marks.version[0])
     position, timestamp = (int(column[0]) for column in (found.marks.position, found.marks.timestamp))
     return State(
         reducer,
         found.aggregates[0],
         found.states,
-        {name: emitted[name] for name in reducer.properties},
+        {name: found.emitted.column(name)[0].as_py() for name in reducer.properties},
         version,
         position if version else None,
         timestamp if version else None,
