@@ -115,6 +115,44 @@ def test_lengths_keep_the_order_they_are_given_in(lab):
     assert latency_by_length(lab, el.Trades, MARKET, pl.Series([7]).to_numpy())["version"].to_list() == [7]
 
 
+def test_lengths_are_measured_with_the_labs_snapshots_where_asked_for(lab, monkeypatch):
+    lab.snapshots.policy = el.snapshots.Every(300)
+    lab.snapshots.build(el.Trades)
+    lab.snapshots.policy = el.snapshots.OnRead()
+    table, policy, own = lab.snapshots.table(), lab.snapshots.policy, lab.snapshots
+    seen: list[tuple[int, object]] = []
+    read = measuring.Subject.read
+
+    def noted(self, version, shelf):
+        seen.append((version, shelf))
+        return read(self, version, shelf)
+
+    monkeypatch.setattr(measuring.Subject, "read", noted)
+    frame = latency_by_length(lab, el.Trades, MARKET, [999, 5], repeats=2, with_snapshots=True)
+    assert frame.schema == {**reconstruction.LENGTHS_SCHEMA, "latency_with_ms": pl.Float64}
+    assert (frame["latency_with_ms"] > 0.0).all()
+    assert seen == [(999, None), (999, own), (5, None), (5, own), (999, own), (999, None), (5, own), (5, None)]
+    assert lab.snapshots.table().equals(table)
+    assert lab.snapshots.policy is policy
+
+
+def test_snapshots_that_are_not_there_are_not_measured(lab):
+    with pytest.raises(SnapshotError, match="no snapshots of Trades to measure with; got none of 'market/BTCUSDT'"):
+        latency_by_length(lab, el.Trades, MARKET, [500], with_snapshots=True)
+    lab.snapshot(el.Trades, MARKET, 600)
+    with pytest.raises(SnapshotError, match="up to version 500"):
+        latency_by_length(lab, el.Trades, MARKET, [500], with_snapshots=True)
+
+
+def test_lengths_with_states_that_differ_are_no_measurement_and_the_policy_stays(lab, monkeypatch):
+    lab.snapshot(el.Trades, MARKET, 600)
+    policy, read = lab.snapshots.policy, measuring.Subject.read
+    monkeypatch.setattr(measuring.Subject, "read", lambda s, version, way: (read(s, version, way)[0], str(way)))
+    with pytest.raises(SnapshotError, match="depends on the snapshots"):
+        latency_by_length(lab, el.Trades, MARKET, [700], with_snapshots=True)
+    assert lab.snapshots.policy is policy
+
+
 @pytest.mark.parametrize(
     "intervals", [(), (0,), (-1,), (True,), (1.5,), ("100",), (100, 100), "100", 100, (None, None)]
 )
