@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,6 +19,7 @@ from eventlab.experiments.measuring import FROZEN, HasStore, Subject, percentile
 from eventlab.fold.declaration import ReducerLike
 from eventlab.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
+from eventlab.snapshots.optimum import young
 from eventlab.snapshots.policies import Every
 from eventlab.timetravel.calibration import undisturbed
 
@@ -34,6 +35,9 @@ INTERVALS_SCHEMA = {
     "latency_p95_ms": pl.Float64,
     "latency_p99_ms": pl.Float64,
     "latency_max_ms": pl.Float64,
+    "reads": pl.Int64,
+    "total_seconds": pl.Float64,
+    "young": pl.Float64,
 }
 LENGTHS_SCHEMA = {"version": pl.Int64, "latency_ms": pl.Float64, "events_per_second": pl.Float64}
 
@@ -78,7 +82,10 @@ def snapshot_intervals(
     polars.DataFrame
         A row per interval, in the order given: interval (null for none), snapshots, bytes, build_seconds, and of the
         time of a read in milliseconds latency_p50_ms, latency_p95_ms, latency_p99_ms, latency_max_ms. Percentiles are
-        measured values: the smallest one that so many reads did not exceed.
+        measured values: the smallest one that so many reads did not exceed. Then reads; total_seconds, of building
+        and so many median reads; and young, the same in every row: the interval for which that is least by Young's
+        formula, from what a snapshot added to the builds measured and an event to the median reads. It is null where
+        they do not tell.
 
     Raises
     ------
@@ -114,10 +121,11 @@ def snapshot_intervals(
             for at, version in enumerate(versions):
                 taken[:, at], _ = subject.in_turns(int(version), shelves, generator.permutation(len(shelves)))
                 bar.update(len(chosen))
-    return pl.DataFrame(
+    found = pl.DataFrame(
         [_row(interval, *made, ns) for interval, made, ns in zip(chosen, built, taken, strict=True)],
         schema=INTERVALS_SCHEMA,
     )
+    return found.with_columns(young=pl.lit(_young(found, count / subject.head), pl.Float64))
 
 
 def latency_by_length(
@@ -216,9 +224,24 @@ def _none_made(ways: Sequence[Snapshots | None]) -> Iterator[None]:
             way.policy = policy
 
 
-def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) -> dict[str, int | float | None]:
-    found = {"interval": interval, "snapshots": built.snapshots, "bytes": built.bytes, "build_seconds": seconds}
-    return {**found, **percentiles(taken)}
+def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) -> dict[str, Any]:
+    found: dict[str, Any] = {"interval": interval, "snapshots": built.snapshots, "bytes": built.bytes, "build_seconds": seconds}
+    found |= percentiles(taken)
+    total = seconds + len(taken) * found["latency_p50_ms"] / 1e3
+    return {**found, "reads": len(taken), "total_seconds": total}
+
+
+def _young(intervals: pl.DataFrame, reads_per_event: float) -> float | None:
+    """Young's interval for so many reads of a version, by straight lines through what was measured."""
+    rows = intervals.filter(pl.col("snapshots") > 0)
+    if rows["snapshots"].n_unique() < 2:
+        return None
+    seconds = rows["latency_p50_ms"] / 1e3
+    write, _ = np.polyfit(rows["snapshots"], rows["build_seconds"], 1)
+    event, _ = np.polyfit(rows["interval"] / 2.0, seconds, 1)  # a read folds half an interval
+    if write <= 0.0 or event <= 0.0:  # less than a busy machine does by itself
+        return None
+    return young(reads_per_event, float(event), write=float(write), write_price=1.0)
 
 
 def _spread(head: int) -> list[int]:
