@@ -277,7 +277,7 @@ def headed_above(axes: Axes, title: str) -> None:
     """A title, and below it a legend in two columns, for names that are long."""
     handles, labels = axes.get_legend_handles_labels()
     rows = -(-len(labels) // 2)
-    axes.set_title(title, pad=12.0 + 15.0 * rows)
+    axes.set_title(title, pad=8.0 + 13.5 * rows)
     axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, borderpad=0.2,
         columnspacing=1.4, handlelength=1.6, labelspacing=0.3,

@@ -15,8 +15,8 @@ from eventlab.plots import _look, _series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_WIDE = 20.0
-"""Latencies that differ so many times are shown by their logarithms."""
+_WIDE, _PEAK = 20.0, 100.0
+"""Latencies that differ so many times, and reads so many times the average, are shown by their logarithms."""
 
 
 def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
@@ -187,7 +187,7 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
             best = _undominated(_series.numbers(own, "bytes"), _series.numbers(own, "latency_p99_ms"))
             axes.step(
                 _series.numbers(own, "bytes")[best], _series.numbers(own, "latency_p99_ms")[best], where="post",
-                color=_look.FAINT, linewidth=1.0, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
+                color=_look.MUTED, linewidth=0.9, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
             )  # fmt: skip
             for number, policy in enumerate(policies):
                 some = own.filter(pl.col("policy") == policy)
@@ -196,11 +196,11 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
                     color=_COLOURS[number % len(_COLOURS)], fillstyle=_FILLS[number // len(_COLOURS) % len(_FILLS)],
                     markersize=7, label=None if at else _look.shortened(policy),
                 )  # fmt: skip
-        if len(workloads) > 1:
-            for at, workload in enumerate(workloads):
-                axes.plot(
-                    [], [], _MARKS[at % len(_MARKS)], color=_look.MUTED, label=f"reads: {_look.shortened(workload)}"
-                )
+        for at, workload in enumerate(workloads):
+            axes.plot(
+                [], [], _MARKS[at % len(_MARKS)], color=_look.MUTED, linestyle=_DASHES[at % len(_DASHES)],
+                linewidth=0.9, label=f"reads: {_look.shortened(workload)}",
+            )  # fmt: skip
         _look.logarithmic_upward(axes)
         _look.bytes_across(axes, sizes)
         axes.set_xlabel("size of all snapshots")
@@ -262,7 +262,11 @@ def plot_placement(
         above.fill_between(at, mean * head, step="mid", color=_look.BLUE, alpha=0.25, linewidth=0.0)
         above.step(at, mean * head, where="mid", color=_look.BLUE, linewidth=1.2)
         above.set_ylim(bottom=0.0)
-        above.set_ylabel("reads, times the average")
+        if mean.max() * head > _PEAK:
+            above.set_yscale("log", nonpositive="clip")
+            above.set_ylim(bottom=float(mean[mean > 0.0].min()) * head / 2.0)
+        _look.thousands(above)
+        above.set_ylabel("reads\n(times average)")
         for row, (name, versions) in enumerate(placed.items()):
             below.plot(
                 versions, np.full(len(versions), row), "|", color=_COLOURS[row % len(_COLOURS)], markersize=10,

@@ -298,6 +298,9 @@ def test_policies_are_points_and_what_none_beats_is_a_line():
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names[:3] == ["a", "b", "c"]
     assert names[-2:] == ["reads: all", "reads: late"]
+    fronts = [line(axes, name).get_linestyle() for name in names[-2:]]
+    assert fronts == [one.get_linestyle() for one in steps]
+    assert fronts[0] != fronts[1]
     axes.figure.canvas.draw()
     assert axes.get_xticklabels()[0].get_text() == "0"
     left, right = axes.get_xlim()
@@ -333,6 +336,18 @@ def test_snapshots_are_ticks_at_their_versions_under_the_reads():
     assert tuple(below.get_xlim()) == (0, 4)
     np.testing.assert_allclose(axes.get_lines()[0].get_ydata(), [0.4, 0.8, 1.2, 1.6])
     np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [1, 2, 3, 4])
+
+
+def test_reads_with_a_peak_are_shown_by_their_logarithms():
+    assert plot_placement(np.array([0.0, 0.01, 0.99]), {"a": [1]}).get_yscale() == "linear"
+    peak = np.zeros(1_001)
+    peak[[500, 1_000]] = 0.01, 0.99
+    axes = plot_placement(peak, {"a": [1]})
+    assert axes.get_yscale() == "log"
+    low, high = axes.get_ylim()
+    assert 0.0 < low < 10.0
+    assert high > 990.0
+    axes.figure.canvas.draw()
 
 
 def test_a_long_history_is_drawn_by_means():
