@@ -225,10 +225,10 @@ def _none_made(ways: Sequence[Snapshots | None]) -> Iterator[None]:
 
 
 def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) -> dict[str, Any]:
-    found: dict[str, Any] = {"interval": interval, "snapshots": built.snapshots, "bytes": built.bytes, "build_seconds": seconds}
-    found |= percentiles(taken)
-    total = seconds + len(taken) * found["latency_p50_ms"] / 1e3
-    return {**found, "reads": len(taken), "total_seconds": total}
+    found = {"interval": interval, "snapshots": built.snapshots, "bytes": built.bytes, "build_seconds": seconds}
+    latency = percentiles(taken)
+    total = seconds + len(taken) * latency["latency_p50_ms"] / 1e3
+    return {**found, **latency, "reads": len(taken), "total_seconds": total}
 
 
 def _young(intervals: pl.DataFrame, reads_per_event: float) -> float | None:

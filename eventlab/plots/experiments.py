@@ -56,7 +56,7 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
         axes.plot(places, rare, "_", color=_look.BLUE, markersize=14, markeredgewidth=1.8, label="99th percentile")
         axes.plot(places, median, "o", color=_look.BLUE, markersize=7, label="median")
         for place, value in zip(places, median, strict=True):
-            _look.written(axes, f"{value:,.3g} ms", (place, value), (11, 0))
+            _look.written(axes, f"{value:,.3g} ms", (float(place), float(value)), (11.0, 0.0))
         if {"reads", "total_seconds"} <= set(rows.columns):
             best = int(np.nanargmin(_series.numbers(rows, "total_seconds")))
             axes.plot(

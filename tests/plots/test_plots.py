@@ -251,7 +251,8 @@ def test_latencies_that_are_far_apart_are_shown_by_their_logarithms():
 def test_a_legend_breaks_into_rows_where_axes_are_narrow():
     whole: Any = plot_snapshot_intervals(MARKED).get_legend()
     figure = plt.figure(figsize=(9.0, 4.2), layout="constrained")
-    half: Any = plot_snapshot_intervals(MARKED, ax=figure.subfigures(1, 2)[0].subplots()).get_legend()
+    left, _ = figure.subfigures(1, 2)
+    half: Any = plot_snapshot_intervals(MARKED, ax=left.subplots()).get_legend()
     assert len({text.get_window_extent().y0 for text in whole.get_texts()}) == 1
     figure.canvas.draw()
     assert len({text.get_window_extent().y0 for text in half.get_texts()}) > 1
