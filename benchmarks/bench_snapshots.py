@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 
 import eventlab as el
@@ -28,25 +26,6 @@ from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.reconstruct import reconstruct
 
 MARKET = "market/3"
-
-
-@pytest.fixture(scope="session")
-def ten_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A closed store with ten million trades of ten markets, a million each, sealed."""
-    path = tmp_path_factory.mktemp("ten") / "lab"
-    draw = np.random.default_rng(11)
-    with el.open(path) as lab:
-        for part in repeated:
-            market = pl.Series("aggregate_id", draw.integers(0, 10, len(part)))
-            lab.append_frame(el.MarketData, part.with_columns(pl.format("market/{}", market).alias("aggregate_id")))
-        lab.seal()
-    return path
-
-
-@pytest.fixture
-def ten(ten_path: Path) -> Iterator[el.Lab]:
-    with el.open(ten_path, read_only=True) as lab:
-        yield lab
 
 
 def _shelf(lab: el.Lab, place: Path, policy: el.snapshots.Policy) -> Snapshots:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -89,3 +90,22 @@ def long_path(repeated: list[pl.DataFrame], tmp_path_factory: pytest.TempPathFac
             lab.append_frame(el.MarketData, part)
         lab.seal()
     return path
+
+
+@pytest.fixture(scope="session")
+def ten_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with ten million trades of ten markets, a million each, sealed."""
+    path = tmp_path_factory.mktemp("ten") / "lab"
+    draw = np.random.default_rng(11)
+    with el.open(path) as lab:
+        for part in repeated:
+            market = pl.Series("aggregate_id", draw.integers(0, 10, len(part)))
+            lab.append_frame(el.MarketData, part.with_columns(pl.format("market/{}", market).alias("aggregate_id")))
+        lab.seal()
+    return path
+
+
+@pytest.fixture
+def ten(ten_path: Path) -> Iterator[el.Lab]:
+    with el.open(ten_path, read_only=True) as lab:
+        yield lab

@@ -1,4 +1,4 @@
-"""From a run's raw results to `results.json`, which is kept, and to the table in the README.
+"""From a run's raw results to `results.json`, which is kept, and to the tables in the README.
 
     python benchmarks/table.py .benchmarks/latest.json
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
 Row = dict[str, Any]
 
@@ -31,6 +30,8 @@ def results(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
+    if "placements" in info:
+        return {"row": info["row"], "placements": [_placement(one) for one in info["placements"]]}
     row: Row = {"row": info["row"], "median_seconds": _rounded(stats["median"])}
     if "against" in info:
         row["against"] = info["against"]
@@ -55,6 +56,15 @@ def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
             row["ratio"] = statistics.median(size * theirs / ours for theirs, ours in pairs)
     row |= _wish(info, row)
     return {name: _rounded(value) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _placement(info: Mapping[str, Any]) -> Row:
+    """One placement of snapshots: what it takes, and what reads took with it, in ms."""
+    taken = [seconds * 1e3 for seconds in info["seconds"]]
+    cuts = statistics.quantiles(taken, n=100, method="inclusive")
+    latencies = {"mean": statistics.mean(taken), "p50": cuts[49], "p99": cuts[98], "max": max(taken)}
+    kept = {name: value for name, value in info.items() if name != "seconds"}
+    return kept | {name: _rounded(value) for name, value in latencies.items()}
 
 
 def _wish(info: Mapping[str, Any], row: Row) -> Row:
@@ -93,8 +103,24 @@ def table(kept: Mapping[str, Any]) -> str:
         "| what | measured | beside | ratio | wanted |",
         "|---|---|---|---|---|",
     ]
-    lines += [f"| {' | '.join(_cells(row))} |" for row in kept["rows"]]
+    lines += [f"| {' | '.join(_cells(row))} |" for row in kept["rows"] if "placements" not in row]
     return "\n".join(lines)
+
+
+def placements(kept: Mapping[str, Any]) -> str:
+    """What placements of snapshots were compared, each comparison as a table in Markdown."""
+    blocks = []
+    for row in kept["rows"]:
+        if "placements" in row:
+            lines = [
+                f"| {row['row']} | widest gap | bytes | mean | p50 | p99 | max |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            for one in row["placements"]:
+                taken = " | ".join(_figure(one[name], "ms") for name in ("mean", "p50", "p99", "max"))
+                lines.append(f"| {one['placement']} | {one['widest_gap']:,} | {one['bytes']:,} | {taken} |")
+            blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def _cells(row: Row) -> Sequence[str]:
@@ -115,28 +141,31 @@ def _figure(value: float, unit: str) -> str:
     return f"{value:,.{digits}f} {unit}"
 
 
-def placed(readme: str, block: str) -> str:
-    """The README with the block between its markers.
+def placed(readme: str, name: str, block: str) -> str:
+    """The README with the block between the markers of this name.
 
     Raises
     ------
     ValueError
         The markers are not there, once each and in order.
     """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise ValueError(f"README.md must have {BEGIN} and, after it, {END}, each once")
-    head, rest = readme.split(BEGIN)
-    return f"{head}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if readme.count(begin) != 1 or readme.count(end) != 1 or readme.index(begin) > readme.index(end):
+        raise ValueError(f"README.md must have {begin} and, after it, {end}, each once")
+    head, rest = readme.split(begin)
+    return f"{head}{begin}\n{block}\n{end}{rest.split(end)[1]}"
 
 
 def main(path: str) -> None:
-    """Write both."""
+    """Write results and README."""
     kept = results(json.loads(Path(path).read_text("utf-8")))
     (ROOT / "benchmarks" / "results.json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    block = table(kept)
-    print(block)
     readme = ROOT / "README.md"
-    readme.write_text(placed(readme.read_text("utf-8"), block), "utf-8")
+    text = readme.read_text("utf-8")
+    for name, block in (("benchmarks", table(kept)), ("placements", placements(kept))):
+        print(block)
+        text = placed(text, name, block)
+    readme.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

@@ -41,13 +41,31 @@ def test_rates_ratios_and_wishes():
     ]
 
 
+def test_placements_have_a_table_of_their_own():
+    seconds = [0.001] * 98 + [0.002, 0.003]
+    one = {"placement": "least mean", "widest_gap": 12_345, "bytes": 4_096, "seconds": seconds}
+    kept = table.results(_raw(
+        _benchmark(1.0, row="1,000 trades", placements=[one]),
+        _benchmark(0.002, row="state", percentiles=True),
+    ))  # fmt: skip
+    assert "seconds" not in kept["rows"][0]["placements"][0]
+    assert table.table(kept).splitlines()[4:] == ["| state | p50 2.00 ms, p99 2.00 ms |  |  |  |"]
+    assert table.placements(kept).splitlines() == [
+        "| 1,000 trades | widest gap | bytes | mean | p50 | p99 | max |",
+        "|---|---|---|---|---|---|---|",
+        "| least mean | 12,345 | 4,096 | 1.03 ms | 1.00 ms | 2.01 ms | 3.00 ms |",
+    ]
+    assert table.placements({"rows": kept["rows"][1:]}) == ""
+
+
 def test_only_the_block_changes():
-    readme = f"# a\n{table.BEGIN}\nold\n{table.END}\nz\n"
-    once = table.placed(readme, "new")
-    assert once == f"# a\n{table.BEGIN}\nnew\n{table.END}\nz\n"
-    assert table.placed(once, "new") == once
+    readme = "# a\n<!-- b:begin -->\nold\n<!-- b:end -->\n<!-- c:begin -->\nold\n<!-- c:end -->\nz\n"
+    once = table.placed(readme, "b", "new")
+    assert once == readme.replace("old", "new", 1)
+    assert table.placed(once, "b", "new") == once
+    assert table.placed(once, "c", "new") == readme.replace("old", "new")
 
 
 def test_a_readme_without_markers_is_left_alone():
     with pytest.raises(ValueError, match="must have"):
-        table.placed("# a\n", "new")
+        table.placed("# a\n", "b", "new")

@@ -125,8 +125,10 @@ def test_replaying_trades_of_a_file(execute, market_data_dir):
 def test_comparing_snapshot_intervals_and_latency(execute):
     notebook = execute(INTERVALS)
     assert complaints(notebook) == []
-    assert figures(notebook) == 3
+    assert figures(notebook) == 5
     assert "snapshots do not pay" in texts(notebook) or "The quickest reads come with" in texts(notebook)
+    assert "Is the state the one that a replay gives? **True**" in texts(notebook)
+    assert "OrderBook of book/ETHUSDT: version" in texts(notebook)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

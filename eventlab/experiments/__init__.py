@@ -1,15 +1,18 @@
 """Experiments: what a choice costs, measured on one's own events."""
 
 from eventlab.experiments.comparison import Comparison, compare, results
+from eventlab.experiments.placing import Placements, placements
 from eventlab.experiments.reconstruction import latency_by_length, snapshot_intervals
 from eventlab.experiments.trials import SnapshotRead, SnapshotTrial
 
 __all__ = [
     "Comparison",
+    "Placements",
     "SnapshotRead",
     "SnapshotTrial",
     "compare",
     "latency_by_length",
+    "placements",
     "results",
     "snapshot_intervals",
 ]

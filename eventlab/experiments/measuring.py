@@ -19,10 +19,13 @@ from eventlab.fold.layout import digest
 from eventlab.snapshots.base import Base
 from eventlab.snapshots.collection import Built, Measure, Snapshots
 from eventlab.snapshots.files import DirectoryFiles, MemoryFiles
-from eventlab.snapshots.policies import Policy, Read
+from eventlab.snapshots.policies import Every, Policy, Read
 from eventlab.store.log import EventLog
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
+
+FROZEN = Every(2**62)
+"""Makes nothing as states are read: what is measured is what there was before."""
 
 
 class HasStore(Protocol):
@@ -75,7 +78,7 @@ class Subject:
         taken = perf_counter_ns() - begin
         return taken, digest(found.states, 0)
 
-    def in_turns(self, version: int, shelves: Sequence[Snapshots], order: Int64Array) -> tuple[Int64Array, str]:
+    def in_turns(self, version: int, shelves: Sequence[Snapshots | None], order: Int64Array) -> tuple[Int64Array, str]:
         """Read one version by every way: nanoseconds of each, and the digest of the one state that all must give."""
         taken, states = np.empty(len(shelves), np.int64), dict[str, None]()
         for at in order:

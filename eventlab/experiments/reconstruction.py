@@ -6,17 +6,20 @@ and all of them must give the same state, so that each measurement is a proof as
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
-from eventlab.experiments.measuring import HasStore, Subject, percentiles, private_shelves, whole
+from eventlab.experiments.measuring import FROZEN, HasStore, Subject, percentiles, private_shelves, whole
 from eventlab.fold.declaration import ReducerLike
 from eventlab.progress import tqdm
-from eventlab.snapshots.collection import Built
+from eventlab.snapshots.collection import Built, Snapshots
+from eventlab.snapshots.optimum import young
 from eventlab.snapshots.policies import Every
 from eventlab.timetravel.calibration import undisturbed
 
@@ -32,8 +35,18 @@ INTERVALS_SCHEMA = {
     "latency_p95_ms": pl.Float64,
     "latency_p99_ms": pl.Float64,
     "latency_max_ms": pl.Float64,
+    "reads": pl.Int64,
+    "total_seconds": pl.Float64,
+    "young": pl.Float64,
 }
 LENGTHS_SCHEMA = {"version": pl.Int64, "latency_ms": pl.Float64, "events_per_second": pl.Float64}
+
+
+class HasSnapshots(HasStore, Protocol):
+    """Anything over a log that keeps snapshots, such as a Lab."""
+
+    @property
+    def snapshots(self) -> Snapshots: ...
 
 
 def snapshot_intervals(
@@ -69,7 +82,10 @@ def snapshot_intervals(
     polars.DataFrame
         A row per interval, in the order given: interval (null for none), snapshots, bytes, build_seconds, and of the
         time of a read in milliseconds latency_p50_ms, latency_p95_ms, latency_p99_ms, latency_max_ms. Percentiles are
-        measured values: the smallest one that so many reads did not exceed.
+        measured values: the smallest one that so many reads did not exceed. Then reads; total_seconds, of building
+        and so many median reads; and young, the same in every row: the interval for which that is least by Young's
+        formula, from what a snapshot added to the builds measured and an event to the median reads. It is null where
+        they do not tell.
 
     Raises
     ------
@@ -105,16 +121,23 @@ def snapshot_intervals(
             for at, version in enumerate(versions):
                 taken[:, at], _ = subject.in_turns(int(version), shelves, generator.permutation(len(shelves)))
                 bar.update(len(chosen))
-    return pl.DataFrame(
+    found = pl.DataFrame(
         [_row(interval, *made, ns) for interval, made, ns in zip(chosen, built, taken, strict=True)],
         schema=INTERVALS_SCHEMA,
     )
+    return found.with_columns(young=pl.lit(_young(found, count / subject.head), pl.Float64))
 
 
 def latency_by_length(
-    lab: HasStore, reducer: ReducerLike, aggregate_id: str, lengths: Sequence[int] | None = None, repeats: int = 5
+    lab: HasSnapshots,
+    reducer: ReducerLike,
+    aggregate_id: str,
+    lengths: Sequence[int] | None = None,
+    repeats: int = 5,
+    *,
+    with_snapshots: bool = False,
 ) -> pl.DataFrame:
-    """How long replaying a history takes without snapshots, by its length.
+    """How long reconstructing a state takes by the length of its history: without snapshots, and with the lab's.
 
     Parameters
     ----------
@@ -125,17 +148,22 @@ def latency_by_length(
         Versions to reconstruct. By default about twelve, evenly spaced in logarithm, up to the last.
     repeats : int
         Measurements of each length, in turns; the median counts.
+    with_snapshots : bool
+        Measure the same reads with the snapshots that the lab has, too. None is made meanwhile.
 
     Returns
     -------
     polars.DataFrame
-        A row per length, in the order given: version, latency_ms, events_per_second.
+        A row per length, in the order given: version, and without snapshots latency_ms and events_per_second; and
+        latency_with_ms, where that was asked for.
 
     Raises
     ------
     UnknownAggregate, ReducerError
     SnapshotError
-        A length that is no positive integer or lies past the last version; no lengths; repeats below 1.
+        A length that is no positive integer or lies past the last version; no lengths; repeats below 1; no snapshot
+        that any of the lengths could begin from, where they are to be measured; or states that differ with snapshots
+        and without.
 
     Examples
     --------
@@ -144,26 +172,76 @@ def latency_by_length(
     >>> receipt = lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=1_000), progress=False)
     >>> latency_by_length(lab, el.Trades, "market/BTCUSDT", (10, 1_000), repeats=1)["version"].to_list()
     [10, 1000]
+    >>> made = lab.snapshot(el.Trades, "market/BTCUSDT", 900)
+    >>> latency_by_length(lab, el.Trades, "market/BTCUSDT", (10, 1_000), with_snapshots=True).columns
+    ['version', 'latency_ms', 'events_per_second', 'latency_with_ms']
     """
     count = whole("repeats", repeats, 1)
     subject = Subject.of(lab, reducer, aggregate_id)
     chosen = _spread(subject.head) if lengths is None else _lengths(lengths, subject)
-    subject.warm(None)
-    taken = np.empty((len(chosen), count), np.int64)
-    with undisturbed():
+    ways: list[Snapshots | None] = [None]
+    if with_snapshots:
+        _check_snapshots(subject, lab.snapshots, max(chosen))
+        ways.append(lab.snapshots)
+    taken = np.empty((len(ways), len(chosen), count), np.int64)
+    with _none_made(ways), undisturbed():
+        for way in ways:
+            subject.warm(way)
         for turn in range(count):
             for at, version in enumerate(chosen):
-                taken[at, turn], _ = subject.read(version, None)
-    median = np.median(taken, axis=1)
-    return pl.DataFrame(
-        {"version": chosen, "latency_ms": median / 1e6, "events_per_second": np.array(chosen) / (median / 1e9)},
+                taken[:, at, turn], _ = subject.in_turns(version, ways, np.roll(np.arange(len(ways)), turn))
+    without, *others = np.median(taken, axis=2)
+    found = pl.DataFrame(
+        {"version": chosen, "latency_ms": without / 1e6, "events_per_second": np.array(chosen) / (without / 1e9)},
         schema=LENGTHS_SCHEMA,
     )
+    return found.with_columns(latency_with_ms=others[0] / 1e6) if others else found
 
 
-def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) -> dict[str, int | float | None]:
+def _check_snapshots(subject: Subject, snapshots: Snapshots, longest: int) -> None:
+    """Raise SnapshotError where nothing up to a version could begin from a snapshot."""
+    base = snapshots.latest(
+        subject.reducer, [subject.aggregate_id], version=longest, time=None, stop_position=subject.store.stop_position
+    )
+    if not base.marks.version[0]:
+        raise SnapshotError(
+            f"no snapshots of {subject.reducer.name} to measure with",
+            got=f"none of {subject.aggregate_id!r} up to version {longest}",
+            hint="Make some first: lab.snapshots.build(reducer, aggregate_id).",
+        )
+
+
+@contextmanager
+def _none_made(ways: Sequence[Snapshots | None]) -> Iterator[None]:
+    """Reading makes no snapshots: they would shorten the very next reads."""
+    policies = [(way, way.policy) for way in ways if way is not None]
+    for way, _ in policies:
+        way.policy = FROZEN
+    try:
+        yield
+    finally:
+        for way, policy in policies:
+            way.policy = policy
+
+
+def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) -> dict[str, Any]:
     found = {"interval": interval, "snapshots": built.snapshots, "bytes": built.bytes, "build_seconds": seconds}
-    return {**found, **percentiles(taken)}
+    latency = percentiles(taken)
+    total = seconds + len(taken) * latency["latency_p50_ms"] / 1e3
+    return {**found, **latency, "reads": len(taken), "total_seconds": total}
+
+
+def _young(intervals: pl.DataFrame, reads_per_event: float) -> float | None:
+    """Young's interval for so many reads of a version, by straight lines through what was measured."""
+    rows = intervals.filter(pl.col("snapshots") > 0)
+    if rows["snapshots"].n_unique() < 2:
+        return None
+    seconds = rows["latency_p50_ms"] / 1e3
+    write, _ = np.polyfit(rows["snapshots"], rows["build_seconds"], 1)
+    event, _ = np.polyfit(rows["interval"] / 2.0, seconds, 1)  # a read folds half an interval
+    if write <= 0.0 or event <= 0.0:  # less than a busy machine does by itself
+        return None
+    return young(reads_per_event, float(event), write=float(write), write_price=1.0)
 
 
 def _spread(head: int) -> list[int]:

@@ -22,6 +22,11 @@ FIGURE_WIDTH, FIGURE_HEIGHT = 9.0, 4.2
 LONGEST_NAME = 60
 
 _HALF_A_CHART = 52
+
+# In points, for labels of size 9.
+_LEGEND_ROW, _LEGEND_MARK, _LEGEND_LETTER = 14.0, 34.0, 4.7
+_WIDENED = 1.1
+
 _BINARY = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
 
 STYLE: Any = {
@@ -176,6 +181,16 @@ def _separated(value: float, _: object) -> str:
     return f"{value:,.10g}".replace("-", "\u2212")
 
 
+def written(axes: Axes, text: str, at: tuple[float, float], beside: tuple[float, float]) -> None:
+    """A word beside a point, so many points of type away from it, readable also where a line runs behind it."""
+    from matplotlib.patheffects import withStroke
+
+    word = axes.annotate(
+        text, at, xytext=beside, textcoords="offset points", va="center", fontsize=9.0, color=INK, zorder=4.0
+    )
+    word.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
 def fewer_ticks(axes: Axes, most: int = 6) -> None:
     """Room for long numbers along the horizontal axis."""
     from matplotlib.ticker import MaxNLocator
@@ -237,19 +252,32 @@ def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
         more, names = one.get_legend_handles_labels()
         handles += more
         labels += names
-    axes.set_title(title, pad=24.0 if handles else 10.0)
+    columns = _columns(axes, labels)
+    axes.set_title(title, pad=10.0 + _LEGEND_ROW * -(-len(labels) // columns))
     if handles:
         axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(labels), borderaxespad=0.2,
+            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
             borderpad=0.2, columnspacing=1.4, handlelength=1.6,
         )  # fmt: skip
+
+
+def _columns(axes: Axes, labels: list[str]) -> int:
+    """So many columns of a legend as fit above the axes, which a layout will still make a little wider."""
+    figure = axes.get_figure(root=True)
+    room = _WIDENED * axes.bbox.width * 72.0 / (figure.dpi if figure is not None else 72.0)
+    for columns in range(len(labels), 1, -1):
+        rows = -(-len(labels) // columns)
+        widest = [max(map(len, labels[at : at + rows])) for at in range(0, len(labels), rows)]
+        if sum(_LEGEND_MARK + _LEGEND_LETTER * letters for letters in widest) <= room:
+            return columns
+    return 1
 
 
 def headed_above(axes: Axes, title: str) -> None:
     """A title, and below it a legend in two columns, for names that are long."""
     handles, labels = axes.get_legend_handles_labels()
     rows = -(-len(labels) // 2)
-    axes.set_title(title, pad=12.0 + 15.0 * rows)
+    axes.set_title(title, pad=8.0 + 13.5 * rows)
     axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, borderpad=0.2,
         columnspacing=1.4, handlelength=1.6, labelspacing=0.3,

@@ -1,4 +1,4 @@
-"""Charts of experiments: what snapshots cost and save, and how replaying grows with history."""
+"""Charts of experiments: what snapshots cost and save, and how latency grows with history."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from eventlab.plots import _look, _series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_WIDE, _PEAK = 20.0, 100.0
+"""Latencies that differ so many times, and reads so many times the average, are shown by their logarithms."""
 
-def plot_snapshot_intervals(
-    frame: pl.DataFrame, ax: Axes | None = None, *, optimum: float | None = None, young: float | None = None
-) -> Axes:
+
+def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     """Median and 99th percentile of reconstruction latency by snapshot interval, over the bytes snapshots take.
+
+    Marked are the interval that took least time to build and to read from, and Young's interval for as many reads.
 
     Parameters
     ----------
@@ -27,8 +30,6 @@ def plot_snapshot_intervals(
         From :func:`eventlab.experiments.snapshot_intervals`.
     ax : matplotlib.axes.Axes, optional
         A new figure by default.
-    optimum, young : float, optional
-        Events between snapshots to mark between the bars: the best interval by what was measured, and Young's.
 
     Returns
     -------
@@ -38,13 +39,14 @@ def plot_snapshot_intervals(
     Raises
     ------
     PlotError
-        No rows, or other columns; a mark where no interval is shown.
+        No rows, or other columns.
     """
     wanted = ("interval", "bytes", "latency_p50_ms", "latency_p99_ms")
     rows = _series.require(frame, wanted, "a comparison of intervals")
     rows = rows.sort("interval", nulls_last=True)
     places = np.arange(len(rows))
     median, rare = _series.numbers(rows, "latency_p50_ms"), _series.numbers(rows, "latency_p99_ms")
+    labels = ["none" if interval is None else f"{interval:,}" for interval in rows["interval"]]
     with _look.drawing(ax) as axes:
         behind = _look.twin(axes, _look.MUTED)
         behind.bar(places, _series.numbers(rows, "bytes"), width=0.5, color=_look.LINES, label="size (right)")
@@ -54,43 +56,56 @@ def plot_snapshot_intervals(
         axes.plot(places, rare, "_", color=_look.BLUE, markersize=14, markeredgewidth=1.8, label="99th percentile")
         axes.plot(places, median, "o", color=_look.BLUE, markersize=7, label="median")
         for place, value in zip(places, median, strict=True):
-            axes.annotate(
-                f"{value:,.3g} ms", (place, value), xytext=(9, 0), textcoords="offset points", va="center",
-                fontsize=9.0, color=_look.INK,
+            _look.written(axes, f"{value:,.3g} ms", (float(place), float(value)), (11.0, 0.0))
+        if {"reads", "total_seconds"} <= set(rows.columns):
+            best = int(np.nanargmin(_series.numbers(rows, "total_seconds")))
+            axes.plot(
+                best, median[best], "o", color=_look.RED, markersize=14, markerfacecolor="none", markeredgewidth=1.6,
+                label=f"optimum for {rows['reads'][best]:,} reads: {labels[best]}",
             )  # fmt: skip
-        for interval, label, colour in ((optimum, "optimum", _look.GREEN), (young, "Young", _look.ORANGE)):
-            if interval is not None:
-                axes.axvline(
-                    _place(rows["interval"], interval), color=colour, linewidth=1.4, linestyle=(0, (4, 3)),
-                    label=f"{label}: {interval:,.0f}", zorder=1.5,
-                )  # fmt: skip
-        axes.set_ylim(bottom=0.0, top=float(np.nanmax(rare)) * 1.12 or None)
-        axes.set_xlim(-0.6, len(rows) - 0.4)
-        labels = ["none" if interval is None else f"{interval:,}" for interval in rows["interval"]]
+        young = rows["young"][0] if "young" in rows.columns else None
+        if young is not None:
+            axes.axvline(
+                _place(rows["interval"], young), color=_look.GREEN, linewidth=1.4, linestyle=(0, (4, 3)),
+                label=f"Young: {young:,.0f}", zorder=1.5,
+            )  # fmt: skip
+        _latencies_upward(axes, float(np.nanmin(median)), float(np.nanmax(rare)))
+        axes.set_xlim(-0.6, len(rows) - 0.2)  # room for the last one's words
         axes.set_xticks(places, labels)
         axes.set_xlabel("events between snapshots")
         axes.set_ylabel("latency (ms)")
         behind.set_ylabel("size of all snapshots")
         behind.grid(visible=False)
-        _look.thousands(axes)
         _look.binary(behind)
         _look.headed(axes, "Reconstructing a past state, by snapshot interval", axes, behind)
     return axes
 
 
+def _latencies_upward(axes: Axes, lowest: float, highest: float) -> None:
+    """From zero; logarithmic where that would press most of them to the ground."""
+    if lowest > 0.0 and highest > _WIDE * lowest:
+        _look.logarithmic_upward(axes)
+        axes.grid(visible=False, axis="x")
+        axes.set_ylim(lowest / 1.6, highest * 1.3)
+    else:
+        axes.set_ylim(bottom=0.0, top=highest * 1.12 or None)
+        _look.thousands(axes)
+
+
 def _place(intervals: pl.Series, interval: float) -> float:
-    """Where an interval belongs between those shown, by its logarithm; at most half a place beyond them."""
+    """Where an interval belongs between those shown, by its logarithm; nearly half a place beyond them at most."""
     shown = intervals.drop_nulls().to_numpy()
     if not len(shown) or not interval > 0.0:
         raise PlotError("an interval cannot be marked here", got=interval, expected="one above 0, beside others")
-    if interval <= shown[0] or interval >= shown[-1]:
-        beyond = 0.0 if interval in (shown[0], shown[-1]) else 0.45
-        return -beyond if interval <= shown[0] else len(shown) - 1 + beyond
-    return float(np.interp(np.log(interval), np.log(shown), np.arange(len(shown))))
+    if shown[0] <= interval <= shown[-1]:
+        return float(np.interp(np.log(interval), np.log(shown), np.arange(len(shown))))
+    return -0.45 if interval < shown[0] else len(shown) - 0.55
 
 
 def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
-    """Latency of a full replay by length of history, both logarithmic, with the line of the highest rate reached.
+    """Latency by length of history, both logarithmic: of a full replay, and with snapshots where that was measured.
+
+    A dashed line has the highest rate of events that a full replay reached.
 
     Parameters
     ----------
@@ -109,18 +124,24 @@ def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         No rows, or other columns.
     """
     rows = _series.require(frame, ("version", "latency_ms", "events_per_second"), "latency by length").sort("version")
-    length, latency = _series.numbers(rows, "version"), _series.numbers(rows, "latency_ms")
+    length = _series.numbers(rows, "version")
     best = float(np.nanmax(_series.numbers(rows, "events_per_second")))
+    ways = [("latency_ms", "full replay", "o-", _look.BLUE)]
+    if "latency_with_ms" in rows.columns:
+        ways.append(("latency_with_ms", "with snapshots", "s-", _look.GREEN))
     with _look.drawing(ax) as axes:
-        guide = f"at {_rate(best)} events a second"
-        axes.plot(length, length / best * 1e3, color=_look.ORANGE, linestyle=(0, (4, 3)), linewidth=1.2, label=guide)
-        axes.plot(length, latency, "o-", color=_look.BLUE, markersize=5, label="measured")
+        for column, label, mark, colour in ways:
+            axes.plot(length, _series.numbers(rows, column), mark, color=colour, markersize=5, label=label)
+        axes.plot(
+            length, length / best * 1e3, color=_look.ORANGE, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1.5,
+            label=f"at {_rate(best)} events a second",
+        )  # fmt: skip
         _look.logarithmic(axes)
         # Where the guide falls far below what is measured, the measurements are what to look at.
-        axes.set_ylim(bottom=float(np.nanmin(latency)) / 4.0)
+        axes.set_ylim(bottom=min(float(np.nanmin(_series.numbers(rows, column))) for column, *_ in ways) / 4.0)
         axes.set_xlabel("length of history (events)")
         axes.set_ylabel("latency (ms)")
-        _look.headed(axes, "Replaying a history from its first event", axes)
+        _look.headed(axes, "Reconstructing a state, by length of history", axes)
     return axes
 
 
@@ -166,7 +187,7 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
             best = _undominated(_series.numbers(own, "bytes"), _series.numbers(own, "latency_p99_ms"))
             axes.step(
                 _series.numbers(own, "bytes")[best], _series.numbers(own, "latency_p99_ms")[best], where="post",
-                color=_look.FAINT, linewidth=1.0, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
+                color=_look.MUTED, linewidth=0.9, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
             )  # fmt: skip
             for number, policy in enumerate(policies):
                 some = own.filter(pl.col("policy") == policy)
@@ -175,11 +196,11 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
                     color=_COLOURS[number % len(_COLOURS)], fillstyle=_FILLS[number // len(_COLOURS) % len(_FILLS)],
                     markersize=7, label=None if at else _look.shortened(policy),
                 )  # fmt: skip
-        if len(workloads) > 1:
-            for at, workload in enumerate(workloads):
-                axes.plot(
-                    [], [], _MARKS[at % len(_MARKS)], color=_look.MUTED, label=f"reads: {_look.shortened(workload)}"
-                )
+        for at, workload in enumerate(workloads):
+            axes.plot(
+                [], [], _MARKS[at % len(_MARKS)], color=_look.MUTED, linestyle=_DASHES[at % len(_DASHES)],
+                linewidth=0.9, label=f"reads: {_look.shortened(workload)}",
+            )  # fmt: skip
         _look.logarithmic_upward(axes)
         _look.bytes_across(axes, sizes)
         axes.set_xlabel("size of all snapshots")
@@ -241,7 +262,11 @@ def plot_placement(
         above.fill_between(at, mean * head, step="mid", color=_look.BLUE, alpha=0.25, linewidth=0.0)
         above.step(at, mean * head, where="mid", color=_look.BLUE, linewidth=1.2)
         above.set_ylim(bottom=0.0)
-        above.set_ylabel("reads, times the average")
+        if mean.max() * head > _PEAK:
+            above.set_yscale("log", nonpositive="clip")
+            above.set_ylim(bottom=float(mean[mean > 0.0].min()) * head / 2.0)
+        _look.thousands(above)
+        above.set_ylabel("reads\n(times average)")
         for row, (name, versions) in enumerate(placed.items()):
             below.plot(
                 versions, np.full(len(versions), row), "|", color=_COLOURS[row % len(_COLOURS)], markersize=10,

@@ -27,8 +27,8 @@ class CostOptimal(Policy):
 
     Without `access` they are evenly spaced, by a power of two: as densely as the storage budget allows, but so densely
     in any case that a read keeps to the latency budget, and never closer than 1,024 events. With it, `build` places
-    them where reads of that kind take least time on average, by dynamic programming, under the same two bounds; what is
-    appended later is spaced evenly.
+    them where reads of that kind take least time on average, by dynamic programming, under the same two bounds, as far
+    as the gap leaves room to choose; what is appended later is spaced evenly.
 
     Parameters
     ----------
@@ -71,13 +71,15 @@ class CostOptimal(Policy):
         if past.head // LEAST_GAP == past.after // LEAST_GAP:  # most appends end here
             return np.empty(0, np.int64)
         model = past.model
-        gap = self.gap(past, model)
-        if self.access is None or past.after:
-            return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
+        gap, longest = self.gap(past, model), self._longest(model)
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
+        # So much an even placement among the candidates takes that keeps to the bound on the gap.
+        needed = past.head / max(longest - step, step) * float(model.size.max())
+        if self.access is None or past.after or self._bytes(past) < needed:
+            return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
         placed = within(
             self.access.density(past.head), model.costs(past.head, past.starts), size=self._bytes(past),
-            max_gap=max(self._longest(model), LEAST_GAP), candidates=np.arange(step, past.head + 1, step),
+            max_gap=longest, candidates=np.arange(step, past.head + 1, step),
         )  # fmt: skip
         return np.asarray(placed.versions, np.int64)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -35,6 +36,39 @@ def test_a_row_for_every_interval_in_the_order_given(lab):
     assert (frame["latency_p50_ms"] > 0.0).all()
     for low, high in itertools.pairwise(order):
         assert (frame[low] <= frame[high]).all()
+
+
+def test_the_time_of_building_and_reading_is_that_of_as_many_median_reads(lab):
+    frame = snapshot_intervals(lab, el.Trades, MARKET, (100, None), reads=7, progress=False)
+    assert frame["reads"].to_list() == [7, 7]
+    total = frame["build_seconds"] + 7 * frame["latency_p50_ms"] / 1e3
+    assert ((frame["total_seconds"] / total - 1.0).abs() < 1e-12).all()
+    assert frame["young"].to_list() == [None, None]  # one interval has no slope
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.001])
+def test_youngs_interval_is_the_one_that_costs_least(noise):
+    # A snapshot takes 20 µs, an event 0.1 µs, and of a million versions each is read 0.01 times.
+    intervals = np.array([100, 1_000, 10_000, 2_000_000])
+    snapshots = 1_000_000 // intervals
+    frame = pl.DataFrame({
+        "interval": intervals, "snapshots": snapshots, "build_seconds": 0.5 + 2e-5 * snapshots,
+        "latency_p50_ms": 0.4 + 1e-4 * intervals / 2 + noise * np.array([1, -1, 1, 500]),
+    })  # fmt: skip
+    found = reconstruction._young(frame, 0.01)
+    every = np.arange(1, 20_000)
+    cost = 2e-5 / every + 0.01 * 1e-7 * every / 2
+    assert found == pytest.approx(every[cost.argmin()], rel=0.02)
+
+
+def test_where_reads_do_not_get_slower_youngs_interval_is_unknown():
+    frame = pl.DataFrame({
+        "interval": [10, 100], "snapshots": [100, 10], "build_seconds": [0.2, 0.1], "latency_p50_ms": [1.0, 0.9],
+    })  # fmt: skip
+    assert reconstruction._young(frame, 0.1) is None
+    slower = frame.with_columns(latency_p50_ms=pl.Series([0.9, 1.0]))
+    assert reconstruction._young(slower, 0.1) > 0.0
+    assert reconstruction._young(slower.with_columns(build_seconds=pl.Series([0.1, 0.2])), 0.1) is None
 
 
 def test_the_same_versions_are_read_at_every_interval_and_by_the_same_seed(lab, monkeypatch):
@@ -113,6 +147,44 @@ def test_lengths_are_spread_up_to_the_head(lab):
 def test_lengths_keep_the_order_they_are_given_in(lab):
     assert latency_by_length(lab, el.Trades, MARKET, [500, 1, 500])["version"].to_list() == [500, 1, 500]
     assert latency_by_length(lab, el.Trades, MARKET, pl.Series([7]).to_numpy())["version"].to_list() == [7]
+
+
+def test_lengths_are_measured_with_the_labs_snapshots_where_asked_for(lab, monkeypatch):
+    lab.snapshots.policy = el.snapshots.Every(300)
+    lab.snapshots.build(el.Trades)
+    lab.snapshots.policy = el.snapshots.OnRead()
+    table, policy, own = lab.snapshots.table(), lab.snapshots.policy, lab.snapshots
+    seen: list[tuple[int, object]] = []
+    read = measuring.Subject.read
+
+    def noted(self, version, shelf):
+        seen.append((version, shelf))
+        return read(self, version, shelf)
+
+    monkeypatch.setattr(measuring.Subject, "read", noted)
+    frame = latency_by_length(lab, el.Trades, MARKET, [999, 5], repeats=2, with_snapshots=True)
+    assert frame.schema == {**reconstruction.LENGTHS_SCHEMA, "latency_with_ms": pl.Float64}
+    assert (frame["latency_with_ms"] > 0.0).all()
+    assert seen == [(999, None), (999, own), (5, None), (5, own), (999, own), (999, None), (5, own), (5, None)]
+    assert lab.snapshots.table().equals(table)
+    assert lab.snapshots.policy is policy
+
+
+def test_snapshots_that_are_not_there_are_not_measured(lab):
+    with pytest.raises(SnapshotError, match="no snapshots of Trades to measure with; got none of 'market/BTCUSDT'"):
+        latency_by_length(lab, el.Trades, MARKET, [500], with_snapshots=True)
+    lab.snapshot(el.Trades, MARKET, 600)
+    with pytest.raises(SnapshotError, match="up to version 500"):
+        latency_by_length(lab, el.Trades, MARKET, [500], with_snapshots=True)
+
+
+def test_lengths_with_states_that_differ_are_no_measurement_and_the_policy_stays(lab, monkeypatch):
+    lab.snapshot(el.Trades, MARKET, 600)
+    policy, read = lab.snapshots.policy, measuring.Subject.read
+    monkeypatch.setattr(measuring.Subject, "read", lambda s, version, way: (read(s, version, way)[0], str(way)))
+    with pytest.raises(SnapshotError, match="depends on the snapshots"):
+        latency_by_length(lab, el.Trades, MARKET, [700], with_snapshots=True)
+    assert lab.snapshots.policy is policy
 
 
 @pytest.mark.parametrize(

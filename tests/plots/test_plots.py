@@ -64,7 +64,11 @@ INTERVALS = pl.DataFrame(
         "latency_p99_ms": [20.0, 4.0, 2.0],
     }
 )
+MARKED = INTERVALS.with_columns(
+    reads=pl.lit(40), total_seconds=pl.Series([0.36, 0.1, 0.2]), young=pl.lit(100 * 10**0.5)
+)
 LENGTHS = pl.DataFrame({"version": [1_000, 10], "latency_ms": [2.0, 1.0], "events_per_second": [500_000.0, 10_000.0]})
+WITH_SNAPSHOTS = LENGTHS.with_columns(latency_with_ms=pl.Series([0.2, 0.1]))
 TRIALS = pl.DataFrame(
     {
         "policy": ["a", "a", "b", "c", EVIL, "a"],
@@ -86,7 +90,9 @@ CHARTS = {
     ),
     "book": lambda lab, ax=None: plot_book(lab.state(el.OrderBook, "book/BTCUSDT"), ax=ax),
     "intervals": lambda lab, ax=None: plot_snapshot_intervals(INTERVALS, ax=ax),
+    "marked intervals": lambda lab, ax=None: plot_snapshot_intervals(MARKED, ax=ax),
     "lengths": lambda lab, ax=None: plot_latency_by_length(LENGTHS, ax=ax),
+    "lengths with snapshots": lambda lab, ax=None: plot_latency_by_length(WITH_SNAPSHOTS, ax=ax),
     "pareto": lambda lab, ax=None: plot_pareto(TRIALS, ax=ax),
     "placement": lambda lab, ax=None: plot_placement(DENSITY, {"a": [2, 4], EVIL: []}, ax=ax),
 }
@@ -233,23 +239,54 @@ def test_intervals_are_shown_by_length_and_none_last():
     assert behind.get_yticklabels()[-1].get_text().endswith("KiB")
 
 
+def test_latencies_that_are_far_apart_are_shown_by_their_logarithms():
+    assert plot_snapshot_intervals(INTERVALS).get_yscale() == "linear"  # twenty times, at most
+    far = plot_snapshot_intervals(INTERVALS.with_columns(latency_p99_ms=pl.Series([21.0, 4.0, 2.0])))
+    assert far.get_yscale() == "log"
+    low, high = far.get_ylim()
+    assert 0.0 < low < 1.0
+    assert high > 21.0
+
+
+def test_a_legend_breaks_into_rows_where_axes_are_narrow():
+    whole: Any = plot_snapshot_intervals(MARKED).get_legend()
+    figure = plt.figure(figsize=(9.0, 4.2), layout="constrained")
+    left, _ = figure.subfigures(1, 2)
+    half: Any = plot_snapshot_intervals(MARKED, ax=left.subplots()).get_legend()
+    assert len({text.get_window_extent().y0 for text in whole.get_texts()}) == 1
+    figure.canvas.draw()
+    assert len({text.get_window_extent().y0 for text in half.get_texts()}) > 1
+    assert half.get_window_extent().width < half.axes.figure.bbox.width
+
+
 def test_intervals_without_any_snapshot_are_drawn():
     plot_snapshot_intervals(INTERVALS.filter(pl.col("interval").is_null())).figure.canvas.draw()
 
 
-def test_the_best_interval_and_youngs_are_marked_by_their_logarithms():
-    axes = plot_snapshot_intervals(INTERVALS, optimum=1_000, young=100 * 10**0.5)
-    np.testing.assert_allclose(line(axes, "optimum: 1,000").get_xdata(), [1.0, 1.0])
-    np.testing.assert_allclose(line(axes, "Young: 316").get_xdata(), [0.5, 0.5])
-    beyond = plot_snapshot_intervals(INTERVALS, optimum=1.0, young=1e9)
-    assert line(beyond, "optimum: 1").get_xdata()[0] == -0.45
-    assert line(beyond, "Young: 1,000,000,000").get_xdata()[0] == 1.45
+def test_the_interval_that_took_least_time_is_ringed():
+    axes = plot_snapshot_intervals(MARKED)
+    np.testing.assert_array_equal(line(axes, "optimum for 40 reads: 1,000").get_xydata(), [[1.0, 2.0]])
+    never = MARKED.with_columns(total_seconds=pl.Series([0.1, 0.2, 0.3]))
+    ring = line(plot_snapshot_intervals(never), "optimum for 40 reads: none")
+    np.testing.assert_array_equal(ring.get_xydata(), [[2.0, 9.0]])
+
+
+@pytest.mark.parametrize(
+    ("young", "place"),
+    [(100 * 10**0.5, 0.5), (100.0, 0.0), (1_000.0, 1.0), (99.0, -0.45), (1e9, 1.45), (1e-300, -0.45)],
+)
+def test_youngs_interval_stands_between_those_measured_by_its_logarithm(young, place):
+    axes = plot_snapshot_intervals(MARKED.with_columns(young=pl.lit(young)))
+    np.testing.assert_allclose(line(axes, f"Young: {young:,.0f}").get_xdata(), [place, place], atol=1e-12)
+
+
+def test_an_interval_that_is_not_known_is_not_marked():
+    axes = plot_snapshot_intervals(MARKED.with_columns(young=pl.lit(None, pl.Float64)))
+    assert not any("Young" in one.get_label() for one in axes.get_lines())
     plt.close("all")
-    for wrong in ({"optimum": 0.0}, {"young": -1.0}, {"optimum": float("nan")}):
+    for frame in (MARKED.with_columns(young=pl.lit(0.0)), MARKED.filter(pl.col("interval").is_null())):
         with pytest.raises(PlotError, match="cannot be marked"):
-            plot_snapshot_intervals(INTERVALS, **wrong)
-    with pytest.raises(PlotError, match="cannot be marked"):
-        plot_snapshot_intervals(INTERVALS.filter(pl.col("interval").is_null()), young=10.0)
+            plot_snapshot_intervals(frame)
     assert not plt.get_fignums()
 
 
@@ -262,6 +299,9 @@ def test_policies_are_points_and_what_none_beats_is_a_line():
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names[:3] == ["a", "b", "c"]
     assert names[-2:] == ["reads: all", "reads: late"]
+    fronts = [line(axes, name).get_linestyle() for name in names[-2:]]
+    assert fronts == [one.get_linestyle() for one in steps]
+    assert fronts[0] != fronts[1]
     axes.figure.canvas.draw()
     assert axes.get_xticklabels()[0].get_text() == "0"
     left, right = axes.get_xlim()
@@ -299,6 +339,18 @@ def test_snapshots_are_ticks_at_their_versions_under_the_reads():
     np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [1, 2, 3, 4])
 
 
+def test_reads_with_a_peak_are_shown_by_their_logarithms():
+    assert plot_placement(np.array([0.0, 0.01, 0.99]), {"a": [1]}).get_yscale() == "linear"
+    peak = np.zeros(1_001)
+    peak[[500, 1_000]] = 0.01, 0.99
+    axes = plot_placement(peak, {"a": [1]})
+    assert axes.get_yscale() == "log"
+    low, high = axes.get_ylim()
+    assert 0.0 < low < 10.0
+    assert high > 990.0
+    axes.figure.canvas.draw()
+
+
 def test_a_long_history_is_drawn_by_means():
     weights = np.concatenate([[0.0], np.repeat([1.0, 3.0], 50_000)]) / 200_000
     drawn: Any = plot_placement(weights, {"a": np.arange(1, 100_001, 10)}).get_lines()[0]
@@ -326,9 +378,17 @@ def test_placements_that_cannot_be_drawn_are_refused(density, placements, words)
 def test_lengths_are_shown_logarithmically_with_the_best_rate():
     axes = plot_latency_by_length(LENGTHS)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    np.testing.assert_array_equal(line(axes, "measured").get_xdata(), [10, 1_000])
-    np.testing.assert_array_equal(line(axes, "measured").get_ydata(), [1.0, 2.0])
+    np.testing.assert_array_equal(line(axes, "full replay").get_xdata(), [10, 1_000])
+    np.testing.assert_array_equal(line(axes, "full replay").get_ydata(), [1.0, 2.0])
     np.testing.assert_allclose(line(axes, "at 500 thousand events a second").get_ydata(), [0.02, 2.0])
+    assert len(axes.get_lines()) == 2
+
+
+def test_lengths_with_snapshots_lie_beside_those_without():
+    axes = plot_latency_by_length(WITH_SNAPSHOTS)
+    np.testing.assert_array_equal(line(axes, "full replay").get_ydata(), [1.0, 2.0])
+    np.testing.assert_array_equal(line(axes, "with snapshots").get_ydata(), [0.1, 0.2])
+    assert axes.get_ylim()[0] < 0.1
 
 
 def test_names_from_data_are_shown_as_they_are(tmp_path):

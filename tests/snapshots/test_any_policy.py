@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import SnapshotError
+from eventlab.snapshots.model import Model
 from eventlab.snapshots.past import Past
 from tests.fold.kitchen import Merged, Tables
 from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
@@ -225,3 +226,32 @@ def test_a_planned_placement_follows_the_reads_and_keeps_to_its_gap():
     assert table["bytes"].sum() <= 4_000
     assert gaps[0] > gaps[-2]
     assert lab.snapshots.verify().equal == table.height
+
+
+class Planned(Past):
+    """A past of which only a model is known."""
+
+    def __init__(self, head, model):
+        super().__init__(head, _measure=lambda _: model)
+
+    @property
+    def starts(self):
+        return np.array([1])
+
+
+@given(
+    st.integers(1_024, 300_000), st.integers(100, 100_000), st.floats(1e-9, 1e-5), st.floats(1e-6, 1e-2),
+    st.lists(st.floats(10.0, 50_000.0), min_size=1, max_size=5),
+)  # fmt: skip
+def test_a_planned_placement_keeps_to_its_gap_however_little_room_there_is(head, room, event, fixed, sizes):
+    at = np.linspace(head / len(sizes), head, len(sizes)).astype(np.int64)
+    model = Model(fixed, 0.0, event, 0.0, 1e-6, np.zeros(1), at, np.array(sizes))
+    policy = S.CostOptimal(latency_budget="2ms", storage_budget=room, access=el.workloads.Zipf())
+    past = Planned(head, model)
+    if room < sizes[-1]:
+        with pytest.raises(SnapshotError, match="below one snapshot"):
+            policy.versions(past)
+        return
+    versions = policy.versions(past)
+    longest = max(model.gap(0.002), model.balanced_gap if model.gap(0.002) < 1_024 else 0, 1_024)
+    assert np.diff([0, *versions, head + 1]).max() <= longest + 1
