@@ -22,8 +22,9 @@ from eventlab.events.columns import payload_from_frame
 from eventlab.events.frame import EventTable
 from eventlab.events.types import event_type
 from eventlab.fold.declaration import Reducer, reducer
-from eventlab.fold.drive import Folded, fold
+from eventlab.fold.drive import fold
 from eventlab.fold.executors import Executor, Serial, Threads
+from eventlab.fold.folded import Folded
 from eventlab.fold.layout import Keyed
 from eventlab.fold.legs import Legs
 

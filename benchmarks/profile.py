@@ -20,7 +20,7 @@ import polars as pl
 
 import eventlab as el
 from benchmarks.bench_fold import fills_of
-from eventlab.fold import drive, ranks, scratch
+from eventlab.fold import ranks, run, scratch
 from eventlab.fold.native import Native
 from eventlab.store.log import EventLog
 from eventlab.timetravel import history, views
@@ -80,10 +80,10 @@ def spent(work: Callable[[], object]) -> Mapping[str, float]:
     for _ in range(ROUNDS):
         clock = Clock()
         stages = [
-            (drive._Run, "__init__", clock.timed("laying out", drive._Run.__init__)),
+            (run.Run, "__init__", clock.timed("laying out", run.Run.__init__)),
             (ranks.Ranks, "of", staticmethod(clock.timed("ranking prices", ranks.Ranks.of))),
-            (Native, "__call__", clock.timed("kernel", Native.__call__)),
-            (drive._Run, "run", clock.timed("columns out", drive._Run.run)),
+            (Native, "run", clock.timed("kernel", Native.run)),
+            (run.Run, "run", clock.timed("columns out", run.Run.run)),
             (scratch.KeyedScratch, "in_order", clock.timed("columns out", scratch.KeyedScratch.in_order)),
             (views, "frame", clock.timed("columns out", views.frame)),
             (history._Rows, "framed", clock.timed("columns out", history._Rows.framed)),

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import fold, fold_through, joined
+from eventlab.fold.drive import fold, fold_through
+from eventlab.fold.folded import joined
 from eventlab.fold.legs import Legs, tables_of
 from eventlab.snapshots.base import Base, Marks, Taken, put
 from eventlab.store.blocks import running_maxima

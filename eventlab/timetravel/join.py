@@ -12,7 +12,7 @@ from eventlab.events.columns import Frame, frame_of
 from eventlab.events.frame import Int64Array
 from eventlab.feeds.template import Template
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import emission_schema
+from eventlab.fold.folded import emission_schema
 from eventlab.store.contract import Store
 from eventlab.timetravel import marked
 from eventlab.timetravel.history import history

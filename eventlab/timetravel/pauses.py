@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import emission_schema, fold, fold_through
+from eventlab.fold.drive import fold, fold_through
+from eventlab.fold.folded import emission_schema
 from eventlab.fold.legs import Legs, ascends, rows_until, tables_of
 from eventlab.store.contract import Head, Selection, Store
 

@@ -15,7 +15,8 @@ from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import event_type
 from eventlab.fold import drive
 from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import Folded, fold
+from eventlab.fold.drive import fold
+from eventlab.fold.folded import Folded
 from eventlab.fold.layout import digest
 from eventlab.fold.legs import Legs, tables_of
 
@@ -118,7 +119,7 @@ def compiled_only() -> Iterator[None]:
         raise AssertionError("the compiled fold fell back to the interpreted one")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drive, "_interpreted", given_up)
+        patch.setattr(drive, "interpreted", given_up)
         yield
 
 

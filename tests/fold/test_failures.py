@@ -75,13 +75,13 @@ class Greedy:
 def fallbacks(monkeypatch):
     """Counts how often a fold was interpreted."""
     found = []
-    interpreted = drive._interpreted
+    interpreted = drive.interpreted
 
     def counted(*given, **more):
         found.append(1)
         return interpreted(*given, **more)
 
-    monkeypatch.setattr(drive, "_interpreted", counted)
+    monkeypatch.setattr(drive, "interpreted", counted)
     return found
 
 
