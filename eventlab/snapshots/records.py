@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import pyarrow as pa
 
@@ -29,6 +29,8 @@ _ALIGNED = 64
 _LOOK = 1 << 20
 _KINDS: tuple[Kind, ...] = ("name", "states", "dropped", "log")
 _POSITION = struct.Struct("<q")
+
+Part: TypeAlias = "bytes | pa.Buffer"
 
 Kind = Literal["name", "states", "dropped", "log"]
 """``name``: the reducer's name, as text, in the envelope's place. ``dropped``: an envelope whose snapshots are gone.
@@ -76,20 +78,16 @@ def owner_of(prefix: str, store_id: str) -> bytes:
     return hashlib.sha256(f"{store_id}\0{prefix}".encode()).digest()[:16]
 
 
-def encoded(kind: Kind, envelope: bytes, states: bytes, owner: bytes) -> bytes:
-    """A record's bytes."""
+def encoded(kind: Kind, envelope: bytes, states: Part, owner: bytes) -> list[Part]:
+    """A record's bytes, in parts that follow one another."""
     said = (_MAGIC, _KINDS.index(kind), FORMAT, len(envelope), zlib.crc32(envelope), len(states), zlib.crc32(states))
     head = _HEAD.pack(*said, owner, 0)[:-4]
     head += zlib.crc32(head).to_bytes(4, "little")
-    return b"".join(_filled(part) for part in (head, envelope, states))
+    return [part for filled in (head, envelope, states) for part in (filled, bytes(_padded(len(filled)) - len(filled)))]
 
 
 def _padded(length: int) -> int:
     return -(-length // _ALIGNED) * _ALIGNED
-
-
-def _filled(part: bytes) -> bytes:
-    return part.ljust(_padded(len(part)), b"\0")
 
 
 def log_bytes(stop_position: int, digest: bytes) -> bytes:

@@ -21,7 +21,7 @@ from eventlab.fold.declaration import Reducer
 from eventlab.snapshots import records
 from eventlab.snapshots.base import Base, Marks, Taken
 from eventlab.snapshots.files import Files, Writing
-from eventlab.snapshots.records import Record
+from eventlab.snapshots.records import Part, Record
 from eventlab.store.contract import UNBOUND
 from eventlab.store.log import EventLog
 
@@ -323,41 +323,40 @@ class Shelf:
         ------
         ReadOnlyStore, StoreFull, SnapshotError
         """
-        content, count = [self._log_record()], 0
+        content: list[Part] = []
+        begin, count = self._log_record(), 0
         for taken in several:
             content += self._blocks_of(taken)
             count += len(taken.aggregates)
         if not count:
             return 0, 0
-        size = sum(map(len, content[1:]))
         with self._lock, self._files.writing(self.name) as writing:
             self.refresh()
             if not self._end:
-                content.insert(0, records.encoded("name", reducer.name.encode(), b"", self._owner))
+                begin = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *begin]
             # Behind the last whole record there is only what a process that died left of one.
-            writing.append(b"".join(content), self._end)
+            writing.append(b"".join([*begin, *content]), self._end)
             self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
             self.refresh()
-        return count, size
+        return count, sum(map(len, content))
 
-    def _log_record(self) -> bytes:
+    def _log_record(self) -> list[Part]:
         stop = self._store.stop_position
         digest = self._store.digest_at(stop)
         if digest is None:
             raise SnapshotError("no snapshots are made while the end of the log is damaged")
         return records.encoded("log", records.log_bytes(stop, digest), b"", self._owner)
 
-    def _states(self, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> bytes:
+    def _states(self, aggregates: Sequence[str], marks: Marks, states: pa.RecordBatch) -> list[Part]:
         envelope = records.envelope_bytes(aggregates, marks)
-        return records.encoded("states", envelope, states.serialize().to_pybytes(), self._owner)
+        return records.encoded("states", envelope, states.serialize(), self._owner)
 
-    def _blocks_of(self, taken: Taken) -> list[bytes]:
+    def _blocks_of(self, taken: Taken) -> Iterator[Part]:
         """Records of states, each of about as many bytes as are read at once."""
         step = max(BLOCK_BYTES * taken.states.num_rows // max(taken.states.nbytes, 1), 1)
-        return [
-            self._states(taken.aggregates[at : at + step], taken.marks[at : at + step], taken.states.slice(at, step))
-            for at in range(0, taken.states.num_rows, step)
-        ]
+        for at in range(0, taken.states.num_rows, step):
+            rows = slice(at, at + step)
+            yield from self._states(taken.aggregates[rows], taken.marks[rows], taken.states.slice(at, step))
 
     def evict(self, reducer: Reducer, gone: Mapping[str, Int64Array]) -> None:
         """Let snapshots go, by aggregate and version. The file is rewritten when most of it is of such.
@@ -373,7 +372,7 @@ class Shelf:
             with self._files.writing(self.name) as writing:
                 self.refresh()
                 record = records.encoded("dropped", records.envelope_bytes(names, marks), b"", self._owner)
-                writing.append(record, self._end)
+                writing.append(b"".join(record), self._end)
                 self.refresh()
                 live = sum(float(self.bytes_of(line).sum()) for line in self._all())
                 if self._end > max(2 * live, _WORTH_REWRITING):
@@ -386,7 +385,7 @@ class Shelf:
                 yield line
 
     def _rewrite(self, writing: Writing, reducer: Reducer) -> None:
-        content = [records.encoded("name", reducer.name.encode(), b"", self._owner), self._log_record()]
+        content = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *self._log_record()]
         kept: dict[int, list[tuple[str, Line]]] = {}
         for name in self.aggregates():
             line = self._lines[name]
@@ -399,8 +398,6 @@ class Shelf:
                 continue  # what is damaged does not come along
             names = [name for name, line in lines for _ in range(len(line.row))]
             rows = np.concatenate([line.row for _, line in lines])
-            content.append(
-                self._states(names, Marks.joined([line.marks for _, line in lines]), states.take(pa.array(rows)))
-            )
+            content += self._states(names, Marks.joined([line.marks for _, line in lines]), states.take(pa.array(rows)))
         writing.replace(b"".join(content))
         self.refresh()
