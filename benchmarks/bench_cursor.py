@@ -11,24 +11,11 @@ import numpy as np
 import pytest
 
 import eventlab as el
-from benchmarks.conftest import Size
+from benchmarks.conftest import BOOK, Size
 from benchmarks.measure import compare, note
 from eventlab.timetravel.cursor import Cursor
 
-BOOK = "book/BTCUSDT"
 PAGE = 1_000
-
-
-@pytest.fixture(scope="module")
-def book_path(market_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A closed store with the changes of a real book, sealed."""
-    path = tmp_path_factory.mktemp("book") / "lab"
-    with el.open(path) as lab:
-        source = market_data_dir / "binance" / "usdm_btcusdt_l2.csv.gz"
-        lab.ingest(el.feeds.tardis_book(source, aggregate_id=BOOK), progress=False)
-        lab.seal()
-        lab.state(el.OrderBook, BOOK, interpret=False)  # compiling is timed in bench_start.py
-    return path
 
 
 @pytest.fixture

@@ -97,19 +97,35 @@ def test_room_beside_every_hundred(benchmark: Any, ten: el.Lab, tmp_path: Path) 
     )  # fmt: skip
 
 
-def test_building_beside_a_fold(benchmark: Any, size: Size, long_path: Path, tmp_path: Path) -> None:
-    with el.open(long_path, read_only=True) as lab:
-        shelf = Snapshots(lab.store, DirectoryFiles(tmp_path / "snapshots", read_only=False), calibrated)
-        shelf.build(el.Trades, "*")  # measures what reads cost, once
-
-        def build() -> int:
-            shelf.drop()
-            return shelf.build(el.Trades, "*").snapshots
-
+def _building(benchmark: Any, path: Path, place: Path, reducer: Any, *, row: str, rounds: int) -> None:
+    """Fold a store's one aggregate, and fold it with the default policy's snapshots made on the way."""
+    with el.open(path, read_only=True) as lab:
+        (aggregate,) = lab.store.aggregate_ids()
+        shelf = Snapshots(lab.store, DirectoryFiles(place, read_only=False), calibrated)
+        shelf.build(reducer, aggregate)  # measures what reads cost, once
         compare(
-            benchmark, build, lambda: lab.states(el.Trades), rounds=size(9, 1), events=lab.store.stop_position,
-            row="snapshots: building those of ten million trades", against="only folding them", wanted_ratio=0.91,
+            benchmark, lambda _: shelf.build(reducer, aggregate), lambda: lab.state(reducer, aggregate),
+            prepare=shelf.drop, rounds=rounds, events=lab.store.heads([aggregate])[0].version,
+            row=f"snapshots: building those of {row}", against="only folding them", wanted_ratio=0.91,
         )  # fmt: skip
+
+
+def test_building_beside_a_fold(benchmark: Any, size: Size, long_path: Path, tmp_path: Path) -> None:
+    _building(benchmark, long_path, tmp_path, el.Trades, row="ten million trades", rounds=size(15, 1))
+
+
+def test_building_portfolios_beside_a_fold(benchmark: Any, size: Size, tmp_path: Path) -> None:
+    with el.open(tmp_path / "lab") as lab:
+        lab.append_frame(el.PortfolioChange, fills_of(size(1_000_000, 2_000)), aggregate_id="portfolio/one")
+        lab.seal()
+    _building(
+        benchmark, tmp_path / "lab", tmp_path / "snapshots", el.Portfolio,
+        row="a million fills, 1,600 open lots", rounds=size(15, 1),
+    )  # fmt: skip
+
+
+def test_building_books_beside_a_fold(benchmark: Any, size: Size, book_path: Path, tmp_path: Path) -> None:
+    _building(benchmark, book_path, tmp_path, el.OrderBook, row="a real book, 7,000 levels", rounds=size(15, 1))
 
 
 def _wide(fields: int) -> Any:

@@ -12,6 +12,8 @@ import pytest
 
 import eventlab as el
 
+BOOK = "book/BTCUSDT"
+
 Size = Callable[[int, int], int]
 
 
@@ -89,6 +91,18 @@ def long_path(repeated: list[pl.DataFrame], tmp_path_factory: pytest.TempPathFac
         for part in repeated:
             lab.append_frame(el.MarketData, part)
         lab.seal()
+    return path
+
+
+@pytest.fixture(scope="session")
+def book_path(market_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with the changes of a real book, sealed."""
+    path = tmp_path_factory.mktemp("book") / "lab"
+    with el.open(path) as lab:
+        source = market_data_dir / "binance" / "usdm_btcusdt_l2.csv.gz"
+        lab.ingest(el.feeds.tardis_book(source, aggregate_id=BOOK), progress=False)
+        lab.seal()
+        lab.state(el.OrderBook, BOOK, interpret=False)  # compiling is timed in bench_start.py
     return path
 
 
