@@ -47,8 +47,10 @@ class Legs:
     @cached_property
     def ends(self) -> dict[str, Int64Array]:
         """One past the last row of each aggregate, per event type."""
-        has = np.diff(self.offsets) > 0
-        last = np.maximum(self.offsets[1:] - 1, 0)
+        last, has = self.offsets[1:] - 1, self.offsets[1:] > self.offsets[:-1]
+        if has.all():
+            return {name: bounds[last] for name, bounds in self.bounds.items()}
+        last = np.maximum(last, 0)
         return {
             name: np.where(has, bounds[last] if len(bounds) else 0, self.starts[name])
             for name, bounds in self.bounds.items()
@@ -75,12 +77,11 @@ def narrowed(tables: Mapping[str, EventTable], legs: Legs) -> tuple[dict[str, Ev
     """Tables cut to the rows that the legs touch, and the legs in their row numbers; nothing is copied."""
     cut, starts, bounds = dict(tables), dict(legs.starts), dict(legs.bounds)
     for name, last in legs.ends.items():
-        some = last > legs.starts[name]
-        low = int(legs.starts[name][some].min()) if some.any() else 0
-        high = int(last[some].max()) if some.any() else 0
-        table = tables[name]
-        if high - low == len(table):
+        table, first = tables[name], legs.starts[name]
+        if len(last) and first.min() == 0 and last.max() == len(table):
             continue
+        some = last > first
+        low, high = (int(first[some].min()), int(last[some].max())) if some.any() else (0, 0)
         cut[name] = EventTable(
             table.type,
             np.clip(table.offsets - low, 0, high - low),
@@ -90,9 +91,9 @@ def narrowed(tables: Mapping[str, EventTable], legs: Legs) -> tuple[dict[str, Ev
             {column: values[low:high] for column, values in table.columns.items()},
             None if table.place is None else table.place[low:high],
         )
-        starts[name] = np.clip(legs.starts[name] - low, 0, high - low)
-        bounds[name] = np.clip(legs.bounds[name] - low, 0, high - low)
-    return cut, Legs(legs.offsets, starts, bounds)
+        starts[name], bounds[name] = (np.clip(rows[name] - low, 0, high - low) for rows in (starts, bounds))
+    whole = all(cut[name] is table for name, table in tables.items())
+    return cut, legs if whole else Legs(legs.offsets, starts, bounds)
 
 
 def upper_bounds(values: Int64Array, starts: Int64Array, stops: Int64Array, limit: int) -> Int64Array:
