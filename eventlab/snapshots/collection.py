@@ -38,7 +38,15 @@ Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build made, and what its policy let go."""
+    """What a build made, and what its policy let go.
+
+    Attributes
+    ----------
+    snapshots, bytes : int
+        How many were made, and what they take in their file.
+    evicted : int
+        How many the policy let go, of these and of older ones.
+    """
 
     snapshots: int
     bytes: int
@@ -47,7 +55,15 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `verify` found: snapshots folded again and found equal, and those of reducers not declared here."""
+    """What `verify` found.
+
+    Attributes
+    ----------
+    equal : int
+        Snapshots that were folded again and found equal.
+    unknown : int
+        Those of reducers that are not declared in this process.
+    """
 
     equal: int
     unknown: int
@@ -126,7 +142,25 @@ class Snapshots:
         return self._brought_up(reducer, aggregates, whole=True)
 
     def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
-        """Make one snapshot by hand, of the latest state or of a version, unless it is there."""
+        """Make one snapshot by hand, unless it is there; `lab.snapshot` is this.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        version : int, optional
+            The latest by default.
+
+        Returns
+        -------
+        Built
+
+        Raises
+        ------
+        UnknownAggregate, ReadOnlyStore, StoreFull, FoldError, ReducerError
+        SnapshotError
+            Not a version from 1 to the last.
+        """
         reducer = as_reducer(reducer)
         heads = self._store.heads([aggregate_id])
         if not heads:
@@ -277,6 +311,10 @@ class Snapshots:
         -------
         int
             How many files that were: one a reducer.
+
+        Raises
+        ------
+        ReducerError, ReadOnlyStore
         """
         names = self._files.names()
         if reducer is not None:
@@ -288,6 +326,10 @@ class Snapshots:
 
     def verify(self) -> Checked:
         """Fold every snapshot again from the events.
+
+        Returns
+        -------
+        Checked
 
         Raises
         ------

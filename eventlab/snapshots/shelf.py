@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from eventlab.errors import SnapshotError
 from eventlab.events.clock import MAX_NS
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.snapshots import records
 from eventlab.snapshots.base import Base, Marks, Taken
@@ -217,7 +217,7 @@ class Shelf:
         line = self.line(aggregate)
         return np.empty(0, np.int64) if line is None else line.marks.version
 
-    def bytes_of(self, line: Line) -> npt.NDArray[np.float64]:
+    def bytes_of(self, line: Line) -> Float64Array:
         """Bytes of each snapshot in the file: its share of its record."""
         shares = {block: self._share(block) for block in np.unique(line.block).tolist()}
         return np.array([shares[block] for block in line.block.tolist()], np.float64)
