@@ -35,7 +35,7 @@ class Stretch:
     position, timestamp : int64 array
         The envelope by version, from that after `before`.
     size : int
-        In bytes.
+        In bytes, at most: of one event type the envelope by version is the table's own.
     """
 
     before: int
