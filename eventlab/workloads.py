@@ -9,15 +9,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from eventlab.errors import SnapshotError
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import Float64Array, Int64Array
 
 __all__ = ["Access", "Drift", "Exponential", "HotSpots", "Recorded", "Scrubbing", "Uniform", "Zipf"]
-
-Float64Array = npt.NDArray[np.float64]
 
 
 class Access(ABC):
@@ -27,10 +24,10 @@ class Access(ABC):
 
     @abstractmethod
     def density(self, head: int) -> Float64Array:
-        """How often each version is read, shape (head + 1,), summing to 1; version 0 never is."""
+        """How often each version is read: float64, shape (head + 1,), summing to 1; version 0 never is."""
 
     def draw(self, head: int, reads: int, generator: np.random.Generator) -> Int64Array:
-        """Versions in ``1..head``, shape (reads,), in the order in which they are read."""
+        """Versions in ``1..head``: int64, shape (reads,), in the order in which they are read."""
         cumulative = np.cumsum(self.density(head))
         drawn: Int64Array = np.searchsorted(cumulative, generator.random(reads) * cumulative[-1], side="right")
         return np.clip(drawn, 1, head)
@@ -280,7 +277,30 @@ class Recorded(Access):
 
     @staticmethod
     def of(frame: pl.DataFrame, aggregate_id: str, reducer: str | None = None) -> Recorded:
-        """From `lab.accesses()`: the reads of one aggregate, by one reducer or by all."""
+        """From `lab.accesses()`: the reads of one aggregate, by one reducer or by all.
+
+        Parameters
+        ----------
+        frame : polars.DataFrame
+            Columns reducer, aggregate_id, version, head: a row a read.
+        aggregate_id : str
+        reducer : str, optional
+            Its name.
+
+        Raises
+        ------
+        SnapshotError
+            No such reads.
+
+        Examples
+        --------
+        >>> import eventlab as el
+        >>> lab = el.open(":memory:", record_access=True)
+        >>> receipt = lab.append("market/BTC", [el.MarketData("BTC", 100.0, 1.0)] * 3)
+        >>> state = lab.state(el.Trades, "market/BTC", 2)
+        >>> Recorded.of(lab.accesses(), "market/BTC").versions
+        array([2])
+        """
         rows = frame.filter(pl.col("aggregate_id") == aggregate_id, pl.col("version") > 0)
         if reducer is not None:
             rows = rows.filter(pl.col("reducer") == reducer)

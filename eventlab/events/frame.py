@@ -12,6 +12,7 @@ import pyarrow as pa
 from eventlab.events.types import EventType
 
 Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a comparison is asked for, checked: policies, workloads, budgets, seeds, and whose states they are."""
+"""What an experiment is asked for, checked: policies, workloads, intervals, budgets, seeds, and whose states."""
 
 from __future__ import annotations
 
@@ -47,23 +47,34 @@ def named(what: str, given: Sequence[T] | Mapping[str, T], kind: type) -> dict[s
     return named
 
 
-def budgets(given: Sequence[int | None]) -> list[int | None]:
-    """Bytes, or None for no limit."""
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise SnapshotError("budgets must be a sequence", got=given, expected="e.g. (None, 1_000_000)")
-    return _distinct("budget", [None if one is None else whole("a budget in bytes", one, 1) for one in given])
+def budgets(given: Iterable[int | None]) -> list[int | None]:
+    """Bytes, or None for no limit, each once."""
+    asked = several("budget", given, "(None, 1_000_000)")
+    return _distinct("budget", [None if one is None else whole("a budget in bytes", one, 1) for one in asked])
 
 
-def seeds(given: Sequence[int]) -> list[int]:
+def intervals(given: Iterable[int | None]) -> list[int | None]:
+    """Events from one snapshot to the next, or None for no snapshots, each once."""
+    asked = several("snapshot interval", given, "(None, 100, 1_000)")
+    return _distinct("snapshot interval", [None if n is None else whole("a snapshot interval", n, 1) for n in asked])
+
+
+def seeds(given: Iterable[int]) -> list[int]:
     """Whole numbers, each once."""
+    return _distinct("seed", [whole("a seed", one, 0) for one in several("seed", given, "(0, 1, 2)")])
+
+
+def several(what: str, given: Iterable[T], example: str) -> list[T]:
+    """One or more. Raises SnapshotError."""
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        raise SnapshotError("seeds must be a sequence", got=given, expected="e.g. (0, 1, 2)")
-    return _distinct("seed", [whole("a seed", one, 0) for one in given])
+        raise SnapshotError(f"{what}s must be a sequence", got=given, expected=f"e.g. {example}")
+    found = list(given)
+    if not found:
+        raise SnapshotError(f"there is no {what}", expected="at least one")
+    return found
 
 
 def _distinct(what: str, values: list[T]) -> list[T]:
-    if not values:
-        raise SnapshotError(f"there is no {what}", expected="at least one")
     if len(set(values)) < len(values):
         raise SnapshotError(f"a {what} is there twice", got=values)
     return values

@@ -9,11 +9,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from eventlab.events.frame import Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from eventlab.events.frame import Float64Array, Int64Array
 
 RESAMPLES = 2_000
 _TAILS = (0.025, 0.975)

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from eventlab.errors import SnapshotError
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.measuring import HasStore, Subject
 from eventlab.fold.declaration import ReducerLike, as_reducer
@@ -41,7 +38,7 @@ class Placements:
 
     reducer: str
     aggregate_id: str
-    density: npt.NDArray[np.float64]
+    density: Float64Array
     versions: dict[str, Int64Array]
 
     def __repr__(self) -> str:

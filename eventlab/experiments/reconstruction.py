@@ -15,6 +15,7 @@ import polars as pl
 
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
+from eventlab.experiments import asked
 from eventlab.experiments.measuring import FROZEN, HasStore, Subject, percentiles, private_shelves, whole
 from eventlab.fold.declaration import ReducerLike
 from eventlab.progress import tqdm
@@ -103,7 +104,7 @@ def snapshot_intervals(
     >>> frame["snapshots"].to_list()
     [0, 10]
     """
-    chosen = _intervals(intervals)
+    chosen = asked.intervals(intervals)
     count, generator = whole("reads", reads, 1), np.random.default_rng(whole("seed", seed, 0))
     subject = Subject.of(lab, reducer, aggregate_id)
     versions = generator.integers(1, subject.head, count, endpoint=True)
@@ -250,23 +251,8 @@ def _spread(head: int) -> list[int]:
     return [int(version) for version in np.unique(spaced.round().astype(np.int64))]
 
 
-def _intervals(intervals: Iterable[int | None]) -> list[int | None]:
-    if isinstance(intervals, str | bytes) or not isinstance(intervals, Iterable):
-        raise SnapshotError("intervals must be a sequence", got=intervals, expected="e.g. (None, 100, 1_000)")
-    chosen = [None if one is None else whole("a snapshot interval", one, 1) for one in intervals]
-    if not chosen:
-        raise SnapshotError("no snapshot intervals to compare", expected="e.g. (None, 100, 1_000)")
-    if len(set(chosen)) < len(chosen):
-        raise SnapshotError("a snapshot interval is there twice", got=chosen)
-    return chosen
-
-
 def _lengths(lengths: Sequence[int], subject: Subject) -> list[int]:
-    if isinstance(lengths, str | bytes) or not isinstance(lengths, Iterable):
-        raise SnapshotError("lengths must be a sequence", got=lengths, expected="e.g. (100, 1_000)")
-    chosen = [whole("a history length", one, 1) for one in lengths]
-    if not chosen:
-        raise SnapshotError("no history lengths to measure", expected="e.g. (100, 1_000)")
+    chosen = [whole("a history length", one, 1) for one in asked.several("history length", lengths, "(100, 1_000)")]
     if max(chosen) > subject.head:
         raise SnapshotError(
             f"a history length lies past the last version of {subject.aggregate_id!r}",

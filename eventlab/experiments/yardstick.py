@@ -6,13 +6,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.snapshots import optimum
 from eventlab.snapshots.optimum import Costs
-
-Float64Array = npt.NDArray[np.float64]
 
 WORTHWHILE = optimum.WORTHWHILE
 _MOST_CANDIDATES = 65_536

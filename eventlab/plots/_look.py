@@ -255,10 +255,7 @@ def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
     columns = _columns(axes, labels)
     axes.set_title(title, pad=10.0 + _LEGEND_ROW * -(-len(labels) // columns))
     if handles:
-        axes.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
-            borderpad=0.2, columnspacing=1.4, handlelength=1.6,
-        )  # fmt: skip
+        _legend(axes, handles, labels, columns)
 
 
 def _columns(axes: Axes, labels: list[str]) -> int:
@@ -278,9 +275,14 @@ def headed_above(axes: Axes, title: str) -> None:
     handles, labels = axes.get_legend_handles_labels()
     rows = -(-len(labels) // 2)
     axes.set_title(title, pad=8.0 + 13.5 * rows)
+    _legend(axes, handles, labels, 2, labelspacing=0.3)
+
+
+def _legend(axes: Axes, handles: list[Any], labels: list[str], columns: int, **more: float) -> None:
+    """A legend just above the axes."""
     axes.legend(
-        handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, borderpad=0.2,
-        columnspacing=1.4, handlelength=1.6, labelspacing=0.3,
+        handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2,
+        columnspacing=1.4, handlelength=1.6, **more,
     )  # fmt: skip
 
 

@@ -15,6 +15,11 @@ from eventlab.plots import _look, _series
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_COLOURS = (_look.BLUE, _look.ORANGE, _look.GREEN, _look.RED, _look.PURPLE, _look.SKY)
+_FILLS: tuple[Any, ...] = ("full", "none", "left", "bottom")
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+
 _WIDE, _PEAK = 20.0, 100.0
 """Latencies that differ so many times, and reads so many times the average, are shown by their logarithms."""
 
@@ -207,12 +212,6 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         axes.set_ylabel("latency, 99th percentile (ms)")
         _look.headed_above(axes, "Snapshot policies: what they take, and how soon they answer")
     return axes
-
-
-_COLOURS = (_look.BLUE, _look.ORANGE, _look.GREEN, _look.RED, _look.PURPLE, _look.SKY)
-_FILLS: tuple[Any, ...] = ("full", "none", "left", "bottom")
-_MARKS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 
 
 def _undominated(size: _series.FloatArray, latency: _series.FloatArray) -> npt.NDArray[np.int64]:

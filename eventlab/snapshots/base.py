@@ -12,7 +12,7 @@ import pyarrow as pa
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declaration import Reducer
 
-_MARKS = ("version", "position", "timestamp", "latest")
+MARKS = ("version", "position", "timestamp", "latest")
 _BEFORE_ALL = np.int64(-(2**63))
 
 
@@ -41,20 +41,20 @@ class Marks:
 
     def put(self, row: int, other: Marks, at: int) -> None:
         """Replace a row by another's."""
-        for name in _MARKS:
+        for name in MARKS:
             getattr(self, name)[row] = getattr(other, name)[at]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Marks):
             return NotImplemented
-        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _MARKS)
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in MARKS)
 
     __hash__ = None  # type: ignore[assignment]
 
     @staticmethod
     def joined(several: Sequence[Marks]) -> Marks:
         """One after the other."""
-        return Marks(*(np.concatenate([getattr(marks, name) for marks in several]) for name in _MARKS))
+        return Marks(*(np.concatenate([getattr(marks, name) for marks in several]) for name in MARKS))
 
 
 @dataclass(frozen=True, slots=True)

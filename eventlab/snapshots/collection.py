@@ -25,10 +25,12 @@ from eventlab.snapshots.model import Model
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.planned import CostOptimal
 from eventlab.snapshots.policies import Policy, Read
-from eventlab.snapshots.shelf import SUFFIX, TABLE, Shelf
+from eventlab.snapshots.shelf import REMOVAL, SUFFIX, TABLE, Shelf, prefix_of
 from eventlab.snapshots.taking import take_states
 from eventlab.store.contract import UNBOUND
 from eventlab.store.log import EventLog
+
+_EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
 
 Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
 """Measures what reading states of a reducer costs on an aggregate of a store."""
@@ -36,7 +38,15 @@ Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build made, and what its policy let go."""
+    """What a build made, and what its policy let go.
+
+    Attributes
+    ----------
+    snapshots, bytes : int
+        How many were made, and what they take in their file.
+    evicted : int
+        How many the policy let go, of these and of older ones.
+    """
 
     snapshots: int
     bytes: int
@@ -45,7 +55,15 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `verify` found: snapshots folded again and found equal, and those of reducers not declared here."""
+    """What `verify` found.
+
+    Attributes
+    ----------
+    equal : int
+        Snapshots that were folded again and found equal.
+    unknown : int
+        Those of reducers that are not declared in this process.
+    """
 
     equal: int
     unknown: int
@@ -72,11 +90,10 @@ class Snapshots:
     @staticmethod
     def beside(store: EventLog, measure: Measure) -> Snapshots:
         """The snapshots that lie in a store's folder, or in memory with it; `measure` tells what reads cost."""
-        if store.path == ":memory:":
-            found = Snapshots(store, MemoryFiles(), measure)
-        else:
+        files: Files = MemoryFiles()
+        if store.path != ":memory:":
             files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
-            found = Snapshots(store, files, measure)
+        found = Snapshots(store, files, measure)
         if not store.read_only:
             store.follow(found.after_commit)
         return found
@@ -125,7 +142,25 @@ class Snapshots:
         return self._brought_up(reducer, aggregates, whole=True)
 
     def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
-        """Make one snapshot by hand, of the latest state or of a version, unless it is there."""
+        """Make one snapshot by hand, unless it is there; `lab.snapshot` is this.
+
+        Parameters
+        ----------
+        reducer : Reducer
+        aggregate_id : str
+        version : int, optional
+            The latest by default.
+
+        Returns
+        -------
+        Built
+
+        Raises
+        ------
+        UnknownAggregate, ReadOnlyStore, StoreFull, FoldError, ReducerError
+        SnapshotError
+            Not a version from 1 to the last.
+        """
         reducer = as_reducer(reducer)
         heads = self._store.heads([aggregate_id])
         if not heads:
@@ -243,7 +278,7 @@ class Snapshots:
     def _shelf(self, reducer: Reducer) -> Shelf:
         """The shelf of a reducer, up to date; from now on appends are followed for it."""
         self._used.setdefault(reducer.fingerprint, reducer)
-        return self._shelf_of(reducer.fingerprint[:32])
+        return self._shelf_of(prefix_of(reducer))
 
     def _shelf_of(self, prefix: str) -> Shelf:
         shelf = self._shelves.get(prefix)
@@ -261,15 +296,13 @@ class Snapshots:
         polars.DataFrame
             reducer, aggregate_id, version, position, timestamp, bytes (its share of its file), usable.
         """
-        usable = {reducer.fingerprint[:32] for reducer in declared_reducers()}
+        usable = set(map(prefix_of, declared_reducers()))
+        shelves = [self._shelf_of(name.removesuffix(SUFFIX)) for name in self._files.names()]
         frames = [
             shelf.table().with_columns(usable=pl.lit(shelf.prefix in usable)).select(_EMPTY_TABLE.columns)
-            for shelf in self._all()
+            for shelf in shelves
         ]
         return pl.concat([_EMPTY_TABLE, *frames]).sort("reducer", "aggregate_id", "version")
-
-    def _all(self) -> list[Shelf]:
-        return [self._shelf_of(name.removesuffix(SUFFIX)) for name in self._files.names()]
 
     def drop(self, reducer: ReducerLike | None = None) -> int:
         """Remove the snapshots of a reducer, or all, damaged ones too.
@@ -278,10 +311,14 @@ class Snapshots:
         -------
         int
             How many files that were: one a reducer.
+
+        Raises
+        ------
+        ReducerError, ReadOnlyStore
         """
         names = self._files.names()
         if reducer is not None:
-            wanted = as_reducer(reducer).fingerprint[:32] + SUFFIX
+            wanted = prefix_of(as_reducer(reducer)) + SUFFIX
             names = [name for name in names if name == wanted]
         for name in names:
             self._files.remove(name)
@@ -290,18 +327,22 @@ class Snapshots:
     def verify(self) -> Checked:
         """Fold every snapshot again from the events.
 
+        Returns
+        -------
+        Checked
+
         Raises
         ------
         SnapshotError
             A damaged snapshot, or one that differs from what its events add up to: names it.
         """
         equal = unknown = 0
-        reducers = {reducer.fingerprint[:32]: reducer for reducer in declared_reducers()}
+        reducers = {prefix_of(reducer): reducer for reducer in declared_reducers()}
         for name in self._files.names():
             shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store)  # as it lies, not as remembered
             shelf.refresh()
             for what in shelf.damage.values():
-                raise SnapshotError(what, hint="lab.snapshots.drop() removes it; answers come from the events.")
+                raise SnapshotError(what, hint=REMOVAL)
             reducer = reducers.get(shelf.prefix)
             if reducer is None:
                 unknown += sum(len(shelf.versions(aggregate)) for aggregate in shelf.aggregates())
@@ -322,14 +363,8 @@ class Snapshots:
                 same = digest(taken.states, row) == digest(there.states, 0)
                 if not same or there.marks != taken.marks[row : row + 1]:
                     which = f"{reducer.name} for {owner!r} at version {version}"
-                    raise SnapshotError(
-                        f"the snapshot of {which} differs from its events",
-                        hint="lab.snapshots.drop() removes it; answers then come from the events.",
-                    )
+                    raise SnapshotError(f"the snapshot of {which} differs from its events", hint=REMOVAL)
                 found += 1
         if found != sum(map(len, versions)):
             raise SnapshotError(f"{shelf.name} has versions that the log does not have")
         return found
-
-
-_EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})

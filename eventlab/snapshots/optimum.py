@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from eventlab.errors import SnapshotError
-from eventlab.events.frame import Int64Array
-from eventlab.snapshots.paths import Budgeted, Floats, Paths
+from eventlab.events.frame import Float64Array, Int64Array
+from eventlab.snapshots.paths import Budgeted, Paths
 
 Versions: TypeAlias = "Int64Array | Sequence[int]"
 
@@ -50,11 +50,11 @@ class Costs:
         Their shapes differ, or there is a negative number, an infinite one or NaN.
     """
 
-    replay: Floats
-    before: Floats
-    restore: Floats
-    size: Floats
-    write: Floats
+    replay: Float64Array
+    before: Float64Array
+    restore: Float64Array
+    size: Float64Array
+    write: Float64Array
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -200,7 +200,7 @@ def within(
     return _placement(paths.nodes[chain], weights, costs, price)
 
 
-def latencies_of(costs: Costs, versions: Versions) -> Floats:
+def latencies_of(costs: Costs, versions: Versions) -> Float64Array:
     """Seconds that a read of each version takes, with snapshots at these ones, shape (n + 1,).
 
     Raises
@@ -281,7 +281,7 @@ def young(
     return math.sqrt(2.0 * paid / falls)
 
 
-def density(weights: npt.ArrayLike, seconds_per_event: npt.ArrayLike, size: npt.ArrayLike) -> Floats:
+def density(weights: npt.ArrayLike, seconds_per_event: npt.ArrayLike, size: npt.ArrayLike) -> Float64Array:
     """The share of all snapshots that should be at each version, where these change slowly from version to version.
 
     It is Young's interval (see `young`) by version: proportional to ``sqrt(weights * seconds_per_event / size)``.
@@ -317,7 +317,7 @@ def density(weights: npt.ArrayLike, seconds_per_event: npt.ArrayLike, size: npt.
             raise SnapshotError(
                 f"{name} must be above zero for each of the weights", got=numbers, expected=f"{len(weights)} numbers"
             )
-    share: Floats = np.sqrt(weights) * np.sqrt(seconds) / np.sqrt(sizes)
+    share: Float64Array = np.sqrt(weights) * np.sqrt(seconds) / np.sqrt(sizes)
     share /= share.sum()
     return share
 
@@ -343,7 +343,7 @@ def headroom(weights: npt.ArrayLike) -> float:
     return max(1.0, len(share) / float(np.sqrt(share).sum()) ** 2)
 
 
-def _paths(weights: Floats, costs: Costs, max_gap: int | None, candidates: Versions | None) -> Paths:
+def _paths(weights: Float64Array, costs: Costs, max_gap: int | None, candidates: Versions | None) -> Paths:
     end = len(weights)
     nodes, reads = np.arange(end + 1), np.zeros(end + 1)
     np.cumsum(weights, out=reads[1:])
@@ -354,21 +354,21 @@ def _paths(weights: Floats, costs: Costs, max_gap: int | None, candidates: Versi
     return Paths(nodes, slopes, reads, None if max_gap is None else min(_whole("max_gap", max_gap), end) + 1)
 
 
-def _priced(numbers: Floats, name: str, given: float) -> Floats:
+def _priced(numbers: Float64Array, name: str, given: float) -> Float64Array:
     price = _price(name, given)
     return price * numbers if price else np.zeros_like(numbers)
 
 
-def _placement(versions: Int64Array, weights: Floats, costs: Costs, price: float) -> Placement:
+def _placement(versions: Int64Array, weights: Float64Array, costs: Costs, price: float) -> Placement:
     size, write = float(costs.size[versions].sum()), float(costs.write[versions].sum())
     return Placement(versions, _mean(weights, costs, versions), size, write, float(price))
 
 
-def _mean(weights: Floats, costs: Costs, versions: Versions) -> float:
+def _mean(weights: Float64Array, costs: Costs, versions: Versions) -> float:
     return float(weights @ latencies_of(costs, versions) / weights.sum())
 
 
-def _numbers(name: str, given: npt.ArrayLike) -> Floats:
+def _numbers(name: str, given: npt.ArrayLike) -> Float64Array:
     try:
         numbers = np.ascontiguousarray(given, np.float64)
     except (TypeError, ValueError):
@@ -384,7 +384,7 @@ def _numbers(name: str, given: npt.ArrayLike) -> Floats:
     return numbers
 
 
-def _read(weights: Floats) -> Floats:
+def _read(weights: Float64Array) -> Float64Array:
     if not 0.0 < weights.sum() < np.inf:
         raise SnapshotError(
             "the weights have no sum to speak of", got=float(weights.sum()), expected="at least one above zero"
@@ -392,13 +392,13 @@ def _read(weights: Floats) -> Floats:
     return weights
 
 
-def _weights(given: npt.ArrayLike, costs: Costs) -> Floats:
+def _weights(given: npt.ArrayLike, costs: Costs) -> Float64Array:
     weights = _numbers("weights", given)
     _check_length("weights", weights, costs)
     return _read(weights)
 
 
-def _check_length(name: str, numbers: Floats, costs: Costs) -> None:
+def _check_length(name: str, numbers: Float64Array, costs: Costs) -> None:
     if len(numbers) != len(costs.replay):
         raise SnapshotError(
             f"{name} does not have one number for each version", got=len(numbers), expected=len(costs.replay),
@@ -434,7 +434,7 @@ def _whole(name: str, given: SupportsIndex) -> int:
     return number
 
 
-def _budget(size: float | None, count: int | None, costs: Costs) -> tuple[float, Floats]:
+def _budget(size: float | None, count: int | None, costs: Costs) -> tuple[float, Float64Array]:
     """The budget, and what of it a snapshot at each version takes."""
     if count is not None and size is None:
         return _whole("count", count), np.ones_like(costs.size)

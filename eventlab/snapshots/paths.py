@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from eventlab.errors import SnapshotError
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.fold.function import Function
 from eventlab.snapshots import envelopes
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 _MOVES = 64
 """So many moves in the queue, per version, cost less than the tree does."""
@@ -34,8 +31,8 @@ class Paths:
     """
 
     nodes: Int64Array
-    slopes: Floats
-    reads: Floats
+    slopes: Float64Array
+    reads: Float64Array
     reach: int | None
 
     @property
@@ -44,15 +41,15 @@ class Paths:
         count = len(self.nodes) - 1
         return slice(count) if self.nodes[-1] == count else self.nodes[:-1]
 
-    def cheapest(self, prices: Floats) -> Int64Array:
+    def cheapest(self, prices: Float64Array) -> Int64Array:
         """The chain for which reads, and the prices of the nodes, are least."""
         return self._solved(self.slopes, prices)
 
-    def leanest(self, prices: Floats) -> Int64Array:
+    def leanest(self, prices: Float64Array) -> Int64Array:
         """The chain for which the prices alone are least."""
         return self._solved(np.zeros_like(self.slopes), prices)
 
-    def _solved(self, slopes: Floats, prices: Floats) -> Int64Array:
+    def _solved(self, slopes: Float64Array, prices: Float64Array) -> Int64Array:
         count = len(self.nodes)
         totals, bases = np.empty(count), np.empty(count, np.int32)
         queue, since = np.empty(count, np.int32), np.empty(count)
@@ -92,8 +89,8 @@ class Budgeted:
     """Paths whose nodes take `units` of a budget, and cost `writes` beside what reads do."""
 
     paths: Paths
-    units: Floats
-    writes: Floats
+    units: Float64Array
+    writes: Float64Array
 
     def best(self, budget: float) -> tuple[Int64Array, float]:
         """The best chain found within a budget, and the price of a unit at which it was found."""
@@ -126,10 +123,10 @@ class Budgeted:
     def _cost(self, chain: Int64Array) -> float:
         return float(self._steps(chain).sum())
 
-    def _steps(self, chain: Int64Array) -> Floats:
+    def _steps(self, chain: Int64Array) -> Float64Array:
         """What each of a path's steps costs, its snapshot with it."""
         path = self.paths.path(chain)
-        steps: Floats = self.paths.slopes[path[:-1]] * np.diff(self.paths.reads[path])
+        steps: Float64Array = self.paths.slopes[path[:-1]] * np.diff(self.paths.reads[path])
         steps[1:] += self.writes[chain]
         return steps
 

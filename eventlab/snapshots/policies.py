@@ -6,6 +6,7 @@ chose: ``Every(100) & Keep(last=3)``, ``Exponential() | MaxGap(10_000)``.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,11 +74,15 @@ class Policy:
 
 def _flat(kind: type[Either | Both], *policies: Policy) -> list[Policy]:
     parts: list[Policy] = []
-    for policy in policies:
-        if not isinstance(policy, Policy):
-            raise SnapshotError("not a snapshot policy", got=policy, expected="e.g. el.snapshots.Every(100)")
+    for policy in map(_policy, policies):
         parts += policy.policies if isinstance(policy, kind) else [policy]
     return parts
+
+
+def _policy(given: object) -> Policy:
+    if not isinstance(given, Policy):
+        raise SnapshotError("not a snapshot policy", got=given, expected="e.g. el.snapshots.Every(100)")
+    return given
 
 
 def _positive(what: str, value: object, unit: str, example: int) -> None:
@@ -165,7 +170,7 @@ class EveryTime(Policy):
     EveryTime(duration='1h')
     """
 
-    duration: str
+    duration: str | dt.timedelta
 
     def __post_init__(self) -> None:
         duration_ns(self.duration, what="EveryTime")
@@ -196,7 +201,7 @@ class SlowerThan(Policy):
     True
     """
 
-    duration: str
+    duration: str | dt.timedelta
 
     on_read: ClassVar[bool] = True
 
@@ -396,10 +401,9 @@ class Both(Policy):
         )
 
 
-def check(policy: object) -> Policy:
+def check(given: object) -> Policy:
     """Raise SnapshotError for what is no policy, or one that never makes a snapshot."""
-    if not isinstance(policy, Policy):
-        raise SnapshotError("not a snapshot policy", got=policy, expected="e.g. el.snapshots.Every(100)")
+    policy = _policy(given)
     parts = policy.policies if isinstance(policy, Either | Both) else (policy,)
     if all(isinstance(part, Keep) for part in parts):
         raise SnapshotError(

@@ -15,11 +15,11 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import pyarrow as pa
 
-from eventlab.snapshots.base import Marks
+from eventlab.snapshots.base import MARKS, Marks
 
 FORMAT = 2
 
@@ -27,7 +27,6 @@ _MAGIC = b"EVLABSNP"
 _HEAD = struct.Struct("<8sHHIIQI16sI")
 _ALIGNED = 64
 _LOOK = 1 << 20
-_KINDS: tuple[Kind, ...] = ("name", "states", "dropped", "log")
 _POSITION = struct.Struct("<q")
 
 Part: TypeAlias = "bytes | pa.Buffer"
@@ -36,11 +35,9 @@ Kind = Literal["name", "states", "dropped", "log"]
 """``name``: the reducer's name, as text, in the envelope's place. ``dropped``: an envelope whose snapshots are gone.
 ``log``: where the log ended, and the digest of the commit there, when the states behind it were added."""
 
-ENVELOPE = pa.schema(
-    [
-        pa.field("aggregate_id", pa.string(), False),
-        *(pa.field(name, pa.int64(), False) for name in ("version", "position", "timestamp", "latest")),
-    ]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+_ENVELOPE = pa.schema(
+    [pa.field("aggregate_id", pa.string(), False), *(pa.field(name, pa.int64(), False) for name in MARKS)]
 )
 
 
@@ -74,7 +71,7 @@ class Record:
 
 
 def owner_of(prefix: str, store_id: str) -> bytes:
-    """What tells the snapshots of one reducer, by the first half of its fingerprint, in one store from all others."""
+    """What tells the snapshots of one reducer, by its file's prefix, in one store from all others."""
     return hashlib.sha256(f"{store_id}\0{prefix}".encode()).digest()[:16]
 
 
@@ -102,10 +99,15 @@ def log_of(content: bytes) -> tuple[int, bytes]:
 
 def envelope_bytes(aggregates: Sequence[str], marks: Marks) -> bytes:
     """The envelope of snapshots."""
-    columns = (marks.version, marks.position, marks.timestamp, marks.latest)
-    arrays = [pa.array(aggregates, pa.string()), *(pa.array(column) for column in columns)]
-    content: bytes = pa.RecordBatch.from_arrays(arrays, schema=ENVELOPE).serialize().to_pybytes()
+    arrays = [pa.array(aggregates, pa.string()), *(pa.array(getattr(marks, name)) for name in MARKS)]
+    content: bytes = pa.RecordBatch.from_arrays(arrays, schema=_ENVELOPE).serialize().to_pybytes()
     return content
+
+
+def envelope_of(content: bytes) -> tuple[list[str], Marks]:
+    """The aggregate of each snapshot and what it includes, from the envelope's bytes."""
+    batch = pa.ipc.read_record_batch(pa.py_buffer(content), _ENVELOPE)
+    return batch.column(0).to_pylist(), Marks(*(batch.column(name).to_numpy() for name in MARKS))
 
 
 def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes) -> Iterator[Record | tuple[int, str]]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from eventlab.errors import SnapshotError
 from eventlab.events.clock import MAX_NS
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.snapshots import records
 from eventlab.snapshots.base import Base, Marks, Taken
@@ -41,6 +41,13 @@ TABLE: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 SUFFIX = ".snapshots"
+
+REMOVAL = "lab.snapshots.drop() removes it; answers then come from the events."
+
+
+def prefix_of(reducer: Reducer) -> str:
+    """What the name of a reducer's file begins with: the first half of its fingerprint."""
+    return reducer.fingerprint[:32]
 
 
 @dataclass(slots=True)
@@ -149,9 +156,7 @@ class Shelf:
         if record.kind == "states" and not self._of_this_log:
             self._note(record.offset, "is of events that this log does not have")
             return
-        envelope = pa.ipc.read_record_batch(pa.py_buffer(content), records.ENVELOPE)
-        aggregates = envelope.column(0).to_pylist()
-        marks = Marks(*(envelope.column(name).to_numpy() for name in records.ENVELOPE.names[1:]))
+        aggregates, marks = records.envelope_of(content)
         if record.kind == "dropped":
             self._drop(aggregates, marks.version)
         else:
@@ -182,8 +187,13 @@ class Shelf:
                 self._lines[aggregate] = line[~np.isin(line.marks.version, gone)]
 
     def aggregates(self) -> list[str]:
-        """Those that have snapshots."""
-        return sorted(name for name in {*self._lines, *self._new} if self.line(name) is not None)
+        """Those that have snapshots, sorted."""
+        return [name for name, _ in self._all()]
+
+    def _all(self) -> list[tuple[str, Line]]:
+        """The snapshots of every aggregate that has some, by its id."""
+        names = sorted({*self._lines, *self._new})
+        return [(name, line) for name in names if (line := self.line(name)) is not None]
 
     def line(self, aggregate: str) -> Line | None:
         """The snapshots of an aggregate."""
@@ -207,7 +217,7 @@ class Shelf:
         line = self.line(aggregate)
         return np.empty(0, np.int64) if line is None else line.marks.version
 
-    def bytes_of(self, line: Line) -> npt.NDArray[np.float64]:
+    def bytes_of(self, line: Line) -> Float64Array:
         """Bytes of each snapshot in the file: its share of its record."""
         shares = {block: self._share(block) for block in np.unique(line.block).tolist()}
         return np.array([shares[block] for block in line.block.tolist()], np.float64)
@@ -238,8 +248,7 @@ class Shelf:
                 return self._base(reducer, [line], [row])
             except _Damaged as damage:
                 which = f"{reducer.name} for {aggregate!r} at version {version}"
-                hint = "lab.snapshots.drop() removes it; answers come from the events."
-                raise SnapshotError(f"the snapshot of {which} is damaged", hint=hint) from damage
+                raise SnapshotError(f"the snapshot of {which} is damaged", hint=REMOVAL) from damage
 
     def _base(self, reducer: Reducer, lines: Sequence[Line | None], rows: Sequence[int]) -> Base:
         schema = reducer.layout.arrow_schema
@@ -266,7 +275,7 @@ class Shelf:
         return Base(states, base.marks)
 
     def _block(self, offset: int, schema: pa.Schema) -> pa.RecordBatch:
-        """The states of a record. Raises SnapshotError where its bytes are not those that were written."""
+        """The states of a record. Raises _Damaged where its bytes are not those that were written."""
         batch = self._blocks.get(offset)
         if batch is not None:
             self._blocks.move_to_end(offset)
@@ -290,8 +299,7 @@ class Shelf:
         """Go on without a record's snapshots."""
         offset = damage.offset
         self._note(offset, "is damaged")
-        for aggregate in self.aggregates():
-            line = self._lines[aggregate]
+        for aggregate, line in self._all():
             if (line.block == offset).any():
                 self._lines[aggregate] = line[line.block != offset]
 
@@ -309,8 +317,7 @@ class Shelf:
                         "bytes": self.bytes_of(line),
                     }
                 )
-                for name in self.aggregates()
-                if (line := self.line(name)) is not None
+                for name, line in self._all()
             ]
         return pl.concat(frames) if frames else pl.DataFrame(schema=TABLE)
 
@@ -374,21 +381,14 @@ class Shelf:
                 record = records.encoded("dropped", records.envelope_bytes(names, marks), b"", self._owner)
                 writing.append(b"".join(record), self._end)
                 self.refresh()
-                live = sum(float(self.bytes_of(line).sum()) for line in self._all())
+                live = sum(float(self.bytes_of(line).sum()) for _, line in self._all())
                 if self._end > max(2 * live, _WORTH_REWRITING):
                     self._rewrite(writing, reducer)
-
-    def _all(self) -> Iterator[Line]:
-        for name in self.aggregates():
-            line = self.line(name)
-            if line is not None:
-                yield line
 
     def _rewrite(self, writing: Writing, reducer: Reducer) -> None:
         content = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *self._log_record()]
         kept: dict[int, list[tuple[str, Line]]] = {}
-        for name in self.aggregates():
-            line = self._lines[name]
+        for name, line in self._all():
             for block in np.unique(line.block).tolist():
                 kept.setdefault(block, []).append((name, line[line.block == block]))
         for block, lines in kept.items():

@@ -194,17 +194,7 @@ def _included(side: _Side, table: EventTable) -> BoolArray:
 
 def _kept(table: EventTable, rows: BoolArray) -> EventTable:
     """Some rows of a table of one aggregate."""
-    if rows.all():
-        return table
-    where = pa.array(rows)
-    return EventTable(
-        table.type,
-        np.array([0, np.count_nonzero(rows)], np.int64),
-        table.position[rows],
-        table.version[rows],
-        table.timestamp[rows],
-        {name: column.filter(where) for name, column in table.columns.items()},
-    )
+    return table if rows.all() else table.take(np.flatnonzero(rows), np.array([0, np.count_nonzero(rows)]))
 
 
 @dataclass

@@ -58,12 +58,20 @@ class Past:
         )
         frames = list(store.frames(selection))
         tables = [(name, table) for frame in frames for name, table in frame.tables.items()]
-        head = max((int(table.version[-1]) for _, table in tables if len(table)), default=0)
-        position, timestamp = np.empty(head, np.int64), np.empty(head, np.int64)
-        for _, table in tables:  # versions are gapless, so they index the envelope
-            position[table.version - 1], timestamp[table.version - 1] = table.position, table.timestamp
+        position, timestamp = by_version([table for _, table in tables], 0)
         own = [table.version for name, table in tables if name in reducer.handlers]
         return Past(frames, position, timestamp, np.sort(np.concatenate(own)) if own else np.empty(0, np.int64))
+
+
+def by_version(tables: Sequence[EventTable], before: int) -> tuple[Int64Array, Int64Array]:
+    """Positions and timestamps of all of an aggregate's events after the version `before` that tables have."""
+    if len(tables) == 1:
+        return tables[0].position, tables[0].timestamp
+    position, timestamp = (np.empty(sum(map(len, tables)), np.int64) for _ in range(2))
+    for table in tables:  # versions are gapless, so they index the envelope
+        rows = table.version - before - 1
+        position[rows], timestamp[rows] = table.position, table.timestamp
+    return position, timestamp
 
 
 def concatenated(tables: Sequence[EventTable]) -> EventTable:

@@ -16,6 +16,7 @@ from eventlab.fold.drive import fold, fold_through
 from eventlab.fold.folded import emission_schema
 from eventlab.fold.legs import Legs, ascends, rows_until, tables_of
 from eventlab.store.contract import Head, Selection, Store
+from eventlab.timetravel.past import by_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,7 @@ def stretches(store: Store, reducer: Reducer, head: Head) -> Iterator[Stretch]:
     )  # fmt: skip
     end = Head(head.aggregate_id, 0, 0, 0)
     for frame in store.frames(selection):
-        tables = [table for table in frame.tables.values() if len(table)]
-        if len(tables) == 1:
-            position, timestamp = tables[0].position, tables[0].timestamp
-        else:
-            position, timestamp = (np.empty(sum(map(len, tables)), np.int64) for _ in range(2))
-            for table in tables:  # versions are gapless, so they index the envelope
-                rows = table.version - end.version - 1
-                position[rows], timestamp[rows] = table.position, table.timestamp
+        position, timestamp = by_version([table for table in frame.tables.values() if len(table)], end.version)
         stretch = Stretch(frame, end, position, timestamp, end.version + len(position) == head.version)
         end = stretch.end
         yield stretch

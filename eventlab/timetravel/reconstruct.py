@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
-from eventlab.events.frame import EventFrame, Int64Array
+from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.fold.drive import derive, fold
 from eventlab.fold.executors import Executor
@@ -218,14 +218,10 @@ def _included(frame: EventFrame, numbers: Int64Array, moment: AsOf) -> EventFram
     """The events of some of a frame's aggregates that a moment includes."""
     tables = {}
     for name, table in frame.tables.items():
-        inside = np.zeros(len(table), np.bool_)
+        chosen = np.zeros(len(table), np.bool_)
         for low, high in zip(table.offsets[numbers], table.offsets[numbers + 1], strict=True):
-            inside[low:high] = True
-        if moment.version is not None:
-            inside &= table.version <= moment.version
-        if moment.time_ns is not None:
-            inside &= table.timestamp <= moment.time_ns
-        rows = np.flatnonzero(inside)
+            chosen[low:high] = True
+        rows = np.flatnonzero(chosen & _inside(table, moment))
         ends = np.searchsorted(rows, table.offsets[numbers + 1])
         tables[name] = table.take(rows, np.concatenate([[0], ends]))
     return EventFrame([frame.aggregates[number] for number in numbers], tables)
@@ -233,9 +229,14 @@ def _included(frame: EventFrame, numbers: Int64Array, moment: AsOf) -> EventFram
 
 def _count(frame: EventFrame, moment: AsOf) -> int:
     """How many of a frame's events a moment includes."""
-    last = MAX_NS if moment.version is None else moment.version
+    return sum(int(_inside(table, moment).sum()) for table in frame.tables.values())
+
+
+def _inside(table: EventTable, moment: AsOf) -> npt.NDArray[np.bool_]:
+    """Which rows a moment includes by version and event time; positions past its bound are not read."""
+    last = UNBOUND if moment.version is None else moment.version
     time = MAX_NS if moment.time_ns is None else moment.time_ns
-    return sum(int(((t.version <= last) & (t.timestamp <= time)).sum()) for t in frame.tables.values())
+    return (table.version <= last) & (table.timestamp <= time)
 
 
 def _is_all(members: Int64Array, count: int) -> bool:

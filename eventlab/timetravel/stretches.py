@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.store.contract import Head, Selection, Store
+from eventlab.timetravel.past import by_version
 
 VERSIONS = 16_384
 """Versions of a stretch, as many as a row group has rows. An order book's are folded in a third of the time that
@@ -34,7 +35,7 @@ class Stretch:
     position, timestamp : int64 array
         The envelope by version, from that after `before`.
     size : int
-        In bytes.
+        In bytes, at most: of one event type the envelope by version is the table's own.
     """
 
     before: int
@@ -51,11 +52,7 @@ class Stretch:
             for name, table in frame.tables.items():
                 found.setdefault(name, []).append(table)
         tables = {name: _joined(several) for name, several in found.items()}
-        rows = sum(map(len, tables.values()))
-        position, timestamp = np.empty(rows, np.int64), np.empty(rows, np.int64)
-        for table in tables.values():  # versions are gapless, so they index the envelope
-            at = table.version - before - 1
-            position[at], timestamp[at] = table.position, table.timestamp
+        position, timestamp = by_version(list(tables.values()), before)
         size = 5 * position.nbytes + sum(c.nbytes for table in tables.values() for c in table.columns.values())
         return Stretch(before, EventFrame(frames[0].aggregates, tables), position, timestamp, size)
 

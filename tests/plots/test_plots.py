@@ -478,7 +478,7 @@ def test_thinning_keeps_what_shows(values, gaps, pixels):
     moments = np.cumsum(gaps[: len(values)]).astype("datetime64[ns]")
     numbers = np.array(values)
     times, kept = _series.thinned(moments, numbers, pixels)
-    assert len(kept) <= max(4 * pixels, min(len(values), 4 * pixels))
+    assert len(kept) <= min(len(values), 4 * pixels)
     assert (times[1:] >= times[:-1]).all()
     assert (times[0], times[-1]) == (moments[0], moments[-1])
     pairs = set(zip(moments.tolist(), map(repr, numbers), strict=True))

@@ -23,18 +23,9 @@ from eventlab.timetravel.asof import AsOf
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Book, Merged, Numbers, Tables, Tick, Tock, Unheard, Words
 from tests.fold.strategies import LEVELS, OTHERS, PORTFOLIO_CHANGES, TICKS, TOCKS
-from tests.timetravel.worlds import SECOND, T0, World, clock, commits
+from tests.timetravel.worlds import SECOND, T0, built, commits
 
 EVENTS = st.one_of(TICKS, TICKS, TOCKS, LEVELS, OTHERS)
-
-
-def built(made):
-    world = World(el.open(":memory:", clock=clock()))
-    for number, rows in enumerate(made):
-        world.commit(rows)
-        if number == 1:
-            world.lab.seal()
-    return world
 
 
 def moments(world, head):

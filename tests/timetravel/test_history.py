@@ -15,18 +15,9 @@ from eventlab.errors import AsOfError
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Merged, Tables, Tick, Tock, Unheard, Words
 from tests.fold.strategies import OTHERS, TICKS, TOCKS
-from tests.timetravel.worlds import SECOND, T0, World, clock, commits
+from tests.timetravel.worlds import SECOND, T0, World, built, clock, commits
 
 EVENTS = st.one_of(TICKS, TICKS, TOCKS, OTHERS)
-
-
-def built(made):
-    world = World(el.open(":memory:", clock=clock()))
-    for number, rows in enumerate(made):
-        world.commit(rows)
-        if number == 1:
-            world.lab.seal()
-    return world
 
 
 def row_of(state, columns):

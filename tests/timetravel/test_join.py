@@ -15,19 +15,10 @@ from eventlab.errors import AsOfError, EventlabError, InvalidEvent, UnknownAggre
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Merged, Tables, Tick, Words
 from tests.fold.strategies import OTHERS, TICKS, TOCKS
-from tests.timetravel.worlds import SECOND, T0, World, clock, commits
+from tests.timetravel.worlds import SECOND, T0, World, built, clock, commits
 
 EVENTS = st.one_of(TICKS, TICKS, TOCKS, OTHERS)
 UTC = pl.Datetime("ns", "UTC")
-
-
-def built(made):
-    world = World(el.open(":memory:", clock=clock()))
-    for number, rows in enumerate(made):
-        world.commit(rows)
-        if number == 1:
-            world.lab.seal()
-    return world
 
 
 def told(row, lab, reducer, aggregate, moment):

@@ -100,3 +100,13 @@ MOMENTS = st.builds(
     position=st.none(),
     known_at=st.none() | st.integers(-2, 12).map(lambda seconds: T0 + (3_600 + seconds) * SECOND),
 )
+
+
+def built(made: list[Any]) -> World:
+    """A world of commits, in memory; the first two are in a segment, the others in the tail."""
+    world = World(el.open(":memory:", clock=clock()))
+    for number, rows in enumerate(made):
+        world.commit(rows)
+        if number == 1:
+            world.lab.seal()
+    return world
