@@ -1,6 +1,7 @@
 """Experiments: what a choice costs, measured on one's own events."""
 
 from eventlab.experiments.comparison import Comparison, compare, results
+from eventlab.experiments.prediction import predicted_latencies
 from eventlab.experiments.reconstruction import latency_by_length, snapshot_intervals
 from eventlab.experiments.trials import SnapshotRead, SnapshotTrial
 
@@ -10,6 +11,7 @@ __all__ = [
     "SnapshotTrial",
     "compare",
     "latency_by_length",
+    "predicted_latencies",
     "results",
     "snapshot_intervals",
 ]

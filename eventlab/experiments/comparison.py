@@ -19,7 +19,7 @@ from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.bootstrap import paired_ratios
-from eventlab.experiments.measuring import HasStore, Subject, percentiles, private_shelves, whole
+from eventlab.experiments.measuring import FROZEN, HasStore, Subject, percentiles, private_shelves, whole
 from eventlab.experiments.trials import Ledger, SnapshotTrial, Trial, identity
 from eventlab.experiments.yardstick import WORTHWHILE, Yardstick, warm
 from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
@@ -27,16 +27,13 @@ from eventlab.progress import tqdm
 from eventlab.snapshots import policies as rules
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.model import Model
-from eventlab.snapshots.policies import Every, Policy
+from eventlab.snapshots.policies import Policy
 from eventlab.store.log import EventLog
 from eventlab.timetravel.calibration import calibrated, undisturbed
 from eventlab.workloads import Access
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_FROZEN = Every(2**62)
-"""Makes nothing as states are read: what is measured is what there was before."""
 
 _PLAIN_FOLDS = 5
 _SHOWN_ROWS = 20
@@ -444,7 +441,7 @@ def _measure(
 def _prepared(subject: Subject, group: _Group, policy: Policy, shelf: Snapshots, plain: float) -> dict[str, Any]:
     """Build, train, and keep to the budget: what that took."""
     _, build = subject.build(shelf, policy)
-    shelf.policy = _FROZEN
+    shelf.policy = FROZEN
     training = 0.0
     if policy.on_read:
         training = sum(subject.offer(version, shelf, policy) for version in group.training.tolist())

@@ -19,10 +19,13 @@ from eventlab.fold.layout import digest
 from eventlab.snapshots.base import Base
 from eventlab.snapshots.collection import Built, Measure, Snapshots
 from eventlab.snapshots.files import DirectoryFiles, MemoryFiles
-from eventlab.snapshots.policies import Policy, Read
+from eventlab.snapshots.policies import Every, Policy, Read
 from eventlab.store.log import EventLog
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
+
+FROZEN = Every(2**62)
+"""Makes nothing as states are read: what is measured is what there was before."""
 
 
 class HasStore(Protocol):
