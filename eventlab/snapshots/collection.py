@@ -97,6 +97,8 @@ class Snapshots:
     def build(self, reducer: ReducerLike, aggregate_id: str = "*") -> Built:
         """Make the snapshots that the policy asks for and that are not there yet, in one fold over the events.
 
+        Aggregates without any event that the reducer handles get none: their state never changes.
+
         Parameters
         ----------
         reducer : Reducer
@@ -124,7 +126,8 @@ class Snapshots:
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate.named(aggregate_id)
-        return self._brought_up(reducer, aggregates, whole=True)
+        handled = self._store.aggregates_with(reducer.event_types)
+        return self._brought_up(reducer, [one for one in aggregates if one in handled], whole=True)
 
     def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
         """Make one snapshot by hand, of the latest state or of a version, unless it is there."""

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
 from eventlab.lab import Lab
+from eventlab.snapshots import collection
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Every
+from eventlab.snapshots.taking import take_states
 from eventlab.store.log import EventLog
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (
@@ -460,3 +462,31 @@ def test_snapshots_of_events_that_were_lost_are_not_used(tmp_path, durability):
         warnings.simplefilter("ignore")
         assert lab.snapshots.table()["version"].to_list() == [20, 40, 60, 80, 100]
         assert lab.state(el.Trades, "a", 100).notional == 50 * 1.0 + 50 * 3.0
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["in the tail", "in segments"])
+def test_aggregates_without_handled_events_get_no_snapshots_and_are_not_folded(tmp_path, monkeypatch, seal):
+    folded = []
+
+    def watched(store, reducer, aggregates, *given):
+        folded.extend(aggregates)
+        return take_states(store, reducer, aggregates, *given)
+
+    monkeypatch.setattr(collection, "take_states", watched)
+    with el.open(tmp_path, durability="relaxed") as lab:
+        lab.snapshots.policy = Every(5)
+        lab.append("market", [el.MarketData("A", 1.0, 1.0)] * 12)
+        lab.append("book", [el.BookChange("A", "bid", 1.0, 1.0)] * 12)
+        lab.append("both", [el.BookChange("A", "bid", 1.0, 1.0)] * 12)
+        lab.append("both", el.MarketData("A", 1.0, 1.0))
+        if seal:
+            lab.seal()
+        assert lab.snapshots.build(el.Trades).snapshots == 4
+        assert sorted(folded) == ["both", "market"]
+        assert set(lab.snapshots.table()["aggregate_id"]) == {"both", "market"}
+        for pattern in ("*", "book", "b*"):
+            assert lab.snapshots.build(el.Trades, pattern).snapshots == 0
+        assert len(folded) == 2
+        lab.append("book", el.MarketData("A", 1.0, 1.0))
+        assert lab.snapshots.build(el.Trades).snapshots == 2
+        assert lab.snapshots.verify().equal == 6
