@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from eventlab.errors import SnapshotError
+from eventlab.errors import BudgetTooSmall, SnapshotError
 from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.model import Model
@@ -43,7 +44,9 @@ class CostOptimal(Policy):
     Raises
     ------
     AsOfError, SnapshotError
-        A budget that is not above zero. When snapshots are made: one of bytes that is below one snapshot.
+        A budget that is not above zero.
+    BudgetTooSmall
+        When snapshots are made: a budget of bytes that is below one snapshot.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class CostOptimal(Policy):
         if past.head // LEAST_GAP == past.after // LEAST_GAP:  # most appends end here
             return np.empty(0, np.int64)
         model = past.model
+        self._check_budget(past, model)
         gap = self.gap(past, model)
         if self.access is None or past.after:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
@@ -85,13 +89,21 @@ class CostOptimal(Policy):
         """Events between evenly spaced snapshots."""
         size = float(model.sizes(np.array([past.head]))[0])
         budget = self._bytes(past)
-        if isinstance(self.storage_budget, int) and budget < size:
-            raise SnapshotError(
-                "a storage budget below one snapshot", got=f"{budget:,.0f} bytes", expected=f"at least {size:,.0f}"
-            )
         wanted = min(past.head * size / budget, self._longest(model))
         gap = 1 << max(int(wanted), 1).bit_length() - 1  # powers of two: a gap measured anew mostly keeps old places
-        return max(gap * (2 if gap < wanted <= self._longest(model) / 2 else 1), LEAST_GAP)
+        gap *= 2 if gap < wanted <= self._longest(model) / 2 else 1
+        if gap > past.head and budget >= size:  # rounded beyond the one snapshot that there is room for
+            gap //= 2
+        return max(gap, LEAST_GAP)
+
+    def _check_budget(self, past: Past, model: Model) -> None:
+        """Of bytes; a part of the events' own grows until a snapshot fits in."""
+        least = math.ceil(model.sizes(np.array([past.head]))[0])
+        if isinstance(self.storage_budget, int) and self.storage_budget < least:
+            raise BudgetTooSmall(
+                f"{self!r} has a storage budget below one snapshot", got=f"{self.storage_budget:,} bytes",
+                expected=f"at least {least:,}", hint=f"Give it storage_budget={least}, or more for more snapshots.",
+            )  # fmt: skip
 
     def _bytes(self, past: Past) -> float:
         return self.storage_budget if isinstance(self.storage_budget, int) else self.storage_budget * past.stored_bytes
