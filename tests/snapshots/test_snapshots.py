@@ -332,6 +332,26 @@ def test_strange_files_in_the_folder_are_not_touched(tmp_path):
         assert stranger.read_text() == "mine"
 
 
+def test_files_of_the_first_format_are_swept_where_one_may_write(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=21) as lab:
+        lab.snapshots.build(el.Trades)
+        expected = lab.state(el.Trades, NAMES[0]).digest
+    folder = path / "snapshots"
+    old = f"{'0a' * 16}-{'1b' * 4}-{'2c' * 8}.arrow"
+    stay = ["notes.arrow", f"{old}.gz", f"my-{old}", old.upper(), f"{'0a' * 16}.arrow", *(f.name for f in files(path))]
+    for name in (old, f"{old}.part", *stay[:-1]):
+        (folder / name).write_text("a")
+    there = sorted([old, f"{old}.part", *stay])
+    with el.open(path, read_only=True) as lab:
+        assert lab.state(el.Trades, NAMES[0]).digest == expected
+        assert sorted(file.name for file in folder.iterdir()) == there
+    with el.open(path) as lab:
+        assert sorted(file.name for file in folder.iterdir()) == sorted(stay)
+        assert lab.state(el.Trades, NAMES[0]).digest == expected
+        assert lab.snapshots.verify().equal == 3
+
+
 def counting(step):
     """A reducer of one name whose constant differs."""
 
