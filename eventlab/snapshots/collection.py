@@ -163,7 +163,7 @@ class Snapshots:
             there = shelf.versions(head.aggregate_id)
             after = 0 if whole or not len(there) else int(there[-1])
             past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
-            versions = np.setdiff1d(self._policy.versions(past), there)
+            versions = np.setdiff1d(policies.chosen(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):
                 chosen.append(head.aggregate_id)
@@ -172,7 +172,7 @@ class Snapshots:
         gone = {}
         for aggregate, past in pasts.items():
             there = shelf.versions(aggregate)
-            stays = self._policy.kept(past, there)
+            stays = policies.kept(self._policy, past, there)
             if len(stays) < len(there):
                 gone[aggregate] = np.setdiff1d(there, stays)
         if gone:
@@ -222,7 +222,7 @@ class Snapshots:
             return
         try:
             shelf = self._shelf(reducer)
-            if read.version not in shelf.versions(aggregate) and self._policy.after_read(read):
+            if read.version not in shelf.versions(aggregate) and policies.wants(self._policy, read):
                 if base is None:
                     self.make(reducer, aggregate, np.array([read.version]))
                 else:

@@ -62,7 +62,9 @@ class CostOptimal(Policy):
         duration_ns(self.latency_budget, what="latency_budget")
         size = self.storage_budget
         if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
-            raise SnapshotError("a storage budget must lie above zero", got=size, expected="e.g. 0.1, or 1_000_000")
+            raise SnapshotError(
+                "a storage budget must be an int or float above zero", got=size, expected="e.g. 0.1, or 1_000_000"
+            )
         if self.access is not None and not isinstance(self.access, Access):
             raise SnapshotError("not a workload", got=self.access, expected="e.g. el.workloads.Uniform()")
 
@@ -78,6 +80,8 @@ class CostOptimal(Policy):
         gap = self.gap(past, model)
         if self.access is None or past.after:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
+        if self._bytes(past) < float(model.sizes(np.arange(past.head + 1)).min()):
+            return np.empty(0, np.int64)
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
         placed = within(
             self.access.density(past.head), model.costs(past.head, past.starts), size=self._bytes(past),

@@ -10,6 +10,7 @@ import eventlab as el
 from eventlab.errors import ReducerError, SnapshotError, UnknownAggregate
 from eventlab.experiments import prediction
 from eventlab.experiments.prediction import PREDICTIONS_SCHEMA, predicted_latencies
+from eventlab.timetravel.calibration import Calibration
 
 S = el.snapshots
 
@@ -51,13 +52,13 @@ def test_the_model_is_not_fitted_to_the_reads_it_is_held_against(lab, monkeypatc
             super().__init__(*given)
             ways.append(self)
 
-    class Calibration(prediction.Calibration):
+    class Watched(Calibration):
         def __init__(self, *given):
             super().__init__(*given)
             fits.append(self)
 
     monkeypatch.setattr(prediction, "_Way", Way)
-    monkeypatch.setattr(prediction, "Calibration", Calibration)
+    monkeypatch.setattr(prediction, "Calibration", Watched)
     found = predicted_latencies(lab, el.Trades, [S.Every(700)], reads=300, progress=False)
     (fit,) = fits
     assert (fit.seconds > 0).all()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,12 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
+from eventlab.errors import (
+    FoldError,
+    ReadOnlyStore,
+    ReducerError,
+    SnapshotError,
+    SnapshotSkipped,
+    StoreFull,
+    UnknownAggregate,
+)
 from eventlab.lab import Lab
-from eventlab.snapshots import collection
+from eventlab.snapshots import collection, records
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Every
 from eventlab.snapshots.taking import take_states
+from eventlab.store import disk
 from eventlab.store.log import EventLog
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (
@@ -318,6 +329,81 @@ def test_a_file_of_another_store_is_left_aside(tmp_path):
             found = lab.state(el.Portfolio, NAMES[0]).digest
         lab.snapshots.drop()
         assert lab.state(el.Portfolio, NAMES[0]).digest == found
+
+
+def test_snapshots_of_a_future_format_are_left_aside(tmp_path, monkeypatch):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        expected = [lab.state(el.Portfolio, name).digest for name in NAMES]
+        with monkeypatch.context() as later:
+            later.setattr(records, "FORMAT", records.FORMAT + 1)
+            lab.snapshots.build(el.Portfolio)
+    with el.open(path) as lab:
+        with pytest.warns(UserWarning, match="is of format 3, which this eventlab does not read"):
+            assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+        assert lab.snapshots.table().height == 0
+        with pytest.raises(SnapshotError, match=r"is of format 3, which .*drop\(\) removes it"):
+            lab.snapshots.verify()
+        lab.snapshots.policy = Every(100)
+        assert lab.snapshots.build(el.Portfolio).snapshots == 3
+        assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+        assert lab.snapshots.drop() == 1
+
+
+def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "lab"
+    written, full = disk.write_at, True
+
+    def write_at(descriptor, content, offset):
+        if full and Path(f"/proc/self/fd/{descriptor}").readlink().suffix in {".snapshots", ".part"}:
+            written(descriptor, content[: len(content) // 2], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(descriptor, content, offset)
+
+    with filled(path, count=25) as lab:
+        expected = lab.state(el.Portfolio, NAMES[0]).digest
+        assert lab.snapshot(el.Portfolio, NAMES[0], 50).snapshots == 1
+        (file,) = files(path)
+        content = file.read_bytes()
+        monkeypatch.setattr(disk, "write_at", write_at)
+        told = "a snapshot could not be written; got .*No space left on device.*Free some space"
+        for make in (
+            lambda: lab.snapshot(el.Portfolio, NAMES[0], 60),
+            lambda: lab.snapshots.build(el.Portfolio),
+            lambda: lab.snapshots.build(el.Trades),
+        ):
+            with pytest.raises(StoreFull, match=told):
+                make()
+            assert file.read_bytes() == content
+        with pytest.warns(SnapshotSkipped, match=told):
+            lab.append(NAMES[0], [el.PortfolioChange("A", 1.0, 10.0)] * 10, timestamp=T0 + 30 * SECOND)
+        lab.snapshots.policy = el.snapshots.OnRead()
+        with pytest.warns(SnapshotSkipped, match=told):
+            assert lab.state(el.Portfolio, NAMES[0], 125).digest == expected
+        assert lab.store.heads([NAMES[0]])[0].version == 135
+        full = False
+        lab.state(el.Portfolio, NAMES[0], 125)
+        assert lab.snapshots.table()["version"].to_list() == [50, 125]
+    with el.open(path) as lab:
+        assert lab.state(el.Portfolio, NAMES[0], 125).digest == expected
+        assert lab.snapshots.verify().equal == 2
+
+
+def test_a_reducer_that_changed_between_runs_starts_from_the_events(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        assert lab.snapshots.build(counting(1.0)).snapshots == 3
+    with el.open(path) as lab, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        changed = counting(2.0)
+        assert lab.state(changed, NAMES[0]).total == 50.0
+        lab.snapshots.policy = Every(50)
+        assert lab.snapshots.build(changed).snapshots == 6
+        assert lab.state(changed, NAMES[0], 110).total == 44.0
+        gc.collect()
+        assert sorted(lab.snapshots.table()["usable"].to_list()) == [False] * 3 + [True] * 6
+        assert lab.snapshots.drop(changed) == 1
+        assert lab.state(counting(1.0), NAMES[0]).total == 25.0
 
 
 def test_strange_files_in_the_folder_are_not_touched(tmp_path):
