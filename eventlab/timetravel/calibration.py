@@ -28,6 +28,7 @@ _SNAPSHOTS = 24
 _NEAR, _FAR = 200, 48
 """Reads of row groups that are kept decoded, and of more of them: those take the longer, and vary less."""
 _RUNS = 24
+"""Stretches that each of both is timed in, in turns."""
 _FARTHEST = 1_000_000
 _OFF = 3.0
 """Reads this many times the median deviation off are disturbed by something else, and decide nothing."""
