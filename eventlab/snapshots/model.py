@@ -4,7 +4,7 @@
 
 The store keeps row groups decoded, for reads of one or two of them: what is kept costs nothing but joining two. Longer
 reads decode all of theirs. `timetravel.calibration` measures. What its fit leaves over is kept, as a factor, and apart
-for reads that decode: predicted percentiles are those of fit and rest.
+for long reads, of which a disturbance is a smaller part: predicted percentiles are those of fit and rest.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Model:
         For each row group decoded, on each piece between `PIECES`.
     write : float
         To make a snapshot of a state in the pass of a fold, beyond the fold.
-    rest, decoding_rest : float64 array
-        What was measured over what is predicted, of the reads that the model was fitted to: of those that found all
-        decoded, and of the others.
+    rest, long_rest : float64 array
+        What was measured over what is predicted, of the reads that the model was fitted to: of those of up to
+        `MOST_GROUPS` row groups, and of longer ones.
     at, size : int64 array, float64 array
         Versions of the aggregate measured, and bytes of a snapshot at each.
     length : float
@@ -114,7 +114,7 @@ class Model:
     group: Float64Array
     write: float
     rest: Float64Array = field(repr=False)
-    decoding_rest: Float64Array = field(repr=False)
+    long_rest: Float64Array = field(repr=False)
     at: Int64Array = field(repr=False)
     size: Float64Array = field(repr=False)
     length: float
@@ -133,9 +133,9 @@ class Model:
 
     def quantiles(self, reads: Reads, q: tuple[float, ...]) -> list[float]:
         """Percentiles of what such reads take: each with all that was left over in fitting reads of its kind."""
-        expected, decoding = self.latencies(reads), reads.decoded > 0
+        expected, long = self.latencies(reads), reads.decoded > MOST_GROUPS
         several = []
-        for kind, rest in ((~decoding, self.rest), (decoding, self.decoding_rest)):
+        for kind, rest in ((~long, self.rest), (long, self.long_rest)):
             # The same number of values for each read, whichever rest it has.
             spread = np.quantile(rest, np.linspace(0.0, 1.0, _SPREAD))
             several.append(np.multiply.outer(expected[kind], spread).ravel())
@@ -166,7 +166,7 @@ class Model:
         near = (seconds / float(np.quantile(self.rest, 0.99)) - least - self.joining) / event
         if near <= self.length:
             return max(int(near), 1)
-        spare = seconds / float(np.quantile(self.decoding_rest, 0.99)) - least - self.opening
+        spare = seconds / float(np.quantile(self.long_rest, 0.99)) - least - self.opening
         low, high = int(self.length), int(near)
         while low < high:
             middle = (low + high + 1) // 2

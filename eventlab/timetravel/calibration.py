@@ -170,11 +170,11 @@ def fitted(
     calm = off <= _OFF * max(float(np.median(off)), 1e-3)
     coefficients = _least_squares(counted[calm] / seconds[calm, None], np.ones(int(calm.sum())))
     rest = seconds / (counted @ coefficients)
-    decoding = reads.decoded > 0
+    long = reads.decoded > MOST_GROUPS
     fixed, event, byte, given, joining, opening, *group = coefficients.tolist()
     return Model(
-        fixed, event, byte, given, joining, opening, np.array(group), write, rest[~decoding],
-        rest[decoding] if decoding.any() else np.ones(1), at, size, length, kept,
+        fixed, event, byte, given, joining, opening, np.array(group), write, rest[~long],
+        rest[long] if long.any() else np.ones(1), at, size, length, kept,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def a_model(**changed):
     """One whose parts are all to be seen in what it predicts."""
     parts = {
         "fixed": 5e-4, "event": 2e-6, "byte": 3e-9, "given": 1e-9, "joining": 1e-4, "opening": 2e-3,
-        "group": np.array([4e-4, 6e-4, 3e-4]), "write": 1e-5, "rest": np.ones(1), "decoding_rest": np.ones(1),
+        "group": np.array([4e-4, 6e-4, 3e-4]), "write": 1e-5, "rest": np.ones(1), "long_rest": np.ones(1),
         "at": np.array([1, 60, 120]), "size": np.array([100.0, 50_000.0, 60_000.0]), "length": 10.0, "kept": 5,
     }  # fmt: skip
     return Model(**(parts | changed))
@@ -76,7 +76,7 @@ def test_a_fit_predicts_reads_that_it_never_saw():
 
 
 def test_percentiles_are_of_both_kinds_of_reads_each_with_its_own_rest():
-    model = a_model(rest=np.array([1.0, 3.0]), decoding_rest=np.array([1.0]), byte=0.0, given=0.0, event=0.0)
+    model = a_model(rest=np.array([1.0, 3.0]), long_rest=np.array([1.0]), byte=0.0, given=0.0, event=0.0)
     reads = Reads.of(np.zeros(4, np.int64), np.array([1, 1, 120, 120]), STARTS)
     low, high = model.latencies(reads)[[0, 2]]
     assert model.quantiles(reads, (0.0, 1.0)) == pytest.approx([low, high])
@@ -84,13 +84,13 @@ def test_percentiles_are_of_both_kinds_of_reads_each_with_its_own_rest():
 
 
 @given(st.floats(1e-4, 0.05), st.floats(1.0, 3.0), st.floats(1.0, 3.0))
-def test_no_gap_within_a_budget_lets_a_read_take_longer(seconds, rest, decoding_rest):
-    model = a_model(rest=np.array([rest]), decoding_rest=np.array([decoding_rest]), size=np.full(3, 60_000.0))
+def test_no_gap_within_a_budget_lets_a_read_take_longer(seconds, rest, long_rest):
+    model = a_model(rest=np.array([rest]), long_rest=np.array([long_rest]), size=np.full(3, 60_000.0))
 
     def slowest(gap):
         base = np.arange(1, HEAD - gap + 1)
         reads = Reads.of(base, base + gap, STARTS)
-        return float((model.latencies(reads) * np.where(reads.decoded > 0, decoding_rest, rest)).max())
+        return float((model.latencies(reads) * np.where(reads.decoded > 0, long_rest, rest)).max())
 
     gap = model.gap(seconds)
     if 1 < gap < HEAD:
