@@ -38,6 +38,8 @@ def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
     if "stored_bytes" in info:
         measured, compared = info["stored_bytes"] / info["events"], info["raw_bytes"] / info["events"]
         row |= {"unit": "B/event", "measured": measured, "compared": compared, "ratio": measured / compared}
+    elif "predictions" in info:
+        row |= _predicted(info["predictions"])
     elif info.get("percentiles"):
         cuts = statistics.quantiles(stats["data"], n=100)
         row |= {"unit": "ms", "measured": stats["median"] * 1e3, "p99": cuts[98] * 1e3}
@@ -67,6 +69,16 @@ def _placement(info: Mapping[str, Any]) -> Row:
     return kept | {name: _rounded(value) for name, value in latencies.items()}
 
 
+def _predicted(rounds: Sequence[Mapping[str, float]]) -> Row:
+    """Medians over rounds. The ratio is of the percentile that is further off."""
+    ratios = [statistics.median(one[f"ratio_{q}"] for one in rounds) for q in ("p50", "p95")]
+    row: Row = {"unit": "ms", "ratio": max(ratios, key=lambda ratio: abs(ratio - 1.0))}
+    for name, said in (("measured", "measured"), ("compared", "predicted")):
+        low, high = (statistics.median(one[f"{said}_{q}_ms"] for one in rounds) for q in ("p50", "p95"))
+        row |= {name: low, f"{name}_p95": high}
+    return row | {"against": "predicted"}
+
+
 def _wish(info: Mapping[str, Any], row: Row) -> Row:
     if "wanted_ratio" in info:
         return {"wanted": f"ratio at least {info['wanted_ratio']}", "met": row["ratio"] >= info["wanted_ratio"]}
@@ -82,6 +94,9 @@ def _wish(info: Mapping[str, Any], row: Row) -> Row:
         # Two percentiles of equal distributions differ by some hundredths from run to run.
         limit = info["wanted_p99_ratio"]
         return {"wanted": f"p99 no worse, ratio at most {limit} + 0.05", "met": row["ratio"] <= limit + 0.05}
+    if "wanted_within" in info:
+        part = info["wanted_within"]
+        return {"wanted": f"both within {part:.0%}", "met": abs(row["ratio"] - 1.0) <= part}
     if "wanted_p99_ms" in info:
         return {"wanted": f"p99 at most {info['wanted_p99_ms']} ms", "met": row["p99"] <= info["wanted_p99_ms"]}
     return {}
@@ -130,6 +145,11 @@ def _cells(row: Row) -> Sequence[str]:
     beside = f"{row['against']}: {_figure(row['compared'], row['unit'])}" if "compared" in row else ""
     if beside and "p99" in row:
         beside = beside.replace(": ", ": p99 ")
+    if "measured_p95" in row:
+        measured, beside = (
+            f"{said}p50 {_figure(row[name], row['unit'])}, p95 {_figure(row[f'{name}_p95'], row['unit'])}"
+            for said, name in (("", "measured"), (f"{row['against']}: ", "compared"))
+        )
     wanted = f"{row['wanted']}: **{'met' if row['met'] else 'not met'}**" if "wanted" in row else ""
     return row["row"], measured, beside, f"{row['ratio']:.3g}" if "ratio" in row else "", wanted
 

@@ -27,6 +27,11 @@ def test_rates_ratios_and_wishes():
         _benchmark(0.002, row="state", percentiles=True),
         _benchmark(0.9, row="start", events=1, seconds=True, against="imports", against_seconds=0.7,
                    wanted_above_seconds=0.15),
+        _benchmark(5.0, row="in all", wanted_within=0.3, predictions=[
+            {"measured_p50_ms": 2.0 * turn, "predicted_p50_ms": 1.8 * turn, "ratio_p50": 0.9,
+             "measured_p95_ms": 4.0, "predicted_p95_ms": 4.0 + turn, "ratio_p95": 1.0 + turn / 4.0}
+            for turn in (1, 0, 2)
+        ]),
         _benchmark(3.5e6 / 1e12, row="moments", events=100, unit="moments/s", wanted_rate=20e6),
     )  # fmt: skip
     kept = table.results(raw)
@@ -37,6 +42,7 @@ def test_rates_ratios_and_wishes():
         "| disk | 4.00 B/event | raw: 50.0 B/event | 0.08 | ratio at most 0.2: **met** |",
         "| state | p50 2.00 ms, p99 2.00 ms |  |  |  |",
         "| start | 0.90 s | imports: 0.70 s |  | at most 0.15 s more: **not met** |",
+        "| in all | p50 2.00 ms, p95 4.00 ms | predicted: p50 1.80 ms, p95 5.00 ms | 1.25 | both within 30%: **met** |",
         "| moments | 28.6 M moments/s |  |  | at least 20.0 M moments/s: **met** |",
     ]
 

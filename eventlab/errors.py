@@ -10,6 +10,7 @@ from typing import Any, Self
 __all__ = [
     "AccessesDropped",
     "AsOfError",
+    "BudgetTooSmall",
     "DamagedSegment",
     "DuplicateEvent",
     "EventlabError",
@@ -177,6 +178,10 @@ class FoldError(EventlabError):
 
 class SnapshotError(EventlabError):
     """A snapshot request that makes no sense, or a snapshot that cannot be read."""
+
+
+class BudgetTooSmall(SnapshotError):
+    """A storage budget that not even one snapshot fits into."""
 
 
 class PlotError(EventlabError, ValueError):

@@ -2,6 +2,7 @@
 
 from eventlab.experiments.comparison import Comparison, compare, results
 from eventlab.experiments.placing import Placements, placements
+from eventlab.experiments.prediction import predicted_latencies
 from eventlab.experiments.reconstruction import latency_by_length, snapshot_intervals
 from eventlab.experiments.trials import SnapshotRead, SnapshotTrial
 
@@ -13,6 +14,7 @@ __all__ = [
     "compare",
     "latency_by_length",
     "placements",
+    "predicted_latencies",
     "results",
     "snapshot_intervals",
 ]

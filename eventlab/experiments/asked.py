@@ -9,7 +9,6 @@ from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.experiments.measuring import whole
 from eventlab.fold.declaration import Reducer
 from eventlab.snapshots.policies import Policy
-from eventlab.store.contract import Selection
 from eventlab.store.log import EventLog
 
 T = TypeVar("T")
@@ -17,13 +16,12 @@ T = TypeVar("T")
 
 def longest(store: EventLog, reducer: Reducer) -> str:
     """The aggregate of most events, of those that have any for the reducer."""
-    for head in sorted(store.heads(), key=lambda head: -head.version):
-        selection = Selection(reducer.columns, aggregates=[head.aggregate_id], types=reducer.event_types)
-        if any(len(table) for frame in store.frames(selection) for table in frame.tables.values()):
-            return head.aggregate_id
-    raise UnknownAggregate(
-        f"no aggregate has events that {reducer.name} handles", expected=", ".join(sorted(reducer.event_types)),
-    )  # fmt: skip
+    handled = store.aggregates_with(reducer.event_types)
+    if not handled:
+        raise UnknownAggregate(
+            f"no aggregate has events that {reducer.name} handles", expected=", ".join(sorted(reducer.event_types)),
+        )  # fmt: skip
+    return min(store.heads(handled), key=lambda head: (-head.version, head.aggregate_id)).aggregate_id
 
 
 def named(what: str, given: Sequence[T] | Mapping[str, T], kind: type) -> dict[str, T]:

@@ -6,6 +6,7 @@ All policies read the same versions in turns and must give the same states, so e
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from eventlab.errors import SnapshotError
+from eventlab.errors import BudgetTooSmall, SnapshotError, SnapshotSkipped
 from eventlab.events.frame import Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.bootstrap import paired_ratios
@@ -60,6 +61,7 @@ FRAME_SCHEMA: dict[str, Any] = {
     "optimum_ratio": pl.Float64,
     "headroom": pl.Float64,
     "captured": pl.Float64,
+    "feasible": pl.Boolean,
 }
 INTERVALS_SCHEMA: dict[str, Any] = {
     "policy": pl.String,
@@ -128,8 +130,14 @@ def compare(
     ------
     UnknownAggregate, ReducerError, ReadOnlyStore
     SnapshotError
-        No policies or no workloads, a name that is there twice, numbers that make no sense, a budget below one
-        snapshot; or states that differ between policies, which no correct snapshot gives.
+        No policies or no workloads, a name that is there twice, numbers that make no sense; or states that differ
+        between policies, which no correct snapshot gives.
+
+    Warns
+    -----
+    SnapshotSkipped
+        Not even one snapshot of a policy fits into its budget: names it, and the smallest budget that would do. It is
+        measured without snapshots, as it would be used.
 
     Notes
     -----
@@ -199,13 +207,15 @@ class Comparison:
     version : int
         The aggregate's last one.
     frame : polars.DataFrame
-        A row per policy, workload, budget (null for none) and seed: snapshots, bytes and evictions by the budget;
+        A row per policy, workload, budget (null for none) and seed: snapshots, bytes, and evictions by the policy
+        as it builds and by the budget;
         build_seconds, training_seconds (asking and keeping as states were read), write_seconds (the build above a
         plain fold); reads measured, and of their time in milliseconds latency_p50_ms, latency_p95_ms, latency_p99_ms,
         latency_max_ms, latency_mean_ms; events_replayed by a read on average. By the model of the machine:
         optimum_ratio, the mean latency over that of the best placement of the same bytes; headroom, how many times
         better than even spacing anything can be for these reads; captured, the share of that gain: 0 as evenly spaced,
-        1 the optimum, null where the headroom is below 1.1.
+        1 the optimum, null where the headroom is below 1.1. Where not even one snapshot fits into the budget, the
+        policy's own or the comparison's, feasible is False, and the row is of reads without snapshots.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
@@ -279,7 +289,7 @@ class Comparison:
     def verdict(self) -> str:
         """What it comes to, in words: a line per workload and budget."""
         means = self.frame.group_by("workload", "budget", "policy", maintain_order=True).agg(
-            pl.col("headroom").first(), pl.col("latency_mean_ms", "captured").mean()
+            pl.col("headroom").first(), pl.col("latency_mean_ms", "captured").mean(), pl.col("feasible").all()
         )
         lines = []
         for (workload, budget), rows in means.group_by(["workload", "budget"], maintain_order=True):
@@ -292,6 +302,9 @@ class Comparison:
                 line += f"; headroom {best['headroom']:.2f}"
                 if best["captured"] is not None:
                     line += f", of which it captures {best['captured']:.0%}"
+            without = rows.filter(~pl.col("feasible"))["policy"].to_list()
+            if without:
+                line += f"; no snapshot fits into the budget of {', '.join(without)}"
             lines.append(line)
         return "\n".join(lines)
 
@@ -411,8 +424,8 @@ def _measure(
     with private_shelves(subject.store, len(policies), machine.measure) as shelves:
         plain = _plain_fold(subject)
         rows = []
-        for policy, shelf in zip(policies.values(), shelves, strict=True):
-            rows.append(_prepared(subject, group, policy, shelf, plain))
+        for (name, policy), shelf in zip(policies.items(), shelves, strict=True):
+            rows.append(_prepared(subject, group, name, policy, shelf, plain))
             bar.update(len(group.training))
         taken, answers = np.empty((len(policies), count), np.int64), []
         generator = np.random.default_rng(group.seed)
@@ -423,7 +436,7 @@ def _measure(
                 bar.update(len(shelves))
         kept = [_kept(subject, shelf) for shelf in shelves]
     trials = []
-    for name, prepared, (versions, size), nanoseconds in zip(policies, rows, kept, taken, strict=True):
+    for name, (prepared, feasible), (versions, size), nanoseconds in zip(policies, rows, kept, taken, strict=True):
         ratio, captured = yardstick.held(versions)
         bases = np.concatenate([[0], versions])[np.searchsorted(versions, group.measured, "right")]
         summary = SnapshotTrial(
@@ -432,35 +445,45 @@ def _measure(
             workload=group.workload, budget=group.budget, seed=group.seed, snapshots=len(versions), bytes=size,
             **prepared, reads=count, **percentiles(nanoseconds), latency_mean_ms=float(nanoseconds.mean()) / 1e6,
             events_replayed=float((group.measured - bases).mean()), optimum_ratio=ratio, headroom=yardstick.headroom,
-            captured=captured,
+            captured=captured, feasible=feasible,
         )  # fmt: skip
         trials.append(Trial(summary, group.measured, nanoseconds))
     return trials
 
 
-def _prepared(subject: Subject, group: _Group, policy: Policy, shelf: Snapshots, plain: float) -> dict[str, Any]:
-    """Build, train, and keep to the budget: what that took."""
-    _, build = subject.build(shelf, policy)
-    shelf.policy = FROZEN
-    training = 0.0
-    if policy.on_read:
-        training = sum(subject.offer(version, shelf, policy) for version in group.training.tolist())
-    evictions = 0 if group.budget is None else _fit(subject, shelf, policy, group.budget)
+def _prepared(
+    subject: Subject, group: _Group, name: str, policy: Policy, shelf: Snapshots, plain: float
+) -> tuple[dict[str, Any], bool]:
+    """Build, train, and keep to the budget: what that took, and whether a snapshot fits into the budget at all."""
+    build = training = 0.0
+    evictions, feasible = 0, True
+    try:
+        built, build = subject.build(shelf, policy)
+        shelf.policy = FROZEN
+        if policy.on_read:
+            training = sum(subject.offer(version, shelf, policy) for version in group.training.tolist())
+        evictions = built.evicted + (0 if group.budget is None else _fit(subject, shelf, name, group.budget))
+    except BudgetTooSmall as error:
+        feasible, shelf.policy = False, FROZEN
+        told = f"{name} is measured without snapshots of {subject.reducer.name}: {error}"
+        warnings.warn(told, SnapshotSkipped, stacklevel=5)
+        shelf.drop()
     subject.warm(shelf)
-    return {
+    taken = {
         "evictions": evictions, "build_seconds": build, "training_seconds": training,
         "write_seconds": max(build - plain, 0.0),
     }  # fmt: skip
+    return taken, feasible
 
 
-def _fit(subject: Subject, shelf: Snapshots, policy: Policy, budget: int) -> int:
+def _fit(subject: Subject, shelf: Snapshots, name: str, budget: int) -> int:
     """Let snapshots of the lowest versions go until the others fit; how many went."""
     table = shelf.table()
     sizes = table["bytes"].to_numpy()
     fitting = int((np.cumsum(sizes[::-1]) <= budget).sum())
     if fitting == 0 < len(sizes):
-        raise SnapshotError(
-            f"a budget below one snapshot of {policy!r}", got=f"{budget:,} bytes",
+        raise BudgetTooSmall(
+            f"a budget below one snapshot of {name}", got=f"{budget:,} bytes",
             expected=f"at least {math.ceil(sizes[-1]):,}",
         )  # fmt: skip
     gone = table["version"].to_numpy()[: len(sizes) - fitting]

@@ -18,7 +18,7 @@ from eventlab.store.log import EventLog
 _PREFIX = "experiment/"
 
 
-@event
+@event(schema_version=2)
 class SnapshotTrial:
     """One policy under one workload and budget, measured.
 
@@ -60,6 +60,7 @@ class SnapshotTrial:
     optimum_ratio: float
     headroom: float
     captured: float | None
+    feasible: bool = True
 
 
 @event

@@ -90,10 +90,13 @@ class Snapshots:
     @staticmethod
     def beside(store: EventLog, measure: Measure) -> Snapshots:
         """The snapshots that lie in a store's folder, or in memory with it; `measure` tells what reads cost."""
-        files: Files = MemoryFiles()
-        if store.path != ":memory:":
+        if store.path == ":memory:":
+            found = Snapshots(store, MemoryFiles(), measure)
+        else:
             files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
-        found = Snapshots(store, files, measure)
+            found = Snapshots(store, files, measure)
+            if not store.read_only:
+                files.sweep()
         if not store.read_only:
             store.follow(found.after_commit)
         return found
@@ -111,6 +114,8 @@ class Snapshots:
 
     def build(self, reducer: ReducerLike, aggregate_id: str = "*") -> Built:
         """Make the snapshots that the policy asks for and that are not there yet, in one fold over the events.
+
+        Aggregates without any event that the reducer handles get none: their state never changes.
 
         Parameters
         ----------
@@ -139,7 +144,8 @@ class Snapshots:
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate.named(aggregate_id)
-        return self._brought_up(reducer, aggregates, whole=True)
+        handled = self._store.aggregates_with(reducer.event_types)
+        return self._brought_up(reducer, [one for one in aggregates if one in handled], whole=True)
 
     def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
         """Make one snapshot by hand, unless it is there; `lab.snapshot` is this.
@@ -191,7 +197,7 @@ class Snapshots:
             there = shelf.versions(head.aggregate_id)
             after = 0 if whole or not len(there) else int(there[-1])
             past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
-            versions = np.setdiff1d(self._policy.versions(past), there)
+            versions = np.setdiff1d(policies.chosen(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):
                 chosen.append(head.aggregate_id)
@@ -200,7 +206,7 @@ class Snapshots:
         gone = {}
         for aggregate, past in pasts.items():
             there = shelf.versions(aggregate)
-            stays = self._policy.kept(past, there)
+            stays = policies.kept(self._policy, past, there)
             if len(stays) < len(there):
                 gone[aggregate] = np.setdiff1d(there, stays)
         if gone:
@@ -240,7 +246,7 @@ class Snapshots:
             return
         try:
             shelf = self._shelf(reducer)
-            if read.version not in shelf.versions(aggregate) and self._policy.after_read(read):
+            if read.version not in shelf.versions(aggregate) and policies.wants(self._policy, read):
                 if base is None:
                     self.make(reducer, aggregate, np.array([read.version]))
                 else:

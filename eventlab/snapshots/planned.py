@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from eventlab.errors import SnapshotError
+from eventlab.errors import BudgetTooSmall, SnapshotError
 from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.model import Model
@@ -43,7 +45,9 @@ class CostOptimal(Policy):
     Raises
     ------
     AsOfError, SnapshotError
-        A budget that is not above zero. When snapshots are made: one of bytes that is below one snapshot.
+        A budget that is not above zero.
+    BudgetTooSmall
+        When snapshots are made: a budget of bytes that is below one snapshot.
 
     Examples
     --------
@@ -51,7 +55,7 @@ class CostOptimal(Policy):
     CostOptimal(latency_budget='2ms', storage_budget=0.05, access=None)
     """
 
-    latency_budget: str = "1ms"
+    latency_budget: str | dt.timedelta = "1ms"
     storage_budget: float | int = 0.1
     access: Access | None = None
 
@@ -59,7 +63,9 @@ class CostOptimal(Policy):
         duration_ns(self.latency_budget, what="latency_budget")
         size = self.storage_budget
         if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
-            raise SnapshotError("a storage budget must lie above zero", got=size, expected="e.g. 0.1, or 1_000_000")
+            raise SnapshotError(
+                "a storage budget must be an int or float above zero", got=size, expected="e.g. 0.1, or 1_000_000"
+            )
         if self.access is not None and not isinstance(self.access, Access):
             raise SnapshotError("not a workload", got=self.access, expected="e.g. el.workloads.Uniform()")
 
@@ -71,12 +77,15 @@ class CostOptimal(Policy):
         if past.head // LEAST_GAP == past.after // LEAST_GAP:  # most appends end here
             return np.empty(0, np.int64)
         model = past.model
+        self._check_budget(past, model)
         gap, longest = self.gap(past, model), self._longest(model)
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
         # So much an even placement among the candidates takes that keeps to the bound on the gap.
         needed = past.head / max(longest - step, step) * float(model.size.max())
         if self.access is None or past.after or self._bytes(past) < needed:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
+        if self._bytes(past) < float(model.sizes(np.arange(past.head + 1)).min()):
+            return np.empty(0, np.int64)
         placed = within(
             self.access.density(past.head), model.costs(past.head, past.starts), size=self._bytes(past),
             max_gap=longest, candidates=np.arange(step, past.head + 1, step),
@@ -87,13 +96,21 @@ class CostOptimal(Policy):
         """Events between evenly spaced snapshots."""
         size = float(model.sizes(np.array([past.head]))[0])
         budget = self._bytes(past)
-        if isinstance(self.storage_budget, int) and budget < size:
-            raise SnapshotError(
-                "a storage budget below one snapshot", got=f"{budget:,.0f} bytes", expected=f"at least {size:,.0f}"
-            )
         wanted = min(past.head * size / budget, self._longest(model))
         gap = 1 << max(int(wanted), 1).bit_length() - 1  # powers of two: a gap measured anew mostly keeps old places
-        return max(gap * (2 if gap < wanted <= self._longest(model) / 2 else 1), LEAST_GAP)
+        gap *= 2 if gap < wanted <= self._longest(model) / 2 else 1
+        if gap > past.head and budget >= size:  # rounded beyond the one snapshot that there is room for
+            gap //= 2
+        return max(gap, LEAST_GAP)
+
+    def _check_budget(self, past: Past, model: Model) -> None:
+        """Of bytes; a part of the events' own grows until a snapshot fits in."""
+        least = math.ceil(model.sizes(np.array([past.head]))[0])
+        if isinstance(self.storage_budget, int) and self.storage_budget < least:
+            raise BudgetTooSmall(
+                f"{self!r} has a storage budget below one snapshot", got=f"{self.storage_budget:,} bytes",
+                expected=f"at least {least:,}", hint=f"Give it storage_budget={least}, or more for more snapshots.",
+            )  # fmt: skip
 
     def _bytes(self, past: Past) -> float:
         return self.storage_budget if isinstance(self.storage_budget, int) else self.storage_budget * past.stored_bytes

@@ -7,18 +7,22 @@ chose: ``Every(100) & Keep(last=3)``, ``Exponential() | MaxGap(10_000)``.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from eventlab.errors import SnapshotError
+from eventlab.errors import EventlabError, SnapshotError
 from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.past import Past
 
+T = TypeVar("T")
+
 _NONE = np.empty(0, np.int64)
 _WIDTH = 8
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,10 @@ def _policy(given: object) -> Policy:
 
 
 def _positive(what: str, value: object, unit: str, example: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SnapshotError(f"{what} takes a positive number of {unit}", got=value, expected=f"e.g. {what}({example})")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+        raise SnapshotError(
+            f"{what} takes a positive number of {unit}, below 2**63", got=value, expected=f"e.g. {what}({example})"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,11 +410,59 @@ class Both(Policy):
 def check(given: object) -> Policy:
     """Raise SnapshotError for what is no policy, or one that never makes a snapshot."""
     policy = _policy(given)
-    parts = policy.policies if isinstance(policy, Either | Both) else (policy,)
-    if all(isinstance(part, Keep) for part in parts):
+    if _never(policy):
         raise SnapshotError(
             "a policy that never makes a snapshot",
             got=policy,
             expected="another beside it, e.g. Every(100) & Keep(last=3)",
+            hint="One of your own says at which versions to make one: it overrides versions().",
         )
     return policy
+
+
+def _never(policy: Policy) -> bool:
+    if isinstance(policy, Either):
+        return all(map(_never, policy.policies))
+    if isinstance(policy, Both):
+        choosing = [one for one in policy.policies if not isinstance(one, Keep)]
+        return not choosing or any(map(_never, choosing))
+    return type(policy).versions is Policy.versions and not policy.on_read
+
+
+def chosen(policy: Policy, past: Past) -> Int64Array:
+    """The versions that a policy chooses, ascending.
+
+    Raises
+    ------
+    SnapshotError
+        It fails, or chooses what is no version behind ``past.after``, up to ``past.head``.
+    """
+    found = _asked(policy, lambda: np.unique(policy.versions(past)))
+    if not len(found):
+        return _NONE
+    if found.dtype.kind not in "iu" or found[0] <= past.after or found[-1] > past.head:
+        raise SnapshotError(
+            f"{policy!r} chose what is no version", got=found.tolist(),
+            expected=f"integers from {past.after + 1} to {past.head}",
+        )  # fmt: skip
+    return found.astype(np.int64)
+
+
+def kept(policy: Policy, past: Past, there: Int64Array) -> Int64Array:
+    """Which of the snapshots that are there a policy lets stay. Raises SnapshotError where it fails."""
+    return _asked(policy, lambda: np.intersect1d(there, policy.kept(past, there)))
+
+
+def wants(policy: Policy, read: Read) -> bool:
+    """Whether a policy keeps what was read. Raises SnapshotError where it fails."""
+    return _asked(policy, lambda: bool(policy.after_read(read)))
+
+
+def _asked(policy: Policy, ask: Callable[[], T]) -> T:
+    """What a policy answers. One of one's own may fail with anything: no append or read may."""
+    try:
+        return ask()
+    except (EventlabError, OSError):
+        raise
+    except Exception as error:
+        raise SnapshotError(f"{policy!r} failed with {type(error).__name__}: {error}") from error

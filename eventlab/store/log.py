@@ -21,7 +21,7 @@ from eventlab.errors import InvalidEvent, NotAStore, ReadOnlyStore, StoreCorrupt
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store import catalog as catalogs
-from eventlab.store import public
+from eventlab.store import public, reader
 from eventlab.store.accesses import Accesses
 from eventlab.store.backup import Target, copy_moment, copy_segments
 from eventlab.store.blocks import Block, Int64Array
@@ -416,6 +416,14 @@ class EventLog:
         if "*" not in pattern:
             return [pattern] if pattern in self._knowledge.numbers else []
         return sorted(name for name in self._knowledge.names if matches(name))
+
+    def aggregates_with(self, types: Collection[str]) -> set[str]:
+        """Those that have events of any of these types, told without reading any."""
+        with self._hold():
+            view = self._view()
+            numbers = reader.aggregates_with(view, types, self._runs_of_file)
+            names = self._knowledge.names
+            return set(names) if numbers is None else {names[number] for number in numbers.tolist()}
 
     def position_at(self, known_at: int) -> int:
         with self._lock:

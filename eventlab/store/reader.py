@@ -275,6 +275,22 @@ def _each(
     yield from cores.ahead((partial(of, piece) for piece in pieces), "files")
 
 
+def aggregates_with(view: View, types: Collection[str], runs_of: Callable[[SegmentFile], Runs]) -> Int64Array | None:
+    """Numbers of the aggregates that have events of some types; None where any may have had, among what is lost."""
+    found = [np.empty(0, np.int64)]
+    for piece in view.pieces():
+        if isinstance(piece, Damaged):
+            if piece.aggregates is None:
+                return None
+            found.append(np.array(sorted(piece.aggregates), np.int64))
+        elif isinstance(piece, Segment):
+            found += [runs_of(file).aggregate for file in piece.files.values() if file.type.name in types]
+        else:
+            blocks = [block for part in piece for block in part.blocks.values() if block.type.name in types]
+            found += [block.aggregate for block in blocks]
+    return np.unique(np.concatenate(found))
+
+
 def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
     """Small neighbours as one: a frame of few rows costs as much as one of thousands.
 

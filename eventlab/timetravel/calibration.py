@@ -1,4 +1,4 @@
-"""Measures what reconstructions cost on this machine, for policies that plan by it."""
+"""Measures what reconstructs cost on this machine, for policies that plan by it."""
 
 from __future__ import annotations
 
@@ -8,72 +8,151 @@ from contextlib import contextmanager
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 
-from eventlab.events.frame import Int64Array
+from eventlab.events.frame import EventTable, Float64Array, Int64Array
 from eventlab.fold.declaration import Reducer
+from eventlab.fold.layout import digest
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.files import MemoryFiles
-from eventlab.snapshots.model import Model
+from eventlab.snapshots.model import Model, Reads, features
+from eventlab.store.contract import Selection
+from eventlab.store.decoded import MOST_BYTES, MOST_GROUPS
 from eventlab.store.log import EventLog
 from eventlab.timetravel.asof import AsOf
-from eventlab.timetravel.reconstruct import reconstruct
+from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 
-Float64Array = npt.NDArray[np.float64]
-
-_SNAPSHOTS = 24
-_READS = 240
-_LONG, _LONGEST = 24, 200_000
-"""So many of them begin at nothing, and fold up to so many events: what an event costs is small beside the rest."""
-_SHORT = 50_000
-"""What is left over of reads of fewer events is what snapshots have to do with."""
-_FAR = 3.0
+_SNAPSHOTS, _MADE = 24, 200
+_NEAR, _FAR = 200, 48
+"""Reads of row groups that are kept decoded, and of more of them: those take the longer, and vary less."""
+_RUNS = 24
+"""Stretches that each of both is timed in, in turns."""
+_FARTHEST = 1_000_000
+_OFF = 3.0
 """Reads this many times the median deviation off are disturbed by something else, and decide nothing."""
 
 
 def calibrated(store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0) -> Model:
     """Measure what reading states of a reducer costs on one aggregate, by some hundred reads.
 
-    Most begin at snapshots that nobody else sees, and the events between are few to many, so that what an event costs
-    can be told from what a row group costs.
-
     Raises
     ------
     UnknownAggregate, FoldError, ReducerError
     """
-    head = store.heads([aggregate])[0].version
-    generator = np.random.default_rng(seed)
-    at = np.unique(np.ceil(np.linspace(0, head, _SNAPSHOTS + 1)).astype(np.int64)[1:])  # none at 0
-    snapshots = Snapshots(store, MemoryFiles())
-    begin = perf_counter()
-    snapshots.make(reducer, aggregate, at)
-    write = (perf_counter() - begin) / len(at)
-    size = snapshots.table()["bytes"].to_numpy()
-    base = generator.choice(np.concatenate([[0], at[:-1]]), _READS)
-    tail = (generator.random(_READS) ** 3 * (head / len(at))).astype(np.int64)
-    base[:_LONG], tail[:_LONG] = 0, generator.integers(1, min(head, _LONGEST), _LONG, endpoint=True)
-    version = np.minimum(base + tail, head)
-    seconds = np.concatenate(
-        [
-            _timed(store, reducer, aggregate, None, version[:_LONG]),
-            _timed(store, reducer, aggregate, snapshots, version[_LONG:]),
-        ]
-    )
-    starts = store.first_versions(aggregate)
-    return fitted(seconds, base, version, starts, at, size, write)
-
-
-def _timed(
-    store: EventLog, reducer: Reducer, aggregate: str, snapshots: Snapshots | None, versions: Int64Array
-) -> Float64Array:
-    seconds = np.empty(len(versions))
-    reconstruct(store, reducer, [aggregate], AsOf(version=int(versions.max())), snapshots=snapshots, interpret=False)
+    calibration = Calibration(store, reducer, aggregate, seed)
+    for base, version in calibration.warming:
+        calibration.read(base, version)
     with undisturbed():
-        for at, version in enumerate(versions.tolist()):
+        for number in range(len(calibration)):
+            calibration.time(number)
+    return calibration.model()
+
+
+class Calibration:
+    """Reads of one aggregate that tell what each part of a read costs, in an order in which they may be timed.
+
+    Most begin at snapshots that nobody else sees, or at nothing, and come by one or two row groups, which were decoded
+    before. The others go from the beginning through more row groups than are kept, few to many.
+
+    Attributes
+    ----------
+    base, version : int64 array
+        Of each read.
+    starts : int64 array
+        Versions at which row groups begin.
+    kept : int
+        How many row groups the store keeps decoded.
+    warming : list of (base, version)
+        What to read before, so that the row groups that most reads come by are decoded.
+    """
+
+    def __init__(self, store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0) -> None:
+        self._store, self._reducer, self._aggregate = store, reducer, aggregate
+        head = store.heads([aggregate])[0].version
+        self.starts = store.first_versions(aggregate)
+        self._length = head / len(self.starts)
+        generator = np.random.default_rng(seed)
+        evenly = np.ceil(np.linspace(0, head, _SNAPSHOTS + 1)).astype(np.int64)[1:]
+        self._at = np.union1d(1, evenly)  # the first says what a state takes before it grows
+        self._snapshots = Snapshots(store, MemoryFiles())
+        self._snapshots.make(reducer, aggregate, self._at)
+        self._write = self._making(min(head, _FARTHEST))
+        self.kept = max(int(MOST_BYTES / max(self._bytes_of_a_group(), 1.0)), 1)
+        places = generator.permutation(evenly)[: max(self.kept // (MOST_GROUPS + 1), 1)]
+        spread = max(int(min(self._length, head / len(evenly) - 1)), 0)
+        base = generator.choice(np.append(0, places), _NEAR)
+        # Most of few events, some of none, so that what an event costs is told from what a read does.
+        tail = np.ceil(generator.random(_NEAR) ** 3 * spread - 0.1).astype(np.int64)
+        near = np.where(base, base + tail, 1 + (tail * self._length / max(spread, 1)).astype(np.int64))
+        far = _spread(MOST_GROUPS * self._length, float(min(head, _FARTHEST)), _FAR, generator)
+        order = _in_turns(generator.permutation(_NEAR), _NEAR + generator.permutation(len(far)))
+        self.base = np.concatenate([base, np.zeros(len(far), np.int64)])[order]
+        self.version = np.minimum(np.concatenate([near, far]), head)[order]
+        self.seconds = np.zeros(len(order))
+        self.warming = [(0, min(int(self._length) + 1, head)), *((p, min(p + spread, head)) for p in places.tolist())]
+
+    def _making(self, last: int) -> float:
+        """Seconds that a snapshot takes beyond the fold that comes by it."""
+        at = np.unique(np.ceil(np.linspace(0, last, _MADE + 1)).astype(np.int64)[1:])
+        seconds = np.empty((3, 2))
+        for one in seconds:
             begin = perf_counter()
-            reconstruct(store, reducer, [aggregate], AsOf(version=version), snapshots=snapshots, interpret=False)
-            seconds[at] = perf_counter() - begin
-    return seconds
+            self.read(0, last)
+            between = perf_counter()
+            Snapshots(self._store, MemoryFiles()).make(self._reducer, self._aggregate, at)
+            one[:] = between - begin, perf_counter() - between
+        folding, both = seconds.min(axis=0)
+        return float(max(both - folding, 0.0)) / len(at)
+
+    def _bytes_of_a_group(self) -> float:
+        """What the store keeps of a row group that a read came by."""
+        selection = Selection(
+            self._reducer.columns, others=True, aggregates=[self._aggregate], types=self._reducer.event_types,
+            until_version=int(self._length),
+        )  # fmt: skip
+        return float(sum(_bytes(table) for frame in self._store.frames(selection) for table in frame.tables.values()))
+
+    def __len__(self) -> int:
+        return len(self.version)
+
+    def time(self, number: int) -> None:
+        """Make one of the reads."""
+        base, version = int(self.base[number]), int(self.version[number])
+        begin = perf_counter()
+        found = self.read(base, version)
+        self.seconds[number] = perf_counter() - begin
+        digest(found.states, 0)  # a state is read to be looked at: the next read finds the processor's caches so
+
+    def read(self, base: int, version: int) -> Reconstructed:
+        """Reconstruct a version from one of the snapshots, or from nothing."""
+        snapshots = self._snapshots if base else None
+        moment = AsOf(version=version)
+        return reconstruct(self._store, self._reducer, [self._aggregate], moment, snapshots=snapshots, interpret=False)
+
+    def model(self) -> Model:
+        """What the reads say, once all have been made."""
+        table = self._snapshots.table()
+        reads = Reads.of(self.base, self.version, self.starts)
+        return fitted(self.seconds, reads, self._at, table["bytes"].to_numpy(), self._write, self._length, self.kept)
+
+
+def _spread(low: float, high: float, count: int, generator: np.random.Generator) -> Int64Array:
+    """Random numbers, one from each of so many stretches of equal ratio; none where there is nothing between."""
+    if high <= low:
+        return np.empty(0, np.int64)
+    places = (np.arange(count) + generator.random(count)) / count
+    return np.ceil(low * (high / low) ** places).astype(np.int64)
+
+
+def _in_turns(near: Int64Array, far: Int64Array) -> Int64Array:
+    """Some of one, then some of the other: caches are as the read before left them, mostly a like one."""
+    runs = zip(np.array_split(near, _RUNS), np.array_split(far, _RUNS), strict=True)
+    return np.concatenate([part for both in runs for part in both])
+
+
+def _bytes(table: EventTable) -> int:
+    """Of a table's columns, those that are kept: gapless numbers are told by the catalog."""
+    numbers = [column for column in (table.version, table.position) if (np.diff(column) != 1).any()]
+    return sum(column.nbytes for column in (table.timestamp, *numbers, *table.columns.values()))
 
 
 @contextmanager
@@ -90,35 +169,27 @@ def undisturbed() -> Iterator[None]:
 
 
 def fitted(
-    seconds: Float64Array,
-    base: Int64Array,
-    version: Int64Array,
-    starts: Int64Array,
-    at: Int64Array,
-    size: Float64Array,
-    write: float,
+    seconds: Float64Array, reads: Reads, at: Int64Array, size: Float64Array, write: float, length: float, kept: int
 ) -> Model:
     """The model that timed reads suggest: least squares without negative coefficients, twice, without outliers then."""
-    unit = [_model(one, write, np.zeros(1), at, size) for one in np.eye(4)]
-    features = np.column_stack([model.latencies(base, version, starts) for model in unit])
+    counted = features(reads, np.interp(reads.base, at, size), np.interp(reads.version, at, size))
     # What is left over grows with what is measured: a hundredth of a long read counts like a hundredth of a short one.
-    coefficients = _least_squares(features / seconds[:, None], np.ones(len(seconds)))
-    off = np.abs(features @ coefficients / seconds - 1.0)
-    calm = off <= _FAR * max(float(np.median(off)), 1e-3)
-    coefficients = _least_squares(features[calm] / seconds[calm, None], np.ones(int(calm.sum())))
-    short = version - base < _SHORT
-    rest = (seconds - features @ coefficients)[short]
-    return _model(coefficients, write, rest if len(rest) else np.zeros(1), at, size)
-
-
-def _model(coefficients: Float64Array, write: float, rest: Float64Array, at: Int64Array, size: Float64Array) -> Model:
-    fixed, group, event, byte = coefficients.tolist()
-    return Model(fixed, group, event, byte, write, rest, at, size)
+    coefficients = _least_squares(counted / seconds[:, None], np.ones(len(seconds)))
+    off = np.abs(counted @ coefficients / seconds - 1.0)
+    calm = off <= _OFF * max(float(np.median(off)), 1e-3)
+    coefficients = _least_squares(counted[calm] / seconds[calm, None], np.ones(int(calm.sum())))
+    rest = seconds / (counted @ coefficients)
+    long = reads.decoded > MOST_GROUPS
+    fixed, event, byte, given, joining, opening, *group = coefficients.tolist()
+    return Model(
+        fixed, event, byte, given, joining, opening, np.array(group), write, rest[~long],
+        rest[long] if long.any() else np.ones(1), at, size, length, kept,
+    )  # fmt: skip
 
 
 def _least_squares(features: Float64Array, seconds: Float64Array) -> Float64Array:
     scale = np.maximum(features.max(axis=0), 1e-300)
-    left = list(range(features.shape[1]))
+    left = [column for column in range(features.shape[1]) if scale[column] > 1e-300]
     while True:
         found, *_ = np.linalg.lstsq(features[:, left] / scale[left], seconds, rcond=None)
         if (found >= 0.0).all():

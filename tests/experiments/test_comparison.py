@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import polars as pl
@@ -12,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import PlotError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
+from eventlab.errors import PlotError, ReadOnlyStore, ReducerError, SnapshotError, SnapshotSkipped, UnknownAggregate
 from eventlab.experiments import SnapshotRead, SnapshotTrial, compare, comparison, measuring, results
 from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.yardstick import Yardstick
-from eventlab.snapshots import Every, Exponential, Keep, OnRead, SlowerThan
+from eventlab.snapshots import CostOptimal, Every, Exponential, Keep, OnRead, SlowerThan
 from eventlab.snapshots.optimum import Costs, latency_of
 from eventlab.workloads import Drift, HotSpots, Recorded, Uniform, Zipf
 
@@ -188,10 +189,36 @@ def test_a_budget_that_is_not_needed_changes_nothing(small):
     assert frame["evictions"].to_list() == [0, 0]
 
 
-def test_a_budget_below_one_snapshot_is_refused(small):
-    with pytest.raises(SnapshotError, match=r"a budget below one snapshot of Every\(n=100\); got 10 bytes"):
-        measure(small, budgets=(10,))
-    assert measure(small, [Every(5_000)], budgets=(10,)).frame["snapshots"].item() == 0
+def test_a_budget_below_one_snapshot_is_told_and_measured_without(small):
+    told = r"a budget below one snapshot of Every\(n=100\); got 10 bytes; expected at least \d"
+    with pytest.warns(SnapshotSkipped, match=told):
+        frame = measure(small, [Every(100)], budgets=(10, None)).frame
+    assert frame.select("budget", "snapshots", "bytes", "feasible").rows() == [
+        (10, 0, 0, False), (None, 10, frame["bytes"][1], True),
+    ]  # fmt: skip
+    frame = measure(small, [Every(5_000)], budgets=(10,)).frame
+    assert frame.select("snapshots", "feasible").rows() == [(0, True)]
+
+
+@pytest.mark.parametrize("access", [None, el.workloads.Uniform()], ids=["even", "planned"])
+def test_a_policy_that_cannot_meet_its_own_budget_does_not_end_a_comparison(access):
+    lab = el.open(":memory:")
+    lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=3_000), progress=False)
+    tight = CostOptimal(storage_budget=10, access=access)
+    compared = {"tight": tight, "joined": Every(500) | tight, "even": Every(500)}
+    with pytest.warns(SnapshotSkipped) as told:
+        found = measure(lab, compared, name="budgets")
+    words = [str(one.message) for one in told if one.category is SnapshotSkipped]
+    assert [one.split(" is measured")[0] for one in words] == ["tight", "joined"]
+    assert all("storage_budget=10" in one and "got 10 bytes; expected at least" in one for one in words)
+    assert found.frame.select("snapshots", "feasible").rows() == [(0, False), (0, False), (6, True)]
+    assert "no snapshot fits into the budget of tight, joined" in found.verdict
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what was measured is not measured again
+        assert measure(lab, compared, name="budgets").frame.equals(found.frame)
+    least = int(words[0].split("at least ")[1].split(".")[0].replace(",", ""))
+    enough = measure(lab, [CostOptimal(storage_budget=least, access=access)]).frame
+    assert enough.select("snapshots", "feasible").rows() == [(1, True)]
 
 
 # -- the optimum

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import SnapshotError
-from eventlab.snapshots.model import Model
+from eventlab.errors import SnapshotError, SnapshotSkipped
 from eventlab.snapshots.past import Past
 from tests.fold.kitchen import Merged, Tables
 from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
 from tests.reducers.test_one_answer import FUNDINGS, QUOTES
 from tests.reducers.test_one_answer import TRADES as SOME_TRADES
+from tests.snapshots.test_model import a_model
 from tests.timetravel.worlds import NAMES, SECOND, T0, clock
 
 S = el.snapshots
@@ -197,6 +197,8 @@ def test_reads_leave_snapshots_behind():
     [
         (lambda: S.EveryBytes(0), "positive"), (lambda: S.EveryTime("0s"), "positive|above"),
         (lambda: S.EveryTime("soon"), "duration|soon"), (lambda: S.SlowerThan("-1ms"), "SlowerThan"),
+        (lambda: S.Every(2**63), "below 2"), (lambda: S.EveryBytes(10**30), "below 2"),
+        (lambda: S.MaxGap(10**30), "below 2"), (lambda: S.EveryTime("1000000d"), "292 years"),
         (lambda: S.Exponential(-1), "positive"), (lambda: S.Keep(0), "positive"), (lambda: S.MaxGap(True), "positive"),
         (lambda: S.Every(2) | 3, "not a snapshot policy"), (lambda: S.Every(2) & None, "not a snapshot policy"),
         (lambda: S.CostOptimal(storage_budget=0), "above zero"),
@@ -209,10 +211,89 @@ def test_what_makes_no_sense_is_refused(make, match):
         make()
 
 
-def test_a_policy_that_never_fires_is_refused():
+@pytest.mark.parametrize(
+    "policy",
+    [S.Keep(3), S.Keep(3) | S.Keep(2), (S.Keep(3) & S.Keep(2)) | S.Keep(1), (S.Keep(1) | S.Keep(2)) & S.Every(5),
+     S.Policy()],
+    ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_a_policy_that_never_fires_is_refused(policy):
     lab = el.open(":memory:")
     with pytest.raises(SnapshotError, match="never makes a snapshot"):
-        lab.snapshots.policy = S.Keep(last=3)
+        lab.snapshots.policy = policy
+
+
+TRADE = el.MarketData("A", 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "there"),
+    [(S.Every(1), 45), (S.Every(2**62), 0), (S.Every(7) & S.Every(40), 0), (S.EveryBytes(2**62), 0),
+     (S.MaxGap(2**62) | S.Every(20), 2), (S.EveryTime("1h"), 0), (S.OnRead() & S.Every(1), 45)],
+    ids=str,
+)  # fmt: skip
+def test_policies_that_always_or_never_fire_here_give_the_same_states(policy, there):
+    lab, plain = el.open(":memory:"), el.open(":memory:")
+    for one in (lab, plain):
+        one.append("a", [TRADE] * 45, timestamp=T0)
+    lab.snapshots.policy = policy
+    assert lab.snapshots.build(el.Trades).snapshots in {there, 0}
+    for version in range(1, 46):
+        assert lab.state(el.Trades, "a", version).digest == plain.state(el.Trades, "a", version).digest
+    assert lab.snapshots.table().height == there
+    assert lab.snapshots.verify().equal == there
+
+
+class Own(S.Policy):
+    """One that a user wrote."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def __repr__(self):
+        return "Own()"
+
+    def versions(self, past):
+        return self.answer(past)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda past: [10, past.head + 1], "Own.. chose what is no version; got .10, .*expected integers from"),
+        (lambda past: [past.after, past.after + 1], "chose what is no version"),
+        (lambda past: np.array([-5, past.head]), "chose what is no version"),
+        (lambda past: [past.head - 0.5], "chose what is no version"),
+        (lambda past: None, "chose what is no version"),
+        (lambda past: "soon", "chose what is no version"),
+        (lambda past: [None, 5], "failed with TypeError"),
+        (lambda past: 1 / 0, "Own.. failed with ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_policy_of_ones_own_that_answers_wrongly_is_named_and_costs_no_append(answer, words):
+    lab = el.open(":memory:")
+    lab.append("a", [TRADE] * 20)
+    lab.snapshots.policy = Own(answer)
+    with pytest.raises(SnapshotError, match=words):
+        lab.snapshots.build(el.Trades)
+    assert lab.snapshots.table().height == 0
+    lab.snapshot(el.Trades, "a", 10)
+    with pytest.warns(SnapshotSkipped, match=words):
+        lab.append("a", [TRADE] * 20)
+    assert lab.state(el.Trades, "a").count == 40
+    assert lab.snapshots.verify().equal == 1
+
+
+def test_a_policy_of_ones_own_that_fails_as_states_are_read_costs_no_answer():
+    class Failing(S.OnRead):
+        def after_read(self, read):
+            raise KeyError(read.version)
+
+    lab = el.open(":memory:")
+    lab.append("a", [TRADE] * 20)
+    lab.snapshots.policy = Failing()
+    with pytest.warns(SnapshotSkipped, match="failed with KeyError: 15"):
+        assert lab.state(el.Trades, "a", 15).count == 15
 
 
 def test_a_storage_budget_below_one_snapshot_is_refused():
@@ -252,7 +333,10 @@ class Planned(Past):
 )  # fmt: skip
 def test_a_planned_placement_keeps_to_its_gap_however_little_room_there_is(head, room, event, fixed, sizes):
     at = np.linspace(head / len(sizes), head, len(sizes)).astype(np.int64)
-    model = Model(fixed, 0.0, event, 0.0, 1e-6, np.zeros(1), at, np.array(sizes))
+    model = a_model(
+        fixed=fixed, event=event, byte=0.0, given=0.0, joining=0.0, opening=0.0, group=np.zeros(3), at=at,
+        size=np.array(sizes), length=1e6,
+    )  # fmt: skip
     policy = S.CostOptimal(latency_budget="2ms", storage_budget=room, access=el.workloads.Zipf())
     past = Planned(head, model)
     if room < sizes[-1]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,11 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, UnknownAggregate
+from eventlab.errors import (
+    FoldError,
+    ReadOnlyStore,
+    ReducerError,
+    SnapshotError,
+    SnapshotSkipped,
+    StoreFull,
+    UnknownAggregate,
+)
 from eventlab.lab import Lab
+from eventlab.snapshots import collection, records
 from eventlab.snapshots.base import Taken
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Every
+from eventlab.snapshots.taking import take_states
+from eventlab.store import disk
 from eventlab.store.log import EventLog
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (
@@ -319,6 +332,81 @@ def test_a_file_of_another_store_is_left_aside(tmp_path):
         assert lab.state(el.Portfolio, NAMES[0]).digest == found
 
 
+def test_snapshots_of_a_future_format_are_left_aside(tmp_path, monkeypatch):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        expected = [lab.state(el.Portfolio, name).digest for name in NAMES]
+        with monkeypatch.context() as later:
+            later.setattr(records, "FORMAT", records.FORMAT + 1)
+            lab.snapshots.build(el.Portfolio)
+    with el.open(path) as lab:
+        with pytest.warns(UserWarning, match="is of format 3, which this eventlab does not read"):
+            assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+        assert lab.snapshots.table().height == 0
+        with pytest.raises(SnapshotError, match=r"is of format 3, which .*drop\(\) removes it"):
+            lab.snapshots.verify()
+        lab.snapshots.policy = Every(100)
+        assert lab.snapshots.build(el.Portfolio).snapshots == 3
+        assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
+        assert lab.snapshots.drop() == 1
+
+
+def test_a_full_disk_costs_a_snapshot_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "lab"
+    written, full = disk.write_at, True
+
+    def write_at(descriptor, content, offset):
+        if full and Path(f"/proc/self/fd/{descriptor}").readlink().suffix in {".snapshots", ".part"}:
+            written(descriptor, content[: len(content) // 2], offset)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(descriptor, content, offset)
+
+    with filled(path, count=25) as lab:
+        expected = lab.state(el.Portfolio, NAMES[0]).digest
+        assert lab.snapshot(el.Portfolio, NAMES[0], 50).snapshots == 1
+        (file,) = files(path)
+        content = file.read_bytes()
+        monkeypatch.setattr(disk, "write_at", write_at)
+        told = "a snapshot could not be written; got .*No space left on device.*Free some space"
+        for make in (
+            lambda: lab.snapshot(el.Portfolio, NAMES[0], 60),
+            lambda: lab.snapshots.build(el.Portfolio),
+            lambda: lab.snapshots.build(el.Trades),
+        ):
+            with pytest.raises(StoreFull, match=told):
+                make()
+            assert file.read_bytes() == content
+        with pytest.warns(SnapshotSkipped, match=told):
+            lab.append(NAMES[0], [el.PortfolioChange("A", 1.0, 10.0)] * 10, timestamp=T0 + 30 * SECOND)
+        lab.snapshots.policy = el.snapshots.OnRead()
+        with pytest.warns(SnapshotSkipped, match=told):
+            assert lab.state(el.Portfolio, NAMES[0], 125).digest == expected
+        assert lab.store.heads([NAMES[0]])[0].version == 135
+        full = False
+        lab.state(el.Portfolio, NAMES[0], 125)
+        assert lab.snapshots.table()["version"].to_list() == [50, 125]
+    with el.open(path) as lab:
+        assert lab.state(el.Portfolio, NAMES[0], 125).digest == expected
+        assert lab.snapshots.verify().equal == 2
+
+
+def test_a_reducer_that_changed_between_runs_starts_from_the_events(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        assert lab.snapshots.build(counting(1.0)).snapshots == 3
+    with el.open(path) as lab, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        changed = counting(2.0)
+        assert lab.state(changed, NAMES[0]).total == 50.0
+        lab.snapshots.policy = Every(50)
+        assert lab.snapshots.build(changed).snapshots == 6
+        assert lab.state(changed, NAMES[0], 110).total == 44.0
+        gc.collect()
+        assert sorted(lab.snapshots.table()["usable"].to_list()) == [False] * 3 + [True] * 6
+        assert lab.snapshots.drop(changed) == 1
+        assert lab.state(counting(1.0), NAMES[0]).total == 25.0
+
+
 def test_strange_files_in_the_folder_are_not_touched(tmp_path):
     path = tmp_path / "lab"
     with filled(path, count=21) as lab:
@@ -329,6 +417,26 @@ def test_strange_files_in_the_folder_are_not_touched(tmp_path):
         assert lab.snapshots.table().height == 3
         assert lab.snapshots.drop() == 1
         assert stranger.read_text() == "mine"
+
+
+def test_files_of_the_first_format_are_swept_where_one_may_write(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=21) as lab:
+        lab.snapshots.build(el.Trades)
+        expected = lab.state(el.Trades, NAMES[0]).digest
+    folder = path / "snapshots"
+    old = f"{'0a' * 16}-{'1b' * 4}-{'2c' * 8}.arrow"
+    stay = ["notes.arrow", f"{old}.gz", f"my-{old}", old.upper(), f"{'0a' * 16}.arrow", *(f.name for f in files(path))]
+    for name in (old, f"{old}.part", *stay[:-1]):
+        (folder / name).write_text("a")
+    there = sorted([old, f"{old}.part", *stay])
+    with el.open(path, read_only=True) as lab:
+        assert lab.state(el.Trades, NAMES[0]).digest == expected
+        assert sorted(file.name for file in folder.iterdir()) == there
+    with el.open(path) as lab:
+        assert sorted(file.name for file in folder.iterdir()) == sorted(stay)
+        assert lab.state(el.Trades, NAMES[0]).digest == expected
+        assert lab.snapshots.verify().equal == 3
 
 
 def counting(step):
@@ -461,3 +569,31 @@ def test_snapshots_of_events_that_were_lost_are_not_used(tmp_path, durability):
         warnings.simplefilter("ignore")
         assert lab.snapshots.table()["version"].to_list() == [20, 40, 60, 80, 100]
         assert lab.state(el.Trades, "a", 100).notional == 50 * 1.0 + 50 * 3.0
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["in the tail", "in segments"])
+def test_aggregates_without_handled_events_get_no_snapshots_and_are_not_folded(tmp_path, monkeypatch, seal):
+    folded = []
+
+    def watched(store, reducer, aggregates, *given):
+        folded.extend(aggregates)
+        return take_states(store, reducer, aggregates, *given)
+
+    monkeypatch.setattr(collection, "take_states", watched)
+    with el.open(tmp_path, durability="relaxed") as lab:
+        lab.snapshots.policy = Every(5)
+        lab.append("market", [el.MarketData("A", 1.0, 1.0)] * 12)
+        lab.append("book", [el.BookChange("A", "bid", 1.0, 1.0)] * 12)
+        lab.append("both", [el.BookChange("A", "bid", 1.0, 1.0)] * 12)
+        lab.append("both", el.MarketData("A", 1.0, 1.0))
+        if seal:
+            lab.seal()
+        assert lab.snapshots.build(el.Trades).snapshots == 4
+        assert sorted(folded) == ["both", "market"]
+        assert set(lab.snapshots.table()["aggregate_id"]) == {"both", "market"}
+        for pattern in ("*", "book", "b*"):
+            assert lab.snapshots.build(el.Trades, pattern).snapshots == 0
+        assert len(folded) == 2
+        lab.append("book", el.MarketData("A", 1.0, 1.0))
+        assert lab.snapshots.build(el.Trades).snapshots == 2
+        assert lab.snapshots.verify().equal == 6
