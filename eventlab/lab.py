@@ -938,6 +938,7 @@ class Lab:
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
+        self._snapshots.close()
         self._store.close()
 
     def _event(

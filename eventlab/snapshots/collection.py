@@ -81,6 +81,11 @@ class Snapshots:
             store.follow(found.after_commit)
         return found
 
+    def close(self) -> None:
+        """Hold no files open, until they are looked at again."""
+        for shelf in list(self._shelves.values()):
+            shelf.close()
+
     @property
     def policy(self) -> Policy:
         """When a snapshot is made, by `build`, an append or a read; at first what is worth its room."""
@@ -119,6 +124,8 @@ class Snapshots:
         10
         """
         reducer = as_reducer(reducer)
+        if not isinstance(aggregate_id, str):
+            raise UnknownAggregate("not an aggregate id or pattern", got=aggregate_id, expected="text")
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate.named(aggregate_id)
@@ -127,11 +134,13 @@ class Snapshots:
     def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
         """Make one snapshot by hand, of the latest state or of a version, unless it is there."""
         reducer = as_reducer(reducer)
+        if not isinstance(aggregate_id, str):
+            raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
         heads = self._store.heads([aggregate_id])
         if not heads:
             raise UnknownAggregate.named(aggregate_id)
         wanted = heads[0].version if version is None else version
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= heads[0].version:
+        if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or not 1 <= wanted <= heads[0].version:
             raise SnapshotError(
                 f"{aggregate_id!r} has no such version", got=version, expected=f"1 to {heads[0].version}"
             )
@@ -193,7 +202,7 @@ class Snapshots:
                 followed = [aggregate for aggregate in aggregates if shelf.line(aggregate) is not None]
                 if followed:
                     self._brought_up(reducer, followed, whole=False)
-            except (EventlabError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  the commit stands, whatever a policy or a disk does
                 self._skipped(reducer, error)
 
     def after_read(self, reducer: Reducer, aggregate: str, base: Base | None, read: Read) -> None:
@@ -211,12 +220,13 @@ class Snapshots:
                 else:
                     shelf.add(reducer, [Taken([aggregate], base.marks, base.states)])
                 self._brought_up(reducer, [aggregate], whole=False)
-        except (EventlabError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  the answer stands, whatever a policy or a disk does
             self._skipped(reducer, error)
 
     def _skipped(self, reducer: Reducer, error: Exception) -> None:
+        why = str(error) if isinstance(error, EventlabError | OSError) else repr(error)
         warnings.warn(
-            f"a snapshot of {reducer.name} was not made, and events are replayed instead: {error}",
+            f"a snapshot of {reducer.name} was not made, and events are replayed instead: {why}",
             SnapshotSkipped,
             stacklevel=5,
         )

@@ -31,8 +31,23 @@ class Writing(Protocol):
         """Other content instead, all at once."""
 
 
+class Reading(Protocol):
+    """A file held open: others may add to it, but what takes its name afterwards is another one."""
+
+    def state(self) -> tuple[int, int]: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes at a place, fewer where the file ends."""
+
+    def changing(self) -> bool:
+        """Whether somebody has the right to change it just now."""
+
+
 class Files(Protocol):
-    """Files by name. A file's state is (which one, its size): it tells whether others changed or replaced it."""
+    """Files by name. A file's state is (which one, its size): it tells whether others changed or replaced it.
+
+    Which one it is, is certain only while it is held open: a number may be given again.
+    """
 
     @property
     def read_only(self) -> bool: ...
@@ -42,8 +57,8 @@ class Files(Protocol):
     def state(self, name: str) -> tuple[int, int] | None:
         """None where there is no such file."""
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes at a place, fewer where the file ends."""
+    def opened(self, name: str) -> Reading | None:
+        """None where there is no such file."""
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
@@ -67,6 +82,20 @@ class _MemoryFile:
         self.content = bytearray(content)
 
 
+class _MemoryReading:
+    def __init__(self, content: bytearray) -> None:
+        self._content = content
+
+    def state(self) -> tuple[int, int]:
+        return id(self._content), len(self._content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self._content[offset : offset + length])
+
+    def changing(self) -> bool:
+        return False
+
+
 class MemoryFiles:
     """For stores in memory."""
 
@@ -82,8 +111,9 @@ class MemoryFiles:
         file = self._files.get(name)
         return None if file is None else (id(file.content), file.size)
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        return bytes(self._files[name].content[offset : offset + length])
+    def opened(self, name: str) -> Reading | None:
+        file = self._files.get(name)
+        return None if file is None else _MemoryReading(file.content)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
@@ -128,6 +158,24 @@ class _DirectoryFile:
             raise _not_written(error) from error
 
 
+class _DirectoryReading:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def state(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_ino, found.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def changing(self) -> bool:
+        return ofd.is_locked(self._descriptor, _LOCKED)
+
+
 class DirectoryFiles:
     """Files in one folder.
 
@@ -150,12 +198,11 @@ class DirectoryFiles:
             return None
         return found.st_ino, found.st_size
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
+    def opened(self, name: str) -> Reading | None:
         try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
+            return _DirectoryReading(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
