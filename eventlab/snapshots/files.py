@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from eventlab.errors import ReadOnlyStore, StoreFull
+from eventlab.errors import ReadOnlyStore, StoreError, StoreFull
 from eventlab.store import disk, ofd
 
 _NAME = re.compile(r"[0-9a-f]{32}\.snapshots")
@@ -238,9 +238,13 @@ class DirectoryFiles:
     def remove(self, name: str) -> None:
         if self.read_only:
             raise ReadOnlyStore("snapshots cannot be dropped in a store opened to be read")
-        disk.remove(self._directory / name)
+        try:
+            disk.remove(self._directory / name)
+        except OSError as error:
+            raise StoreError("snapshots could not be removed", got=str(error), hint="Allow writing there.") from error
 
 
 def _not_written(error: OSError) -> StoreFull:
-    hint = "Free some space; answers come from the events meanwhile." if error.errno == errno.ENOSPC else None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "Free some space; answers come from the events meanwhile." if full else None
     return StoreFull("a snapshot could not be written", got=str(error), hint=hint or "Allow writing there.")

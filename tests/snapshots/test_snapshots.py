@@ -14,7 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import FoldError, ReadOnlyStore, ReducerError, SnapshotError, SnapshotSkipped, UnknownAggregate
+from eventlab.errors import (
+    FoldError,
+    ReadOnlyStore,
+    ReducerError,
+    SnapshotError,
+    SnapshotSkipped,
+    StoreError,
+    UnknownAggregate,
+)
 from eventlab.lab import Lab
 from eventlab.snapshots.base import Taken
 from eventlab.snapshots.files import DirectoryFiles
@@ -315,6 +323,24 @@ def test_no_flipped_byte_changes_an_answer(snapshotted, data):
     assert state.digest == expected
 
 
+def test_what_lies_in_a_files_place_costs_the_snapshots_alone(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        expected = lab.state(el.Trades, NAMES[0]).digest
+        lab.snapshots.build(el.Trades)
+        (file,) = files(path)
+        file.unlink()
+        file.mkdir()
+        with pytest.warns(UserWarning, match="cannot be read"):
+            assert lab.state(el.Trades, NAMES[0]).digest == expected
+        with pytest.raises(SnapshotError, match="cannot be read"):
+            lab.snapshots.verify()
+        with pytest.raises(StoreError, match="could not be removed"):
+            lab.snapshots.drop()
+        file.rmdir()
+        assert lab.snapshots.build(el.Trades).snapshots == 3
+
+
 @pytest.mark.parametrize("finer", [7, 20, 100])
 def test_a_file_that_another_lab_drops_and_builds_anew_is_seen_as_it_is(tmp_path, finer):
     """File systems give the number of a file that is gone to the next one that is made."""
@@ -522,8 +548,10 @@ def test_what_is_no_aggregate_id_is_refused(name):
     lab = filled(count=1)
     with pytest.raises(UnknownAggregate, match="not an aggregate id"):
         lab.snapshots.build(el.Trades, name)
-    with pytest.raises(UnknownAggregate, match="not an aggregate id"):
-        lab.snapshot(el.Trades, name)
+    asking = (lab.snapshot, lab.state, lab.history, lab.cursor, lambda *of: lab.diff(*of, 0, 1))
+    for ask in asking:
+        with pytest.raises(UnknownAggregate, match="not an aggregate id"):
+            ask(el.Trades, name)
 
 
 def test_what_is_no_reducer_gets_no_snapshots():
