@@ -35,6 +35,13 @@ def type_named(store: Store, of: EventClass) -> EventType:
     return declared
 
 
+def aggregate_named(aggregate_id: object) -> str:
+    """An id that is text. Raises UnknownAggregate."""
+    if not isinstance(aggregate_id, str):
+        raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
+    return aggregate_id
+
+
 def aggregates_named(store: Store, aggregate_id: str | None) -> list[str] | None:
     """Ids that an id or a pattern with ``*`` means; None for all. Raises UnknownAggregate."""
     if aggregate_id is None or aggregate_id == "*":

@@ -13,7 +13,7 @@ import polars as pl
 from eventlab import _scanning, reducers
 from eventlab._appending import Cause, Group, batch_of_frame, batches_of
 from eventlab._info import Info, info
-from eventlab._resolving import EventClass, aggregates_named, type_named
+from eventlab._resolving import EventClass, aggregate_named, aggregates_named, type_named
 from eventlab.errors import AsOfError, InvalidEvent
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
@@ -453,7 +453,7 @@ class Lab:
         >>> state.equity, marked.equity, marked.version
         (-1.0, 19.0, 1)
         """
-        reducer, moment = as_reducer(reducer), moment_of(as_of)
+        reducer, aggregate_id, moment = as_reducer(reducer), aggregate_named(aggregate_id), moment_of(as_of)
         if mark_with is not None:
             found = marked.state(self._store, reducer, aggregate_id, moment, mark_with, interpret=interpret)
             return views.single(reducer, found)
@@ -655,7 +655,7 @@ class Lab:
         from eventlab.timetravel.diff import diff
 
         return diff(
-            self._store, as_reducer(reducer), aggregate_id, moment_of(a), moment_of(b),
+            self._store, as_reducer(reducer), aggregate_named(aggregate_id), moment_of(a), moment_of(b),
             snapshots=self._snapshots, interpret=interpret,
         )  # fmt: skip
 
@@ -698,7 +698,7 @@ class Lab:
         ------
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
-        reducer = as_reducer(reducer)
+        reducer, aggregate_id = as_reducer(reducer), aggregate_named(aggregate_id)
         if mark_with is not None:
             return marked.history(
                 self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
@@ -743,7 +743,7 @@ class Lab:
         """
         from eventlab.timetravel.cursor import Cursor
 
-        reducer = as_reducer(reducer)
+        reducer, aggregate_id = as_reducer(reducer), aggregate_named(aggregate_id)
         return Cursor(self._store, reducer, aggregate_id, as_of, snapshots=self._snapshots, interpret=interpret)
 
     def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
@@ -938,6 +938,7 @@ class Lab:
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
+        self._snapshots.close()
         self._store.close()
 
     def _event(

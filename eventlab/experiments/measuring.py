@@ -140,4 +140,6 @@ def whole(what: str, value: object, least: int) -> int:
     """A whole number of at least so much. Raises SnapshotError."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise SnapshotError(f"{what} must be a whole number", got=value, expected=f"at least {least}")
+    if value >= 2**63:
+        raise SnapshotError(f"{what} is too large", got=value, expected="below 2**63")
     return int(value)

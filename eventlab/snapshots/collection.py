@@ -101,6 +101,11 @@ class Snapshots:
             store.follow(found.after_commit)
         return found
 
+    def close(self) -> None:
+        """Hold no files open, until they are looked at again."""
+        for shelf in list(self._shelves.values()):
+            shelf.close()
+
     @property
     def policy(self) -> Policy:
         """When a snapshot is made, by `build`, an append or a read; at first what is worth its room."""
@@ -141,6 +146,8 @@ class Snapshots:
         10
         """
         reducer = as_reducer(reducer)
+        if not isinstance(aggregate_id, str):
+            raise UnknownAggregate("not an aggregate id or pattern", got=aggregate_id, expected="text")
         aggregates = self._store.aggregate_ids(aggregate_id)
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate.named(aggregate_id)
@@ -168,11 +175,13 @@ class Snapshots:
             Not a version from 1 to the last.
         """
         reducer = as_reducer(reducer)
+        if not isinstance(aggregate_id, str):
+            raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
         heads = self._store.heads([aggregate_id])
         if not heads:
             raise UnknownAggregate.named(aggregate_id)
         wanted = heads[0].version if version is None else version
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or not 1 <= wanted <= heads[0].version:
+        if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or not 1 <= wanted <= heads[0].version:
             raise SnapshotError(
                 f"{aggregate_id!r} has no such version", got=version, expected=f"1 to {heads[0].version}"
             )

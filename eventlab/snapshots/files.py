@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from eventlab.errors import ReadOnlyStore, StoreFull
+from eventlab.errors import ReadOnlyStore, StoreError, StoreFull
 from eventlab.store import disk, ofd
 
 _NAME = re.compile(r"[0-9a-f]{32}\.snapshots")
@@ -34,8 +34,23 @@ class Writing(Protocol):
         """Other content instead, all at once."""
 
 
+class Reading(Protocol):
+    """A file held open: others may add to it, but what takes its name afterwards is another one."""
+
+    def state(self) -> tuple[int, int]: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes at a place, fewer where the file ends."""
+
+    def changing(self) -> bool:
+        """Whether somebody has the right to change it just now."""
+
+
 class Files(Protocol):
-    """Files by name. A file's state is (which one, its size): it tells whether others changed or replaced it."""
+    """Files by name. A file's state is (which one, its size): it tells whether others changed or replaced it.
+
+    Which one it is, is certain only while it is held open: a number may be given again.
+    """
 
     @property
     def read_only(self) -> bool: ...
@@ -45,8 +60,8 @@ class Files(Protocol):
     def state(self, name: str) -> tuple[int, int] | None:
         """None where there is no such file."""
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes at a place, fewer where the file ends."""
+    def opened(self, name: str) -> Reading | None:
+        """None where there is no such file."""
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
@@ -70,6 +85,20 @@ class _MemoryFile:
         self.content = bytearray(content)
 
 
+class _MemoryReading:
+    def __init__(self, content: bytearray) -> None:
+        self._content = content
+
+    def state(self) -> tuple[int, int]:
+        return id(self._content), len(self._content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self._content[offset : offset + length])
+
+    def changing(self) -> bool:
+        return False
+
+
 class MemoryFiles:
     """For stores in memory."""
 
@@ -85,8 +114,9 @@ class MemoryFiles:
         file = self._files.get(name)
         return None if file is None else (id(file.content), file.size)
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        return bytes(self._files[name].content[offset : offset + length])
+    def opened(self, name: str) -> Reading | None:
+        file = self._files.get(name)
+        return None if file is None else _MemoryReading(file.content)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
@@ -131,6 +161,24 @@ class _DirectoryFile:
             raise _not_written(error) from error
 
 
+class _DirectoryReading:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def state(self) -> tuple[int, int]:
+        found = os.fstat(self._descriptor)
+        return found.st_ino, found.st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def changing(self) -> bool:
+        return ofd.is_locked(self._descriptor, _LOCKED)
+
+
 class DirectoryFiles:
     """Files in one folder.
 
@@ -160,12 +208,11 @@ class DirectoryFiles:
             return None
         return found.st_ino, found.st_size
 
-    def read(self, name: str, offset: int, length: int) -> bytes:
-        descriptor = os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC)
+    def opened(self, name: str) -> Reading | None:
         try:
-            return os.pread(descriptor, length, offset)
-        finally:
-            os.close(descriptor)
+            return _DirectoryReading(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Writing]:
@@ -201,9 +248,13 @@ class DirectoryFiles:
     def remove(self, name: str) -> None:
         if self.read_only:
             raise ReadOnlyStore("snapshots cannot be dropped in a store opened to be read")
-        disk.remove(self._directory / name)
+        try:
+            disk.remove(self._directory / name)
+        except OSError as error:
+            raise StoreError("snapshots could not be removed", got=str(error), hint="Allow writing there.") from error
 
 
 def _not_written(error: OSError) -> StoreFull:
-    hint = "Free some space; answers come from the events meanwhile." if error.errno == errno.ENOSPC else None
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    hint = "Free some space; answers come from the events meanwhile." if full else None
     return StoreFull("a snapshot could not be written", got=str(error), hint=hint or "Allow writing there.")

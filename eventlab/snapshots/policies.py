@@ -89,11 +89,12 @@ def _policy(given: object) -> Policy:
     return given
 
 
-def _positive(what: str, value: object, unit: str, example: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+def _positive(what: str, value: object, unit: str, example: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value <= _MOST:
         raise SnapshotError(
             f"{what} takes a positive number of {unit}, below 2**63", got=value, expected=f"e.g. {what}({example})"
         )
+    return int(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Every(Policy):
     n: int = 100
 
     def __post_init__(self) -> None:
-        _positive("Every", self.n, "events", 100)
+        object.__setattr__(self, "n", _positive("Every", self.n, "events", 100))
 
     def should_snapshot(self, version: int) -> bool:
         """True exactly at the positive multiples of `n`."""
@@ -150,7 +151,7 @@ class EveryBytes(Policy):
     size: int
 
     def __post_init__(self) -> None:
-        _positive("EveryBytes", self.size, "bytes", 1_000_000)
+        object.__setattr__(self, "size", _positive("EveryBytes", self.size, "bytes", 1_000_000))
 
     def versions(self, past: Past) -> Int64Array:
         return np.flatnonzero(np.diff(past.bytes // self.size, prepend=0)) + max(past.after, 1)
@@ -260,7 +261,7 @@ class Exponential(Policy):
     unit: int = 1_000
 
     def __post_init__(self) -> None:
-        _positive("Exponential", self.unit, "events", 1_000)
+        object.__setattr__(self, "unit", _positive("Exponential", self.unit, "events", 1_000))
 
     def versions(self, past: Past) -> Int64Array:
         levels, gap = [_NONE], self.unit
@@ -293,7 +294,7 @@ class Keep(Policy):
     last: int
 
     def __post_init__(self) -> None:
-        _positive("Keep", self.last, "snapshots", 3)
+        object.__setattr__(self, "last", _positive("Keep", self.last, "snapshots", 3))
 
     def kept(self, past: Past, there: Int64Array) -> Int64Array:
         return there[-self.last :]
@@ -317,7 +318,7 @@ class MaxGap(Policy):
     n: int
 
     def __post_init__(self) -> None:
-        _positive("MaxGap", self.n, "events", 10_000)
+        object.__setattr__(self, "n", _positive("MaxGap", self.n, "events", 10_000))
 
     def versions(self, past: Past) -> Int64Array:
         return self.filled(past, _NONE)

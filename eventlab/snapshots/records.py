@@ -114,7 +114,7 @@ def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes)
     """The records of a file from a place on, and for each stretch that is none, its offset and what is wrong there."""
     at = start
     while at < size:
-        found = _head(read(at, _ALIGNED), at, size, owner)
+        found = head_at(read, at, size, owner)
         if isinstance(found, Record):
             yield found
             at = found.stop
@@ -123,7 +123,9 @@ def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes)
         at = _next(read, at + _ALIGNED, size)
 
 
-def _head(content: bytes, offset: int, size: int, owner: bytes) -> Record | str:
+def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: bytes) -> Record | str:
+    """The record that begins at a place of a file, or what is wrong there."""
+    content = read(offset, _ALIGNED)
     if len(content) < _ALIGNED or content[:8] != _MAGIC:
         return "is damaged"
     _, kind, form, envelope, envelope_crc, states, states_crc, whose, crc = _HEAD.unpack(content[: _HEAD.size])

@@ -20,7 +20,7 @@ from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.fold.declaration import Reducer
 from eventlab.snapshots import records
 from eventlab.snapshots.base import Base, Marks, Taken
-from eventlab.snapshots.files import Files, Writing
+from eventlab.snapshots.files import Files, Reading, Writing
 from eventlab.snapshots.records import Part, Record
 from eventlab.store.contract import UNBOUND
 from eventlab.store.log import EventLog
@@ -104,7 +104,9 @@ class Shelf:
         self._forget()
 
     def _forget(self) -> None:
+        self._file: Reading | None = None
         self._which, self._size, self._end = 0, 0, 0
+        self._last: Record | None = None
         self._of_this_log = False
         self.reducer = ""
         self.damage: dict[int, str] = {}
@@ -116,33 +118,60 @@ class Shelf:
         self._blocks: OrderedDict[int, pa.RecordBatch] = OrderedDict()
         self._blocks_bytes = 0
 
+    def close(self) -> None:
+        """Hold no file open, until it is looked at again."""
+        with self._lock:
+            self._forget()
+
     # -- what there is
 
     def refresh(self) -> None:
         """See what others added, replaced or removed."""
         with self._lock:
             state = self._files.state(self.name)
-            if state is None:
-                if self._size:
-                    self._forget()
-                return
             if state == (self._which, self._size):
                 return
-            if state[0] != self._which or state[1] < self._size:
+            if state is None or state[0] != self._which or state[1] < self._size or not self._goes_on():
                 self._forget()
-            self._which, start, self._size = state[0], self._end, state[1]
-            found = records.scan(
-                lambda at, length: self._files.read(self.name, at, length), start, state[1], self._owner
-            )
-            for one in found:
-                if isinstance(one, Record):
-                    self._take(one)
-                    self._end = one.stop
-                else:
-                    self._note(*one)
+            if state is None:
+                return
+            try:
+                if self._file is None:
+                    self._file = self._files.opened(self.name)
+                if self._file is not None:
+                    self._read_on(self._file)
+            except OSError as error:
+                self._forget()
+                self._which, self._size = state
+                self._note(0, f"cannot be read: {error}")
 
-    def _take(self, record: Record) -> None:
-        content = self._files.read(self.name, *record.envelope_at)
+    def _goes_on(self) -> bool:
+        """Whether the file still has what was read of it last, so that others only added to it."""
+        if self._file is None or self._last is None:
+            return True
+        return records.head_at(self._file.read, self._last.offset, self._last.stop, self._owner) == self._last
+
+    def _read_on(self, file: Reading) -> None:
+        """Take up the records behind the last one that was whole."""
+        while True:
+            self._which, size = file.state()
+            broken: list[tuple[int, str]] = []
+            for one in records.scan(file.read, self._end, size, self._owner):
+                if isinstance(one, Record):
+                    self._take(one, file)
+                    self._end, self._last = one.stop, one
+                else:
+                    broken.append(one)
+            trailing = [one for one in broken if one[0] >= self._end]
+            unfinished = bool(trailing) and file.changing()
+            if not trailing or unfinished or file.state() == (self._which, size):
+                break  # else somebody was at its end, and has finished
+        for one in broken[: len(broken) - len(trailing)] if unfinished else broken:
+            self._note(*one)
+        self._size = self._end if unfinished else size
+
+    def _take(self, record: Record, file: Reading) -> None:
+        content = file.read(*record.envelope_at)
         if zlib.crc32(content) != record.envelope_crc:
             self._note(record.offset, "is damaged")
             return
@@ -282,9 +311,9 @@ class Shelf:
             return batch
         record = self._records[offset]
         try:
-            content = self._files.read(self.name, *record.states_at)
-        except (OSError, KeyError):
-            content = b""  # removed by somebody else, a moment ago
+            content = b"" if self._file is None else self._file.read(*record.states_at)
+        except OSError:
+            content = b""
         if zlib.crc32(content) != record.states_crc:
             raise _Damaged(offset)
         batch = pa.ipc.read_record_batch(pa.py_buffer(content), schema)

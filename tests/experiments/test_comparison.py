@@ -505,6 +505,8 @@ def test_a_comparison_is_drawn_in_one_call(small):
         ({"seeds": ()}, "there is no seed"),
         ({"seeds": (-1,)}, "a seed must be a whole number"),
         ({"seeds": (1, 1)}, "a seed is there twice"),
+        ({"seeds": (2**63,)}, "a seed is too large"),
+        ({"budgets": (2**63,)}, "a budget in bytes is too large"),
         ({"seeds": 3}, "seeds must be a sequence"),
         ({"reads": 1}, "reads must be a whole number"),
         ({"reads": -5}, "reads must be a whole number"),

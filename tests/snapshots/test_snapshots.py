@@ -21,12 +21,14 @@ from eventlab.errors import (
     ReducerError,
     SnapshotError,
     SnapshotSkipped,
+    StoreError,
     StoreFull,
     UnknownAggregate,
 )
 from eventlab.lab import Lab
 from eventlab.snapshots import collection, records
 from eventlab.snapshots.base import Taken
+from eventlab.snapshots.files import DirectoryFiles
 from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Every
 from eventlab.snapshots.taking import take_states
@@ -59,10 +61,16 @@ def test_every_n_says_exactly_the_multiples(n, after, upto):
     assert not policy.should_snapshot(0)
 
 
-@pytest.mark.parametrize("n", [0, -1, True, False, "x", 1.5, None, np.float64(3)])
+@pytest.mark.parametrize("n", [0, -1, True, False, "x", 1.5, None, np.float64(3), 2**63])
 def test_a_bad_interval_is_refused(n):
     with pytest.raises(SnapshotError, match="Every takes a positive number of events"):
         Every(n)
+
+
+def test_an_interval_of_numpy_is_one_of_python():
+    policy = Every(np.int64(7))
+    assert policy == Every(7)
+    assert repr(policy) == "Every(n=7)"
 
 
 @pytest.mark.parametrize("policy", [100, "Every", None, object()])
@@ -320,6 +328,105 @@ def test_no_flipped_byte_changes_an_answer(snapshotted, data):
     assert state.digest == expected
 
 
+def test_what_lies_in_a_files_place_costs_the_snapshots_alone(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        expected = lab.state(el.Trades, NAMES[0]).digest
+        lab.snapshots.build(el.Trades)
+        (file,) = files(path)
+        file.unlink()
+        file.mkdir()
+        with pytest.warns(UserWarning, match="cannot be read"):
+            assert lab.state(el.Trades, NAMES[0]).digest == expected
+        with pytest.raises(SnapshotError, match="cannot be read"):
+            lab.snapshots.verify()
+        with pytest.raises(StoreError, match="could not be removed"):
+            lab.snapshots.drop()
+        file.rmdir()
+        assert lab.snapshots.build(el.Trades).snapshots == 3
+
+
+@pytest.mark.parametrize("finer", [7, 20, 100])
+def test_a_file_that_another_lab_drops_and_builds_anew_is_seen_as_it_is(tmp_path, finer):
+    """File systems give the number of a file that is gone to the next one that is made."""
+    path = tmp_path / "lab"
+    with filled(path) as lab, el.open(path) as other:
+        expected = [lab.state(el.Trades, name, as_of=v).digest for name in NAMES for v in range(0, 201, 9)]
+        lab.snapshots.build(el.Trades)
+        assert lab.snapshots.table().height == 6
+        other.snapshots.drop()
+        other.snapshots.policy = Every(finer)
+        other.snapshots.build(el.Trades)
+        assert lab.snapshots.table().equals(other.snapshots.table())
+        assert [lab.state(el.Trades, name, as_of=v).digest for name in NAMES for v in range(0, 201, 9)] == expected
+        lab.snapshots.policy = Every(3)
+        lab.snapshots.build(el.Trades)
+        assert other.snapshots.verify().equal == lab.snapshots.table().height
+
+
+def test_a_file_that_another_lab_drops_during_a_read_is_only_missing(tmp_path, monkeypatch):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        lab.snapshots.build(el.Trades)
+        (file,) = files(path)
+        content = file.read_bytes()
+    for when in ("state", "opened"):
+        file.write_bytes(content)
+
+        found = getattr(DirectoryFiles, when)
+
+        def gone(self, name, found=found):
+            answer = found(self, name)
+            file.unlink(missing_ok=True)
+            return answer
+
+        with el.open(path) as lab, monkeypatch.context() as patched:
+            patched.setattr(DirectoryFiles, when, gone)
+            assert lab.state(el.Trades, NAMES[0]).version == 125
+            assert not file.exists()
+            assert lab.snapshots.table().height == 0
+
+
+def test_a_file_that_was_copied_over_is_read_anew(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path) as lab:
+        lab.snapshots.policy = Every(30)
+        lab.snapshots.build(el.Trades)
+        (file,) = files(path)
+        content = file.read_bytes()
+        lab.snapshots.drop()
+        lab.snapshots.policy = Every(100)
+        lab.snapshots.build(el.Trades)
+        file.write_bytes(content)
+        assert lab.snapshots.table().height == 18
+        assert lab.snapshots.verify().equal == 18
+
+
+def test_what_another_is_just_adding_is_no_damage(tmp_path):
+    path = tmp_path / "lab"
+    with filled(path, count=25) as lab:
+        lab.snapshots.build(el.Trades)
+        (file,) = files(path)
+        content = file.read_bytes()
+        for cut in (len(content) - 1, len(content) - 100, 300, 7):
+            file.write_bytes(content[:cut])
+            with el.open(path) as other, DirectoryFiles(path / "snapshots", read_only=False).writing(file.name):
+                assert other.state(el.Trades, NAMES[0]).version == 125
+                file.write_bytes(content)
+                assert other.snapshots.table().height == 3
+
+
+def test_a_closed_lab_holds_no_snapshots_open(tmp_path):
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("this system does not list the files that a process has open")
+    with filled(tmp_path / "lab", count=25) as lab:
+        lab.snapshots.build(el.Trades)
+        lab.state(el.Trades, NAMES[0])
+    held = [str(link.readlink()) for link in folder.iterdir() if link.is_symlink()]
+    assert not [one for one in held if one.endswith(".snapshots")]
+
+
 def test_a_file_of_another_store_is_left_aside(tmp_path):
     for name, count in (("one", 30), ("two", 25)):
         with filled(tmp_path / name, count=count) as lab:
@@ -512,6 +619,17 @@ def test_a_store_opened_to_be_read_uses_snapshots_but_makes_and_drops_none(tmp_p
         with pytest.raises(ReadOnlyStore, match="cannot be dropped"):
             lab.snapshots.drop()
         assert len(files(path)) == 1
+
+
+@pytest.mark.parametrize("name", [None, 5, ["a/one"]])
+def test_what_is_no_aggregate_id_is_refused(name):
+    lab = filled(count=1)
+    with pytest.raises(UnknownAggregate, match="not an aggregate id"):
+        lab.snapshots.build(el.Trades, name)
+    asking = (lab.snapshot, lab.state, lab.history, lab.cursor, lambda *of: lab.diff(*of, 0, 1))
+    for ask in asking:
+        with pytest.raises(UnknownAggregate, match="not an aggregate id"):
+            ask(el.Trades, name)
 
 
 def test_what_is_no_reducer_gets_no_snapshots():
