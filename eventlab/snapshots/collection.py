@@ -189,7 +189,7 @@ class Snapshots:
 
     def make(self, reducer: Reducer, aggregate_id: str, versions: Int64Array) -> Built:
         """Make snapshots at ascending versions of an aggregate, but not where there are some."""
-        missing = np.setdiff1d(versions, self._shelf(reducer).versions(aggregate_id))
+        missing = _without(versions, self._shelf(reducer).versions(aggregate_id))
         if not len(missing):
             return Built(0, 0)
         return self._made(reducer, [aggregate_id], [missing], self._store.stop_position)
@@ -206,7 +206,7 @@ class Snapshots:
             there = shelf.versions(head.aggregate_id)
             after = 0 if whole or not len(there) else int(there[-1])
             past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
-            versions = np.setdiff1d(policies.chosen(self._policy, past), there)
+            versions = _without(policies.chosen(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):
                 chosen.append(head.aggregate_id)
@@ -217,7 +217,7 @@ class Snapshots:
             there = shelf.versions(aggregate)
             stays = policies.kept(self._policy, past, there)
             if len(stays) < len(there):
-                gone[aggregate] = np.setdiff1d(there, stays)
+                gone[aggregate] = _without(there, stays)
         if gone:
             shelf.evict(reducer, gone)
         return Built(built.snapshots, built.bytes, sum(map(len, gone.values())))
@@ -383,3 +383,7 @@ class Snapshots:
         if found != sum(map(len, versions)):
             raise SnapshotError(f"{shelf.name} has versions that the log does not have")
         return found
+
+
+def _without(versions: Int64Array, others: Int64Array) -> Int64Array:
+    return versions[~np.isin(versions, others)] if len(others) else versions

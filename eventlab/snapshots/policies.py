@@ -438,7 +438,7 @@ def chosen(policy: Policy, past: Past) -> Int64Array:
     SnapshotError
         It fails, or chooses what is no version behind ``past.after``, up to ``past.head``.
     """
-    found = _asked(policy, lambda: np.unique(policy.versions(past)))
+    found = _asked(policy, lambda: _ascending(np.asarray(policy.versions(past))))
     if not len(found):
         return _NONE
     if found.dtype.kind not in "iu" or found[0] <= past.after or found[-1] > past.head:
@@ -451,12 +451,20 @@ def chosen(policy: Policy, past: Past) -> Int64Array:
 
 def kept(policy: Policy, past: Past, there: Int64Array) -> Int64Array:
     """Which of the snapshots that are there a policy lets stay. Raises SnapshotError where it fails."""
-    return _asked(policy, lambda: np.intersect1d(there, policy.kept(past, there)))
+    return _asked(policy, lambda: _among(there, policy.kept(past, there)))
 
 
 def wants(policy: Policy, read: Read) -> bool:
     """Whether a policy keeps what was read. Raises SnapshotError where it fails."""
     return _asked(policy, lambda: bool(policy.after_read(read)))
+
+
+def _ascending(versions: Int64Array) -> Int64Array:
+    return versions if (versions[1:] > versions[:-1]).all() else np.unique(versions)
+
+
+def _among(there: Int64Array, kept: Int64Array) -> Int64Array:
+    return there if kept is there else there[np.isin(there, kept)]
 
 
 def _asked(policy: Policy, ask: Callable[[], T]) -> T:

@@ -236,8 +236,10 @@ class Shelf:
                     np.concatenate([one.block for one in several]),
                     np.concatenate([one.row for one in several]),
                 )
-                _, first = np.unique(joined.marks.version, return_index=True)
-                self._lines[aggregate] = joined[first]
+                version = joined.marks.version
+                if not (version[1:] > version[:-1]).all():
+                    joined = joined[np.unique(version, return_index=True)[1]]
+                self._lines[aggregate] = joined
             line = self._lines.get(aggregate)
             return line if line is not None and len(line.block) else None
 

@@ -154,8 +154,11 @@ def _fold_to_stops(
     legs = stops.legs(tables)
     if not reducer.layout.tables:  # a record is the whole state, and the kernel emits records as it goes
         folded = fold(reducer, ids, states, tables, legs, emit=True)
-        at_stops = np.delete(np.arange(int(legs.offsets[-1])), legs.offsets[1:] - 1)
-        emitted = folded.emitted.select(reducer.layout.arrow_schema.names).take(pa.array(at_stops))  # type: ignore[union-attr]
+        emitted = folded.emitted.select(reducer.layout.arrow_schema.names)  # type: ignore[union-attr]
+        if len(ids) == 1:
+            emitted = emitted.slice(0, len(stops.version))
+        else:
+            emitted = emitted.take(pa.array(np.delete(np.arange(int(legs.offsets[-1])), legs.offsets[1:] - 1)))
         return pa.RecordBatch.from_arrays(emitted.columns, schema=reducer.layout.arrow_schema), folded.states
     through = [
         fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.alone(a)).states
