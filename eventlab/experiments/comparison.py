@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from eventlab.errors import BudgetTooSmall, SnapshotError, SnapshotSkipped
+from eventlab.errors import BudgetTooSmall, SnapshotError, SnapshotSkipped, UnknownAggregate
 from eventlab.events.frame import Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.bootstrap import paired_ratios
@@ -190,6 +190,11 @@ def results(lab: HasStore, name: str) -> Comparison:
     True
     """
     trials = Ledger.of(lab.store, name).trials()
+    if not trials:
+        raise UnknownAggregate(
+            "no experiment of this name", got=name,
+            hint="lab.store.aggregate_ids('experiment/*') lists those there are.",
+        )  # fmt: skip
 
     def about(trial: Trial) -> tuple[object, ...]:
         summary = trial.summary
@@ -302,6 +307,8 @@ class Comparison:
                 line += f"; headroom {best['headroom']:.2f}"
                 if best["captured"] is not None:
                     line += f", of which it captures {best['captured']:.0%}"
+                elif best["feasible"]:
+                    line += " of what is replayed, but the rest of a read outweighs that: next to nothing to gain"
             without = rows.filter(~pl.col("feasible"))["policy"].to_list()
             if without:
                 line += f"; no snapshot fits into the budget of {', '.join(without)}"
@@ -398,7 +405,9 @@ def _measured(subject: Subject, design: _Design, ledger: Ledger | None, *, progr
     """All trials in the order of the design: those that were there, and the others."""
     groups = list(_Group.all(subject, design))
     wanted = {trial for group in groups for trial in group.identities.values()}
-    there = {} if ledger is None else {one.summary.trial: one for one in ledger.trials(wanted)}
+    kept = [] if ledger is None else ledger.trials()
+    _check_names(subject, design, groups, kept)
+    there = {one.summary.trial: one for one in kept}
     machine, found = _Machine(subject), list[Trial]()
     if not wanted <= there.keys():
         warm()
@@ -414,6 +423,32 @@ def _measured(subject: Subject, design: _Design, ledger: Ledger | None, *, progr
                 there.update({one.summary.trial: one for one in made})
             found += [there[trial] for trial in group.identities.values()]
     return sorted(found, key=lambda one: list(design.policies).index(one.summary.policy))
+
+
+def _check_names(subject: Subject, design: _Design, groups: Sequence[_Group], kept: Sequence[Trial]) -> None:
+    """Raise SnapshotError where a name stands for another policy or workload than in the trials kept so far."""
+    reads = {(group.workload, group.seed): group.measured for group in groups}
+    trials = {
+        (group.workload, group.budget, group.seed, policy): trial
+        for group in groups
+        for policy, trial in group.identities.items()
+    }
+    about = (subject.reducer.name, subject.aggregate_id, subject.head, design.reads)
+    for one in kept:
+        told = one.summary
+        if (told.reducer, told.subject, told.head, told.drawn) != about:
+            continue
+        measured = reads.get((told.workload, told.seed))
+        other = None
+        if measured is not None and not np.array_equal(measured, one.versions):
+            other = f"{told.workload!r} is another workload"
+        elif trials.get((told.workload, told.budget, told.seed, told.policy), told.trial) != told.trial:
+            other = f"{told.policy!r} is another policy, or {told.reducer} another reducer,"
+        if other is not None:
+            raise SnapshotError(
+                f"{other} than in the trials that this experiment has",
+                hint="Call it otherwise, or begin another experiment with name=.",
+            )
 
 
 def _measure(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from eventlab._appending import batch_of_frame, batches_of
-from eventlab.errors import ReadOnlyStore, SnapshotError, UnknownAggregate
+from eventlab.errors import ReadOnlyStore, SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.events.types import EventType, event, event_type
 from eventlab.store.log import EventLog
@@ -123,29 +123,15 @@ class Ledger:
         summaries = batches_of(self.aggregate_id, [one.summary for one in trials])
         self.store.commit([*summaries, batch_of_frame(event_type(SnapshotRead), reads, aggregate_id=self.aggregate_id)])
 
-    def trials(self, wanted: Collection[str] | None = None) -> list[Trial]:
-        """Those that are there, in the order measured; of equal ones the last.
-
-        Raises
-        ------
-        UnknownAggregate
-            Nothing was ever kept under the name; only where all are wanted.
-        """
+    def trials(self) -> list[Trial]:
+        """Those that are there, in the order measured; of equal ones the last."""
         if not self.store.heads([self.aggregate_id]):
-            if wanted is None:
-                raise UnknownAggregate(
-                    "no experiment of this name", got=self.aggregate_id.removeprefix(_PREFIX),
-                    hint="lab.store.aggregate_ids('experiment/*') lists those there are.",
-                )  # fmt: skip
             return []
         names = [field.name for field in event_type(SnapshotTrial)]
         summaries = {
             row["trial"]: SnapshotTrial(**row)
             for row in self._rows(event_type(SnapshotTrial)).select(names).iter_rows(named=True)
-            if wanted is None or row["trial"] in wanted
         }
-        if not summaries:
-            return []
         reads = self._rows(event_type(SnapshotRead)).partition_by("trial", as_dict=True, maintain_order=True)
         found = []
         for trial, summary in summaries.items():

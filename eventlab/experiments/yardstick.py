@@ -47,9 +47,9 @@ class Yardstick:
         even = self._latency(self._even(size))
         # The optimum is found on the hull of all placements, so one between its corners may be a little better.
         best = min(self._best(size, versions), own, even)
-        gain = even - best
-        worthwhile = self.headroom >= WORTHWHILE and gain > 1e-9 * even
-        return own / best, (even - own) / gain if worthwhile else None
+        # What is replayed may be little beside the rest of a read, and then so is all that placement can gain.
+        worthwhile = self.headroom >= WORTHWHILE and even >= WORTHWHILE * best
+        return own / best, (even - own) / (even - best) if worthwhile else None
 
     def _best(self, size: float, versions: Int64Array) -> float:
         head = len(self.weights) - 1

@@ -245,6 +245,18 @@ def test_even_spacing_captures_nothing_and_the_optimum_everything():
     assert yardstick.held(np.array([1]))[1] <= 0.0
 
 
+def test_there_is_nothing_to_capture_where_the_rest_of_a_read_outweighs_what_is_replayed():
+    head = 400
+    costs = line(head)
+    slow = Costs(costs.replay + 1e6, costs.before, costs.restore + 1e6, costs.size, costs.write)
+    yardstick = Yardstick.of(Zipf(1.2).density(head), slow)
+    even = np.arange(1, 10) * (head + 1) // 10
+    assert yardstick.headroom > 1.1
+    ratio, captured = yardstick.held(even)
+    assert captured is None
+    assert ratio == pytest.approx(1.0, abs=1e-3)
+
+
 def test_there_is_nothing_to_capture_without_headroom_or_snapshots():
     yardstick = Yardstick.of(Uniform().density(100), line(100))
     assert yardstick.headroom == pytest.approx(1.0)
@@ -418,12 +430,19 @@ def test_a_longer_history_is_another_trial_and_results_are_of_the_last(lab, monk
     assert len(found.frame) == 1
 
 
-def test_recorded_reads_are_told_apart_by_what_was_read(small, monkeypatch):
+def test_a_name_stands_for_one_policy_and_one_workload_within_an_experiment(small):
+    reads = {"mine": Recorded(np.array([5, 6]), np.array([9, 9]))}
+    others = {"mine": Recorded(np.array([5, 7]), np.array([9, 9]))}
     with el.open(":memory:") as into:
-        measure(small, workloads={"mine": Recorded(np.array([5, 6]), np.array([9, 9]))}, name="r", into=into)
-        seen = counting(monkeypatch)
-        measure(small, workloads={"mine": Recorded(np.array([5, 7]), np.array([9, 9]))}, name="r", into=into)
-        assert len(seen) == 1
+        kept = measure(small, {"a": Every(100)}, reads, name="r", into=into)
+        with pytest.raises(SnapshotError, match="'mine' is another workload than in the trials"):
+            measure(small, {"b": Every(100)}, others, name="r", into=into)
+        with pytest.raises(SnapshotError, match="'a' is another policy"):
+            measure(small, {"a": Every(200)}, reads, name="r", into=into)
+        assert results(into, "r").frame.equals(kept.frame)
+        measure(small, {"a": Every(200)}, others, name="other", into=into)
+        measure(small, {"b": Every(200)}, reads, name="r", into=into)
+        assert results(into, "r").frame["policy"].to_list() == ["a", "b"]
 
 
 def test_results_go_into_another_lab(small):
