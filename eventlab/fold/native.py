@@ -19,6 +19,8 @@ import pyarrow as pa
 Argument: TypeAlias = "int | npt.NDArray[Any]"
 Types: TypeAlias = "tuple[str | np.dtype[Any], ...]"
 
+_Result = ctypes.c_int64 * 2
+
 _RAISED = 1  # status words of an entry; others than this and below zero mean that it came to its end
 
 
@@ -67,7 +69,7 @@ class Native:
 
     def run(self, words: Sequence[int]) -> None:
         """Run it as `__call__` does, with what `words_of` made of arguments."""
-        result, error = (ctypes.c_int64 * 2)(), ctypes.c_void_p()
+        result, error = _Result(), ctypes.c_void_p()
         whole = [ctypes.addressof(result), ctypes.addressof(error), *words]
         status = _prototype(len(whole))(self.address)(*whole)
         if status >= _RAISED or status == -1:

@@ -17,8 +17,8 @@ from eventlab.snapshots.past import Past
 from eventlab.snapshots.policies import Policy
 from eventlab.workloads import Access
 
-LEAST_GAP = 1_024
-"""Closer together snapshots save nothing: a thousand events fold in less than the rest of a read takes."""
+LEAST_GAP = 2_048
+"""Closer together snapshots save next to nothing: to fold so many trades takes a few hundredths of a read."""
 
 _MOST_CANDIDATES = 65_536
 
@@ -28,7 +28,7 @@ class CostOptimal(Policy):
     """Snapshots where they are worth their room, as measured on this machine, and a hard maximum gap between them.
 
     Without `access` they are evenly spaced, by a power of two: as densely as the storage budget allows, but so densely
-    in any case that a read keeps to the latency budget, and never closer than 1,024 events. With it, `build` places
+    in any case that a read keeps to the latency budget, and never closer than 2,048 events. With it, `build` places
     them where reads of that kind take least time on average, by dynamic programming, under the same two bounds, as far
     as the gap leaves room to choose; what is appended later is spaced evenly.
 
@@ -78,30 +78,20 @@ class CostOptimal(Policy):
             return np.empty(0, np.int64)
         model = past.model
         self._check_budget(past, model)
-        gap, longest = self.gap(past, model), self._longest(model)
+        room, longest = self._bytes(past), self._longest(model)
+        gap = _even(past.head, float(model.sizes(np.array([past.head]))[0]), room, longest)
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
         # So much an even placement among the candidates takes that keeps to the bound on the gap.
         needed = past.head / max(longest - step, step) * float(model.size.max())
-        if self.access is None or past.after or self._bytes(past) < needed:
+        if self.access is None or past.after or room < needed:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
-        if self._bytes(past) < float(model.sizes(np.arange(past.head + 1)).min()):
+        if room < float(model.sizes(np.arange(past.head + 1)).min()):
             return np.empty(0, np.int64)
         placed = within(
-            self.access.density(past.head), model.costs(past.head, past.starts), size=self._bytes(past),
+            self.access.density(past.head), model.costs(past.head, past.starts), size=room,
             max_gap=longest, candidates=np.arange(step, past.head + 1, step),
         )  # fmt: skip
         return np.asarray(placed.versions, np.int64)
-
-    def gap(self, past: Past, model: Model) -> int:
-        """Events between evenly spaced snapshots."""
-        size = float(model.sizes(np.array([past.head]))[0])
-        budget = self._bytes(past)
-        wanted = min(past.head * size / budget, self._longest(model))
-        gap = 1 << max(int(wanted), 1).bit_length() - 1  # powers of two: a gap measured anew mostly keeps old places
-        gap *= 2 if gap < wanted <= self._longest(model) / 2 else 1
-        if gap > past.head and budget >= size:  # rounded beyond the one snapshot that there is room for
-            gap //= 2
-        return max(gap, LEAST_GAP)
 
     def _check_budget(self, past: Past, model: Model) -> None:
         """Of bytes; a part of the events' own grows until a snapshot fits in."""
@@ -119,3 +109,13 @@ class CostOptimal(Policy):
         """The hard bound on the gap. Where no gap keeps to the budget, folding must not take longer than the rest."""
         longest = model.gap(duration_ns(self.latency_budget, what="latency_budget") / 1e9)
         return longest if longest >= LEAST_GAP else max(model.balanced_gap, LEAST_GAP)
+
+
+def _even(head: int, size: float, room: float, longest: int) -> int:
+    """Events between evenly spaced snapshots of a size that take so much room."""
+    wanted = min(head * size / room, longest)
+    gap = 1 << max(int(wanted), 1).bit_length() - 1  # powers of two: a gap measured anew mostly keeps old places
+    gap *= 2 if gap < wanted <= longest / 2 else 1
+    if gap > head and room >= size:  # rounded beyond the one snapshot that there is room for
+        gap //= 2
+    return max(gap, LEAST_GAP)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import SnapshotError, SnapshotSkipped
 from eventlab.snapshots.past import Past
+from eventlab.snapshots.planned import LEAST_GAP
 from tests.fold.kitchen import Merged, Tables
 from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
 from tests.reducers.test_one_answer import FUNDINGS, QUOTES
@@ -328,7 +329,7 @@ class Planned(Past):
 
 
 @given(
-    st.integers(1_024, 300_000), st.integers(100, 100_000), st.floats(1e-9, 1e-5), st.floats(1e-6, 1e-2),
+    st.integers(LEAST_GAP, 300_000), st.integers(100, 100_000), st.floats(1e-9, 1e-5), st.floats(1e-6, 1e-2),
     st.lists(st.floats(10.0, 50_000.0), min_size=1, max_size=5),
 )  # fmt: skip
 def test_a_planned_placement_keeps_to_its_gap_however_little_room_there_is(head, room, event, fixed, sizes):
@@ -344,5 +345,5 @@ def test_a_planned_placement_keeps_to_its_gap_however_little_room_there_is(head,
             policy.versions(past)
         return
     versions = policy.versions(past)
-    longest = max(model.gap(0.002), model.balanced_gap if model.gap(0.002) < 1_024 else 0, 1_024)
+    longest = max(model.gap(0.002), model.balanced_gap if model.gap(0.002) < LEAST_GAP else 0, LEAST_GAP)
     assert np.diff([0, *versions, head + 1]).max() <= longest + 1
