@@ -438,7 +438,7 @@ def chosen(policy: Policy, past: Past) -> Int64Array:
     SnapshotError
         It fails, or chooses what is no version behind ``past.after``, up to ``past.head``.
     """
-    found = _asked(policy, lambda: _ascending(np.asarray(policy.versions(past))))
+    found = _asked(policy, lambda: _ascending(np.atleast_1d(policy.versions(past))))
     if not len(found):
         return _NONE
     if found.dtype.kind not in "iu" or found[0] <= past.after or found[-1] > past.head:
