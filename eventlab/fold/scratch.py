@@ -243,7 +243,7 @@ def keyed_in(
 def keyed_out(table: Keyed, scratch: KeyedScratch, dictionary: Dictionary) -> Any:
     """A keyed table's arrays as a portable column, in order of first touch."""
     offsets, order = scratch.in_order()
-    rows = scratch.rows[order]
+    rows = scratch.rows.take(order)
     return _rows_out(table, np.ascontiguousarray(rows["_key"]), rows, offsets, dictionary)
 
 
@@ -312,12 +312,12 @@ def queue_in(
 def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> Any:
     """A queue's arrays as a portable column: by key in order of first touch, oldest first."""
     key_offsets, key_rows = scratch.index.in_order()
-    entries = scratch.index.rows[key_rows]
+    entries = scratch.index.rows.take(key_rows)  # of records, a twentieth of the time that an index takes
     counts, first = (np.ascontiguousarray(entries[name]) for name in ("count", "first"))
     order = np.empty(int(counts.sum()), np.int64)
     _queue_order(*_links(scratch.pool), first, counts, key_offsets, scratch.base, order)
     keys = np.repeat(np.ascontiguousarray(entries["_key"]), counts)
-    return _rows_out(table, keys, scratch.pool[order], _starts(counts)[key_offsets], dictionary)
+    return _rows_out(table, keys, scratch.pool.take(order), _starts(counts)[key_offsets], dictionary)
 
 
 @dataclass
