@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import PlotError, ReadOnlyStore, ReducerError, SnapshotError, SnapshotSkipped, UnknownAggregate
-from eventlab.experiments import SnapshotRead, SnapshotTrial, compare, comparison, measuring, results
+from eventlab.experiments import SnapshotRead, SnapshotTrial, compare, comparison, measuring, results, turns
 from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.yardstick import Yardstick
 from eventlab.snapshots import CostOptimal, Every, Exponential, Keep, OnRead, SlowerThan
@@ -348,7 +348,7 @@ class Interrupted(Exception):
 def counting(monkeypatch, most=10**9):
     """How often a group is measured; it is interrupted after so many."""
     seen = []
-    real = comparison._measure
+    real = turns._measure
 
     def measuring_one(subject, group, policies, machine, bar):
         if len(seen) == most:
@@ -356,7 +356,7 @@ def counting(monkeypatch, most=10**9):
         seen.append((group.workload, group.budget, group.seed, list(policies)))
         return real(subject, group, policies, machine, bar)
 
-    monkeypatch.setattr(comparison, "_measure", measuring_one)
+    monkeypatch.setattr(turns, "_measure", measuring_one)
     return seen
 
 
