@@ -18,9 +18,9 @@ from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.measuring import HasStore, Subject, whole
 from eventlab.experiments.trials import Ledger, Trial
 from eventlab.experiments.turns import Design, measured
-from eventlab.experiments.yardstick import WORTHWHILE
 from eventlab.fold.declaration import ReducerLike, as_reducer
 from eventlab.snapshots import policies as rules
+from eventlab.snapshots.optimum import WORTHWHILE
 from eventlab.snapshots.policies import Policy
 from eventlab.workloads import Access
 

@@ -11,7 +11,6 @@ from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.snapshots import optimum
 from eventlab.snapshots.optimum import Costs
 
-WORTHWHILE = optimum.WORTHWHILE
 _MOST_CANDIDATES = 65_536
 
 
@@ -48,7 +47,7 @@ class Yardstick:
         # The optimum is found on the hull of all placements, so one between its corners may be a little better.
         best = min(self._best(size, versions), own, even)
         # What is replayed may be little beside the rest of a read, and then so is all that placement can gain.
-        worthwhile = self.headroom >= WORTHWHILE and even >= WORTHWHILE * best
+        worthwhile = self.headroom >= optimum.WORTHWHILE and even >= optimum.WORTHWHILE * best
         return own / best, (even - own) / (even - best) if worthwhile else None
 
     def _best(self, size: float, versions: Int64Array) -> float:

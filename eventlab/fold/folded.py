@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from eventlab.fold.declaration import Reducer
 
-PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
+_PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
     "float": (np.float64, pa.float64()),
     "int": (np.int64, pa.int64()),
     "bool": (np.bool_, pa.bool_()),
@@ -46,7 +46,7 @@ def without_columns(rows: int) -> pa.RecordBatch:
 
 def property_type(reducer: Reducer, name: str) -> tuple[Any, pa.DataType]:
     """What a kernel writes a property's values as, and what they become."""
-    return PROPERTY_TYPES[reducer.property_kinds[name]]
+    return _PROPERTY_TYPES[reducer.property_kinds[name]]
 
 
 _schemas: WeakKeyDictionary[Reducer, pa.Schema] = WeakKeyDictionary()

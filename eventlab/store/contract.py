@@ -177,12 +177,8 @@ class Store(Protocol):
     def position_at(self, known_at: int) -> int:
         """First position not yet recorded at `known_at`: events below it have ``recorded_at <= known_at``."""
 
-    @property
-    def times_ascend(self) -> bool:
-        """Whether no event goes back in time in its aggregate, so that every moment includes a prefix of versions."""
-
     def times_ascend_in(self, aggregate: str) -> bool:
-        """Whether no event of one aggregate does."""
+        """Whether no event of an aggregate goes back in time, so that every moment includes a prefix of versions."""
 
     @property
     def stop_position(self) -> int:

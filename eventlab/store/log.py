@@ -447,13 +447,6 @@ class EventLog:
     def frames(self, selection: Selection) -> Iterator[EventFrame]:
         return leased(self._hold(), lambda: self._reader.frames(*self._wanted(selection)))
 
-    @property
-    def times_ascend(self) -> bool:
-        """Whether no event goes back in time in its aggregate, so that every moment includes a prefix of versions."""
-        with self._lock:
-            self._refresh()
-            return not self._knowledge.backdated
-
     def times_ascend_in(self, aggregate: str) -> bool:
         with self._lock:
             self._refresh()

@@ -89,7 +89,7 @@ def test_a_copy_is_refused_by_the_same(tmp_path: Path, monkeypatch):
     with pytest.raises(StoreTooNew):
         open_as_before(monkeypatch, tmp_path / "copy", read_only=True)
     with el.open(tmp_path / "copy") as copy:
-        assert not copy.store.times_ascend
+        assert not copy.store.times_ascend_in("p")
 
 
 def test_the_format_is_there_before_the_event(tmp_path: Path, monkeypatch):
@@ -104,9 +104,9 @@ def test_the_format_is_there_before_the_event(tmp_path: Path, monkeypatch):
             patched.setattr(disk, "write_at", full)
             with pytest.raises(StoreFull):
                 store.commit([batch(1, "a", timestamps=[9])], late="accept")
-        assert store.times_ascend
+        assert store.times_ascend_in("a")
         assert store.commit([batch(1, "a", timestamps=[9])], late="accept").backdated == 1
-        assert not store.times_ascend
+        assert not store.times_ascend_in("a")
     with EventLog.open(tmp_path) as store:
         assert store.verify().ok
 
