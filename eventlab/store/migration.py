@@ -14,10 +14,10 @@ from typing import Any
 
 from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType
-from eventlab.store.blob import to_blob
 from eventlab.store.blob_1 import from_blob
-from eventlab.store.journal import HEAD, Record
-from eventlab.store.journals import JOURNALS_NAME, DirectoryJournals
+from eventlab.store.journal.columns_codec import to_blob
+from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals
+from eventlab.store.journal.journal import HEAD, Record
 
 _FROM_1 = """
 CREATE TABLE event_types_2 (

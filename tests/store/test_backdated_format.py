@@ -10,8 +10,10 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import InvalidEvent, LateEvent, StoreCorrupt, StoreFull, StoreTooNew
-from eventlab.store import catalog, disk, writer
-from eventlab.store.log import EventLog
+from eventlab.store.catalog import database as catalog
+from eventlab.store.commit import writer
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch
 
 FORMAT_2 = Path(__file__).parent / "format2" / "store"

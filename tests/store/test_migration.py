@@ -13,9 +13,9 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import StoreCorrupt, StoreTooOld
-from eventlab.store import disk
-from eventlab.store.log import EventLog
-from eventlab.store.public import all_columns
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
+from eventlab.store.read.frames import all_columns
 
 FORMAT_1 = Path(__file__).parent / "format1"
 EXPECTED: dict[str, Any] = json.loads((FORMAT_1 / "expected.json").read_text())
