@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 __all__ = [
-    "AccessesDropped",
     "AsOfError",
     "BudgetTooSmall",
     "DamagedSegment",
@@ -24,6 +23,7 @@ __all__ = [
     "NotCompiled",
     "PlotError",
     "ReadOnlyStore",
+    "ReadsDropped",
     "ReducerError",
     "SchemaMismatch",
     "SequenceGap",
@@ -188,7 +188,7 @@ class PlotError(EventlabError, ValueError):
     """Data that cannot be drawn: no rows, or not the columns that the chart shows."""
 
 
-class AccessesDropped(UserWarning):
+class ReadsDropped(UserWarning):
     """Warning: recorded reads could not be written, or read back, and are left out. Nothing else depends on them."""
 
 

@@ -229,7 +229,7 @@ def plot_placement(
     Parameters
     ----------
     density : float64 array, shape (head + 1,)
-        Of reads by version: ``Access.density(head)``.
+        Of reads by version: ``Workload.density(head)``.
     placements : mapping of str to int64 array
         Versions of the snapshots, by the name of what placed them.
     ax : matplotlib.axes.Axes, optional
