@@ -195,7 +195,7 @@ def test_changes_that_overtook_a_snapshot_with_a_time_of_its_own_are_applied_at_
     assert (changes["timestamp"].dt.epoch("us") - 1_700_000_000_000_000).to_list() == [3, 3, 3, 3, 3, 4]
     assert history.select("best_bid", "best_ask").rows()[2:] == [(9.0, 11.0), (9.5, 11.0), (9.5, 12.0), (9.6, 12.0)]
     assert receipt.report.dropped == {"changes that the snapshot includes": 1}
-    assert receipt.report.warnings == ("2 changes took the time of the snapshot that they had overtaken",)
+    assert receipt.report.warnings == ("2 early changes took the time of the snapshot they follow",)
 
 
 def test_a_later_snapshot_that_changes_had_overtaken_starts_the_book_anew(tmp_path):
