@@ -1,7 +1,7 @@
-"""Experiments: what a choice costs, measured on one's own events."""
+"""Experiments: measured costs of snapshot policies on the lab's own events."""
 
 from eventlab.experiments.comparison import Comparison, compare, results
-from eventlab.experiments.placing import Placements, placements
+from eventlab.experiments.placement import Placements, placements
 from eventlab.experiments.prediction import predicted_latencies
 from eventlab.experiments.reconstruction import latency_by_length, snapshot_intervals
 from eventlab.experiments.trials import SnapshotRead, SnapshotTrial
