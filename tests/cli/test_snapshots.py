@@ -76,13 +76,13 @@ def test_a_lab_that_is_not_there_is_not_made(compare, tmp_path):
     ("words", "said"),
     [
         (("--policy", "Every(0)", "--workload", "uniform"), "Every takes a positive number"),
-        (("--policy", "Every(100", "--workload", "uniform"), "cannot be read as a policy"),
-        (("--policy", "Every(9)", "--workload", "moon"), "there is no moon"),
+        (("--policy", "Every(100", "--workload", "uniform"), "not a valid policy"),
+        (("--policy", "Every(9)", "--workload", "moon"), "unknown name moon"),
         (("--policy", "Keep(3)", "--workload", "uniform"), "never makes a snapshot"),
-        (("--policy", "Every(9)", "--policy", "every(9)", "--workload", "uniform"), "a policy is there twice"),
-        ((*TWO, "--budget", "-5"), "a budget in bytes must be a whole number"),
+        (("--policy", "Every(9)", "--policy", "every(9)", "--workload", "uniform"), "duplicate policy"),
+        ((*TWO, "--budget", "-5"), "a budget in bytes must be an integer"),
         ((*TWO, "--aggregate", "market/none"), "no event was ever appended"),
-        ((*TWO, "--seed", "-1"), "a seed must be a whole number"),
+        ((*TWO, "--seed", "-1"), "a seed must be an integer"),
     ],
     ids=str,
 )
