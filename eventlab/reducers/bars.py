@@ -60,16 +60,17 @@ def _vwap(notional: float, volume: float) -> float:
     return notional / volume if volume > 0.0 else math.nan
 
 
+# A class's fields begin with those of its last base, and a parameter is a bar's first column: hence a base for each.
 class _Width:
-    width_ns: int = 60_000_000_000
+    width_ns: int
 
 
 class _Trades:
-    size: int = 100
+    size: int
 
 
 class _Amount:
-    size: float = 1.0
+    size: float
 
 
 class _Building:
@@ -114,7 +115,6 @@ class _Completed:
         return _vwap(state.last_notional, state.last_volume)
 
 
-# Fields of the last base come first: a bar's parameter is its first column.
 @reducer
 class TimeBars(_Completed, _Interval, _Building, _Width):
     """Bars of equal duration, aligned to the epoch: one covers (end - width, end], as `every=` of a history does.
@@ -148,6 +148,8 @@ class TimeBars(_Completed, _Interval, _Building, _Width):
         Volume-weighted average prices of the two bars; NaN without volume.
     """
 
+    width_ns: int = 60_000_000_000
+
     def on_market_data(state: Any, event: Any) -> None:
         if state.width_ns < 1:
             raise ValueError("width_ns, the duration of a bar, must be 1 nanosecond or more")
@@ -178,6 +180,8 @@ class TickBars(_Completed, _Building, _Trades):
         Volume-weighted average prices of the two bars; NaN without volume.
     """
 
+    size: int = 100
+
     def on_market_data(state: Any, event: Any) -> None:
         if state.size < 1:
             raise ValueError("size, the trades in a bar, must be 1 or more")
@@ -205,6 +209,8 @@ class VolumeBars(_Completed, _Building, _Amount):
     vwap, last_vwap : float
         Volume-weighted average prices of the two bars; NaN without volume.
     """
+
+    size: float = 1.0
 
     def on_market_data(state: Any, event: Any) -> None:
         if not state.size > 0.0:

@@ -153,6 +153,7 @@ class RollingCorrelation(Ring, Correlation, Window):
     As for `Correlation`.
     """
 
+    window: int = 20
     volumes = Array(float, LONGEST_WINDOW)
 
     def on_market_data(state: Any, event: Any) -> None:

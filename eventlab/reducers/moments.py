@@ -33,9 +33,9 @@ def sample_variance(m2: float, count: int) -> float:
 
 
 class Window:
-    """Parameter of rolling reducers."""
+    """The parameter of rolling reducers, as their first field."""
 
-    window: int = 20
+    window: int
 
 
 class Ring:
@@ -146,6 +146,8 @@ class RollingMoments(Ring, _Spread, Window):
     Welford (1962) as in `Moments`; T. Chan, G. Golub and R. LeVeque, Algorithms for computing the sample variance, The
     American Statistician 37 (1983) 242-247, whose pairwise update adds one value and takes one away.
     """
+
+    window: int = 20
 
     def on_market_data(state: Any, event: Any) -> None:
         check_window(state.window)

@@ -117,7 +117,7 @@ def test_parameters_are_inherited_and_given_on():
     assert strict.code_key == Diamond.code_key
 
     @el.reducer
-    class Stricter(strict):
+    class Stricter(strict):  # type: ignore[valid-type]  # checkers take it for an instance
         total = 1.0
 
     assert [scalar.initial for scalar in Stricter.layout.scalars] == [0.5, 1.0, 0, 0.0]
