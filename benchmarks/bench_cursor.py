@@ -13,7 +13,7 @@ import pytest
 import eventlab as el
 from benchmarks.conftest import BOOK, Size
 from benchmarks.measure import compare, note
-from eventlab.timetravel.cursor import Cursor
+from eventlab.timetravel.cursor.cursor import Cursor
 
 PAGE = 1_000
 

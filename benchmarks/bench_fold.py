@@ -21,12 +21,12 @@ from benchmarks.peers import eventsourced_portfolio, hftbacktest_replay
 from eventlab.events.columns import payload_from_frame
 from eventlab.events.frame import EventTable
 from eventlab.events.types import event_type
-from eventlab.fold.declaration import Reducer, reducer
-from eventlab.fold.drive import fold
+from eventlab.fold.declare.layout import Keyed
+from eventlab.fold.declare.reducer import Reducer, reducer
 from eventlab.fold.executors import Executor, Serial, Threads
-from eventlab.fold.folded import Folded
-from eventlab.fold.layout import Keyed
-from eventlab.fold.legs import Legs
+from eventlab.fold.fold import fold
+from eventlab.fold.result import Folded
+from eventlab.fold.stops import Legs
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]

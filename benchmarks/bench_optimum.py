@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.conftest import Size
 from benchmarks.measure import compare
-from eventlab.snapshots.optimum import Costs, latency_of, optimal, within
+from eventlab.snapshots.placement.optimum import Costs, latency_of, optimal, within
 
 _EVENT, _ROW_GROUP, _DECODE = 1e-8, 16_384, 1.2e-4
 """Seconds to fold an event, events of a row group, and seconds to decode it."""

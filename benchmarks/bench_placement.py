@@ -12,15 +12,15 @@ import eventlab as el
 from benchmarks.conftest import Size
 from benchmarks.measure import note
 from eventlab.events.frame import Int64Array
-from eventlab.fold.declaration import Reducer
-from eventlab.fold.layout import digest
+from eventlab.fold.declare.layout import digest
+from eventlab.fold.declare.reducer import Reducer
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.files import DirectoryFiles
-from eventlab.snapshots.optimum import within
+from eventlab.snapshots.placement.optimum import within
+from eventlab.snapshots.placement.workloads import Zipf
+from eventlab.snapshots.storage.files import DirectoryFiles
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.calibration import calibrated, undisturbed
 from eventlab.timetravel.reconstruct import reconstruct
-from eventlab.workloads import Zipf
 
 MARKET, REDUCER = "market/3", el.Trades
 COUNT = 32

@@ -15,7 +15,7 @@ import pytest
 import eventlab as el
 from benchmarks.conftest import Size
 from benchmarks.measure import compare, note
-from eventlab.store.contract import Selection
+from eventlab.store.api import Selection
 
 MARKET = "market/BTCUSDT"
 

@@ -15,12 +15,12 @@ from benchmarks.bench_fold import fills_of
 from benchmarks.conftest import Size
 from benchmarks.measure import compare, note
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
-from eventlab.fold.layout import digest
-from eventlab.snapshots.base import Marks, Taken
+from eventlab.fold.declare.layout import digest
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.files import DirectoryFiles
-from eventlab.snapshots.planned import CostOptimal
-from eventlab.snapshots.shelf import Shelf
+from eventlab.snapshots.policy.cost_based import CostOptimal
+from eventlab.snapshots.states import Marks, Taken
+from eventlab.snapshots.storage.files import DirectoryFiles
+from eventlab.snapshots.storage.index import Shelf
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.reconstruct import reconstruct

@@ -14,7 +14,7 @@ from benchmarks.bench_fold import AverageCost, fills_of
 from benchmarks.conftest import Size
 from benchmarks.measure import compare
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
-from eventlab.store.contract import Selection
+from eventlab.store.api import Selection
 
 MARKET = "market/BTCUSDT"
 

@@ -20,10 +20,13 @@ import polars as pl
 
 import eventlab as el
 from benchmarks.bench_fold import fills_of
-from eventlab.fold import ranks, run, scratch
-from eventlab.fold.native import Native
-from eventlab.store.log import EventLog
-from eventlab.timetravel import history, views
+from eventlab.fold.native.call import Native
+from eventlab.fold.run import encode as scratch
+from eventlab.fold.run import kernel_call as run
+from eventlab.fold.run import price_ranks as ranks
+from eventlab.store.event_log import EventLog
+from eventlab.timetravel import state_frames as views
+from eventlab.timetravel.history import history
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- profile:begin -->", "<!-- profile:end -->"

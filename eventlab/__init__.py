@@ -8,17 +8,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from eventlab.faces import lazily
+from eventlab.runtime.lazy_names import lazily
 
 if TYPE_CHECKING:
-    from eventlab import errors, experiments, feeds, plots, snapshots, workloads
+    from eventlab import errors, experiments, feeds, plots, snapshots
     from eventlab.errors import EventlabError
-    from eventlab.events import protobuf
     from eventlab.events.builtin import Bar, BookChange, Funding, MarketData, PortfolioChange, Quote, TradingSignal
     from eventlab.events.types import Limits, Symbol, event
     from eventlab.events.upcast import upcast
     from eventlab.fold import Array, Keyed, Ladder, Queue, executors, is_null, on, reducer
-    from eventlab.lab import Lab, open  # noqa: A004
+    from eventlab.interchange.protobuf import convert as protobuf
+    from eventlab.lab.lab import Lab, open  # noqa: A004
     from eventlab.reducers import (
         BookDepth,
         Correlation,
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
         VolumeBars,
         Vwap,
     )
-    from eventlab.store.contract import Receipt
+    from eventlab.snapshots.placement import workloads
+    from eventlab.store.api import Receipt
     from eventlab.timetravel.asof import AsOf
 
 __version__ = "0.1.0"
@@ -110,13 +111,13 @@ _HOMES = {
     "events.types": ("Limits", "Symbol", "event"),
     "events.upcast": ("upcast",),
     "fold": ("Array", "Keyed", "Ladder", "Queue", "is_null", "on", "reducer"),
-    "lab": ("Lab", "open"),
+    "lab.lab": ("Lab", "open"),
     "reducers": (
         "BookDepth", "Correlation", "DollarBars", "Ewma", "EwmaTime", "FundingRate", "Moments", "OrderBook",
         "OrderFlowImbalance", "Portfolio", "RealizedVolatility", "Risk", "RollingCorrelation", "RollingMoments",
         "Signals", "TickBars", "TimeBars", "Trades", "Twap", "VolumeBars", "Vwap",
     ),
-    "store.contract": ("Receipt",),
+    "store.api": ("Receipt",),
     "timetravel.asof": ("AsOf",),
 }  # fmt: skip
 _MODULES = {
@@ -125,9 +126,9 @@ _MODULES = {
     "experiments": "experiments",
     "feeds": "feeds",
     "plots": "plots",
-    "protobuf": "events.protobuf",
+    "protobuf": "interchange.protobuf.convert",
     "snapshots": "snapshots",
-    "workloads": "workloads",
+    "workloads": "snapshots.placement.workloads",
 }
 _load, _names = lazily(__name__, _HOMES)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eventlab as el
-from eventlab.fold import operations
+from eventlab.fold.declare import operations
 from tests.fold.test_operators import EVENTS, answer
 
 DOCS = Path(__file__).parent.parent / "docs"

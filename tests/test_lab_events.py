@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab import _scanning
 from eventlab.errors import (
     AsOfError,
     DuplicateEvent,
@@ -27,8 +26,9 @@ from eventlab.errors import (
     WrongVersion,
 )
 from eventlab.events.types import event_type
-from eventlab.feeds.contract import Chunk, FeedBatch, FeedReport
-from eventlab.lab import Lab
+from eventlab.feeds.api import Chunk, FeedBatch, FeedReport
+from eventlab.lab import scan as _scanning
+from eventlab.lab.lab import Lab
 
 
 @pytest.fixture

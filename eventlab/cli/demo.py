@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eventlab import terminal
+from eventlab.runtime import terminal
 
 _OUT = Path("data/demo")
 

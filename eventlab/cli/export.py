@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from eventlab import terminal
 from eventlab.cli import resolve
 from eventlab.cli.reading import Json, LabPath
+from eventlab.runtime import terminal
 
 
 def export(

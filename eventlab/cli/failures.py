@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from eventlab.errors import EventlabError, StoreCorrupt
-from eventlab.terminal import printable
+from eventlab.runtime.terminal import printable
 
 FAILED, USAGE, CORRUPT, INTERRUPTED = 1, 2, 3, 130
 _LONGEST_PART = 400

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from eventlab import terminal
+from eventlab.runtime import terminal
 
 if TYPE_CHECKING:
-    from eventlab._ingesting import IngestReceipt
-    from eventlab.feeds.contract import Feed
+    from eventlab.feeds.api import Feed
+    from eventlab.lab.ingest import IngestReceipt
 
 FeedName = Literal[
     "binance-trades", "binance-agg-trades", "binance-klines", "binance-capture", "tardis-trades", "tardis-quotes",
@@ -78,7 +78,7 @@ def ingest(
     _only_for(feed, "simulate", _given(of_simulate))
     feeds = _feeds(feed, files or [], common, _given(of_bars), _given(of_simulate))
     made = list[dict[str, Any]]()
-    from eventlab.lab import open as open_lab
+    from eventlab.lab.lab import open as open_lab
 
     with open_lab(lab) as opened:
         for one in feeds:

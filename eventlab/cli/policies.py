@@ -13,8 +13,8 @@ from eventlab.errors import EventlabError, SnapshotError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from eventlab.snapshots.policies import Policy
-    from eventlab.workloads import Access
+    from eventlab.snapshots.placement.workloads import Access
+    from eventlab.snapshots.policy.rules import Policy
 
 _LONGEST = 1_000
 _DEEPEST = 50
@@ -38,7 +38,7 @@ def policy(text: str) -> Policy:
     Every(n=1000) & Keep(last=3)
     """
     from eventlab import snapshots
-    from eventlab.snapshots.policies import Policy
+    from eventlab.snapshots.policy.rules import Policy
 
     reader = _Reader("policy", text, {name: getattr(snapshots, name) for name in _POLICIES}, "Every(1000) & Keep(3)")
     found = reader.read()
@@ -60,7 +60,7 @@ def workload(text: str) -> Access:
     >>> workload("zipf"), workload("HotSpots(count=4, share=0.8)").count
     (Zipf(exponent=1.0), 4)
     """
-    from eventlab.workloads import Access
+    from eventlab.snapshots.placement.workloads import Access
 
     reader = _Reader("workload", text, _workloads(), "zipf, or Drift(0.1)")
     found = reader.read()
@@ -70,7 +70,7 @@ def workload(text: str) -> Access:
 
 
 def _workloads() -> Mapping[str, Any]:
-    from eventlab import workloads
+    from eventlab.snapshots.placement import workloads
 
     return {name: getattr(workloads, name) for name in _WORKLOADS}
 

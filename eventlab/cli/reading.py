@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventlab import terminal
 from eventlab.cli import resolve
 from eventlab.cli.failures import parts_of
 from eventlab.errors import StoreCorrupt
+from eventlab.runtime import terminal
 
 if TYPE_CHECKING:
     import polars as pl
 
     from eventlab.events.types import EventType
-    from eventlab.lab import Lab
+    from eventlab.lab.lab import Lab
     from eventlab.timetravel.state import State
 
 LabPath = Annotated[Path, typer.Argument(metavar="LAB", help="The lab's directory.", show_default=False)]
@@ -129,7 +129,7 @@ def _events(
 
     from eventlab.errors import UnknownAggregate
     from eventlab.events.clock import to_ns
-    from eventlab.store import public
+    from eventlab.store.read import frames as public
 
     chosen = None if aggregate is None else lab.store.aggregate_ids(aggregate)
     if chosen == [] and "*" not in str(aggregate):

@@ -18,8 +18,8 @@ from eventlab.errors import EventlabError, ReducerError, UnknownEventType
 
 if TYPE_CHECKING:
     from eventlab.events.types import EventType
-    from eventlab.fold.declaration import Reducer
-    from eventlab.lab import Lab
+    from eventlab.fold.declare.reducer import Reducer
+    from eventlab.lab.lab import Lab
     from eventlab.timetravel.asof import AsOf
 
 OWN_REDUCERS = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "portfolio": "Portfolio"}
@@ -30,7 +30,7 @@ OWN_REDUCERS = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "
 def reading(path: Path) -> Iterator[Lab]:
     """A lab opened to be read, with its own reducers declared so that their snapshots are known."""
     from eventlab import reducers
-    from eventlab.lab import open as open_lab
+    from eventlab.lab.lab import open as open_lab
 
     reducers.declare()
     with open_lab(path, read_only=True) as lab:
@@ -41,7 +41,7 @@ def reading(path: Path) -> Iterator[Lab]:
 def writing(path: Path) -> Iterator[Lab]:
     """A lab that is there, opened to be appended to."""
     from eventlab import reducers
-    from eventlab.lab import open as open_lab
+    from eventlab.lab.lab import open as open_lab
 
     reducers.declare()
     open_lab(path, read_only=True).close()  # what is not there is not made
@@ -79,7 +79,7 @@ def reducer(text: str) -> Reducer:
         Nothing of that name, or what was named fails to load or is no reducer.
     """
     from eventlab import reducers
-    from eventlab.fold.declaration import Reducer
+    from eventlab.fold.declare.reducer import Reducer
 
     plain = text.lower().replace("_", "").replace("-", "")
     own = OWN_REDUCERS.get(plain) or {name.lower(): name for name in reducers.__all__}.get(plain)
@@ -128,7 +128,7 @@ def _from_file(path: Path) -> ModuleType:
 
 def stored_type(lab: Lab, text: str) -> EventType:
     """An event type of the store by its name, also as the class is written: MarketData for market_data."""
-    from eventlab.store.schemas import meaning
+    from eventlab.store.catalog.schemas import meaning
 
     types = lab.store.types()
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()
@@ -147,7 +147,7 @@ def listed(text: str | None) -> list[str] | None:
 
 def as_of_document(moment: AsOf) -> dict[str, Any]:
     """A moment as JSON has it."""
-    from eventlab.terminal import iso
+    from eventlab.runtime.terminal import iso
 
     return {
         "version": moment.version,

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from eventlab import terminal
 from eventlab.cli import policies, resolve
 from eventlab.cli.failures import Command, Group
 from eventlab.cli.reading import Json, LabPath
+from eventlab.runtime import terminal
 
 app = typer.Typer(cls=Group, help="Measure snapshots.", no_args_is_help=True)
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from eventlab import terminal
 from eventlab.cli.reading import Json
 from eventlab.errors import ReducerError
+from eventlab.runtime import terminal
 
 
 def warm(
@@ -24,9 +24,10 @@ def warm(
     user's cache folder, or the one that EVENTLAB_KERNELS names.
     """
     from eventlab import reducers
-    from eventlab.fold import cache, legs
-    from eventlab.fold.drive import warm as compile_into_cache
-    from eventlab.progress import tqdm
+    from eventlab.fold import stops as legs
+    from eventlab.fold.fold import warm as compile_into_cache
+    from eventlab.fold.native import cache
+    from eventlab.runtime.progress import tqdm
 
     folder = cache.folder()
     if not cache.usable(folder):

@@ -19,8 +19,8 @@ from eventlab.events.clock import duration_ns, format_ns
 from eventlab.timetravel.asof import AsOf
 
 if TYPE_CHECKING:
-    from eventlab.fold.declaration import ReducerLike
-    from eventlab.lab import Lab
+    from eventlab.fold.declare.reducer import ReducerLike
+    from eventlab.lab.lab import Lab
     from eventlab.timetravel.state import State
 
 _MARKS = ("at", "version", "position", "timestamp")

@@ -12,8 +12,8 @@ from eventlab.errors import FeedError
 from eventlab.events.clock import duration_ns
 
 if TYPE_CHECKING:
-    from eventlab.feeds.contract import Feed
-    from eventlab.lab import Lab
+    from eventlab.feeds.api import Feed
+    from eventlab.lab.lab import Lab
 
 SYMBOLS, BOOKED = ("BTCUSDT", "ETHUSDT"), ("SOLUSDT",)
 BAR_LENGTHS = ("1s", "5s", "10s", "30s", "1m", "5m", "15m", "1h", "4h", "1d", "1w")
@@ -124,7 +124,7 @@ def kind_of(path: Path) -> str:
     FeedError
         A file that cannot be read or is none of those understood.
     """
-    from eventlab.feeds.text import TextFile
+    from eventlab.feeds.reading.text import TextFile
 
     head = next(TextFile(path).blocks()).data[:_HEAD_BYTES]
     line = head.decode("utf-8", "replace").partition("\n")[0].strip()

@@ -15,7 +15,7 @@ from eventlab.events.clock import duration_ns
 from eventlab.events.types import Symbol
 
 if TYPE_CHECKING:
-    from eventlab.lab import Lab
+    from eventlab.lab.lab import Lab
 
 SIGNALS, PORTFOLIO = "signals/crossover", "portfolio/crossover"
 _SIGNIFICANT = 3

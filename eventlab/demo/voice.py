@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from eventlab import terminal
+from eventlab.runtime import terminal
 
 
 class Voice:

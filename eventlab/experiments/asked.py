@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.experiments.measuring import whole
-from eventlab.fold.declaration import Reducer
-from eventlab.snapshots.policies import Policy
-from eventlab.store.log import EventLog
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.snapshots.policy.rules import Policy
+from eventlab.store.event_log import EventLog
 
 T = TypeVar("T")
 

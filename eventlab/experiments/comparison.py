@@ -18,11 +18,11 @@ from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.measuring import HasStore, Subject, whole
 from eventlab.experiments.trials import Ledger, Trial
 from eventlab.experiments.turns import Design, measured
-from eventlab.fold.declaration import ReducerLike, as_reducer
-from eventlab.snapshots import policies as rules
-from eventlab.snapshots.optimum import WORTHWHILE
-from eventlab.snapshots.policies import Policy
-from eventlab.workloads import Access
+from eventlab.fold.declare.reducer import ReducerLike, as_reducer
+from eventlab.snapshots.placement.optimum import WORTHWHILE
+from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.policy import rules
+from eventlab.snapshots.policy.rules import Policy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,13 +14,13 @@ import numpy as np
 
 from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.events.frame import Int64Array
-from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer
-from eventlab.fold.layout import digest
-from eventlab.snapshots.base import Base
+from eventlab.fold.declare.layout import digest
+from eventlab.fold.declare.reducer import Reducer, ReducerLike, as_reducer
 from eventlab.snapshots.collection import Built, Measure, Snapshots
-from eventlab.snapshots.files import DirectoryFiles, MemoryFiles
-from eventlab.snapshots.policies import Every, Policy, Read
-from eventlab.store.log import EventLog
+from eventlab.snapshots.policy.rules import Every, Policy, Read
+from eventlab.snapshots.states import Base
+from eventlab.snapshots.storage.files import DirectoryFiles, MemoryFiles
+from eventlab.store.event_log import EventLog
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 

@@ -11,13 +11,13 @@ from eventlab.errors import SnapshotError
 from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.measuring import HasStore, Subject
-from eventlab.fold.declaration import ReducerLike, as_reducer
-from eventlab.snapshots import policies as rules
-from eventlab.snapshots.model import Model
-from eventlab.snapshots.past import Past
-from eventlab.snapshots.policies import Policy
+from eventlab.fold.declare.reducer import ReducerLike, as_reducer
+from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.policy import rules
+from eventlab.snapshots.policy.cost_model import Model
+from eventlab.snapshots.policy.history import Past
+from eventlab.snapshots.policy.rules import Policy
 from eventlab.timetravel.calibration import calibrated
-from eventlab.workloads import Access
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

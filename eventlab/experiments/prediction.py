@@ -13,15 +13,15 @@ from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.measuring import FROZEN, HasStore, Subject, private_shelves, whole
-from eventlab.fold.declaration import ReducerLike, as_reducer
-from eventlab.progress import tqdm
-from eventlab.snapshots import policies as rules
+from eventlab.fold.declare.reducer import ReducerLike, as_reducer
+from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.model import Model, Reads
-from eventlab.snapshots.planned import CostOptimal
-from eventlab.snapshots.policies import Policy
+from eventlab.snapshots.placement.workloads import Access, Uniform
+from eventlab.snapshots.policy import rules
+from eventlab.snapshots.policy.cost_based import CostOptimal
+from eventlab.snapshots.policy.cost_model import Model, Reads
+from eventlab.snapshots.policy.rules import Policy
 from eventlab.timetravel.calibration import Calibration, calibrated, undisturbed
-from eventlab.workloads import Access, Uniform
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -17,11 +17,11 @@ from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.measuring import FROZEN, HasStore, Subject, percentiles, private_shelves, whole
-from eventlab.fold.declaration import ReducerLike
-from eventlab.progress import tqdm
+from eventlab.fold.declare.reducer import ReducerLike
+from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
-from eventlab.snapshots.optimum import young
-from eventlab.snapshots.policies import Every
+from eventlab.snapshots.placement.optimum import young
+from eventlab.snapshots.policy.rules import Every
 from eventlab.timetravel.calibration import undisturbed
 
 _LENGTHS = 12

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from eventlab._appending import batch_of_frame, batches_of
 from eventlab.errors import ReadOnlyStore, SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.events.types import EventType, event, event_type
-from eventlab.store.log import EventLog
+from eventlab.lab.append import batch_of_frame, batches_of
+from eventlab.store.event_log import EventLog
 
 _PREFIX = "experiment/"
 

@@ -17,14 +17,14 @@ from eventlab.events.frame import Int64Array
 from eventlab.experiments.measuring import FROZEN, Subject, percentiles, private_shelves
 from eventlab.experiments.trials import Ledger, SnapshotTrial, Trial, identity
 from eventlab.experiments.yardstick import Yardstick, warm
-from eventlab.fold.declaration import Reducer
-from eventlab.progress import tqdm
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.model import Model
-from eventlab.snapshots.policies import Policy
-from eventlab.store.log import EventLog
+from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.policy.cost_model import Model
+from eventlab.snapshots.policy.rules import Policy
+from eventlab.store.event_log import EventLog
 from eventlab.timetravel.calibration import calibrated, undisturbed
-from eventlab.workloads import Access
 
 _PLAIN_FOLDS = 5
 

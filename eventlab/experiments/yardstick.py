@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eventlab.events.frame import Float64Array, Int64Array
-from eventlab.snapshots import optimum
-from eventlab.snapshots.optimum import Costs
+from eventlab.snapshots.placement import optimum
+from eventlab.snapshots.placement.optimum import Costs
 
 _MOST_CANDIDATES = 65_536
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventlab.faces import lazily
+from eventlab.runtime.lazy_names import lazily
 
 if TYPE_CHECKING:
-    from eventlab.feeds.bar_files import bars
-    from eventlab.feeds.binance import binance_agg_trades, binance_klines, binance_trades
-    from eventlab.feeds.binance_stream import binance_capture
-    from eventlab.feeds.coinbase_stream import coinbase_capture
-    from eventlab.feeds.contract import Chunk, Feed, FeedBatch, FeedReport
+    from eventlab.feeds.api import Chunk, Feed, FeedBatch, FeedReport
+    from eventlab.feeds.bars import bars
+    from eventlab.feeds.binance.archive import binance_agg_trades, binance_klines, binance_trades
+    from eventlab.feeds.binance.capture import binance_capture
+    from eventlab.feeds.coinbase import coinbase_capture
     from eventlab.feeds.exports import exported
-    from eventlab.feeds.simulation import simulate
+    from eventlab.feeds.simulation.feed import simulate
     from eventlab.feeds.tardis import tardis_book, tardis_quotes, tardis_trades
 
 __all__ = [
@@ -35,22 +35,22 @@ __all__ = [
 ]
 
 _HOMES = {
-    "bar_files": ("bars",),
-    "binance": (
+    "bars": ("bars",),
+    "binance.archive": (
         "binance_agg_trades",
         "binance_klines",
         "binance_trades",
     ),
-    "binance_stream": ("binance_capture",),
-    "coinbase_stream": ("coinbase_capture",),
-    "contract": (
+    "binance.capture": ("binance_capture",),
+    "coinbase": ("coinbase_capture",),
+    "api": (
         "Chunk",
         "Feed",
         "FeedBatch",
         "FeedReport",
     ),
     "exports": ("exported",),
-    "simulation": ("simulate",),
+    "simulation.feed": ("simulate",),
     "tardis": (
         "tardis_book",
         "tardis_quotes",

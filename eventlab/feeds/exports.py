@@ -13,13 +13,13 @@ import polars as pl
 
 from eventlab.errors import EventlabError, FeedError, InvalidEvent
 from eventlab.events.frame import Int64Array
-from eventlab.events.protobuf import runs
 from eventlab.events.types import EventType
-from eventlab.exchange import stream
-from eventlab.exchange.columnar import Columnar, ColumnarFile, checked
-from eventlab.exchange.folder import checked_folder
-from eventlab.exchange.pieces import merged, text_bytes
-from eventlab.feeds.contract import Chunk, FeedBatch, FeedReport, Param
+from eventlab.feeds.api import Chunk, FeedBatch, FeedReport, Param
+from eventlab.interchange import stream
+from eventlab.interchange.columnar import Columnar, ColumnarFile, checked
+from eventlab.interchange.folder import checked_folder
+from eventlab.interchange.pieces import merged, text_bytes
+from eventlab.interchange.protobuf.convert import runs
 
 CHUNK_ROWS = 262_144
 CHUNK_TEXT = 1 << 26
@@ -129,7 +129,7 @@ class Exported:
         return FeedReport(self._rows, self._rows, warnings=(lost,) if self._lost else ())
 
     def chunks(self) -> Iterator[Chunk]:
-        """See :class:`eventlab.feeds.contract.Feed`."""
+        """See :class:`eventlab.feeds.api.Feed`."""
         files = self._content.files  # checked before the first event is handed out
         self._rows = self._lost = 0
         numbers = _Numbers(self.source)

@@ -11,9 +11,13 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import FeedError
+from eventlab.events.aggregate_ids import Template
 from eventlab.events.builtin import BookChange, MarketData, Quote
 from eventlab.events.types import EventType, event_type
-from eventlab.feeds.base import (
+from eventlab.feeds.api import Chunk, Clock, FeedBatch
+from eventlab.feeds.binance.book_sync import BookRule, Snapshots, UpdateWatch, update_ids
+from eventlab.feeds.reading.csv_table import Column, Piece, Table, TimeColumn
+from eventlab.feeds.reading.file_feed import (
     UTC_NS,
     Contiguous,
     FileFeed,
@@ -24,12 +28,8 @@ from eventlab.feeds.base import (
     only_symbol,
     symbol_rows,
 )  # fmt: skip
-from eventlab.feeds.book_rule import BookRule, Snapshots, UpdateWatch, update_ids
-from eventlab.feeds.contract import Chunk, Clock, FeedBatch
-from eventlab.feeds.null_times import NullTimes
-from eventlab.feeds.table import Column, Piece, Table, TimeColumn
-from eventlab.feeds.template import Template
-from eventlab.feeds.text import TextFile
+from eventlab.feeds.reading.missing_times import NullTimes
+from eventlab.feeds.reading.text import TextFile
 
 LONGEST_UPDATE = 1 << 20
 """Rows of one update that are kept together in a chunk."""

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
-from eventlab import cores
 from eventlab.errors import ReducerError
 from eventlab.events.frame import Int64Array
+from eventlab.runtime import thread_pools as cores
 
 _WORTH_A_CORE = 65_536
 """Events that take longer to fold than another thread takes to begin."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from eventlab.snapshots.base import Marks
+from eventlab.snapshots.states import Marks
 
 _STATE = "state."
 """Before the names of a state's columns, which could else be those of the envelope."""

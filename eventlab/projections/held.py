@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.events.frame import EventFrame
-from eventlab.fold.declaration import Reducer
+from eventlab.fold.declare.reducer import Reducer
 from eventlab.projections import form
-from eventlab.snapshots.base import Base, Marks
+from eventlab.snapshots.states import Base, Marks
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import advance
 

@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from eventlab.errors import InvalidEvent, StoreError, UnknownAggregate
 from eventlab.events.frame import EventFrame
-from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import derive
-from eventlab.progress import tqdm
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.fold.fold import derive
 from eventlab.projections.held import Held
-from eventlab.store.checkpoints import Mark
-from eventlab.store.contract import Selection
-from eventlab.store.log import EventLog
-from eventlab.timetravel import views
+from eventlab.runtime.progress import tqdm
+from eventlab.store.api import Selection
+from eventlab.store.catalog.checkpoints import Mark
+from eventlab.store.event_log import EventLog
+from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.state import State
 
@@ -53,9 +53,9 @@ class Lag:
 
 
 class Projection:
-    """States of a reducer, kept in memory and in a checkpoint. Made by :meth:`eventlab.lab.Lab.projection`.
+    """States of a reducer, kept in memory and in a checkpoint. Made by :meth:`eventlab.lab.lab.Lab.projection`.
 
-    Its states are those of :meth:`eventlab.lab.Lab.states` at its position, bit for bit. Any thread may use it.
+    Its states are those of :meth:`eventlab.lab.lab.Lab.states` at its position, bit for bit. Any thread may use it.
     """
 
     def __init__(self, store: EventLog, reducer: Reducer, aggregate_id: str = "*", name: str | None = None) -> None:
@@ -234,7 +234,7 @@ class Projection:
     # -- states
 
     def state(self, aggregate_id: str) -> State:
-        """The state of an aggregate at the projection's position, as :meth:`eventlab.lab.Lab.state` gives it.
+        """The state of an aggregate at the projection's position, as :meth:`eventlab.lab.lab.Lab.state` gives it.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class Projection:
         return views.single(self._reducer, self._found(held, [row]))
 
     def frame(self, aggregate_id: str = "*") -> pl.DataFrame:
-        """The states of all aggregates it has events of, or of some, as :meth:`eventlab.lab.Lab.states` gives them.
+        """The states of all aggregates it has events of, or of some, as :meth:`eventlab.lab.lab.Lab.states` gives them.
 
         Parameters
         ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventlab.faces import lazily
+from eventlab.runtime.lazy_names import lazily
 
 if TYPE_CHECKING:
     from eventlab.reducers.averages import Ewma, EwmaTime, Twap, Vwap

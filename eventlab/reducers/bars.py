@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.declaration import reducer
+from eventlab.fold.declare.reducer import reducer
 
 
 def _add(state: Any, event: Any) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.declaration import reducer
-from eventlab.fold.layout import Ladder, is_null
+from eventlab.fold.declare.layout import Ladder, is_null
+from eventlab.fold.declare.reducer import reducer
 
 DEPTH_LEVELS = 10
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.declaration import reducer
-from eventlab.fold.layout import Array
+from eventlab.fold.declare.layout import Array
+from eventlab.fold.declare.reducer import reducer
 from eventlab.reducers.moments import LONGEST_WINDOW, check_window, sample_variance
 
 

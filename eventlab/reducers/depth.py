@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.declaration import reducer
-from eventlab.fold.layout import Ladder, is_null
+from eventlab.fold.declare.layout import Ladder, is_null
+from eventlab.fold.declare.reducer import reducer
 
 
 def _depth(side: Any, levels: int) -> float:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.declaration import reducer
-from eventlab.fold.layout import Keyed
+from eventlab.fold.declare.layout import Keyed
+from eventlab.fold.declare.reducer import reducer
 
 
 @reducer

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from eventlab.fold.declaration import reducer
-from eventlab.fold.layout import Array
+from eventlab.fold.declare.layout import Array
+from eventlab.fold.declare.reducer import reducer
 
 LONGEST_WINDOW = 256
 """Trades that a rolling reducer can hold."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from eventlab.events.builtin import MarketData
-from eventlab.fold.declaration import on, reducer
-from eventlab.fold.layout import Keyed, Queue
+from eventlab.fold.declare.layout import Keyed, Queue
+from eventlab.fold.declare.reducer import on, reducer
 
 DUST = 1e-12
 """A quantity below this fraction of its peak since the position was flat is rounding, and becomes exactly zero."""

@@ -1,7 +1,7 @@
 """Snapshots: states kept at chosen versions, derived and disposable; and the policies that choose them."""
 
-from eventlab.snapshots.planned import CostOptimal
-from eventlab.snapshots.policies import (
+from eventlab.snapshots.policy.cost_based import CostOptimal
+from eventlab.snapshots.policy.rules import (
     Every,
     EveryBytes,
     EveryTime,

@@ -16,19 +16,19 @@ import polars as pl
 from eventlab.errors import EventlabError, SnapshotError, SnapshotSkipped, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
-from eventlab.fold.declaration import Reducer, ReducerLike, as_reducer, declared_reducers
-from eventlab.fold.layout import digest
-from eventlab.snapshots import policies
-from eventlab.snapshots.base import Base, Taken
-from eventlab.snapshots.files import DirectoryFiles, Files, MemoryFiles
-from eventlab.snapshots.model import Model
-from eventlab.snapshots.past import Past
-from eventlab.snapshots.planned import CostOptimal
-from eventlab.snapshots.policies import Policy, Read
-from eventlab.snapshots.shelf import REMOVAL, SUFFIX, TABLE, Shelf, prefix_of
-from eventlab.snapshots.taking import take_states
-from eventlab.store.contract import UNBOUND
-from eventlab.store.log import EventLog
+from eventlab.fold.declare.layout import digest
+from eventlab.fold.declare.reducer import Reducer, ReducerLike, as_reducer, declared_reducers
+from eventlab.snapshots.build import take_states
+from eventlab.snapshots.policy import rules as policies
+from eventlab.snapshots.policy.cost_based import CostOptimal
+from eventlab.snapshots.policy.cost_model import Model
+from eventlab.snapshots.policy.history import Past
+from eventlab.snapshots.policy.rules import Policy, Read
+from eventlab.snapshots.states import Base, Taken
+from eventlab.snapshots.storage.files import DirectoryFiles, Files, MemoryFiles
+from eventlab.snapshots.storage.index import REMOVAL, SUFFIX, TABLE, Shelf, prefix_of
+from eventlab.store.api import UNBOUND
+from eventlab.store.event_log import EventLog
 
 _EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab import cores
 from eventlab.events.types import EventType, Field
+from eventlab.runtime import thread_pools as cores
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -10,14 +10,14 @@ from time import perf_counter
 import numpy as np
 
 from eventlab.events.frame import EventTable, Float64Array, Int64Array
-from eventlab.fold.declaration import Reducer
-from eventlab.fold.layout import digest
+from eventlab.fold.declare.layout import digest
+from eventlab.fold.declare.reducer import Reducer
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.files import MemoryFiles
-from eventlab.snapshots.model import Model, Reads, features
-from eventlab.store.contract import Selection
-from eventlab.store.decoded import MOST_BYTES, MOST_GROUPS
-from eventlab.store.log import EventLog
+from eventlab.snapshots.policy.cost_model import Model, Reads, features
+from eventlab.snapshots.storage.files import MemoryFiles
+from eventlab.store.api import Selection
+from eventlab.store.event_log import EventLog
+from eventlab.store.segments.row_group_cache import MOST_BYTES, MOST_GROUPS
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 

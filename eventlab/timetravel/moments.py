@@ -12,8 +12,8 @@ import polars as pl
 from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
-from eventlab.fold.legs import rows_until
-from eventlab.store.contract import UNBOUND, Head, Store
+from eventlab.fold.stops import rows_until
+from eventlab.store.api import UNBOUND, Head, Store
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import position_bound
 

@@ -13,14 +13,14 @@ import pyarrow as pa
 from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
-from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import derive, fold
+from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.executors import Executor
-from eventlab.fold.legs import Legs, leading, tables_of, upper_bounds
-from eventlab.snapshots.base import Base, Marks, put
+from eventlab.fold.fold import derive, fold
+from eventlab.fold.stops import Legs, leading, tables_of, upper_bounds
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.policies import Read
-from eventlab.store.contract import UNBOUND, Head, Selection, Store
+from eventlab.snapshots.policy.rules import Read
+from eventlab.snapshots.states import Base, Marks, put
+from eventlab.store.api import UNBOUND, Head, Selection, Store
 from eventlab.timetravel.asof import AsOf
 
 

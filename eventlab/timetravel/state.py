@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from eventlab.errors import EventlabError
 from eventlab.events.clock import format_ns
-from eventlab.fold.declaration import Reducer
-from eventlab.fold.layout import Array, Ladder, digest
+from eventlab.fold.declare.layout import Array, Ladder, digest
+from eventlab.fold.declare.reducer import Reducer
 
 _SHOWN_ROWS = 10
 

@@ -12,8 +12,8 @@ import eventlab as el
 from eventlab.cli import policies
 from eventlab.errors import EventlabError, SnapshotError
 from eventlab.snapshots import CostOptimal, Every, EveryTime, Exponential, Keep, MaxGap, OnRead, SlowerThan
-from eventlab.workloads import Drift, HotSpots, Uniform, Zipf
-from eventlab.workloads import Exponential as Recent
+from eventlab.snapshots.placement.workloads import Drift, HotSpots, Uniform, Zipf
+from eventlab.snapshots.placement.workloads import Exponential as Recent
 
 MARKET = "market/BTCUSDT"
 

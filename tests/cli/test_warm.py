@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from eventlab.fold import cache
+from eventlab.fold.native import cache
 
 ROOT = Path(__file__).parents[2]
 STATES = """
 import sys
 import eventlab as el
 from eventlab import reducers
-from eventlab.fold import cache, drive
+from eventlab.fold.native import cache
+from eventlab.fold import fold as drive
 
 EVENTS = {
     "market_data": lambda k: el.MarketData("BTCUSDT", 100.0 + k % 7, 1.0, side="buy" if k % 3 else None),

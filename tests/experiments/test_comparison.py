@@ -18,8 +18,8 @@ from eventlab.experiments import SnapshotRead, SnapshotTrial, compare, compariso
 from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.yardstick import Yardstick
 from eventlab.snapshots import CostOptimal, Every, Exponential, Keep, OnRead, SlowerThan
-from eventlab.snapshots.optimum import Costs, latency_of
-from eventlab.workloads import Drift, HotSpots, Recorded, Uniform, Zipf
+from eventlab.snapshots.placement.optimum import Costs, latency_of
+from eventlab.snapshots.placement.workloads import Drift, HotSpots, Recorded, Uniform, Zipf
 
 MARKET = "market/BTCUSDT"
 POLICIES = [Every(100), Every(400)]
@@ -237,7 +237,7 @@ def test_even_spacing_captures_nothing_and_the_optimum_everything():
     ratio, captured = yardstick.held(even)
     assert captured == pytest.approx(0.0)
     assert ratio > 1.5
-    from eventlab.snapshots.optimum import within
+    from eventlab.snapshots.placement.optimum import within
 
     best = within(yardstick.weights, yardstick.costs, size=9.0)
     ratio, captured = yardstick.held(best.versions)

@@ -1,7 +1,8 @@
 """The fault-injecting layer: every step by which a store changes what is on disk, one after the other.
 
-A step is a call into `eventlab.store.disk`, or an SQLite statement that begins, ends or checkpoints a transaction. Each
-has moments: before it, half-way where it writes, and after it. Whoever listens may raise there, or look at the files.
+A step is a call into `eventlab.store.disk.operations`, or an SQLite statement that begins, ends or checkpoints a
+transaction. Each has moments: before it, half-way where it writes, and after it. A listener may raise there, or look
+at the files.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eventlab.store import disk
+from eventlab.store.disk import operations as disk
 
 When = Literal["before", "half", "after"]
 

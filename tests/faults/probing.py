@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eventlab.errors import DamagedSegment, EventlabError, StoreCorrupt
-from eventlab.store.contract import Selection
-from eventlab.store.log import EventLog
+from eventlab.store.api import Selection
+from eventlab.store.event_log import EventLog
 from tests.faults.world import Content, content_of, heads_of, opened
 from tests.store.helpers import folded
 

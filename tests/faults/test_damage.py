@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from eventlab.errors import EventlabError, StoreCorrupt
-from eventlab.store.contract import Selection
-from eventlab.store.log import EventLog
+from eventlab.store.api import Selection
+from eventlab.store.event_log import EventLog
 from tests.faults.power import Image, put, taken
 from tests.faults.probing import Truth, probe, truth_of
 from tests.faults.world import BULK, Twin, content_of, history, opened, signal, trades

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eventlab.errors import EventlabError
-from eventlab.store.log import EventLog
+from eventlab.store.event_log import EventLog
 from tests.faults.injection import Layer, Moment, failure, grows, layer
 from tests.faults.power import Image, Power, put, taken, torn_wal
 from tests.faults.world import (

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from eventlab.events.types import EventType
-from eventlab.store.contract import Batch
-from eventlab.store.log import EventLog
+from eventlab.store.api import Batch
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import TRADE
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def frame(kind: EventType, rows: int) -> pa.RecordBatch:
 
 
 VERIFY = """
-from eventlab.store.log import EventLog
+from eventlab.store.event_log import EventLog
 with EventLog.open(sys.argv[1], read_only=True) as store:
     assert store.verify().proven_events == 10_000_000
 """

@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import NotAStore
-from eventlab.store import encoding, writer
-from eventlab.store.catalog import Durability
-from eventlab.store.contract import Batch
-from eventlab.store.log import EventLog
-from eventlab.store.public import all_columns
+from eventlab.store.api import Batch
+from eventlab.store.catalog.database import Durability
+from eventlab.store.commit import writer
+from eventlab.store.event_log import EventLog
+from eventlab.store.read.frames import all_columns
+from eventlab.store.segments import encodings as encoding
 from tests.naive import NaiveLog
 from tests.store.helpers import TYPES, batch, trade
 

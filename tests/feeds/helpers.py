@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import polars as pl
 import pytest
 
-from eventlab.feeds import FeedBatch, text
+from eventlab.feeds import FeedBatch
+from eventlab.feeds.reading import text
 
 
 def events(feed, kind: str | None = None) -> pl.DataFrame:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import SequenceGap
 from eventlab.feeds import tardis_book
-from eventlab.feeds.base import Tally
-from eventlab.feeds.book_rule import BookRule, Snapshots
+from eventlab.feeds.binance.book_sync import BookRule, Snapshots
+from eventlab.feeds.reading.file_feed import Tally
 from tests.feeds.helpers import block_bytes, events
 from tests.feeds.naive_book_rule import DictBook, Row, apply_rule
 

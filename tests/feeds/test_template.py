@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.feeds.template import Template
+from eventlab.events.aggregate_ids import Template
 
 
 @given(st.lists(st.text(min_size=1), min_size=1), st.text().filter(lambda text: not set(text) & set("{}")))

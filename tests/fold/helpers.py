@@ -13,12 +13,12 @@ import pytest
 from eventlab.events.columns import payload_from_objects
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import event_type
-from eventlab.fold import drive
-from eventlab.fold.declaration import Reducer
-from eventlab.fold.drive import fold
-from eventlab.fold.folded import Folded
-from eventlab.fold.layout import digest
-from eventlab.fold.legs import Legs, tables_of
+from eventlab.fold import fold as drive
+from eventlab.fold.declare.layout import digest
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.fold.fold import fold
+from eventlab.fold.result import Folded
+from eventlab.fold.stops import Legs, tables_of
 
 T0 = 1_700_000_000_000_000_000
 """The event time of version 1; each version is one second later."""

@@ -10,7 +10,8 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import FoldError, ReducerError
-from eventlab.fold import cache, drive
+from eventlab.fold import fold as drive
+from eventlab.fold.native import cache
 
 
 @el.event

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.fold.compiler import HandlerCompiler
+from eventlab.fold.compiler.pipeline import HandlerCompiler
 from tests.fold.helpers import compiled_only, folded, rows
 
 PRICES = st.lists(st.floats(0.0, 3.0) | st.sampled_from([0.0, 1.0, 9.0, 5e-324]), max_size=40)

@@ -6,7 +6,8 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import FoldError
-from eventlab.fold import cache, drive
+from eventlab.fold import fold as drive
+from eventlab.fold.native import cache
 from tests.fold.helpers import digests, folded, rows
 from tests.fold.kitchen import Book, Fragile, Level, Tick, Tock
 from tests.naive_folds import TWINS

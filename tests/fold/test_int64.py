@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.fold.int64 import Int64
+from eventlab.fold.interpreter.int64 import Int64
 
 INT64 = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3) | st.sampled_from([2**53 + 1, -(2**63), 2**63 - 1])
 FLOATS = st.floats(allow_nan=True) | st.sampled_from([0.0, -0.0, 2.0**53])

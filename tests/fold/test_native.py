@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eventlab.fold import cache, drive, native, walk
-from eventlab.fold.function import Function
+from eventlab.fold import fold as drive
+from eventlab.fold.native import cache
+from eventlab.fold.native import call as native
+from eventlab.fold.native import order_kernels as walk
+from eventlab.fold.native.function import Function
 from tests.fold.helpers import digests, folded
 from tests.fold.kitchen import Tables, Tick
 
@@ -145,8 +148,8 @@ def test_what_others_could_have_written_is_not_loaded(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal
-from eventlab.fold import cache
-from eventlab.fold.native import Code
+from eventlab.fold.native import cache
+from eventlab.fold.native.call import Code
 def replaced(self, target):
     os.kill(os.getpid(), signal.SIGKILL)
 cache.Path.replace = replaced

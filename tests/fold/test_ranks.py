@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.fold import ranks
-from eventlab.fold.ranks import Ranks
+from eventlab.fold.run import price_ranks as ranks
+from eventlab.fold.run.price_ranks import Ranks
 
 ANY = st.floats(allow_infinity=False) | st.just(-0.0)
 TICKS = st.builds(lambda n, digits: n / 10**digits, st.integers(-(10**4), 10**4), st.integers(0, 5))

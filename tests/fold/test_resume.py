@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.fold.drive import derive, fold
-from eventlab.fold.layout import digest
-from eventlab.fold.legs import Legs, tables_of
+from eventlab.fold.declare.layout import digest
+from eventlab.fold.fold import derive, fold
+from eventlab.fold.stops import Legs, tables_of
 from tests.fold.helpers import compiled_only, digests, folded, frame_of, legs_of, rows
 from tests.fold.kitchen import Book, Level, Merged, Tables, Tick, Words
 from tests.fold.strategies import (

@@ -12,7 +12,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import StoreError
-from eventlab.store.writer import BULK_ROWS
+from eventlab.store.commit.writer import BULK_ROWS
 from tests.projections.conftest import Child
 from tests.projections.helpers import assert_is_replay, checkpoints, fill
 

@@ -22,8 +22,8 @@ import eventlab as el
 from eventlab.errors import FoldError, InvalidEvent, StoreError, UnknownAggregate
 from eventlab.projections import projection as module
 from eventlab.projections.projection import Lag, Projection
-from eventlab.store import sealing
-from eventlab.store.checkpoints import _crc
+from eventlab.store.catalog.checkpoints import _crc
+from eventlab.store.commit import seal as sealing
 from tests.fold.kitchen import Book, Fragile, Merged, Numbers, Tables, Tick, Words
 from tests.fold.strategies import LEVELS, OTHERS, TICKS, TOCKS
 from tests.projections.conftest import Child

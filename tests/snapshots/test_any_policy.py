@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import SnapshotError, SnapshotSkipped
-from eventlab.snapshots.past import Past
-from eventlab.snapshots.planned import LEAST_GAP
+from eventlab.snapshots.policy.cost_based import LEAST_GAP
+from eventlab.snapshots.policy.history import Past
 from tests.fold.kitchen import Merged, Tables
 from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
 from tests.reducers.test_one_answer import FUNDINGS, QUOTES

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.snapshots.model import Model, Reads
-from eventlab.store import decoded
-from eventlab.store.decoded import Decoded
+from eventlab.snapshots.policy.cost_model import Model, Reads
+from eventlab.store.segments import row_group_cache as decoded
+from eventlab.store.segments.row_group_cache import Decoded
 from eventlab.timetravel.calibration import fitted
 
 STARTS = np.arange(12) * 10 + 1

@@ -10,9 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from eventlab.errors import SnapshotError
-from eventlab.fold.function import Function
-from eventlab.snapshots import envelopes, paths
-from eventlab.snapshots.optimum import (
+from eventlab.fold.native.function import Function
+from eventlab.snapshots.placement import envelope_kernels as envelopes
+from eventlab.snapshots.placement import shortest_paths as paths
+from eventlab.snapshots.placement.optimum import (
     WORTHWHILE,
     Costs,
     density,

@@ -25,15 +25,16 @@ from eventlab.errors import (
     StoreFull,
     UnknownAggregate,
 )
-from eventlab.lab import Lab
-from eventlab.snapshots import collection, records
-from eventlab.snapshots.base import Taken
-from eventlab.snapshots.files import DirectoryFiles
-from eventlab.snapshots.past import Past
-from eventlab.snapshots.policies import Every
-from eventlab.snapshots.taking import take_states
-from eventlab.store import disk
-from eventlab.store.log import EventLog
+from eventlab.lab.lab import Lab
+from eventlab.snapshots import collection
+from eventlab.snapshots.build import take_states
+from eventlab.snapshots.policy.history import Past
+from eventlab.snapshots.policy.rules import Every
+from eventlab.snapshots.states import Taken
+from eventlab.snapshots.storage import records
+from eventlab.snapshots.storage.files import DirectoryFiles
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (
     BOOK_CHANGES,

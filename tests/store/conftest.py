@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from eventlab.store.log import EventLog
+from eventlab.store.event_log import EventLog
 
 Opener = Callable[..., EventLog]
 

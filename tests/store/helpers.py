@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from eventlab.events import builtin, columns
 from eventlab.events.types import EventType, event_type
-from eventlab.store.contract import Batch, Selection
-from eventlab.store.log import EventLog
+from eventlab.store.api import Batch, Selection
+from eventlab.store.event_log import EventLog
 
 TRADE = event_type(builtin.MarketData)
 SIGNAL = event_type(builtin.TradingSignal)
@@ -58,7 +58,7 @@ def everything(store: EventLog, kind: EventType = TRADE, **conditions: Any) -> p
 
 
 def _empty(kind: EventType, names: Sequence[str]) -> pl.DataFrame:
-    from eventlab.store.public import frame_schema
+    from eventlab.store.read.frames import frame_schema
 
     return pl.DataFrame(schema=frame_schema(kind, names))
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 from eventlab.events import columns
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Slab
-from eventlab.store.public import STORED_EXTRA
-from eventlab.store.segments import Runs, SegmentFile, Segments, Written, write_segment
-from eventlab.store.vault import MemoryVault, new_name
+from eventlab.store.read.frames import STORED_EXTRA
+from eventlab.store.segments.files import MemoryVault, new_name
+from eventlab.store.segments.segments import Runs, SegmentFile, Segments, Written, write_segment
 from tests.events.strategies import TEXT, builtin_types, payloads, user_types
 from tests.store.helpers import TRADE
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import AccessesDropped, ReadOnlyStore, StoreLocked
-from eventlab.store import accesses
-from eventlab.store.log import EventLog
+from eventlab.store.catalog import access_log as accesses
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch
 
 ROOT = Path(__file__).parents[2]
@@ -250,7 +250,7 @@ def test_threads_lose_nothing(path, monkeypatch):
 
 CHILD = """
     import sys
-    from eventlab.store.log import EventLog
+    from eventlab.store.event_log import EventLog
 
     store = EventLog.open(sys.argv[1], record_access=True)
     first, count = int(sys.argv[2]), int(sys.argv[3])

@@ -14,9 +14,12 @@ from hypothesis import given
 
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.store import blocks as blocks_module
-from eventlab.store import chain, encoding, pages, parquet
 from eventlab.store.blocks import Block, Slab, clustered, in_position_order
-from eventlab.store.segments import FORMATS, write_segment
+from eventlab.store.hash_chain import columns as chain
+from eventlab.store.segments import encodings as encoding
+from eventlab.store.segments import parquet
+from eventlab.store.segments import pco_pages as pages
+from eventlab.store.segments.segments import FORMATS, write_segment
 from tests.events.strategies import INT64
 from tests.store.helpers import TRADE
 from tests.store.segment_files import Kept, blocks, name_of, numbers_block, payload_of, told, without_nothing

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 
 import eventlab as el
 from eventlab.events.types import EventType
-from eventlab.exchange.pieces import columns_of
-from tests.exchange.strategies import fill, steps
+from eventlab.interchange.pieces import columns_of
+from tests.interchange.strategies import fill, steps
 
 Rows = dict[int, dict[str, Any]]
 

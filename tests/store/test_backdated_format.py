@@ -9,8 +9,9 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import InvalidEvent, LateEvent, StoreCorrupt, StoreFull
-from eventlab.store import disk, writer
-from eventlab.store.log import EventLog
+from eventlab.store.commit import writer
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch
 
 T = 1_700_000_000_000_000_000

@@ -11,14 +11,14 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import NotAStore, StoreCorrupt, StoreFull
-from eventlab.store import disk
-from eventlab.store.log import EventLog
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch, everything
 
 WRITER = """
 import sys
-from eventlab.store.log import EventLog
-from eventlab.store import tiers
+from eventlab.store.event_log import EventLog
+from eventlab.store.compaction import tiering as tiers
 from tests.store.helpers import batch
 
 with EventLog.open(sys.argv[1]) as store:

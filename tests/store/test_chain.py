@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from eventlab.store import chain
-from eventlab.store.contract import Batch
-from eventlab.store.log import EventLog
+from eventlab.store.api import Batch
+from eventlab.store.event_log import EventLog
+from eventlab.store.hash_chain import columns as chain
 from tests.store.helpers import SIGNAL, TRADE, batch, everything, trade
 
 
@@ -125,7 +125,7 @@ def test_long_columns_are_hashed_in_blocks(rows: int):
 def _many(prices) -> Batch:
     import polars as pl
 
-    from eventlab._appending import batch_of_frame
+    from eventlab.lab.append import batch_of_frame
 
     frame = pl.DataFrame({"price": prices.astype(float), "volume": prices % 7 * 1.5}).select(
         "price", "volume", symbol=pl.format("S{}", pl.col("price").cast(pl.Int32))

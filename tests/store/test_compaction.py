@@ -20,11 +20,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eventlab.errors import DamagedSegment, StoreError, StoreFull, StoreLocked
-from eventlab.store import compaction, disk, encoding, sealing, tiers, writer
-from eventlab.store.contract import Selection
-from eventlab.store.log import EventLog
-from eventlab.store.segments import FORMATS
-from eventlab.store.vault import MemoryVault
+from eventlab.store.api import Selection
+from eventlab.store.commit import seal as sealing
+from eventlab.store.commit import writer
+from eventlab.store.compaction import compactor as compaction
+from eventlab.store.compaction import tiering as tiers
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
+from eventlab.store.segments import encodings as encoding
+from eventlab.store.segments.files import MemoryVault
+from eventlab.store.segments.segments import FORMATS
 from tests.store.helpers import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[2]
@@ -319,8 +324,11 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
         before = answers(store)
     code = f"""
     import importlib, os, sys
-    from eventlab.store.log import EventLog
-    from eventlab.store import disk, sealing, garbage, catalog
+    from eventlab.store.event_log import EventLog
+    from eventlab.store.disk import operations as disk
+    from eventlab.store.commit import seal as sealing
+    from eventlab.store.compaction import garbage
+    from eventlab.store.catalog import database as catalog
     store = EventLog.open(sys.argv[1])
     whole, left = {module}.{name}, [{call}]
     def killing(*args, **more):
@@ -358,8 +366,8 @@ def ended(process: subprocess.Popen[str]) -> Iterator[None]:
 def test_a_process_that_reads_all_the_time_sees_whole_moments(tmp_path: Path, little: None):
     code = """
     import sys
-    from eventlab.store.contract import Selection
-    from eventlab.store.log import EventLog
+    from eventlab.store.api import Selection
+    from eventlab.store.event_log import EventLog
     selection = Selection({"market_data": ["price"]})
     reads, last = 0, 0
     with EventLog.open(sys.argv[1], read_only=True) as store:

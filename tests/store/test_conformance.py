@@ -20,10 +20,12 @@ from eventlab.errors import (
 )
 from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
-from eventlab.store import encoding, sealing, writer
-from eventlab.store.contract import Batch, Head, Selection
-from eventlab.store.log import EventLog
-from eventlab.store.writer import BULK_ROWS
+from eventlab.store.api import Batch, Head, Selection
+from eventlab.store.commit import seal as sealing
+from eventlab.store.commit import writer
+from eventlab.store.commit.writer import BULK_ROWS
+from eventlab.store.event_log import EventLog
+from eventlab.store.segments import encodings as encoding
 from tests.store.helpers import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
 SIGNAL_ROW = {"symbol": "BTC", "action": "buy", "strength": 1.0, "strategy": "s"}
@@ -358,7 +360,7 @@ def test_frames_respect_every_condition(store: EventLog, trades, small_groups: i
 
 
 def _of_frame(frame: pl.DataFrame) -> Batch:
-    from eventlab._appending import batch_of_frame
+    from eventlab.lab.append import batch_of_frame
 
     return batch_of_frame(TRADE, frame, aggregate_id="{symbol}")
 

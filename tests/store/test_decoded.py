@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.store import decoded
-from eventlab.store.decoded import Decoded
+from eventlab.store.segments import row_group_cache as decoded
+from eventlab.store.segments.row_group_cache import Decoded
 
 ROWS = (3, 5, 2, 4)
 BEGINS = np.cumsum([0, *ROWS])

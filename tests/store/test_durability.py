@@ -25,10 +25,11 @@ from eventlab.errors import (
     StoreFull,
     StoreLocked,
 )
-from eventlab.store import catalog, writer
-from eventlab.store.contract import Selection
-from eventlab.store.log import EventLog
-from eventlab.store.writer import BULK_ROWS
+from eventlab.store.api import Selection
+from eventlab.store.catalog import database as catalog
+from eventlab.store.commit import writer
+from eventlab.store.commit.writer import BULK_ROWS
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import CHANGE, SIGNAL, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 
 def child(code: str, *args: object, **more: object) -> subprocess.Popen[str]:
     """A real child process that runs some code beside this one."""
-    script = "import sys\nfrom eventlab.store.log import EventLog\nfrom tests.store.helpers import batch, trade\n"
+    script = "import sys\nfrom eventlab.store.event_log import EventLog\nfrom tests.store.helpers import batch, trade\n"
     return subprocess.Popen(
         [sys.executable, "-c", script + textwrap.dedent(code), *map(str, args)],
         cwd=ROOT,
@@ -238,7 +239,7 @@ def test_writers_in_two_processes_take_turns(tmp_path: Path):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path, seed: int):
     code = f"""
-        from eventlab.store import writer
+        from eventlab.store.commit import writer
         writer.TAIL_COMMITS = 7
         small, large = batch(3, ["a", "b", "a"]), batch({BULK_ROWS}, "c")
         store = EventLog.open(sys.argv[1])
@@ -527,7 +528,7 @@ def test_a_read_only_directory():
             store.commit([batch(1)])
         (path / "lab").chmod(0o555)
         imports = (
-            "import os, sys\nfrom eventlab.errors import ReadOnlyStore\nfrom eventlab.store.log import EventLog\n"
+            "import os, sys\nfrom eventlab.errors import ReadOnlyStore\nfrom eventlab.store.event_log import EventLog\n"
             "from tests.store.helpers import batch\n"
         )
         command = [sys.executable, "-c", imports + READ_ONLY_DIRECTORY, str(path / "lab")]

@@ -21,9 +21,9 @@ from eventlab.errors import DuplicateEvent, MissingUpcaster, SchemaMismatch, Upc
 from eventlab.events import types as event_types
 from eventlab.events import upcast as upcasting
 from eventlab.events.types import EventType, event_type
-from eventlab.store import writer
-from eventlab.store.contract import Selection
-from eventlab.store.schemas import reading
+from eventlab.store.api import Selection
+from eventlab.store.catalog.schemas import reading
+from eventlab.store.commit import writer
 from tests.events.strategies import same_bits
 from tests.store import older
 from tests.store.helpers import folded

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from eventlab.errors import ReadOnlyStore, StoreError, StoreLocked, WrongVersion
-from eventlab.store.exclusive import Exclusive, FileLock
-from eventlab.store.log import EventLog
+from eventlab.store.disk.writer_lock import Exclusive, FileLock
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch, everything
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -309,7 +309,7 @@ def test_expected_versions_have_one_winner_among_processes(tmp_path: Path):
 
 def _churn(path: str, name: str, rounds: int) -> None:
     """Small and bulk commits and seals, in turn; each commit is of one aggregate and three events or many."""
-    from eventlab.store import writer
+    from eventlab.store.commit import writer
 
     writer.BULK_ROWS, writer.TAIL_COMMITS = 40, 25
     with EventLog.open(path, wait=60.0) as store:

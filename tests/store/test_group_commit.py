@@ -16,8 +16,10 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import EventlabError, StoreError, StoreFull, StoreLocked, WrongVersion
-from eventlab.store import disk, exclusive, writer
-from eventlab.store.log import EventLog
+from eventlab.store.commit import writer
+from eventlab.store.disk import operations as disk
+from eventlab.store.disk import writer_lock as exclusive
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import SIGNAL, TRADE, batch, everything, trade
 
 PACKAGE = str(Path(writer.__file__).parents[1])
@@ -359,7 +361,7 @@ class Interrupt:
 
 def quick(store: EventLog) -> None:
     from eventlab.events.rows import rows_of
-    from eventlab.store.contract import Batch
+    from eventlab.store.api import Batch
 
     rows = rows_of(TRADE, [TRADE.cls(**trade(7.0))])
     assert rows is not None

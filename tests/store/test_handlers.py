@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlab.errors import HandlerFailed, InvalidEvent
-from eventlab.store.log import EventLog
-from eventlab.store.writer import BULK_ROWS
+from eventlab.store.commit.writer import BULK_ROWS
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import SIGNAL, batch
 
 SIGNALS = [{"symbol": "B", "action": "buy", "strength": 1.0, "strategy": "s"}]

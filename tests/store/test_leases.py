@@ -15,10 +15,10 @@ import pytest
 
 from eventlab.errors import StoreError
 from eventlab.events.frame import EventFrame
-from eventlab.store import ofd
-from eventlab.store.contract import Selection
-from eventlab.store.leases import FileLeases, Leases, MemoryLeases, leased
-from eventlab.store.log import EventLog
+from eventlab.store.api import Selection
+from eventlab.store.disk import range_locks as ofd
+from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases, leased
+from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch, everything, trade
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +94,7 @@ def test_a_killed_process_leaves_no_lease(tmp_path: Path):
     code = f"""
     import sys
     from pathlib import Path
-    from eventlab.store.leases import FileLeases
+    from eventlab.store.disk.read_leases import FileLeases
     lease = FileLeases(Path({str(tmp_path / "lock")!r})).hold(7)
     print("held", flush=True)
     sys.stdin.read()

@@ -16,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from eventlab.errors import EventlabError
-from eventlab.store import encoding, sealing, writer
-from eventlab.store.contract import Selection
-from eventlab.store.log import EventLog
+from eventlab.store.api import Selection
+from eventlab.store.commit import seal as sealing
+from eventlab.store.commit import writer
+from eventlab.store.event_log import EventLog
+from eventlab.store.segments import encodings as encoding
 from tests.naive import NaiveLog
 from tests.store.helpers import CHANGE, SIGNAL, TRADE, TYPES, batch, everything, folded, trade
 

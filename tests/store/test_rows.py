@@ -16,14 +16,16 @@ from eventlab.errors import EventlabError
 from eventlab.events.columns import metadata_json, payload_from_objects
 from eventlab.events.rows import rows_of
 from eventlab.events.types import EventType
-from eventlab.store import chain, intake, row_chain
-from eventlab.store.blob import from_blob, to_blob
+from eventlab.store.api import Batch
 from eventlab.store.blocks import Block, decoded
-from eventlab.store.contract import Batch
-from eventlab.store.intake import Stream, incoming
-from eventlab.store.log import EventLog
-from eventlab.store.public import all_columns
-from eventlab.store.row_blob import rows_blob, rows_block
+from eventlab.store.commit import validate as intake
+from eventlab.store.commit.validate import Stream, incoming
+from eventlab.store.event_log import EventLog
+from eventlab.store.hash_chain import columns as chain
+from eventlab.store.hash_chain import rows as row_chain
+from eventlab.store.journal.columns_codec import from_blob, to_blob
+from eventlab.store.journal.rows_codec import rows_blob, rows_block
+from eventlab.store.read.frames import all_columns
 from tests.events.strategies import NS, builtin_types, same_bits, user_types, values
 from tests.events.strategies import TEXT as ANY_TEXT
 from tests.events.test_rows import objects

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from eventlab.store import encoding
 from eventlab.store.blocks import clustered
-from eventlab.store.segments import FORMATS, Runs, Segments, stretches, write_segment, write_segments
-from eventlab.store.vault import MemoryVault
+from eventlab.store.segments import encodings as encoding
+from eventlab.store.segments.files import MemoryVault
+from eventlab.store.segments.segments import FORMATS, Runs, Segments, stretches, write_segment, write_segments
 from tests.store.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
 
 
@@ -147,7 +147,7 @@ def test_a_read_of_nothing_reads_nothing(many):
 MEASURED = """
 import resource, sys
 import eventlab as el
-from eventlab.store.contract import Selection
+from eventlab.store.api import Selection
 with el.open(sys.argv[1], read_only=True) as lab:
     if sys.argv[2] == "verify":
         assert lab.verify().ok

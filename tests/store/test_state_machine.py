@@ -16,9 +16,11 @@ from hypothesis.stateful import initialize, rule
 
 from eventlab.errors import WrongVersion
 from eventlab.events.rows import rows_of
-from eventlab.store import encoding, sealing, writer
-from eventlab.store.contract import Batch
-from eventlab.store.log import EventLog
+from eventlab.store.api import Batch
+from eventlab.store.commit import seal as sealing
+from eventlab.store.commit import writer
+from eventlab.store.event_log import EventLog
+from eventlab.store.segments import encodings as encoding
 from tests.store.helpers import SIGNAL, batch, trade
 from tests.store.test_properties import AGGREGATES, ROWS, StoreBesideItsTwin, batches_of
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventlab.store import tiers
+from eventlab.store.compaction import tiering as tiers
 
 SIZES = st.lists(st.none() | st.integers(1, 300) | st.sampled_from([1, 2, 7, 8, 64]), max_size=60)
 

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.store import encoding
-from eventlab.store.contract import Selection
+from eventlab.store.api import Selection
+from eventlab.store.segments import encodings as encoding
 from tests.store.helpers import TRADE
 
 ROWS = 3_000

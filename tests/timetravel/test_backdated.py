@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import AsOfError, LateEvent
-from eventlab.store import encoding, sealing, writer
-from eventlab.timetravel import backdated
+from eventlab.store.commit import seal as sealing
+from eventlab.store.commit import writer
+from eventlab.store.segments import encodings as encoding
+from eventlab.timetravel.history import backdated
 from tests import naive_folds
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Merged, Tables, Tick, Tock

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import AsOfError, FoldError, ReducerError, UnknownAggregate
-from eventlab.snapshots.base import Base, Marks
-from eventlab.store.log import EventLog
-from eventlab.timetravel import cursor as cursors
-from eventlab.timetravel import stretches, waypoints
-from eventlab.timetravel.waypoints import Limit, Waypoints
+from eventlab.snapshots.states import Base, Marks
+from eventlab.store.event_log import EventLog
+from eventlab.timetravel.cursor import cursor as cursors
+from eventlab.timetravel.cursor import event_cache as stretches
+from eventlab.timetravel.cursor import state_cache as waypoints
+from eventlab.timetravel.cursor.state_cache import Limit, Waypoints
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Fragile, Merged, Tables, Tick, Tock
 from tests.fold.strategies import BOOK_CHANGES, OTHERS, PORTFOLIO_CHANGES, TICKS, TOCKS, TRADES

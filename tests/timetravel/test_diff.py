@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import AsOfError, UnknownAggregate
-from eventlab.fold.layout import Ladder, Queue
-from eventlab.snapshots.base import Marks
-from eventlab.store.contract import Selection
-from eventlab.timetravel import diff as diffs
+from eventlab.fold.declare.layout import Ladder, Queue
+from eventlab.snapshots.states import Marks
+from eventlab.store.api import Selection
 from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.diff import diff as diffs
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Book, Merged, Numbers, Tables, Tick, Tock, Unheard, Words
 from tests.fold.strategies import LEVELS, OTHERS, PORTFOLIO_CHANGES, TICKS, TOCKS

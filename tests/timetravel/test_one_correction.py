@@ -22,7 +22,7 @@ import pytest
 
 import eventlab as el
 from eventlab.snapshots import Every, OnRead
-from eventlab.timetravel.cursor import Cursor
+from eventlab.timetravel.cursor.cursor import Cursor
 from tests.fold.helpers import bits
 
 T0, SECOND = 1_723_161_600_000_000_000, 1_000_000_000

@@ -1,0 +1,175 @@
+"""Binance's public archives (data.binance.vision): trades, aggregated trades and klines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import polars as pl
+
+from eventlab.events.aggregate_ids import Template
+from eventlab.events.builtin import Bar, MarketData
+from eventlab.events.types import event_type
+from eventlab.feeds.api import Chunk, FeedBatch
+from eventlab.feeds.reading.csv_table import Column, Piece, Table, TimeColumn, TimeUnit, refuse_cell
+from eventlab.feeds.reading.file_feed import Contiguous, FileFeed, Tally, as_time, batches_of, checked_symbol, words
+from eventlab.feeds.reading.text import TextFile
+
+_TRADES = (
+    Column("id", "int", ("trade_id",)),
+    Column("price", "amount"),
+    Column("qty", "amount", ("quantity",)),
+    Column("quote_qty", "amount", ("quoteqty", "base_qty", "baseqty")),
+    Column("time", "int", ("timestamp",)),
+    Column("is_buyer_maker", "flag", ("isbuyermaker",)),
+    Column("is_best_match", "flag", ("isbestmatch",), optional=True),
+    Column("local_ts_ns", "int", optional=True),
+)
+_AGG_TRADES = (
+    Column("agg_trade_id", "int", ("agg_id", "id", "a")),
+    Column("price", "amount", ("p",)),
+    Column("quantity", "amount", ("qty", "q")),
+    Column("first_trade_id", "int", ("first_id", "f")),
+    Column("last_trade_id", "int", ("last_id", "l")),
+    Column("transact_time", "int", ("time", "timestamp", "t")),
+    Column("is_buyer_maker", "flag", ("m",)),
+    Column("is_best_match", "flag", ("best_match",), optional=True),
+)
+_KLINES = (
+    Column("open_time", "int"),
+    Column("open", "amount"),
+    Column("high", "amount"),
+    Column("low", "amount"),
+    Column("close", "amount"),
+    Column("volume", "amount"),
+    Column("close_time", "int"),
+    Column("quote_volume", "amount", ("quote_asset_volume", "base_asset_volume"), optional=True),
+    Column("count", "int", ("number_of_trades", "trades"), optional=True),
+    Column("taker_buy_volume", "amount", ("taker_buy_base_volume", "taker_buy_base_asset_volume"), optional=True),
+    Column("taker_buy_quote_volume", "amount", ("taker_buy_quote_asset_volume", "taker_buy_base"), optional=True),
+    Column("ignore", "text", optional=True, nullable=True),
+)
+_MS_OR_US: tuple[TimeUnit, ...] = ("ms", "us")
+_SIDES = ("buy", "sell")
+
+
+def binance_trades(path: str | os.PathLike[str], symbol: str, *, aggregate_id: str = "market/{symbol}") -> FileFeed:
+    r"""Trades of Binance's public archive, as MarketData.
+
+    Parameters
+    ----------
+    path : path
+        CSV, plain or in gzip or zip (told by content), with or without header: ``id, price, qty, quote_qty, time,
+        is_buyer_maker[, is_best_match]``, optionally ``local_ts_ns``, the capture time, which becomes `received_at`.
+        Times are milliseconds or microseconds (spot archives since 2025), told apart by magnitude.
+    symbol : str
+        The file does not name it.
+    aggregate_id : str
+        A template over ``{symbol}``.
+
+    Returns
+    -------
+    Feed
+        `side` is the taker's: sell where the buyer was the maker. Trade ids that are not contiguous are reported.
+
+    Raises
+    ------
+    FeedError
+        Now for a missing file or a bad template, while reading for anything wrong inside: names file, row, column,
+        value.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "BTCUSDT-trades.csv"
+    >>> _ = file.write_text("7,61837.63,0.02,1236.75,1723161255342,true\n")
+    >>> chunk, = binance_trades(file, symbol="BTCUSDT").chunks()
+    >>> chunk.batches[0].frame.select("price", "side", "trade_id").row(0)
+    (61837.63, 'sell', 7)
+    """
+    return _Trades("binance_trades", path, symbol, aggregate_id, _TRADES)
+
+
+def binance_agg_trades(path: str | os.PathLike[str], symbol: str, *, aggregate_id: str = "market/{symbol}") -> FileFeed:
+    """Aggregated trades of Binance's public archive, as MarketData; `trade_id` is the aggregate trade's id.
+
+    Columns ``agg_trade_id, price, quantity, first_trade_id, last_trade_id, transact_time, is_buyer_maker
+    [, is_best_match]``; everything else as in :func:`binance_trades`.
+    """
+    return _Trades("binance_agg_trades", path, symbol, aggregate_id, _AGG_TRADES)
+
+
+def binance_klines(path: str | os.PathLike[str], symbol: str, *, aggregate_id: str = "bar/{symbol}") -> FileFeed:
+    """Klines of Binance's public archive, as Bar.
+
+    Columns ``open_time, open, high, low, close, volume, close_time, ...``; everything else as in
+    :func:`binance_trades`. A bar's event time is its interval's end, which is one unit after `close_time`.
+    """
+    return _Klines(path, symbol, aggregate_id)
+
+
+class _Trades(FileFeed):
+    def __init__(
+        self, name: str, path: str | os.PathLike[str], symbol: str, aggregate_id: str, layout: tuple[Column, ...]
+    ) -> None:
+        self._symbol, self._template = checked_symbol(symbol), Template.parse(aggregate_id)
+        self._layout = layout
+        self._id, self._volume, self._time = (
+            ("id", "qty", "time") if layout is _TRADES else ("agg_trade_id", "quantity", "transact_time")
+        )
+        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+
+    def _read(self, tally: Tally) -> Iterator[Chunk]:
+        times, captured = TimeColumn(self._time, _MS_OR_US), TimeColumn("local_ts_ns", ("ns",))
+        watch = Contiguous(tally)
+        for piece in Table(self._file, self._layout, headless=True).pieces():
+            frame = self._events(piece, times, captured)
+            tally.rows += len(frame)
+            watch.see(self._symbol, frame["trade_id"].to_numpy(), piece.rows)
+            batch = FeedBatch(event_type(MarketData), frame, self._template.text)
+            yield Chunk(batches_of(batch), piece.done)
+
+    def _events(self, piece: Piece, times: TimeColumn, captured: TimeColumn) -> pl.DataFrame:
+        raw = piece.frame
+        columns = [
+            pl.repeat(self._symbol, len(raw), eager=True).alias("symbol"),
+            raw["price"],
+            raw[self._volume].alias("volume"),
+            words(raw["is_buyer_maker"], "sell", "buy", _SIDES).alias("side"),
+            raw[self._id].alias("trade_id"),
+            as_time(times.ns(piece), "timestamp"),
+        ]
+        if "local_ts_ns" in raw.columns:
+            columns.append(as_time(captured.ns(piece), "received_at"))
+        return pl.DataFrame(columns)
+
+
+class _Klines(FileFeed):
+    def __init__(self, path: str | os.PathLike[str], symbol: str, aggregate_id: str) -> None:
+        self._symbol, self._template = checked_symbol(symbol), Template.parse(aggregate_id)
+        super().__init__("binance_klines", TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+
+    def _read(self, tally: Tally) -> Iterator[Chunk]:
+        opened, closed = TimeColumn("open_time", _MS_OR_US), TimeColumn("close_time", _MS_OR_US)
+        for piece in Table(self._file, _KLINES, headless=True).pieces():
+            tally.rows += len(piece.frame)
+            end = interval_end(piece, opened, closed)
+            frame = pl.DataFrame([
+                pl.repeat(self._symbol, len(end), eager=True).alias("symbol"),
+                *piece.frame.select("open", "high", "low", "close", "volume"),
+                as_time(end, "timestamp"),
+            ])  # fmt: skip
+            batch = FeedBatch(event_type(Bar), frame, self._template.text)
+            yield Chunk(batches_of(batch), piece.done)
+
+
+def interval_end(piece: Piece, opened: TimeColumn, closed: TimeColumn) -> pl.Series:
+    """The moment after each `close_time`, in ns; a bar must last, and both times must be in one unit."""
+    start, last = opened.ns(piece), closed.ns(piece)
+    if opened.unit != closed.unit:
+        refuse_cell(
+            piece.file, piece.first_row, "close_time", "not in the unit of open_time", piece.frame["close_time"][0],
+            f"a time in {opened.unit}",
+        )  # fmt: skip
+    piece.refuse(last < start, "close_time", "before open_time", "the interval's last moment")
+    return last + closed.step

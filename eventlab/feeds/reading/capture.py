@@ -1,0 +1,119 @@
+"""Raw websocket captures: lines with a capture time, JSON decoded column-wise into declared shapes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import NoReturn
+
+import polars as pl
+
+from eventlab.errors import FeedError
+from eventlab.events.aggregate_ids import Template
+from eventlab.events.types import event_type
+from eventlab.feeds.api import Clock, FeedBatch
+from eventlab.feeds.reading.csv_table import refuse_cell
+from eventlab.feeds.reading.file_feed import FileFeed, Tally, checked_symbol
+from eventlab.feeds.reading.text import TextFile
+
+_SEPARATOR = "\x01"  # not in JSON text: control characters are escaped there
+
+
+class CaptureFeed(FileFeed):
+    """A feed over a capture of several event types. Rows are lines, numbered from 1."""
+
+    def __init__(self, name: str, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
+        self._symbol = None if symbol is None else checked_symbol(symbol)
+        template = Template.parse(aggregate_id, ("symbol", "kind"))
+        if "kind" not in template.fields:  # event types must not share an aggregate: their clocks differ
+            raise FeedError(
+                f"aggregate_id {aggregate_id!r} puts trades, quotes and books into one aggregate",
+                expected="{kind} in it",
+            )
+        self._template = template.text
+        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+
+    def batch(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None) -> FeedBatch:
+        """Events of one type; `frame` has their columns and `row`, the line each came from."""
+        template = self._template.replace("{kind}", kind)
+        return FeedBatch(event_type(of), frame.drop("row"), template, frame["row"].to_numpy(), clock)
+
+    def _lines(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, int]]:
+        """Frames of `row` and `line`, blank lines left out."""
+        row = 1
+        for block in self._file.blocks():
+            try:
+                frame = pl.read_csv(
+                    block.data, has_header=False, quote_char=None, separator=_SEPARATOR, schema={"line": pl.String()}
+                )
+            except pl.exceptions.PolarsError as error:
+                raise FeedError(
+                    f"{self._file.name}, lines from {row}: not a text capture", got=str(error).partition("\n")[0]
+                ) from error
+            numbered = frame.select(pl.int_range(row, row + len(frame), dtype=pl.Int64).alias("row"), "line")
+            row += len(frame)
+            tally.rows += len(frame)
+            yield numbered.filter(pl.col("line").is_not_null()), block.done
+
+    def refuse(self, frame: pl.DataFrame, bad: pl.Expr, column: str, what: str, expected: object) -> None:
+        """Raise FeedError about the first row for which `bad` holds; `column` is the one shown."""
+        found = frame.filter(bad).head(1)
+        if len(found):
+            refuse_cell(self._file.name, int(found["row"][0]), column, what, found[column][0], expected)
+
+    def decode(self, frame: pl.DataFrame, shape: pl.Struct, what: str) -> pl.DataFrame:
+        """`row`, `received_at` and the fields of each message's JSON text in column `text`.
+
+        Raises
+        ------
+        FeedError
+            Text that is not whole JSON of this shape.
+        """
+        try:
+            decoded = frame["text"].str.json_decode(shape)
+        except pl.exceptions.PolarsError as error:
+            self._diagnose(frame, shape, what, str(error).partition("\n")[0])
+        return frame.select("row", "received_at", decoded.alias("message")).unnest("message")
+
+    def _diagnose(self, frame: pl.DataFrame, shape: pl.Struct, what: str, otherwise: str) -> NoReturn:
+        for row, text in frame.select("row", "text").iter_rows():
+            try:
+                json.loads(text)
+                pl.Series([text]).str.json_decode(shape)
+            except (ValueError, pl.exceptions.PolarsError):
+                raise FeedError(
+                    f"{self._file.name}, line {row}: not a whole {what} message", got=text, expected="JSON",
+                    hint="A torn last line means an interrupted capture: remove it.",
+                ) from None  # fmt: skip
+        raise FeedError(f"{self._file.name}: {what} messages cannot be read", got=otherwise)
+
+    def required(self, frame: pl.DataFrame, *columns: str) -> None:
+        """Refuse messages that lack a field."""
+        for column in columns:
+            self.refuse(frame, pl.col(column).is_null(), column, "missing or of a wrong type", "a value")
+
+    def amounts(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+        """Text columns as finite numbers that are not negative."""
+        for column in columns:
+            value = pl.col(column).cast(pl.Float64, strict=False)
+            right = (value.is_finite() & (value >= 0)).fill_null(value=False)
+            self.refuse(frame, ~right, column, "cannot be read", "a finite number, not negative")
+        return frame.with_columns(pl.col(*columns).cast(pl.Float64))
+
+
+def levels(frame: pl.DataFrame, sides: dict[str, str], kept: list[str]) -> pl.DataFrame:
+    """One row a price level: the columns `kept`, then `side`, `price` and `size` (text); message by message.
+
+    `sides` maps columns of ``[[price, size], ...]`` to book sides, in the order wanted inside a message.
+    """
+    parts = [
+        frame.select(*kept, pl.lit(side, pl.Enum(["bid", "ask"])).alias("side"), pl.col(column).alias("level"))
+        .explode("level", empty_as_null=False, keep_nulls=False)
+        .with_columns(
+            price=pl.col("level").list.get(0, null_on_oob=True), size=pl.col("level").list.get(1, null_on_oob=True)
+        )
+        .drop("level")
+        for column, side in sides.items()
+    ]
+    return pl.concat(parts).sort("row", maintain_order=True)

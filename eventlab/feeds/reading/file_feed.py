@@ -1,0 +1,178 @@
+"""What every feed over a file shares: identity, the running report, the watch over ids."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from eventlab.errors import FeedError, SequenceGap
+from eventlab.feeds.api import Chunk, Clock, FeedBatch, FeedReport, Gap, Param
+from eventlab.feeds.reading.text import TextFile
+
+SHOWN_GAPS = 5
+UTC_NS = pl.Datetime("ns", "UTC")
+
+
+class Tally:
+    """A report in the making."""
+
+    def __init__(self) -> None:
+        self.rows = self.events = self.gaps = 0
+        self.of_symbol = 0
+        self.dropped: dict[str, int] = {}
+        self.first_gaps: list[Gap] = []
+        self.warnings: list[str] = []
+
+    def drop(self, reason: str, count: int) -> None:
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+    def gap(self, broken: npt.NDArray[np.intp], rows: IntArray, previous: IntArray, ids: IntArray, symbol: str) -> None:
+        """Note gaps at the indices `broken`."""
+        self.gaps += len(broken)
+        for index in broken[: SHOWN_GAPS - len(self.first_gaps)]:
+            self.first_gaps.append(Gap(int(rows[index]), int(previous[index]), int(ids[index]), symbol))
+
+    def report(self) -> FeedReport:
+        return FeedReport(
+            self.rows, self.events, MappingProxyType(dict(self.dropped)), self.gaps,
+            tuple(self.first_gaps), tuple(self.warnings),
+        )  # fmt: skip
+
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Contiguous:
+    """Watches ids that should rise by one, each symbol for itself, across the pieces of a file."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._last: dict[str, int] = {}
+
+    def see(self, symbol: str, ids: IntArray, rows: IntArray) -> None:
+        """Note gaps among `ids` and between them and the ones seen before."""
+        if not len(ids):
+            return
+        previous = np.empty_like(ids)
+        previous[0] = self._last.get(symbol, ids[0] - 1)
+        previous[1:] = ids[:-1]
+        broken = np.flatnonzero(ids != previous + 1)
+        self._tally.gap(broken, rows, previous, ids, symbol)
+        self._last[symbol] = int(ids[-1])
+
+
+def symbol_rows(symbols: pl.Series) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
+    """Each symbol, in order of first appearance, and the indices of its rows."""
+    if symbols.n_unique() == 1:
+        yield str(symbols[0]), np.arange(len(symbols))
+        return
+    groups = pl.DataFrame({"symbol": symbols}).with_row_index("row").group_by("symbol", maintain_order=True)
+    for (symbol,), group in groups:
+        yield str(symbol), group["row"].to_numpy().astype(np.intp)
+
+
+class FileFeed(ABC):
+    """A feed over one file. Subclasses read; identity, report and warnings are kept here."""
+
+    unit = "B"
+
+    def __init__(self, name: str, file: TextFile, params: Mapping[str, Param]) -> None:
+        self.name = name
+        self.params: Mapping[str, Param] = MappingProxyType(dict(params))
+        self._file = file
+        self._tally = Tally()
+
+    def __repr__(self) -> str:
+        return f"<feed {self.name} of {self._file.name!r}>"
+
+    @property
+    def clock(self) -> Clock:
+        return "exchange"
+
+    @property
+    def source(self) -> str:
+        return self._file.path.name
+
+    @property
+    def file_name(self) -> str:
+        """The file as named in messages."""
+        return self._file.name
+
+    @property
+    def content_sha256(self) -> str:
+        return self._file.digest()
+
+    @property
+    def total(self) -> int | None:
+        return self._file.size
+
+    @property
+    def report(self) -> FeedReport:
+        return self._tally.report()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """One pass over the file; see :class:`eventlab.feeds.api.Feed`."""
+        self._tally = tally = Tally()
+        for chunk in self._read(tally):
+            tally.events += sum(len(batch.frame) for batch in chunk.batches)
+            yield chunk
+        if tally.gaps:
+            first = tally.first_gaps[0]
+            warnings.warn(
+                SequenceGap(
+                    f"{self.source}: {tally.gaps} gap(s) in the ids; the first at row {first.row}, symbol "
+                    f"{first.symbol}: {first.next_id} after {first.previous_id}"
+                ),
+                stacklevel=2,
+            )
+
+    @abstractmethod
+    def _read(self, tally: Tally) -> Iterator[Chunk]:
+        """Chunks; rows and gaps go to the tally."""
+
+
+def checked_symbol(symbol: object) -> str:
+    """A symbol given by the caller."""
+    if not isinstance(symbol, str) or not symbol:
+        raise FeedError("symbol must be a non-empty text", got=symbol, expected="e.g. 'BTCUSDT'")
+    return symbol
+
+
+def only_symbol(frame: pl.DataFrame, symbol: str | None, tally: Tally) -> pl.DataFrame:
+    """The rows of one symbol; the others are counted."""
+    if symbol is None:
+        return frame
+    kept = frame.filter(pl.col("symbol") == symbol)
+    tally.of_symbol += len(kept)
+    tally.drop("other symbols", len(frame) - len(kept))
+    return kept
+
+
+def no_events_of(file: str, symbol: str | None, tally: Tally) -> None:
+    """Refuse a file in which the symbol asked for never occurs: more likely a typing error than a quiet market."""
+    if symbol is not None and not tally.of_symbol and "other symbols" in tally.dropped:
+        raise FeedError(f"{file} has no rows of the symbol", got=symbol, hint="Leave symbol out to read all of them.")
+
+
+def batches_of(*batches: FeedBatch) -> tuple[FeedBatch, ...]:
+    """Those batches that have events."""
+    return tuple(batch for batch in batches if len(batch.frame))
+
+
+def as_time(series: pl.Series, name: str) -> pl.Series:
+    """Int64 nanoseconds as a Datetime column, without copying."""
+    return series.cast(UTC_NS).alias(name)
+
+
+def words(flags: pl.Series, true: str, false: str, vocabulary: Sequence[str]) -> pl.Series:
+    """A boolean column as a closed vocabulary."""
+    enum = pl.Enum(list(vocabulary))
+    picked = pl.when(pl.lit(flags)).then(pl.lit(true, enum)).otherwise(pl.lit(false, enum))
+    return pl.select(picked).to_series()

@@ -1,0 +1,171 @@
+"""A seeded market: trades, books and bars of many symbols, the same bits on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import polars as pl
+
+from eventlab.errors import FeedError
+from eventlab.events.aggregate_ids import Template
+from eventlab.events.builtin import Bar, BookChange, MarketData
+from eventlab.events.clock import MAX_NS, Moment, duration_ns, to_ns
+from eventlab.events.types import event_type
+from eventlab.feeds.api import Chunk, Clock, FeedBatch, FeedReport, Param
+from eventlab.feeds.reading.file_feed import batches_of, checked_symbol
+from eventlab.feeds.simulation.frames import Bars, book_frame, trade_frame
+from eventlab.feeds.simulation.market import BLOCK_TRADES, Market
+
+GENERATOR_VERSION = 1
+"""Part of the identity of what is generated: raise it with any change of output."""
+
+BLOCKS_A_CHUNK = 4
+
+
+def simulate(
+    *,
+    symbols: Sequence[str] = ("BTCUSDT", "ETHUSDT"),
+    trades: int = 100_000,
+    seed: int = 0,
+    start: Moment = "2024-01-01T00:00:00Z",
+    rate: int = 20,
+    books: bool = False,
+    bars: str | None = None,
+    aggregate_id: str = "{kind}/{symbol}",
+) -> Simulation:
+    """Make up a market.
+
+    Parameters
+    ----------
+    symbols : sequence of str
+        Earlier ones are more active.
+    trades : int
+        How many, of all symbols together.
+    seed : int
+        Not negative. Equal arguments give equal bits, on any machine.
+    start : datetime, ISO string or int ns
+        Just before the first trade.
+    rate : int
+        Trades a second, of all symbols together, on average.
+    books : bool
+        Also level-2 book changes: a snapshot of ten levels a side, then one update after every trade. Books are never
+        crossed at the end of an update, and each trade is at the best price of the side it takes.
+    bars : str, optional
+        Also bars of this interval, e.g. ``"1m"``, of the trades; intervals are aligned to the epoch, empty ones have
+        no bar, and the last ones are closed by the simulation's end.
+    aggregate_id : str
+        A template over ``{symbol}`` and ``{kind}``, which is market, book or bar.
+
+    Returns
+    -------
+    Feed
+        MarketData (and BookChange, Bar) in time order; its clock is ``"simulated"``.
+
+    Raises
+    ------
+    FeedError
+        An argument that makes no sense.
+
+    Examples
+    --------
+    >>> feed = simulate(symbols=("BTCUSDT", "ETHUSDT"), trades=1_000, seed=7)
+    >>> sum(len(batch.frame) for chunk in feed.chunks() for batch in chunk.batches)
+    1000
+    """
+    return Simulation(symbols, trades, seed, start, rate, books, bars, aggregate_id)
+
+
+class Simulation:
+    """The feed that :func:`simulate` returns."""
+
+    name = "simulate"
+    unit = "event"
+    clock: Clock = "simulated"
+
+    def __init__(
+        self, symbols: Sequence[str], trades: int, seed: int, start: Moment, rate: int,
+        books: bool, bars: str | None, aggregate_id: str,  # noqa: FBT001 - only simulate() calls
+    ) -> None:  # fmt: skip
+        if isinstance(symbols, str) or not symbols or len(set(symbols)) != len(symbols):
+            raise FeedError("symbols must be different names", got=symbols, expected="e.g. ('BTCUSDT', 'ETHUSDT')")
+        self.symbols = tuple(checked_symbol(symbol) for symbol in symbols)
+        self._trades = _whole("trades", trades, 0, 10**12)
+        self._seed = _whole("seed", seed, 0, 2**63 - 1)
+        self._rate = _whole("rate", rate, 1, 10**6)
+        self._start = to_ns(start, what="start")
+        if not 0 <= self._start <= MAX_NS // 2:
+            raise FeedError("start is out of range", got=start, expected="1970 to 2116")
+        self._books = bool(books)
+        self._bar_ns = None if bars is None else duration_ns(bars, what="bars")
+        template = Template.parse(aggregate_id, ("symbol", "kind"))
+        if books and "kind" not in template.fields:
+            raise FeedError("trades and books need aggregates of their own", got=aggregate_id, expected="{kind} in it")
+        self._template = aggregate_id
+        self.params: Mapping[str, Param] = MappingProxyType({
+            "symbols": json.dumps(self.symbols), "trades": self._trades, "seed": self._seed, "start": self._start,
+            "rate": self._rate, "books": self._books, "bars": self._bar_ns, "aggregate_id": aggregate_id,
+        })  # fmt: skip
+        self.report = FeedReport()
+
+    def __repr__(self) -> str:
+        return f"<feed simulate of {self.source}>"
+
+    @property
+    def source(self) -> str:
+        return f"{self._trades:,} simulated trades"
+
+    @property
+    def content_sha256(self) -> str:
+        """Digest of what determines the output: all parameters and the generator's version."""
+        made_of = {"generator": GENERATOR_VERSION, **self.params}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def total(self) -> int | None:
+        return self._trades
+
+    def chunks(self) -> Iterator[Chunk]:
+        """One pass; see :class:`eventlab.feeds.api.Feed`. `done` counts trades."""
+        self.report = FeedReport()
+        market = Market(self.symbols, self._seed, self._start, self._rate)
+        bars = None if self._bar_ns is None else Bars(self._bar_ns)
+        events = done = 0
+        while done < self._trades:
+            wanted = min(self._trades - done, BLOCK_TRADES * BLOCKS_A_CHUNK)
+            blocks = [market.block(min(BLOCK_TRADES, wanted - at)) for at in range(0, wanted, BLOCK_TRADES)]
+            done += wanted
+            batches = [FeedBatch(
+                event_type(MarketData), pl.concat([trade_frame(market, block) for block in blocks]),
+                self._aggregate("market"), np.concatenate([block.order for block in blocks]),
+            )]  # fmt: skip
+            if self._books:
+                frames = [book_frame(market, block) for block in blocks]
+                batches.append(FeedBatch(
+                    event_type(BookChange), pl.concat([frame for frame, _ in frames]), self._aggregate("book"),
+                    np.concatenate([order for _, order in frames]),
+                ))  # fmt: skip
+            if bars is not None:
+                closed = [bars.see(market, block) for block in blocks]
+                if done == self._trades:
+                    closed.append(bars.rest(market, blocks[-1]))
+                batches.append(FeedBatch(
+                    event_type(Bar), pl.concat([frame for frame, _ in closed]), self._aggregate("bar"),
+                    np.concatenate([order for _, order in closed]),
+                ))  # fmt: skip
+            chunk = Chunk(batches_of(*batches), done)
+            events += sum(len(batch.frame) for batch in chunk.batches)
+            self.report = FeedReport(rows=events, events=events)
+            yield chunk
+
+    def _aggregate(self, kind: str) -> str:
+        return self._template.replace("{kind}", kind)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise FeedError(f"{name} must be a whole number", got=value, expected=f"{low} to {high}")
+    return int(value)

@@ -1,0 +1,453 @@
+"""One compiled kernel per reducer: merges an aggregate's event types by version and walks its legs.
+
+A *leg* ends at a row bound per event type; after it the state may be emitted. A final state is one leg an aggregate,
+a history is one leg a row. The kernel's source is written out for the reducer's event types and tables, so that the
+compiler sees plain loops over plain arrays and inlines the handlers.
+"""
+
+from __future__ import annotations
+
+import math
+import types as python_types
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload, register_jitable
+
+from eventlab.fold.compiler.diagnostics import complaint
+from eventlab.fold.compiler.keyed_view import (
+    KeyedView,
+    QueueView,
+    link_slots,
+    settle_queue,
+    settle_table,
+    unlink_slots,
+)
+from eventlab.fold.compiler.ladder_view import SIGN, LadderView, load_levels
+from eventlab.fold.compiler.pipeline import HandlerCompiler
+from eventlab.fold.compiler.refuse_mixed_types import FLOAT_ALIKE
+from eventlab.fold.compiler.refuse_uses import EVENT
+from eventlab.fold.compiler.state_view import (
+    Text,
+    View,
+    as_text,
+    code_of,
+    copy_record,
+    make,
+    pointer_to,
+    prefetch,
+    stack_copy,
+    state_view,
+)
+from eventlab.fold.declare import bytecode as lower
+from eventlab.fold.declare.layout import Array, Keyed, Ladder, Queue
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.fold.native.call import Code, Native, Types
+from eventlab.fold.native.codegen import ALONE, compiled
+from eventlab.fold.native.constants import INDEX_DTYPE, LADDER_META, META, NULL_TEXT
+
+
+@register_jitable
+def _min2(a, b):
+    return b if b < a else a
+
+
+@register_jitable
+def _max2(a, b):
+    return b if b > a else a
+
+
+def _minimum(*values: Any) -> Any: ...
+
+
+def _maximum(*values: Any) -> Any: ...
+
+
+def _extreme(pair: Any) -> Any:
+    """Min or max with Python's rule: the first of equals, and NaN never replaces."""
+
+    def typed(*values):
+        if len(values) == 2:
+            return lambda *values: pair(values[0], values[1])
+        if len(values) == 3:
+            return lambda *values: pair(pair(values[0], values[1]), values[2])
+        return None
+
+    return typed
+
+
+overload(_minimum)(_extreme(_min2))
+overload(_maximum)(_extreme(_max2))
+
+
+@njit
+def _sqrt(x):
+    if x < 0.0:
+        raise ValueError("math domain error")
+    return math.sqrt(x)
+
+
+@njit
+def _log(x):
+    if x <= 0.0:
+        raise ValueError("math domain error")
+    return math.log(x)
+
+
+@njit
+def _log10(x):
+    if x <= 0.0:
+        raise ValueError("math domain error")
+    return math.log10(x)
+
+
+@njit
+def _exp(x):
+    y = math.exp(x)
+    if math.isinf(y) and not math.isinf(x):
+        raise OverflowError("math range error")
+    return y
+
+
+@njit
+def _copysign(x, y):
+    return math.fabs(x) if math.isnan(y) else math.copysign(x, y)
+
+
+@register_jitable
+def _to_int64(value):
+    """A float as an integer, with Python's errors where machine code would give an arbitrary one."""
+    if math.isnan(value):
+        raise ValueError("cannot convert float NaN to integer")
+    if not -9223372036854775808.0 <= value < 9223372036854775808.0:
+        raise OverflowError("the number lies outside int64")
+    return np.int64(value)
+
+
+def _trunc(value: Any) -> Any: ...
+
+
+def _floor(value: Any) -> Any: ...
+
+
+def _ceil(value: Any) -> Any: ...
+
+
+def _float(value: Any) -> Any: ...
+
+
+def _rounding(rounded: Any) -> Any:
+    def typed(value):
+        if isinstance(value, types.Float):
+            return lambda value: _to_int64(rounded(value))
+        return (lambda value: np.int64(value)) if isinstance(value, types.Integer | types.Boolean) else None
+
+    return typed
+
+
+overload(_trunc)(_rounding(np.trunc))
+overload(_floor)(_rounding(np.floor))
+overload(_ceil)(_rounding(np.ceil))
+
+
+@overload(_float)
+def _typed_float(value):
+    if isinstance(value, types.Integer | types.Float | types.Boolean):
+        return lambda value: np.float64(value)
+    return None
+
+
+def _python_math() -> python_types.ModuleType:
+    """`math` as handlers see it when compiled: errors where Python raises them, the rest as it is."""
+    module = python_types.ModuleType("math")
+    for name in lower.MATH:
+        setattr(module, name, getattr(math, name))
+    own = {
+        "copysign": _copysign,
+        "sqrt": _sqrt,
+        "log": _log,
+        "log10": _log10,
+        "exp": _exp,
+        "floor": _floor,
+        "ceil": _ceil,
+        "trunc": _trunc,
+    }
+    for name, function in own.items():
+        setattr(module, name, function)
+    return module
+
+
+FLOAT_ALIKE.update({_float, *(one.py_func for one in (_sqrt, _log, _log10, _exp, _copysign))})
+
+_REPLACED = {min: _minimum, max: _maximum, int: _trunc, float: _float, math: _python_math()}
+
+
+def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None]:
+    """Compile a reducer's driver for arguments of these types.
+
+    Raises
+    ------
+    ReducerError
+        The compiler cannot type a handler: says on which line, and why.
+    """
+    codes = {text: code for code, text in enumerate(reducer.literals)}
+    options: dict[str, Any] = {
+        **ALONE,
+        "boundscheck": bool(reducer.layout.arrays),
+        "pipeline_class": HandlerCompiler,
+    }
+
+    def constant(value: Any) -> Any:
+        if value is None:
+            return Text(NULL_TEXT)
+        return Text(codes[value]) if isinstance(value, str) else value
+
+    def lowered(function: python_types.FunctionType) -> Any:
+        made = lower.lower(function, constant, _REPLACED, njit(**options))
+        return njit(forceinline=True, **options)(made)
+
+    views: list[tuple[str, View]] = []
+    for table in reducer.layout.tables:
+        view = {Keyed: KeyedView, Queue: QueueView, Ladder: LadderView}[type(table)](table)
+        views.append((table.name, view))
+    state = state_view(f"{reducer.name}.{reducer.fingerprint[:16]}", reducer.layout, tuple(views))
+    properties = {name: lowered(function) for name, function in reducer.properties.items()}
+    state.properties.update(properties)
+
+    scope: dict[str, Any] = {
+        "make_state": make(state),
+        "stack_copy": stack_copy,
+        "copy_record": copy_record,
+        "pointer_to": pointer_to,
+        "prefetch": prefetch,
+        "as_text": as_text,
+        "code_of": code_of,
+        "int32": np.int32,
+        "link_slots": link_slots,
+        "unlink_slots": unlink_slots,
+        "settle_table": settle_table,
+        "settle_queue": settle_queue,
+        "load_levels": load_levels,
+        "NEVER": np.int64(2**63 - 1),
+        "row": np.uint64,  # a signed index may count from the end: telling so for each cost a third of the rate
+    }
+    for at, (_, view) in enumerate(views):
+        scope[f"make_{at}"] = make(view)
+        if isinstance(view, QueueView):
+            scope[f"make_index_{at}"] = make(dict(view.members)["index"])
+    for at, name in enumerate(properties):
+        scope[f"property_{at}"] = properties[name]
+    fields = reducer.event_fields
+    for at, (name, handler) in enumerate(reducer.handlers.items()):
+        scope[f"handle_{at}"] = lowered(handler)
+        # Its fields depend on the reducer, so no class can spell them out.
+        scope[f"{EVENT}{at}"] = namedtuple(f"{EVENT}{at}", fields[name] or ("nothing",))  # noqa: PYI024
+    source = _Source(reducer, fields).text()
+    exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
+    try:
+        return compiled(scope["kernel"], wanted, options)
+    except Exception as error:  # Numba has errors of its own, and gives others where its own code gives way
+        raise complaint(reducer, error) from error
+
+
+_MOST_ON_STACK = 4_096
+"""Bytes of a record that LLVM is given to keep in registers: with eight thousand numbers it did not come to an end."""
+_BLOCK, _AHEAD = 16, 256
+"""Rows after which a kernel asks for more, and how far on. A processor looks ahead by itself, but not past a page and
+no further than the instructions it holds: reducers of five fields and more took half the memory's rate."""
+_ROWS_A_LINE = {"text": 16, "bool": 64}
+"""Rows of a column that a cache line of 64 bytes holds, 8 of any other kind."""
+
+
+class _Source:
+    """Writes a reducer's kernel."""
+
+    def __init__(self, reducer: Reducer, fields: dict[str, tuple[str, ...]]) -> None:
+        self.reducer, self.fields = reducer, fields
+        self.tables = reducer.layout.tables
+
+    def text(self) -> str:
+        body = [f"def kernel({', '.join(self.arguments())}):", "    for a in range(count):"]
+        on_stack = self.reducer.layout.dtype.itemsize <= _MOST_ON_STACK
+        body += [f"        record = {'stack_copy(states[a])' if on_stack else 'states[a]'}"]
+        body += [f"        {line}" for line in self.enter()]
+        kinds = range(len(self.reducer.handlers))
+        body += [f"        i{t} = start_{t}[a]" for t in kinds]
+        body += ["        for leg in range(leg_offsets[a], leg_offsets[a + 1]):"]
+        body += [f"            e{t} = bounds_{t}[leg]" for t in kinds]
+        body += [f"            {line}" for line in (self.single() if len(kinds) == 1 else self.merged())]
+        body += ["            if emit:", *(f"                {line}" for line in self.emit()), "                pass"]
+        if self.reducer.properties:
+            body += [f"                state = {self.state(None)}"]
+            body += [f"                rows_before_{at} = len(table_{at})" for at in self.keyed()]
+        for at, name in enumerate(self.reducer.properties):
+            value = f"property_{at}(state)"
+            if self.reducer.property_kinds[name] == "str":
+                value = f"code_of({value})"
+            body += [f"                out_property_{at}[leg] = {value}"]
+        if self.reducer.properties:
+            body += [f"                {line}" for line in self.unchanged()]
+        body += ["        copy_record(states[a], record)"] if on_stack else []
+        body += [f"        {line}" for line in self.leave()]
+        return "\n".join(body) + "\n"
+
+    def emit(self) -> list[str]:
+        """Write the record's fields, a column each."""
+        lines = []
+        for at, field in enumerate(self.reducer.layout.record):
+            if isinstance(field, Array):
+                lines += [
+                    f"for k in range({field.length}):",
+                    f"    out_field_{at}[leg * {field.length} + k] = record.{field.name}[k]",
+                ]
+            else:
+                lines.append(f"out_field_{at}[leg] = record.{field.name}")
+        return lines
+
+    def keyed(self) -> list[int]:
+        return [at for at, table in enumerate(self.tables) if type(table) is Keyed]
+
+    def unchanged(self) -> list[str]:
+        lines = []
+        for at in self.keyed():
+            lines += [f"if len(table_{at}) != rows_before_{at}:", "    raise KeyError('a property cannot add a row')"]
+        return lines
+
+    def arguments(self) -> list[str]:
+        names = ["count", "leg_offsets", "emit", "states"]
+        names += [f"out_field_{at}" for at in range(len(self.reducer.layout.record))]
+        names += [f"out_property_{at}" for at in range(len(self.reducer.properties))]
+        for at, table in enumerate(self.tables):
+            if isinstance(table, Ladder):
+                names += [f"prices_{at}", f"sizes_{at}", f"meta_{at}", f"base_{at}"]
+            else:
+                names += [f"rows_{at}", f"slots_{at}", f"meta_{at}", f"base_{at}"]
+                if isinstance(table, Queue):
+                    names += [f"pool_{at}", f"pool_meta_{at}", f"pool_base_{at}"]
+        for t, name in enumerate(self.reducer.handlers):
+            names += [f"start_{t}", f"bounds_{t}", f"version_{t}", f"rank_{t}"]
+            for field in self.fields[name]:
+                names += [f"column_{t}_{field}", *([f"shift_{t}_{field}"] if self.kind(t, field) == "text" else [])]
+        return names
+
+    def enter(self) -> list[str]:
+        lines = []
+        for at, table in enumerate(self.tables):
+            if isinstance(table, Ladder):
+                lines += [
+                    f"ranks_{at} = base_{at}[a + 1] - base_{at}[a]",
+                    f"ladder_meta_{at} = pointer_to(meta_{at}, a * {LADDER_META})",
+                    f"load_levels({self.ladder(at, '-1')})",
+                ]
+                continue
+            keyed = (
+                f"((pointer_to(rows_{at}, 0), pointer_to(slots_{at}, 0), pointer_to(meta_{at}, a * {META}), "
+                f"base_{at}[a], base_{at}[a + 1] - base_{at}[a]))"
+            )
+            if isinstance(table, Queue):
+                pool = f"pointer_to(pool_{at}, 0), pointer_to(pool_meta_{at}, a * {META}), pool_base_{at}[a]"
+                lines += [
+                    f"index_{at} = make_index_{at}{keyed}",
+                    f"link_slots(index_{at}, {INDEX_DTYPE.itemsize})",
+                    f"table_{at} = make_{at}((index_{at}, {pool}, pool_base_{at}[a + 1] - pool_base_{at}[a]))",
+                ]
+            else:
+                lines += [f"table_{at} = make_{at}{keyed}", f"link_slots(table_{at}, {table.row_dtype.itemsize})"]
+        return lines
+
+    def leave(self) -> list[str]:
+        lines = []
+        for at, table in enumerate(self.tables):
+            if isinstance(table, Queue):
+                lines.append(f"unlink_slots(index_{at}, {INDEX_DTYPE.itemsize})")
+            elif isinstance(table, Keyed):
+                lines.append(f"unlink_slots(table_{at}, {table.row_dtype.itemsize})")
+        return lines
+
+    def ladder(self, at: int, hint: str) -> str:
+        sign = SIGN[self.tables[at].side]  # type: ignore[union-attr]
+        return (
+            f"make_{at}((pointer_to(prices_{at}, 0), pointer_to(sizes_{at}, 0), ladder_meta_{at}, base_{at}[a], "
+            f"ranks_{at}, {sign}, {hint}))"
+        )
+
+    def state(self, kind: int | None) -> str:
+        """The expression for the state view while an event of this kind is handled."""
+        parts = ["record"]
+        for at, table in enumerate(self.tables):
+            if not isinstance(table, Ladder):
+                parts.append(f"table_{at}")
+            elif kind is None or not self.ranked(kind):
+                parts.append(self.ladder(at, "-1"))
+            else:
+                rank = f"rank_{kind}[row(i{kind})]"
+                parts.append(self.ladder(at, f"ranks_{at} - 1 - {rank}" if table.side == "bid" else rank))
+        return f"make_state(({', '.join(parts)},))"
+
+    def ranked(self, kind: int) -> bool:
+        return self.name(kind) in self.reducer.priced
+
+    def handle(self, kind: int) -> list[str]:
+        name = self.name(kind)
+        values = [self.value(kind, field) for field in self.fields[name]]
+        call = f"handle_{kind}({self.state(kind)}, {EVENT}{kind}({', '.join(values) or '0'}))"
+        return [call, *(self.settle() if name in self.reducer.removes_rows else [])]
+
+    def settle(self) -> list[str]:
+        return [
+            f"settle_{'queue' if isinstance(table, Queue) else 'table'}(table_{at}, {table.row_dtype.itemsize})"
+            for at, table in enumerate(self.tables)
+            if isinstance(table, Keyed)
+        ]
+
+    def value(self, kind: int, field: str) -> str:
+        element = f"column_{kind}_{field}[row(i{kind})]"
+        return f"as_text(int32({element} + shift_{kind}_{field}))" if self.kind(kind, field) == "text" else element
+
+    def kind(self, kind: int, field: str) -> str:
+        """What a field that a handler reads is: "text", or its kind."""
+        declared = next((f for f in self.reducer.event_types[self.name(kind)] if f.name == field), None)
+        return "int" if declared is None else "text" if declared.is_text else declared.kind
+
+    def name(self, kind: int) -> str:
+        return list(self.reducer.handlers)[kind]
+
+    def single(self) -> list[str]:
+        """One event type: no order to find, so what lies ahead is known and can be asked for."""
+        return [
+            "begin = i0",
+            f"for block in range(begin, e0, {_BLOCK}):",
+            *(f"    {line}" for line in self.ask()),
+            f"    for i0 in range(block, min(block + {_BLOCK}, e0)):",
+            *(f"        {line}" for line in self.handle(0)),
+            "i0 = max(begin, e0)",
+        ]
+
+    def ask(self) -> list[str]:
+        """Prefetch, of each column, the lines of a block further on."""
+        columns = {f"column_0_{field}": _ROWS_A_LINE.get(self.kind(0, field), 8) for field in self.fields[self.name(0)]}
+        if self.ranked(0):
+            columns["rank_0"] = _ROWS_A_LINE["text"]
+        lines = {column: range(_AHEAD, _AHEAD + _BLOCK, rows) for column, rows in columns.items()}
+        return [f"prefetch({column}, block + {ahead})" for column, rows in lines.items() for ahead in rows]
+
+    def merged(self) -> list[str]:
+        """Several event types: always the one with the lowest next version."""
+        lines = ["while True:", "    lowest = NEVER", "    kind = -1"]
+        kinds = range(len(self.reducer.handlers))
+        for t in kinds:
+            lines += [
+                f"    if i{t} < e{t} and version_{t}[i{t}] < lowest:",
+                f"        lowest = version_{t}[i{t}]",
+                f"        kind = {t}",
+            ]
+        lines += ["    if kind < 0:", "        break"]
+        for t in kinds:
+            lines += [
+                f"    {'if' if t == 0 else 'elif'} kind == {t}:",
+                *(f"        {line}" for line in self.handle(t)),
+                f"        i{t} += 1",
+            ]
+        return lines

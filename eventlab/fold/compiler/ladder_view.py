@@ -1,0 +1,185 @@
+"""Price ladders in kernels: one size per price rank, the best rank tracked.
+
+The prices an aggregate's events can name are known before the fold and sorted, so a level is an array element. A
+handler passes prices; the rank of the event's own price comes along as a hint, checked before it is used, so that the
+common call needs no search and any other is still right.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.imputils import lower_builtin
+from numba.extending import make_attribute_wrapper, overload, overload_attribute, overload_method
+
+from eventlab.fold.compiler.state_view import View, viewed
+from eventlab.fold.declare.layout import Ladder
+from eventlab.fold.native.constants import LADDER_META
+
+BEST, LEVELS = range(LADDER_META)
+
+_float64s = types.CPointer(types.float64)
+_int64s = types.CPointer(types.int64)
+
+
+@viewed
+class LadderView(View):
+    """`Ladder` as a handler sees it. Ranks grow away from the best price on both sides."""
+
+    def __init__(self, ladder: Ladder) -> None:
+        super().__init__(
+            ladder.name,
+            (
+                ("prices", _float64s),  # best first
+                ("sizes", _float64s),  # 0 where there is no level
+                ("meta", _int64s),
+                ("base", types.int64),
+                ("ranks", types.int64),
+                ("sign", types.float64),  # -1 where a better price is a higher one
+                ("hint", types.int64),
+            ),
+        )
+
+
+for _name in ("prices", "sizes", "meta", "base", "ranks", "sign", "hint"):
+    make_attribute_wrapper(LadderView, _name, f"_{_name}")
+
+
+@njit
+def _rank(ladder, price):
+    """Rank of a price, or -1."""
+    hint = ladder._hint
+    if hint >= 0 and ladder._prices[ladder._base + hint] == price:
+        return hint
+    low, high = 0, ladder._ranks
+    while low < high:
+        middle = (low + high) >> 1
+        if ladder._prices[ladder._base + middle] * ladder._sign < price * ladder._sign:
+            low = middle + 1
+        else:
+            high = middle
+    if low < ladder._ranks and ladder._prices[ladder._base + low] == price:
+        return low
+    return -1
+
+
+@njit
+def _next_level(ladder, rank):
+    """First rank from `rank` on that has a level, or one past the last."""
+    while rank < ladder._ranks and ladder._sizes[ladder._base + rank] == 0.0:
+        rank += 1
+    return rank
+
+
+@njit
+def _nth_level(ladder, index):
+    """Rank of the index-th best level, or -1."""
+    if index < 0 or index >= ladder._meta[LEVELS]:
+        return -1
+    rank = ladder._meta[BEST]
+    for _ in range(index):
+        rank = _next_level(ladder, rank + 1)
+    return rank
+
+
+@overload_method(LadderView, "set")
+def _set(ladder, price, size):
+    def write(ladder, price, size):
+        rank = _rank(ladder, price)
+        if rank < 0:
+            raise KeyError("a ladder's price must be one that an event of this aggregate has")
+        place, meta = ladder._base + rank, ladder._meta
+        had, has = ladder._sizes[place] != 0.0, size != 0.0
+        ladder._sizes[place] = size
+        meta[LEVELS] += np.int64(has) - np.int64(had)
+        if rank <= meta[BEST]:  # away from the best price nobody can tell what comes, so there is nothing to decide
+            if has:
+                meta[BEST] = rank
+            elif had:
+                meta[BEST] = _next_level(ladder, rank + 1) if meta[LEVELS] else ladder._ranks
+
+    return write
+
+
+@overload_method(LadderView, "clear")
+def _clear(ladder):
+    def clear(ladder):
+        for rank in range(ladder._meta[BEST], ladder._ranks):
+            ladder._sizes[ladder._base + rank] = 0.0
+        ladder._meta[BEST] = ladder._ranks
+        ladder._meta[LEVELS] = 0
+
+    return clear
+
+
+@overload_method(LadderView, "price")
+def _price(ladder, index):
+    def price(ladder, index):
+        rank = _nth_level(ladder, index)
+        return ladder._prices[ladder._base + rank] if rank >= 0 else math.nan
+
+    return price
+
+
+@overload_method(LadderView, "size")
+def _size(ladder, index):
+    def size(ladder, index):
+        rank = _nth_level(ladder, index)
+        return ladder._sizes[ladder._base + rank] if rank >= 0 else math.nan
+
+    return size
+
+
+@overload_attribute(LadderView, "best_price")
+def _best_price(ladder):
+    def best_price(ladder):
+        return ladder._prices[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
+
+    return best_price
+
+
+@overload_attribute(LadderView, "best_size")
+def _best_size(ladder):
+    def best_size(ladder):
+        return ladder._sizes[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
+
+    return best_size
+
+
+@overload(len)
+def _len(ladder):
+    if isinstance(ladder, LadderView):
+        return lambda ladder: ladder._meta[LEVELS]
+    return None
+
+
+@overload(operator.truth)
+def _truth(ladder):
+    return (lambda ladder: ladder._meta[LEVELS] != 0) if isinstance(ladder, LadderView) else None
+
+
+@lower_builtin(bool, LadderView)
+def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    ladder = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+    levels = builder.load(builder.gep(ladder.meta, [ir.Constant(ir.IntType(64), LEVELS)]))
+    return builder.icmp_signed("!=", levels, levels.type(0))
+
+
+@njit
+def load_levels(ladder):
+    """Set best and count from the sizes, on entering an aggregate."""
+    levels = 0
+    for rank in range(ladder._ranks):
+        if ladder._sizes[ladder._base + rank] != 0.0:
+            levels += 1
+    ladder._meta[LEVELS] = levels
+    ladder._meta[BEST] = _next_level(ladder, 0)
+
+
+SIGN = {"bid": -1.0, "ask": 1.0}

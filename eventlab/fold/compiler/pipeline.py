@@ -1,0 +1,25 @@
+"""Numba's compiler as handlers and kernels need it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.typed_passes import NativeLowering, NopythonTypeInference
+
+from eventlab.fold.compiler.rare_branches import Lowering
+from eventlab.fold.compiler.refuse_mixed_types import RefuseMixtures
+from eventlab.fold.compiler.refuse_stores import RefuseWrongStores
+from eventlab.fold.compiler.refuse_uses import RefuseOtherUses
+
+
+class HandlerCompiler(CompilerBase):
+    """Refuses what plain Python would do otherwise; predicts that running extremes stay."""
+
+    def define_pipelines(self) -> list[Any]:
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        for refusal in (RefuseMixtures, RefuseOtherUses, RefuseWrongStores):  # the last runs first
+            pipeline.add_pass_after(refusal, NopythonTypeInference)
+        pipeline.passes = [(Lowering if one is NativeLowering else one, said) for one, said in pipeline.passes]
+        pipeline.finalize()
+        return [pipeline]

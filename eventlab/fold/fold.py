@@ -1,0 +1,212 @@
+"""Run a reducer over events: compiled or interpreted, with the same bits.
+
+Compiling takes a second or so and interpreting some ten microseconds an event, so a reducer is interpreted until it
+has seen as many events as compiling is worth, and compiled from then on: never more than about twice the better choice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from eventlab.errors import NotCompiled, ReducerError
+from eventlab.events.frame import EventTable
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.fold.executors import Executor, Threads, spans
+from eventlab.fold.interpreter.loop import interpreted
+from eventlab.fold.interpreter.state import StateType
+from eventlab.fold.native.cache import keep, kept, key_of
+from eventlab.fold.native.call import KernelRaised, Native, Types, types_of
+from eventlab.fold.result import Folded, joined
+from eventlab.fold.run.kernel_call import Run
+from eventlab.fold.stops import Legs, empty_table, narrowed
+
+WORTH_LOADING, WORTH_COMPILING = 3_000, 100_000
+"""Events interpreted before a kernel that an earlier process kept is loaded, and before one is compiled: about as many
+as take as long."""
+
+
+@dataclass
+class _Known:
+    """What this process has of a reducer's code: how it is interpreted, how often it was, and its kernels."""
+
+    types: StateType
+    interpreted: int = 0
+    kernels: dict[Types, Native] = field(default_factory=dict)
+    not_kept: set[Types] = field(default_factory=set)
+    refused: bool = False
+    """By the compiler."""
+
+    def kernel(self, reducer: Reducer, types: Types, work: int, interpret: bool | None) -> Native | None:  # noqa: FBT001
+        """The kernel to fold so many more events with; None to interpret them."""
+        native = self.kernels.get(types)
+        if native is not None:
+            return native
+        total = self.interpreted + work
+        key = key_of([reducer.code_key], types)
+        if types not in self.not_kept:
+            native = kept(key)
+            if native is None:
+                self.not_kept.add(types)
+        if native is None and (interpret is not None or (total >= WORTH_COMPILING and not self.refused)):
+            from eventlab.fold.compiler.kernel import compile_kernel
+
+            try:
+                native, code = compile_kernel(reducer, types)
+            except ReducerError as error:
+                if interpret is not None:
+                    raise
+                self.refused = True
+                warnings.warn(NotCompiled(f"{error} Its folds go on as plain Python, slowly."), stacklevel=2)
+                return None
+            if code is not None:
+                keep(key, code)
+        if native is not None:
+            self.kernels[types] = native
+        return native
+
+
+_known: dict[str, _Known] = {}
+
+
+def _known_of(reducer: Reducer) -> _Known:
+    known = _known.get(reducer.code_key)
+    return _known.setdefault(reducer.code_key, _Known(StateType(reducer))) if known is None else known
+
+
+def fold(
+    reducer: Reducer,
+    aggregates: Sequence[str],
+    states: pa.RecordBatch,
+    tables: Mapping[str, EventTable],
+    legs: Legs,
+    *,
+    emit: bool = False,
+    interpret: bool | None = None,
+    executor: Executor | None = None,
+) -> Folded:
+    """Fold events into states.
+
+    Parameters
+    ----------
+    reducer : Reducer
+    aggregates : sequence of str
+        Ids, one a state, named in errors.
+    states : pyarrow.RecordBatch
+        Portable states to go on from, one row an aggregate.
+    tables : mapping of str to EventTable
+        A table for every event type the reducer handles.
+    legs : Legs
+    emit : bool
+        Also give the record and the properties at the end of each leg.
+    interpret : bool, optional
+        True runs the handlers as Python, False compiles at once, None does what is quicker.
+    executor : Executor, optional
+        All cores by default.
+
+    Raises
+    ------
+    FoldError
+        A handler raised: names the aggregate and version.
+    ReducerError
+        With ``interpret=False``, a handler cannot be compiled.
+
+    Warns
+    -----
+    NotCompiled
+        The same, where either way was free: the fold goes on interpreted.
+    """
+    known, executor = _known_of(reducer), executor or Threads()
+    tables, legs = narrowed(tables, legs)
+    ends = legs.ends
+    work = sum((np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers), np.diff(legs.offsets))
+    total = int(work.sum())
+    few = interpret is None and not known.kernels and known.interpreted + total < WORTH_LOADING
+    if few:
+        known.interpreted += total
+    elif not interpret:
+        made = Run(reducer, states, tables, legs, emit)
+        native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
+        if native is not None:
+            # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned for
+            # it), its answer is the answer.
+            with contextlib.suppress(KernelRaised):
+                return made.run(native, spans(work, executor), executor)
+        else:
+            known.interpreted += total
+    return interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
+
+
+def expect(reducer: Reducer, events: int) -> None:
+    """Have events that are about to be folded in pieces treated as one fold of them would be: compiled if worth it."""
+    known = _known_of(reducer)
+    known.interpreted = max(known.interpreted, events)
+
+
+def runs_interpreted(reducer: Reducer, interpret: bool | None) -> bool:  # noqa: FBT001
+    """Whether a fold of a few events would run as plain Python now."""
+    return bool(interpret) or (interpret is None and not _known_of(reducer).kernels)
+
+
+def fold_through(
+    reducer: Reducer,
+    aggregate: str,
+    state: pa.RecordBatch,
+    tables: Mapping[str, EventTable],
+    legs: Legs,
+    *,
+    emit: bool = False,
+    interpret: bool | None = None,
+) -> Folded:
+    """Fold as `fold` does, but the events of one aggregate, and give its states at the end of each leg, a row a leg.
+
+    Raises
+    ------
+    FoldError, ReducerError
+    """
+    known, (count,) = _known_of(reducer), np.diff(legs.offsets)
+    tables, legs = narrowed(tables, legs)
+    total = int(sum(int((ends - legs.starts[name]).sum()) for name, ends in legs.ends.items())) + int(count)
+    compiles = interpret is False or known.kernels or known.interpreted + total >= WORTH_LOADING
+    if count and compiles and not interpret:
+        made = Run(reducer, state, tables, legs, emit)
+        native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
+        if native is not None:
+            with contextlib.suppress(KernelRaised):
+                return made.through(native)
+    found = []
+    for leg in legs.of_aggregate(0):
+        found.append(fold(reducer, [aggregate], state, tables, leg, emit=emit, interpret=interpret))
+        state = found[-1].states
+    states = joined([state.slice(0, 0), *(one.states for one in found)])
+    emitted = [one.emitted for one in found if one.emitted is not None]
+    return Folded(states, joined(emitted) if emitted else None)
+
+
+def derive(
+    reducer: Reducer, aggregates: Sequence[str], states: pa.RecordBatch, *, interpret: bool | None = None
+) -> pa.RecordBatch:
+    """Records and properties of portable states, one row each."""
+    nothing = np.zeros(states.num_rows, np.int64)
+    rows = dict.fromkeys(reducer.handlers, nothing)
+    tables = {name: empty_table(reducer, name, states.num_rows) for name in reducer.handlers}
+    legs = Legs(np.arange(states.num_rows + 1), rows, rows)
+    folded = fold(reducer, aggregates, states, tables, legs, emit=True, interpret=interpret)
+    return folded.emitted if folded.emitted is not None else states
+
+
+def warm(reducer: Reducer) -> None:
+    """Have what a reducer's folds need compiled and kept, with its routed handlers and without.
+
+    Raises
+    ------
+    ReducerError
+        A handler cannot be compiled.
+    """
+    for one in (reducer, reducer.with_routed) if reducer.routed else (reducer,):
+        derive(one, ["none"], one.layout.initial(1), interpret=False)

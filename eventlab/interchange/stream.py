@@ -1,0 +1,85 @@
+"""Events of all types as one stream of DomainEvents, with schemas, the store's id and a proof; see the .proto."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import polars as pl
+from google.protobuf.message import DecodeError
+
+from eventlab.errors import FeedError
+from eventlab.events.types import EventType
+from eventlab.interchange import proof
+from eventlab.interchange.pieces import Piece, merged
+from eventlab.interchange.protobuf.convert import bodies
+from eventlab.interchange.protobuf.delimited import delimited, messages
+from eventlab.interchange.protobuf.domain_event_pb2 import DomainEvent
+
+
+def write(
+    path: Path,
+    store_id: str,
+    sources: Sequence[tuple[EventType, Iterator[pl.DataFrame]]],
+    written: str,
+) -> None:
+    """Write events of several types in position order, with a placeholder for the proof."""
+    described: set[str] = set()
+    last: bytes | None = None
+    with path.open("wb") as file:
+        for group in merged(sources):
+            for name, body in _in_order(group):
+                if last is not None:
+                    file.write(delimited(last, "an event"))
+                last = body
+                if name not in described:
+                    declared = next(declared for declared, _ in group if declared.name == name)
+                    # Fields of higher numbers after the others: the message stays as protobuf itself writes it.
+                    said = DomainEvent(schema=declared.schema_json(), store_id="" if described else store_id)
+                    last += said.SerializeToString(deterministic=True)
+                    described.add(name)
+        if last is not None:
+            file.write(delimited(last + DomainEvent(proof=written).SerializeToString(), "an event"))
+
+
+def _in_order(group: Sequence[Piece]) -> Iterator[tuple[str, bytes]]:
+    """Messages of a group by position."""
+    positions = np.concatenate([frame["position"].to_numpy() for _, frame in group])
+    owner = np.repeat(np.arange(len(group)), [len(frame) for _, frame in group])
+    made = [bodies(declared, frame) for declared, frame in group]
+    for which in owner[np.argsort(positions, kind="stable")].tolist():
+        yield group[which][0].name, next(made[which])
+
+
+def checked(path: Path) -> tuple[str, str | None]:
+    """Digest of a stream that agrees with its proof, and its store's id; of another program's stream, and None.
+
+    Raises
+    ------
+    FeedError
+        Bytes that are not what was exported; a stream that is cut off.
+    """
+    digest = proof.check(path)
+    with path.open("rb") as file:
+        first = _first(file, path)
+    if digest is None:
+        if first.schema or first.store_id:
+            raise FeedError(
+                f"{path.name}: the stream's proof is missing", hint="It was cut off or damaged; export it again."
+            )
+        return proof.sha256_of(path), None
+    return digest, first.store_id or None
+
+
+def _first(file: BinaryIO, path: Path) -> DomainEvent:
+    for _, data in messages(file):
+        try:
+            event = DomainEvent.FromString(data)
+        except DecodeError:
+            event = DomainEvent()
+        if event.WhichOneof("payload") is None:
+            raise FeedError(f"{path.name}: not a stream of DomainEvents", got=data[:32])
+        return event
+    raise FeedError(f"{path.name}: an empty stream", expected="at least one event")

@@ -1,0 +1,231 @@
+"""`lab.export`: events as files, written beside their place, proven, synced, and only then given their name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import polars as pl
+
+from eventlab.errors import InvalidEvent, StoreFull
+from eventlab.events.types import EventType
+from eventlab.interchange import columnar, folder, proof, stream
+from eventlab.interchange.pieces import bounded, columns_of
+from eventlab.runtime.progress import tqdm
+from eventlab.store.disk import operations as disk
+from eventlab.store.event_log import EventLog
+from eventlab.store.names import EventClass, aggregates_named, type_named
+
+Format: TypeAlias = Literal["protobuf", "parquet", "arrow"]
+
+_SUFFIXES: dict[str, Format] = {
+    ".pb": "protobuf",
+    ".binpb": "protobuf",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReceipt:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    path : Path
+        A file, or a folder with one file a type.
+    format : {"protobuf", "parquet", "arrow"}
+    count : int
+        Events.
+    counts : dict of str to int
+        The same by event type.
+    bytes : int
+        Of all files.
+    sha256 : str
+        The proof that the file, or the folder's manifest, carries.
+    stop_position : int
+        Events of the log from here on were not looked at.
+    """
+
+    path: Path
+    format: Format
+    count: int
+    counts: dict[str, int]
+    bytes: int
+    sha256: str
+    stop_position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which events to export."""
+
+    event_class: EventClass | None
+    aggregate_id: str | None
+    start: int | None
+    stop: int | None
+
+
+def export(
+    store: EventLog, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
+) -> ExportReceipt:  # fmt: skip
+    """See :meth:`eventlab.lab.lab.Lab.export`."""
+    target = Path(path)
+    chosen = _format(target, format)
+    _check_target(target)
+    sources = _Sources(store, asked, progress=progress)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with sources.bar:
+        try:
+            digest = _written(beside, target, chosen, store.store_id, sources)
+            size = sum(file.stat().st_size for file in _files(beside))
+            for file in _files(beside):
+                _sync(file)
+            if beside.is_dir():
+                disk.sync_directory(beside)
+            disk.rename(beside, target)
+            disk.sync_directory(target.parent)
+        except OSError as error:
+            raise StoreFull(f"{target}: could not be written: {error}", hint="Nothing was left of it.") from error
+        finally:
+            _remove(beside)
+    count = sum(sources.counts.values())
+    return ExportReceipt(target, chosen, count, sources.counts, size, digest, sources.stop_position)
+
+
+def _format(target: Path, given: Format | None) -> Format:
+    by_suffix = _SUFFIXES.get(target.suffix.lower())
+    if given is not None and given not in _SUFFIXES.values():
+        raise InvalidEvent("unknown format", got=given, expected="protobuf, parquet or arrow")
+    if by_suffix is not None and given not in (None, by_suffix):
+        raise InvalidEvent("the path's suffix says another format", got=f"{target.suffix} and {given!r}")
+    if by_suffix is None and (given == "protobuf" or (given is None and target.suffix)):
+        raise InvalidEvent(
+            "a path whose suffix says no format", got=target.name, expected=f"{', '.join(_SUFFIXES)}, or a folder"
+        )
+    return by_suffix or given or "parquet"
+
+
+def _is_file(target: Path) -> bool:
+    """Whether a path means one file, by its suffix."""
+    return target.suffix.lower() in _SUFFIXES
+
+
+def _check_target(target: Path) -> None:
+    if not target.parent.is_dir():
+        raise InvalidEvent("there is no such folder", got=str(target.parent))
+    if target.is_dir() and (_is_file(target) or any(target.iterdir())):
+        raise InvalidEvent("the folder has something in it", got=str(target), expected="a new or an empty one")
+    if target.exists() and not target.is_dir() and not _is_file(target):
+        raise InvalidEvent("there is a file of this name", got=str(target))
+
+
+class _Sources:
+    """The events asked for, type by type, all of one moment of the log."""
+
+    def __init__(self, store: EventLog, asked: Asked, *, progress: bool) -> None:
+        self.stop_position = store.stop_position
+        self.counts: dict[str, int] = {}
+        self._store = store
+        self._asked = asked
+        self._aggregates = aggregates_named(store, asked.aggregate_id)
+        names = store.types() if asked.event_class is None else (asked.event_class,)
+        self._types = [type_named(store, of) for of in names]
+        whole = asked == Asked(None, None, None, None)
+        self.bar = tqdm(
+            total=self.stop_position if whole else None, unit="event", unit_scale=True, desc="export",
+            disable=not progress, leave=None,
+        )  # fmt: skip
+
+    def types(self) -> list[tuple[EventType, Iterator[pl.DataFrame]]]:
+        """Types that have events, and these in bounded pieces.
+
+        Raises
+        ------
+        InvalidEvent
+            There is none.
+        """
+        found = []
+        for declared in self._types:
+            frames = self._counted(declared)
+            first = next(frames, None)
+            if first is not None:
+                found.append((declared, _from(first, frames)))
+        if not found:
+            raise InvalidEvent("there is no event to export", hint="lab.info() shows what is there.")
+        return found
+
+    def _counted(self, declared: EventType) -> Iterator[pl.DataFrame]:
+        frames = self._store.rows(
+            declared,
+            aggregates=self._aggregates,
+            start=self._asked.start,
+            stop=self._asked.stop,
+            columns=columns_of(declared),
+            stop_position=self.stop_position,
+            computed_ids=False,
+        )
+        for frame in bounded(frames):
+            self.counts[declared.name] = self.counts.get(declared.name, 0) + len(frame)
+            self.bar.update(len(frame))
+            yield frame
+
+
+def _from(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    yield first
+    yield from rest
+
+
+def _written(beside: Path, target: Path, chosen: Format, store_id: str, sources: _Sources) -> str:
+    """Write everything under another name; returns the proof."""
+    types = sources.types()
+    written = proof.placeholder()
+    if chosen == "protobuf":
+        stream.write(beside, store_id, types, written)
+        return _sealed(beside, written)
+    if _is_file(target):
+        if len(types) > 1:
+            raise InvalidEvent(
+                f"{target.name} holds events of one type, and there are more",
+                got=", ".join(declared.name for declared, _ in types),
+                hint="Name one with event_class=; or give a folder, or a .pb file, for all.",
+            )
+        ((declared, frames),) = types
+        columnar.write(beside, chosen, declared, store_id, frames, written)
+        return _sealed(beside, written)
+    beside.mkdir()
+    files = {}
+    for declared, frames in types:
+        file, mark = folder.file_of(beside, declared.name, chosen), proof.placeholder()
+        columnar.write(file, chosen, declared, store_id, frames, mark)
+        files[declared.name] = sources.counts[declared.name], _sealed(file, mark)
+    folder.write_manifest(beside / folder.MANIFEST, chosen, store_id, files, written)
+    return _sealed(beside / folder.MANIFEST, written)
+
+
+def _sealed(path: Path, written: str) -> str:
+    with path.open("r+b") as file:
+        return proof.seal(file, written)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else disk.remove(path)

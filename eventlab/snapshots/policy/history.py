@@ -1,0 +1,98 @@
+"""What a policy may ask about an aggregate's past; read only when it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from eventlab.errors import SnapshotError
+from eventlab.events.frame import Int64Array
+from eventlab.snapshots.policy.cost_model import Model
+from eventlab.store.api import Head, Selection
+from eventlab.store.event_log import EventLog
+
+_ENVELOPE_FIELDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """The past of one aggregate.
+
+    Attributes
+    ----------
+    head : int
+        Its last version.
+    after : int
+        What a policy chooses lies behind this version, at which there is a snapshot, or nothing at all.
+    timestamp, bytes : int64 array
+        From version `after` on, or 1: event times, and bytes of the events behind `after` so far, each of which counts
+        eight for each field and part of the envelope.
+    """
+
+    head: int
+    after: int = 0
+    _store: EventLog | None = field(default=None, repr=False)
+    _aggregate: str = field(default="", repr=False)
+    _stop: int = field(default=0, repr=False)
+    _measure: Callable[[str], Model] | None = field(default=None, repr=False)
+
+    @staticmethod
+    def of(store: EventLog, head: Head, after: int, stop: int, measure: Callable[[str], Model] | None) -> Past:
+        """The past of a store's aggregate behind a version and below a position; `measure` gives its model."""
+        return Past(head.version, after, store, head.aggregate_id, stop, measure)
+
+    @property
+    def whole(self) -> Past:
+        """The same past from its beginning."""
+        return replace(self, after=0)
+
+    @property
+    def model(self) -> Model:
+        """What reading states costs."""
+        if self._measure is None:
+            raise SnapshotError("a policy asks for costs where nothing measures them")
+        return self._measure(self._aggregate)
+
+    @property
+    def starts(self) -> Int64Array:
+        """Versions at which row groups begin."""
+        return self._events_of.first_versions(self._aggregate)
+
+    @property
+    def stored_bytes(self) -> float:
+        """What the events take on disk or in memory, taken as a part of all events'."""
+        store = self._events_of
+        return store.bytes_on_disk() * self.head / max(store.stop_position, 1)
+
+    @property
+    def _events_of(self) -> EventLog:
+        if self._store is None:
+            raise SnapshotError("a policy asks for events where nothing but a number of them is known")
+        return self._store
+
+    @cached_property
+    def timestamp(self) -> Int64Array:
+        return self._events[0]
+
+    @cached_property
+    def bytes(self) -> Int64Array:
+        return np.cumsum(self._events[1])
+
+    @cached_property
+    def _events(self) -> tuple[Int64Array, Int64Array]:
+        first = max(self.after, 1)
+        timestamp, size = (np.zeros(self.head - first + 1, np.int64) for _ in range(2))
+        selection = Selection(
+            {}, others=True, aggregates=[self._aggregate], stop_position=self._stop,
+            after_version={self._aggregate: first - 1},
+        )  # fmt: skip
+        for frame in self._events_of.frames(selection):
+            for table in frame.tables.values():
+                timestamp[table.version - first] = table.timestamp
+                size[table.version - first] = 8 * (_ENVELOPE_FIELDS + len(list(table.type)))
+        if self.after:
+            size[0] = 0
+        return timestamp, size

@@ -1,0 +1,148 @@
+"""Checkpoints: what a read model keeps in the catalog, a position and the state there, replaced together.
+
+They are derived and disposable. A checkpoint names the commit its last event belongs to: in a store that was put back
+to an older copy, or that lost its last commits with the power, the same position may hold other events, and what was
+folded from the lost ones must not be used.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from eventlab.errors import ReadOnlyStore
+from eventlab.store.catalog.database import Catalog, translating
+
+_MARK = "position, digest, saved_at, crc"
+_REPLACE = (
+    "INSERT OR REPLACE INTO checkpoints (name, fingerprint, position, digest, saved_at, crc, state) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A checkpoint without its state: what tells one from the other."""
+
+    position: int
+    digest: bytes
+    saved_at: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """All events below `position` are folded into `state`; `unusable` says why it cannot be used."""
+
+    mark: Mark
+    state: bytes = field(repr=False)
+    unusable: str | None = None
+
+
+class Checkpoints:
+    """Checkpoints of one store, by name and fingerprint of what made them.
+
+    Parameters
+    ----------
+    digest_at : callable
+        Digest of the commit that ends at a position, None where none does.
+    """
+
+    def __init__(self, catalog: Catalog, lock: threading.RLock, digest_at: Callable[[int], bytes | None]) -> None:
+        self._catalog, self._lock, self._digest_at = catalog, lock, digest_at
+
+    def load(self, name: str, fingerprint: str) -> Checkpoint | None:
+        """The checkpoint, with the reason where it cannot be used; None where there is none."""
+        query = f"SELECT {_MARK}, state FROM checkpoints WHERE name = ? AND fingerprint = ?"  # noqa: S608  a constant
+        with self._lock:
+            with self._catalog.reading():
+                row = self._catalog.execute(query, (name, fingerprint)).fetchone()
+            if row is None:
+                return None
+            mark, state = Mark(*row[:4]), row[4]
+            try:
+                intact = mark.crc == _crc(name, fingerprint, mark.position, mark.digest, state)
+            except (TypeError, ValueError, OverflowError):  # a hand wrote other types into the row
+                intact = False
+            if not intact:
+                return Checkpoint(mark, b"", "it is damaged")
+            if self._digest_at(mark.position) != mark.digest:
+                return Checkpoint(mark, b"", "it belongs to a log with other events")
+            return Checkpoint(mark, state)
+
+    def others(self, name: str, fingerprint: str) -> bool:
+        """Whether there are checkpoints of this name by another fingerprint."""
+        with self._lock, self._catalog.reading():
+            return self._others(name, fingerprint)
+
+    def save(
+        self,
+        name: str,
+        fingerprint: str,
+        position: int,
+        state: memoryview,
+        *,
+        had: bool,
+        discard: Mark | None,
+        supersede: bool,
+    ) -> bool:
+        """Replace a checkpoint by a later one, in one transaction; tells whether one as late is there now.
+
+        One that another process saved at a later position stays.
+
+        Parameters
+        ----------
+        position : int
+            The end of a commit. At others nothing is saved.
+        had : bool
+            Whether the caller had a checkpoint before. If it is gone and there are others of its name, the name was
+            taken over, and nothing is saved.
+        discard : Mark or None
+            One that was found unusable, which is replaced whatever its position.
+        supersede : bool
+            Remove those of other fingerprints, in the same transaction.
+
+        Raises
+        ------
+        StoreLocked, StoreFull, ReadOnlyStore
+            Nothing was changed.
+        """
+        if self._catalog.read_only:
+            raise ReadOnlyStore(f"{self._catalog.where}: a checkpoint cannot be saved in a store opened to be read")
+        where = (name, fingerprint)
+        with self._lock:
+            digest = self._digest_at(position)
+            if digest is None:
+                return False
+            row = (*where, position, digest, time.time_ns(), _crc(name, fingerprint, position, digest, state), state)
+            with translating(self._catalog.where):
+                try:
+                    self._catalog.begin_write()
+                    there = self._mark(*where)
+                    if there is None and had and self._others(*where):
+                        return False
+                    if there is None or there == discard or there.position < position:
+                        self._catalog.execute(_REPLACE, row)
+                    if supersede:
+                        self._catalog.execute("DELETE FROM checkpoints WHERE name = ? AND fingerprint <> ?", where)
+                    self._catalog.commit()
+                finally:
+                    self._catalog.rollback()
+            return True
+
+    def _mark(self, name: str, fingerprint: str) -> Mark | None:
+        query = f"SELECT {_MARK} FROM checkpoints WHERE name = ? AND fingerprint = ?"  # noqa: S608  a constant
+        row = self._catalog.execute(query, (name, fingerprint)).fetchone()
+        return None if row is None else Mark(*row)
+
+    def _others(self, name: str, fingerprint: str) -> bool:
+        query = "SELECT count(*) FROM checkpoints WHERE name = ? AND fingerprint <> ?"
+        return bool(self._catalog.execute(query, (name, fingerprint)).fetchone()[0])
+
+
+def _crc(name: str, fingerprint: str, position: int, digest: bytes, state: bytes | memoryview) -> int:
+    head = f"{name}\0{fingerprint}\0{position}\0".encode() + digest
+    return zlib.crc32(state, zlib.crc32(head))

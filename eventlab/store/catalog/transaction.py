@@ -1,0 +1,40 @@
+"""One change of a store's catalog and files: all of it or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from eventlab.errors import StoreError
+from eventlab.store.catalog.database import Catalog, as_store_error, translated
+from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.segments.files import Vault
+
+
+@contextmanager
+def transaction(catalog: Catalog, vault: Vault, knowledge: Knowledge) -> Iterator[list[str]]:
+    """A write transaction. Whatever fails inside, nothing remains: neither rows nor the files named in the list."""
+    written: list[str] = []
+    begun = committing = False
+    try:
+        catalog.begin_write()
+        begun = True
+        knowledge.refresh()
+        yield written
+        committing = True
+        catalog.commit()
+    except BaseException as error:
+        catalog.rollback()
+        if begun:
+            knowledge.forget()  # what was learned inside
+        # A COMMIT that was interrupted, or said that it failed, may stand, and name these files. If not, they are
+        # swept when the store is next opened.
+        if not committing:
+            for name in written:
+                vault.remove(name)
+        if isinstance(error, sqlite3.Error):
+            raise translated(error, catalog.where) from error
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            raise as_store_error(error, catalog.where) from error
+        raise

@@ -1,0 +1,247 @@
+"""The right to change a store: one process has it at a time, and its threads share it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from eventlab.errors import StoreLocked
+from eventlab.store.disk import range_locks as ofd
+
+LOCK_NAME = "lock"
+
+_WHOLE_TURN = 0.05
+_LINE = 1 << 61
+"""From a lock's byte to that of who is next: far from all other bytes that are locked."""
+
+
+class Lock(Protocol):
+    """A lock between processes."""
+
+    def acquire(self, wait: float) -> bool:
+        """Take it; False where it is not to be had within `wait` seconds."""
+
+    def release(self) -> None: ...
+
+    def is_free(self) -> bool:
+        """Whether no other process has it."""
+
+
+class _Waiting:
+    """A thread in the system's queue. `wanted` while somebody waits for what it gets."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.got = threading.Event()
+        self.wanted = True
+
+
+class FileLock:
+    """One byte of a file. The system gives it back when a process ends, however that happens.
+
+    The system wakes who waits for a byte, but whoever asks before that one runs gets it: a process that writes without
+    pause would keep the others out. So who is next holds a second byte, and who had the lock for a while looks there
+    before asking for it again, and stands in line.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool, byte: int = 0) -> None:
+        self._path = path
+        self._byte = byte
+        self._line = byte + _LINE
+        self._since = 0.0
+        self._guard = threading.Lock()
+        self._waiting: _Waiting | None = None
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):  # where it cannot be made, nobody can write
+            flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+            self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+
+    def acquire(self, wait: float) -> bool:
+        if self._descriptor is None:
+            return True
+        if not (wait > 0 and self._is_others_turn()) and ofd.try_exclusive(self._descriptor, self._byte):
+            return True
+        return wait > 0 and self._queue(wait)
+
+    def _is_others_turn(self) -> bool:
+        now = time.monotonic()
+        if now - self._since <= _WHOLE_TURN:
+            return False
+        self._since = now
+        return self._descriptor is not None and ofd.is_locked(self._descriptor, self._line)
+
+    def _queue(self, wait: float) -> bool:
+        """Wait in the system's own queue, on a descriptor of its own.
+
+        A wait that is given up goes on in its thread until the lock is free; a later one continues it.
+        """
+        with self._guard:
+            waiting = self._waiting
+            if waiting is None:
+                waiting = _Waiting(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+                threading.Thread(
+                    target=self._stand, args=(waiting,), name="eventlab-waits-for-writer", daemon=True
+                ).start()
+                self._waiting = waiting
+            waiting.wanted = True
+        got = False
+        try:
+            waiting.got.wait(wait)
+        finally:
+            with self._guard:
+                waiting.wanted = False
+                got = waiting.got.is_set()
+                if got:
+                    before, self._descriptor = self._descriptor, waiting.descriptor
+                    if before is not None:
+                        os.close(before)
+        self._since = time.monotonic()
+        return got
+
+    def _stand(self, waiting: _Waiting) -> None:
+        ofd.wait_exclusive(waiting.descriptor, self._line)
+        ofd.wait_exclusive(waiting.descriptor, self._byte)
+        ofd.unlock(waiting.descriptor, self._line)
+        with self._guard:
+            self._waiting = None
+            if waiting.wanted:
+                waiting.got.set()
+            else:
+                os.close(waiting.descriptor)
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            ofd.unlock(self._descriptor, self._byte)
+
+    def is_free(self) -> bool:
+        return self._descriptor is None or not ofd.is_locked(self._descriptor, self._byte)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+class NoLock:
+    """For a store in memory: no other process can have it."""
+
+    def acquire(self, wait: float) -> bool:
+        return True
+
+    def release(self) -> None:
+        """Nobody waits."""
+
+    def is_free(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Exclusive:
+    """Counts the threads that change the store; the first takes the lock and the last gives it back.
+
+    Threads that come while others are at work share their turn, so that they can share syncs; after a while new ones
+    wait for its end, so that other processes get theirs.
+    """
+
+    def __init__(self, lock: FileLock | NoLock, wait: float, where: str) -> None:
+        self._lock = lock
+        self.wait = wait
+        self._where = where
+        self._changed = threading.Condition(threading.Lock())
+        self._users = 0
+        self._since = 0.0
+        self._taking = False
+        self._closed = False
+        self.turn = 0
+        """Another number whenever another process may have changed something since."""
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises StoreLocked where another process keeps the lock for too long.
+
+        The end of its own process's turn is waited for without limit: that is work, and not a lock.
+        """
+        inside = [0]
+        try:
+            self._enter(inside)
+            yield
+        finally:
+            try:
+                self._leave(inside)
+            except BaseException:  # an interrupt must not keep the lock
+                self._leave(inside)
+                raise
+
+    def enter(self) -> None:
+        """As `held`, until `leave`."""
+        inside = [0]
+        try:
+            self._enter(inside)
+        except BaseException:
+            self._leave(inside)
+            raise
+
+    def leave(self) -> None:
+        self._leave([1])
+
+    def _enter(self, inside: list[int]) -> None:
+        deadline = time.monotonic() + self.wait
+        with self._changed:
+            while self._taking or (self._users and time.monotonic() - self._since > _WHOLE_TURN):
+                self._changed.wait()
+            self._users, inside[0] = self._users + 1, 1  # in one go: an interrupt comes before both or after
+            if self._users > 1:
+                return
+            self._taking = True
+        if not self._lock.acquire(max(deadline - time.monotonic(), 0.0)):
+            raise self._locked()
+        with self._changed:
+            self._taking = False
+            self._since = time.monotonic()
+            self.turn += 1
+            self._changed.notify_all()
+
+    def _leave(self, inside: list[int]) -> None:
+        with self._changed:
+            self._users, inside[0] = self._users - inside[0], 0
+            if self._users == 0:
+                self._taking = False
+                self.turn += 1
+                if self._closed:
+                    self._lock.close()
+                else:
+                    self._lock.release()
+                self._changed.notify_all()
+
+    def try_enter(self) -> bool:
+        """Enter if nobody is at work."""
+        with self._changed:
+            if self._users or self._taking or not self._lock.acquire(0):
+                return False
+            self._users, self._since = 1, time.monotonic()
+            self.turn += 1
+            return True
+
+    def is_free(self) -> bool:
+        """Whether no other process is at work."""
+        return self._lock.is_free()
+
+    def close(self) -> None:
+        """Give the lock up for good, once nobody is at work; whoever is still waiting for it has to look."""
+        with self._changed:
+            self._closed = True
+            if not (self._users or self._taking):
+                self._lock.close()
+
+    def _locked(self) -> StoreLocked:
+        return StoreLocked(
+            f"{self._where}: another writer holds the store",
+            hint="Wait for it, or raise el.open(..., wait=seconds).",
+        )

@@ -1,0 +1,449 @@
+"""Segment files of the archive codec: the smallest form, for events that are rarely read.
+
+A file is the word ``ELARCH01``, the pages of its columns one column after the other, a footer, and a tail of 16 bytes:
+the footer's length, that of its JSON, its CRC-32, and ``PCO1``. The footer says where each page lies and what its
+checksum is, how each column is to be put together, and what each row group holds; nothing in it is evaluated. Numbers
+of 64 bits come back bit for bit, minus zero and subnormals too; NaN and infinities never come here, for no event has
+them.
+
+==========  ============================================================================================
+kind        pages
+==========  ============================================================================================
+``int``     int64; where `based`, differences to the column `base`
+``float``   float64, or with a scale, the integers that `encoding` takes exact decimals for
+``bool``    zeros and ones
+``text``    codes, and the words they number: one page of them a file, or one a row group
+``plain``   words, one for each row that has one
+==========  ============================================================================================
+
+Pages come in chunks that share their statistics and what was chosen for them; an aggregate of many rows has row groups
+and chunks to itself. A column with nulls has pages of zeros and ones that tell where its values are; only these are
+kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from eventlab.events.types import Field
+from eventlab.runtime import thread_pools as cores
+from eventlab.store.blocks import NO_CAUSE, TEXT, Int64Array, Slab
+from eventlab.store.segments import encodings as encoding
+from eventlab.store.segments import pco_pages as pages
+from eventlab.store.segments.format import Index, Pieces
+from eventlab.store.segments.pco_pages import Numbers, Pages
+
+_MAGIC, _END = b"ELARCH01", b"PCO1"
+_TAIL = 16
+_ONE_DICTIONARY = 1 << 16  # bytes of words that any read of the column may be made to pay for
+_TRIAL_ROWS = 32_768
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """First rows of row groups and one past the last, and the first row group of each chunk."""
+
+    starts: Int64Array
+    firsts: Int64Array
+
+    def counts(self, valid: Mask | None) -> Int64Array:
+        """Values in each row group."""
+        if valid is None:
+            return np.diff(self.starts)
+        return np.diff(np.concatenate([[0], np.cumsum(valid)])[self.starts])
+
+    def chunks(self, values: Numbers, counts: Int64Array) -> list[Numbers]:
+        """Values by chunk."""
+        return np.split(values, np.concatenate([[0], np.cumsum(counts)])[self.firsts[1:]])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """A column as numbers by chunk and words, before they are packed. `counts` are values by row group."""
+
+    kind: str
+    counts: Int64Array
+    chunks: Sequence[Numbers] = ()
+    words: Sequence[pa.StringArray] = ()
+    valid: Mask | None = None
+    base: str | None = None
+    based: Sequence[bool] = ()
+    scales: Sequence[int | None] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Column:
+    """A column as it lies in a file."""
+
+    kind: str
+    base: str | None
+    based: Sequence[bool]
+    scales: Sequence[int | None]
+    numbers: Pages | None
+    words: Pages | None
+    valid: Pages | None
+
+
+class Archive:
+    """See `Format`."""
+
+    suffix = ".pco"
+
+    def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
+        """Lay out a slab as an archive file; columns without a value are left out."""
+        pages.codec()
+        grid = _grid(slab)
+        starts = grid.starts
+        plans = _plans(slab, name_of, grid)
+        packed = cores.ahead([partial(_packed, plan, grid) for plan in plans.values()], "columns")
+        content, length = [_MAGIC], len(_MAGIC)
+        described: dict[str, dict[str, Any]] = {}
+        arrays: list[bytes] = []
+        for name, (plan, parts) in zip(plans, packed, strict=True):
+            described[name] = {"kind": plan.kind, "base": plan.base, "based": plan.based, "scales": plan.scales}
+            for part, (made, held) in parts.items():
+                moved = made.at(length)
+                described[name][part] = moved.described()
+                arrays.append(moved.packed())
+                content += held
+                length += int(moved.sizes.sum())
+        said = {"groups": len(starts) - 1, "chunks": grid.firsts.tolist(), "columns": described}
+        head = json.dumps(said, separators=(",", ":")).encode()
+        body = b"".join([head, starts.astype("<i8").tobytes(), _ends(slab, starts).astype("<i8").tobytes(), *arrays])
+        footer = body + b"".join(
+            [*(number.to_bytes(4, "little") for number in (len(body), len(head), zlib.crc32(body))), _END]
+        )
+        return pa.py_buffer(b"".join([*content, footer])), len(footer)
+
+    def index(self, source: pa.NativeFile, footer: pa.Buffer) -> Index:
+        """Parse a footer."""
+        source.seek(0)
+        if source.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError("not an archive of eventlab")
+        raw = memoryview(footer).cast("B")
+        length, head, check = (int.from_bytes(raw[at : at + 4], "little") for at in (-16, -12, -8))
+        if raw[-4:] != _END or length + _TAIL != len(raw) or zlib.crc32(raw[:length]) != check:
+            raise ValueError("damaged footer")
+        said, rest = json.loads(bytes(raw[:head])), raw[head:length]
+        groups = said["groups"]
+        starts = np.frombuffer(rest, "<i8", groups + 1).astype(np.int64)
+        ends = np.frombuffer(rest[8 * (groups + 1) :], "<i8", 6 * groups).astype(np.int64).reshape(-1, 6)
+        rest = rest[8 * (7 * groups + 1) :]
+        columns = {}
+        for name, column in said["columns"].items():
+            parts: dict[str, Pages | None] = dict.fromkeys(_PARTS)
+            for part in _PARTS:
+                if part in column:
+                    parts[part], rest = Pages.unpacked(column[part], rest)
+            columns[name] = _Column(column["kind"], column["base"], column["based"], column["scales"], **parts)
+        firsts = np.array(said["chunks"], dtype=np.int64)
+        return Index(frozenset(columns), starts, (columns, firsts), lambda: ends)
+
+    def read(
+        self,
+        source: pa.NativeFile,
+        index: Index,
+        groups: Sequence[int],
+        pieces: Pieces,
+        wanted: Mapping[str, Field | None],
+    ) -> dict[str, Any]:
+        """Decode columns."""
+        reading = _Reading(source, index, groups)
+
+        def column(name: str, field: Field | None) -> Any:
+            try:
+                whole = reading.column(name, field)
+            except ValueError as error:
+                raise ValueError(f"column {name!r}: {error}") from error
+            return whole if pieces is None else _cut(whole, pieces)
+
+        work = [partial(column, name, field) for name, field in wanted.items()]
+        few = len(groups) <= pages.CHUNK_PAGES
+        return dict(zip(wanted, [read() for read in work] if few else cores.together(work, "columns"), strict=True))
+
+
+_PARTS = ("numbers", "words", "valid")
+
+
+def _cut(whole: Any, pieces: Sequence[tuple[int, int]]) -> Any:
+    if isinstance(whole, np.ndarray):
+        return np.concatenate([whole[start:stop] for start, stop in pieces])
+    return pa.concat_arrays([whole.slice(start, stop - start) for start, stop in pieces])
+
+
+# -- writing
+
+
+def _ends(slab: Slab, starts: Int64Array) -> Int64Array:
+    """See `Index.ends`."""
+    events, at = slab.events, starts[:-1]
+    if not len(at):
+        return np.empty((0, 6), dtype=np.int64)
+    return np.column_stack(
+        [
+            np.maximum.reduceat(events.version, at),
+            np.minimum.reduceat(events.position, at),
+            np.minimum.reduceat(events.timestamp, at),
+            np.maximum.reduceat(events.timestamp, at),
+            np.minimum.reduceat(events.version, at),
+            np.maximum.reduceat(events.position, at),
+        ]
+    )
+
+
+def _grid(slab: Slab) -> _Grid:
+    """An aggregate that fills a row group begins one, and a chunk."""
+    rows = len(slab.events)
+    size = encoding.row_group(rows, len(slab.aggregates))
+    long = np.flatnonzero(np.diff(slab.offsets) >= encoding.ROW_GROUP)
+    bounds = np.unique(np.concatenate([[0, rows], slab.offsets[long], slab.offsets[long + 1]]))
+    starts: list[int] = []
+    firsts: list[int] = []
+    for begin, end in itertools.pairwise(bounds.tolist()):
+        inside = list(range(begin, end, size))
+        firsts += range(len(starts), len(starts) + len(inside), pages.CHUNK_PAGES)
+        starts += inside
+    return _Grid(np.array([*starts, rows], dtype=np.int64), np.array(firsts, dtype=np.int64))
+
+
+def _plans(slab: Slab, name_of: Callable[[int], str], grid: _Grid) -> dict[str, Callable[[], _Plan]]:
+    events = slab.events
+    names = pa.array([name_of(int(number)) for number in slab.aggregates], pa.string())
+    codes = pa.array(np.repeat(np.arange(len(names), dtype=np.int32), np.diff(slab.offsets)))
+    plans: dict[str, Callable[[], _Plan]] = {
+        "position": partial(_integers, events.position, None, grid),
+        "aggregate_id": lambda: _text(pa.DictionaryArray.from_arrays(codes, names), grid),
+        "version": partial(_integers, events.version, None, grid),
+        "timestamp": partial(_integers, events.timestamp, None, grid),
+    }
+    cause = events.cause
+    if cause is not None and (cause >= 0).any():
+        plans["cause"] = lambda: _integers(cause, cause >= 0, grid, "position", events.position)
+    stored = {"event_id": events.event_id, "metadata": events.metadata, **events.columns}
+    for name, column in stored.items():
+        if column is not None and column.null_count < len(column):
+            plans[name] = _planner(column, grid, events.timestamp)
+    return plans
+
+
+def _planner(column: pa.Array, grid: _Grid, timestamp: Int64Array) -> Callable[[], _Plan]:
+    if pa.types.is_dictionary(column.type):
+        return partial(_text, column, grid)
+    if pa.types.is_string(column.type):
+        return partial(_plain, column, grid)
+    if pa.types.is_boolean(column.type):
+        return partial(_flags, column, grid)
+    if pa.types.is_floating(column.type):
+        return partial(_floats, column, grid)
+    if pa.types.is_timestamp(column.type):
+        times = column.view(pa.int64()).fill_null(0).to_numpy()
+        return partial(_integers, times, _valid(column), grid, "timestamp", timestamp)
+    return partial(_integers, column.fill_null(0).to_numpy(), _valid(column), grid)
+
+
+def _flags(column: pa.Array, grid: _Grid) -> _Plan:
+    valid = _valid(column)
+    counts = grid.counts(valid)
+    flags = column.drop_null().to_numpy(zero_copy_only=False).astype(np.uint16)
+    return _Plan("bool", counts, grid.chunks(flags, counts), valid=valid)
+
+
+def _floats(column: pa.Array, grid: _Grid) -> _Plan:
+    valid = _valid(column)
+    counts = grid.counts(valid)
+    chunks: list[Numbers] = []
+    scales: list[int | None] = []
+    for values in grid.chunks(column.drop_null().to_numpy(), counts):
+        decimals = encoding.encode(pa.array(values))
+        exact = pa.types.is_decimal(decimals.type)
+        raw = encoding.raw(decimals) if exact else values
+        better = exact and _smaller(raw, values)
+        chunks.append(raw if better else values)
+        scales.append(decimals.type.scale if better else None)
+    return _Plan("float", counts, chunks, valid=valid, scales=scales)
+
+
+def _integers(
+    whole: Int64Array, valid: Mask | None, grid: _Grid, base: str | None = None, other: Int64Array | None = None
+) -> _Plan:
+    """Integers, or in chunks where that is smaller, their differences to those of the column `base`."""
+    if valid is not None and valid.all():
+        valid = None
+    counts = grid.counts(valid)
+    chunks: list[Numbers] = grid.chunks(_kept(whole, valid), counts)
+    based: list[bool] = []
+    if other is not None:
+        for index, near in enumerate(grid.chunks(_kept(other, valid), counts)):
+            differences = chunks[index] - near  # wraps around, and back when read
+            based.append(_smaller(differences, chunks[index]))
+            if based[-1]:
+                chunks[index] = differences
+    return _Plan("int", counts, chunks, valid=valid, base=base if any(based) else None, based=based)
+
+
+def _smaller(one: Numbers, other: Numbers) -> bool:
+    """Whether a sample of numbers packs into fewer bytes than the same rows of others."""
+    start = max((len(one) - _TRIAL_ROWS) // 2, 0)
+    sample = slice(start, start + _TRIAL_ROWS)
+    return pages.packed_size(one[sample]) < pages.packed_size(other[sample])
+
+
+def _text(column: pa.DictionaryArray, grid: _Grid) -> _Plan:
+    valid = _valid(column)
+    codes = column.indices.drop_null().to_numpy()
+    counts = grid.counts(valid)
+    used, places = np.unique(codes, return_inverse=True)
+    words = column.dictionary.take(pa.array(used))
+    if words.nbytes <= _ONE_DICTIONARY:
+        return _Plan("text", counts, grid.chunks(places.astype(np.uint32), counts), [words], valid)
+    parts, stops = [], np.cumsum(counts)
+    local = np.empty(len(codes), dtype=np.uint32)
+    for stop, count in zip(stops.tolist(), counts.tolist(), strict=True):
+        used, local[stop - count : stop] = np.unique(places[stop - count : stop], return_inverse=True)
+        parts.append(words.take(pa.array(used)))
+    return _Plan("text", counts, grid.chunks(local, counts), parts, valid)
+
+
+def _plain(column: pa.StringArray, grid: _Grid) -> _Plan:
+    valid = _valid(column)
+    counts = grid.counts(valid)
+    kept, stops = column.drop_null(), np.cumsum(counts)
+    parts = [kept.slice(stop - count, count) for stop, count in zip(stops.tolist(), counts.tolist(), strict=True)]
+    return _Plan("plain", counts, words=parts, valid=valid)
+
+
+def _valid(column: pa.Array) -> Mask | None:
+    return column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
+
+
+def _kept(values: Numbers, valid: Mask | None) -> Numbers:
+    return values if valid is None else values[valid]
+
+
+def _packed(made: Callable[[], _Plan], grid: _Grid) -> tuple[_Plan, dict[str, tuple[Pages, list[bytes]]]]:
+    plan, parts = made(), {}
+    if plan.chunks:
+        parts["numbers"] = pages.pack_numbers(plan.chunks, plan.counts, grid.firsts)
+    if plan.words:
+        parts["words"] = pages.pack_words(plan.words)
+    if plan.valid is not None:
+        counts = grid.counts(None)
+        parts["valid"] = pages.pack_numbers(grid.chunks(plan.valid.astype(np.uint16), counts), counts, grid.firsts)
+    return plan, parts
+
+
+# -- reading
+
+
+class _Reading:
+    """Columns of some row groups of a file. Other columns may stand on those read first."""
+
+    def __init__(self, source: pa.NativeFile, index: Index, groups: Sequence[int]) -> None:
+        self._source = source
+        self._columns: Mapping[str, _Column] = index.inside[0]
+        self._firsts: Int64Array = index.inside[1]
+        self._groups = list(groups)
+        self._starts = index.group_rows
+        self._rows = int(np.diff(self._starts)[self._groups].sum())
+        self._integers: dict[str, Int64Array] = {}
+
+    def column(self, name: str, field: Field | None) -> Any:
+        """A column as `Format` says."""
+        if name in ("position", "version", "timestamp"):
+            return self._whole(name)
+        column = self._columns[name]
+        valid = self._numbers(column.valid).astype(bool) if column.valid is not None else None
+        if name == "cause":
+            return _spread(self._values(column, valid), valid, NO_CAUSE)
+        if column.kind == "text":
+            return self._text(column, valid, field)
+        if column.kind == "plain":
+            return self._plain(column, valid)
+        if field is None or field.is_text or column.kind != _KINDS[field.kind]:
+            raise ValueError(f"holds {column.kind}, not {field.kind if field else 'text'}")
+        values = _spread(self._values(column, valid), valid, 0)
+        bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+        if column.kind == "bool":
+            return pa.array(values.astype(bool), mask=None if valid is None else ~valid)
+        return pa.Array.from_buffers(field.arrow_type, self._rows, [bits, pa.py_buffer(values)])
+
+    def _chunks(self, held: Pages | None) -> list[tuple[int, Numbers]]:
+        if held is None:
+            raise ValueError("pages are missing")
+        return pages.unpack_numbers(held, self._firsts, self._source, self._groups)
+
+    def _numbers(self, held: Pages | None) -> Numbers:
+        parts = [numbers for _, numbers in self._chunks(held)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+    def _whole(self, name: str) -> Int64Array:
+        if name not in self._integers:
+            self._integers[name] = self._numbers(self._columns[name].numbers)
+        return self._integers[name]
+
+    def _values(self, column: _Column, valid: Mask | None) -> Numbers:
+        """Values without nulls."""
+        found = self._chunks(column.numbers)
+        ends = np.concatenate([[0], np.cumsum([len(numbers) for _, numbers in found])]).astype(np.int64)
+        values = np.empty(int(ends[-1]), dtype=np.float64 if column.kind == "float" else np.int64)
+        base = None if column.base is None else _kept(self._whole(column.base), valid)
+        for (chunk, numbers), start, stop in zip(found, ends, ends[1:], strict=False):
+            out = values[start:stop]
+            scale = column.scales[chunk] if column.scales else None
+            if scale is not None:
+                np.divide(numbers, 10.0**scale, out=out)
+            elif base is not None and column.based[chunk]:
+                np.add(numbers, base[start:stop], out=out)
+            else:
+                out[:] = numbers
+        return values
+
+    def _text(self, column: _Column, valid: Mask | None, field: Field | None) -> pa.DictionaryArray:
+        codes = pa.array(
+            _spread(self._numbers(column.numbers), valid, 0).astype(np.int32), mask=None if valid is None else ~valid
+        )
+        held = column.words
+        if held is None:
+            raise ValueError("words are missing")
+        whole = len(held.counts) == 1
+        words = pages.unpack_words(held, self._source, [0] if whole else self._groups)
+        ends = [self._rows] if whole else np.cumsum(np.diff(self._starts)[self._groups]).tolist()
+        chunks, begin = [], 0
+        for end, known in zip(ends, words, strict=True):
+            chunks.append(pa.DictionaryArray.from_arrays(codes.slice(begin, end - begin), known))
+            begin = end
+        stored = pa.chunked_array(chunks, TEXT)
+        return encoding.one_text(stored) if field is None else encoding.decode(stored, field)
+
+    def _plain(self, column: _Column, valid: Mask | None) -> pa.StringArray:
+        if column.words is None:
+            raise ValueError("words are missing")
+        words = pa.chunked_array(pages.unpack_words(column.words, self._source, self._groups), pa.string())
+        if valid is None:
+            return encoding.one_chunk(words)
+        places = np.cumsum(valid) - 1
+        return encoding.one_chunk(words.take(pa.array(places, mask=~valid)))
+
+
+def _spread(values: Numbers, valid: Mask | None, null: int) -> Numbers:
+    """Values at their rows."""
+    if valid is None:
+        return values
+    spread = np.full(len(valid), null, dtype=values.dtype)
+    spread[valid] = values
+    return spread
+
+
+_KINDS = {"float": "float", "int": "int", "time": "int", "bool": "bool"}

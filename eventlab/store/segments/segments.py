@@ -1,0 +1,448 @@
+"""Segment files, one per event type: rows clustered by aggregate and then by version, in row groups.
+
+Knows runs, pruning and trimming; how bytes are laid out is the format's own affair, told by a file's suffix.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from eventlab.errors import StoreCorrupt, StoreError
+from eventlab.events.types import EventType, Field
+from eventlab.runtime import thread_pools as cores
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
+from eventlab.store.segments import format as formats
+from eventlab.store.segments import row_group_cache as decoded
+from eventlab.store.segments.files import Vault
+from eventlab.store.segments.format import Format, Index, Pieces
+from eventlab.store.segments.parquet import Parquet
+from eventlab.store.segments.pco import Archive
+from eventlab.store.segments.pruning import groups_and_pieces, ranges, trim
+from eventlab.store.segments.row_group_cache import Decoded
+
+RUN_FIELDS = 9
+"""Numbers the catalog keeps of a run: aggregate, row, rows; first and last version and position; extreme timestamps."""
+
+FORMATS: Mapping[str, Format] = {"parquet": Parquet(), "archive": Archive()}
+"""Formats by codec."""
+
+_OPEN_FILES = 256
+_WORTH_A_CORE = 262_144  # rows whose encoding takes longer than an open file more costs readers until it is merged
+_BY_SUFFIX = {made.suffix: made for made in FORMATS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """One file as the catalog knows it."""
+
+    no: int
+    segment: int
+    stop_position: int
+    type: EventType
+    name: str
+    rows: int
+    bytes: int
+    footer_bytes: int
+    footer_crc: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A new file's content and what the catalog must keep of it.
+
+    `suffix` is what its name must end in; `runs` has shape (aggregates, RUN_FIELDS).
+    """
+
+    suffix: str
+    content: pa.Buffer
+    rows: int
+    footer_bytes: int
+    footer_crc: int
+    runs: Int64Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Stretches of a file, one an aggregate, by ascending aggregate number. All arrays have shape (k,).
+
+    Versions and positions ascend in a stretch. Event times need not, so theirs are the lowest and the highest.
+    """
+
+    aggregate: Int64Array
+    row: Int64Array
+    rows: Int64Array
+    first_version: Int64Array
+    last_version: Int64Array
+    first_position: Int64Array
+    last_position: Int64Array
+    low_timestamp: Int64Array
+    high_timestamp: Int64Array
+
+    @staticmethod
+    def of(table: Sequence[Sequence[int]] | Int64Array) -> Runs:
+        """From rows of the nine numbers."""
+        numbers = np.asarray(table, dtype=np.int64).reshape(-1, RUN_FIELDS)
+        return Runs(*np.ascontiguousarray(numbers.T))
+
+    @property
+    def dense(self) -> npt.NDArray[np.bool_]:
+        """Whether a run holds every version from its first to its last, so that these tell the row of each."""
+        found: npt.NDArray[np.bool_] = self.last_version - self.first_version + 1 == self.rows
+        return found
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Runs:
+        return self if chosen.all() else Runs(*(getattr(self, name)[chosen] for name in Runs.__slots__))
+
+    def __len__(self) -> int:
+        return len(self.aggregate)
+
+
+def write_segment(block: Block, name_of: Callable[[int], str], codec: str = "parquet") -> Written:
+    """Lay out one event type's part of a segment as a file."""
+    made, slab = FORMATS[codec], clustered(block)
+    content, footer_bytes = made.write(slab, name_of)
+    footer_crc = zlib.crc32(memoryview(content)[-footer_bytes:])
+    runs = _runs(slab, np.diff(slab.offsets))
+    return Written(made.suffix, content, len(slab.events), footer_bytes, footer_crc, runs)
+
+
+def write_segments(blocks: Sequence[Block], name_of: Callable[[int], str], codec: str = "parquet") -> Iterator[Written]:
+    """`write_segment` of each block in order, encoded side by side: encoding releases the GIL."""
+    work = [partial(write_segment, block, name_of, codec) for block in blocks]
+    return cores.ahead(work, "files") if len(work) > 1 else (write() for write in work)
+
+
+def stretches(first: int, stop: int, most: int, side_by_side: int = 1) -> list[tuple[int, int]]:
+    """Positions ``first:stop`` in about equal stretches for segments of `most` events or fewer.
+
+    Where so many files as cores are not encoded `side_by_side` anyway, large stretches are cut for that.
+    """
+    rows = stop - first
+    least = -(-rows // most)
+    free = cores.COUNT // max(side_by_side, 1)
+    count = max(least, min(free, rows // _WORTH_A_CORE))
+    return [(first + rows * k // count, first + rows * (k + 1) // count) for k in range(count)]
+
+
+def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
+    first, last, events = slab.offsets[:-1], slab.offsets[1:] - 1, slab.events
+    return np.column_stack(
+        [
+            slab.aggregates, first, counts,
+            events.version[first], events.version[last],
+            events.position[first], events.position[last],
+            np.minimum.reduceat(events.timestamp, first), np.maximum.reduceat(events.timestamp, first),
+        ]
+    )  # fmt: skip
+
+
+def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: Int64Array, high: Int64Array) -> None:
+    """Narrow dense runs to versions above `floor` and up to `until_version`, in place: each version's row is known."""
+    dense, shift = runs.dense, runs.row - runs.first_version
+    np.maximum(low, shift + floor + 1, out=low, where=dense)
+    if until_version is not None:
+        np.minimum(high, shift + until_version + 1, out=high, where=dense)
+    np.minimum(low, runs.row + runs.rows, out=low)
+    np.maximum(high, low, out=high)
+
+
+class Segments:
+    """Reads segment files. Footers are checked against the catalog once and kept."""
+
+    def __init__(self, vault: Vault, where: str) -> None:
+        self._vault = vault
+        self.where = where
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[str, Index] = OrderedDict()
+        self._decoded = Decoded()
+
+    def read(
+        self,
+        file: SegmentFile,
+        runs: Runs,
+        columns: Collection[str],
+        *,
+        after: Mapping[int, int] | None = None,
+        stop_position: int | None = None,
+        extra: Collection[str] = (),
+        start: int | None = None,
+        stop: int | None = None,
+        until_version: int | None = None,
+        start_position: int = 0,
+        backdated: Collection[int] = (),
+        exact: bool = False,
+    ) -> Slab:
+        """Events of some aggregates of a file.
+
+        Parameters
+        ----------
+        runs : Runs
+            The aggregates wanted; all of the file's for the whole file.
+        columns, extra : collection of str
+            Payload columns, and which of ``cause``, ``event_id`` and ``metadata``.
+        after : mapping of int to int, optional
+            By aggregate number: leave out versions up to and including this one.
+        stop_position : int, optional
+            Leave out positions from this one on.
+        start, stop : int, optional
+            Row groups without an event time in ``start:stop`` may be left out; single rows are not.
+        until_version : int, optional
+            Row groups with later versions only may be left out; single rows are not.
+        start_position : int
+            Row groups with earlier positions only may be left out; single rows are not.
+        backdated : collection of int
+            Numbers of aggregates whose event times do not all ascend.
+        exact : bool
+            Read also what the catalog implies: every version, position and aggregate id.
+
+        Raises
+        ------
+        StoreCorrupt
+            The file is missing or its bytes are not those that were written.
+        """
+        low, high = runs.row.copy(), runs.row + runs.rows
+        floor = np.zeros(len(runs), dtype=np.int64)
+        if after:
+            floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
+        _to_versions(runs, floor, until_version, low, high)
+        cut = self._cuts(file, runs, floor, stop_position, low, high)
+        self._narrow(file, runs, start, stop, until_version, start_position, low, high, backdated)
+        slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
+        return slab if not cut else trim(slab, after or {}, stop_position)
+
+    def _cuts(
+        self,
+        file: SegmentFile,
+        runs: Runs,
+        floor: Int64Array,
+        stop_position: int | None,
+        low: Int64Array,
+        high: Int64Array,
+    ) -> bool:
+        """Narrow each run to the row groups that matter, in place; tells whether single rows remain to be cut."""
+        ceiling = file.stop_position if stop_position is None else stop_position
+        partial = ((runs.first_version <= floor) & ~runs.dense) | (runs.last_position >= ceiling)
+        if not partial.any():
+            return False
+        opened = self._open(file)
+        first = np.searchsorted(opened.group_rows, low, "left")
+        last = np.searchsorted(opened.group_rows, high, "right") - 1
+        for index in np.flatnonzero(partial & (last > first)):  # others have no row group to themselves
+            start, stop = int(low[index]), int(high[index])
+            groups = np.arange(
+                np.searchsorted(opened.group_rows, start, "right") - 1, np.searchsorted(opened.group_rows, stop, "left")
+            )
+            ends = opened.ends[groups]
+            versions, positions = ends[:, formats.VERSION_MAX].copy(), ends[:, formats.POSITION_MIN].copy()
+            inside = (opened.group_rows[groups] >= start) & (opened.group_rows[groups + 1] <= stop)
+            if not inside[0]:  # what is said of a group at the edge is of another aggregate, too
+                positions[0] = runs.first_position[index]
+                versions[0] = ends[1, formats.VERSION_MIN] - 1 if inside[1] else runs.last_version[index]
+            if not inside[-1]:
+                versions[-1] = runs.last_version[index]
+                positions[-1] = ends[-2, formats.POSITION_MAX] + 1 if inside[-2] else runs.first_position[index]
+            skip = (versions <= floor[index]) | (positions >= ceiling)
+            kept = groups[~skip]
+            if len(kept) == 0:
+                high[index] = start
+                continue
+            low[index] = max(start, int(opened.group_rows[kept[0]]))
+            high[index] = min(stop, int(opened.group_rows[kept[-1] + 1]))
+        return True
+
+    def _narrow(
+        self,
+        file: SegmentFile,
+        runs: Runs,
+        start: int | None,
+        stop: int | None,
+        until_version: int | None,
+        start_position: int,
+        low: Int64Array,
+        high: Int64Array,
+        backdated: Collection[int],
+    ) -> None:
+        """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
+        later = bool((runs.first_position < start_position).any())
+        if until_version is not None and runs.dense.all():
+            until_version = None  # their rows were cut already
+        if start is None and stop is None and until_version is None and not later:
+            return
+        opened = self._open(file)
+        rows, ends = opened.group_rows, opened.ends
+        useful = np.ones(len(ends), dtype=bool)
+        if start is not None:
+            useful &= ends[:, formats.TIME_MAX] >= start
+        if stop is not None:
+            useful &= ends[:, formats.TIME_MIN] < stop
+        if until_version is not None:
+            useful &= ends[:, formats.VERSION_MIN] <= until_version
+        if later:
+            useful &= ends[:, formats.POSITION_MAX] >= start_position
+        if useful.all():
+            return
+        groups = np.arange(len(useful))
+        next_useful = np.minimum.accumulate(np.where(useful, groups, len(useful))[::-1])[::-1]
+        last_useful = np.maximum.accumulate(np.where(useful, groups, -1))
+        some = np.flatnonzero(low < high)
+        begin, end = low[some], high[some]
+        first, last = np.searchsorted(rows, begin, "right") - 1, np.searchsorted(rows, end, "left") - 1
+        # What a group at the edge says is of the aggregates beside as well; the one next to it says only its own, which
+        # of event times tells something where they ascend.
+        ascends = ~np.isin(runs.aggregate[some], list(backdated)) if backdated else np.ones(len(some), dtype=bool)
+        inner = np.minimum(first + 1, last)
+        own = (first < inner) & ((inner < last) | (end == rows[last + 1]))
+        past = np.zeros(len(some), dtype=bool)
+        if start is not None:
+            past |= (ends[inner, formats.TIME_MIN] < start) & ascends
+        if later:
+            past |= ends[inner, formats.POSITION_MIN] <= start_position
+        lead = next_useful[first + (past & own)]
+        inner = np.maximum(last - 1, first)
+        own = (inner < last) & ((first < inner) | (begin == rows[first]))
+        past = np.zeros(len(some), dtype=bool)
+        if stop is not None:
+            past |= (ends[inner, formats.TIME_MAX] >= stop) & ascends
+        if until_version is not None:
+            past |= ends[inner, formats.VERSION_MAX] >= until_version
+        trail = last_useful[last - (past & own)]
+        high[some] = np.where(lead <= trail, np.minimum(end, rows[trail + 1]), begin)
+        low[some] = np.maximum(begin, rows[np.minimum(lead, trail)])
+
+    def _read_rows(
+        self,
+        file: SegmentFile,
+        runs: Runs,
+        low: Int64Array,
+        high: Int64Array,
+        columns: Collection[str],
+        extra: Collection[str],
+        *,
+        exact: bool,
+    ) -> Slab:
+        opened = self._open(file)
+        # Gapless numbers need not be read: the catalog's first and last say them all.
+        dense_versions = not exact and runs.dense.all()
+        dense_positions = not exact and (runs.last_position - runs.first_position + 1 == runs.rows).all()
+        wanted: dict[str, Field | None] = {name: file.type.field(name) for name in columns if name in opened.columns}
+        wanted |= dict.fromkeys(name for name in (*extra, "timestamp") if name in opened.columns)
+        wanted |= {} if dense_versions else {"version": None}
+        wanted |= {} if dense_positions else {"position": None}
+        groups, pieces = groups_and_pieces(opened.group_rows, low, high)
+        if 0 < len(groups) <= decoded.MOST_GROUPS and not exact:
+            found = self._decoded.columns(
+                file.name, groups, list(wanted), pieces,
+                lambda missing: self._columns(file, opened, missing, None, wanted),
+                np.diff(opened.group_rows)[groups].tolist(),
+            )  # fmt: skip
+        else:
+            found = self._columns(file, opened, groups, pieces, wanted)
+        counts, skipped = np.maximum(high - low, 0), low - runs.row
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        rows = int(offsets[-1])
+        if len(found["timestamp"]) != rows:
+            raise self._corrupt(file, "holds another number of rows", len(found["timestamp"]), rows)
+        events = Block(
+            file.type,
+            ranges(runs.first_position + skipped, counts) if dense_positions else found["position"],
+            np.empty(0, dtype=np.int64),
+            ranges(runs.first_version + skipped, counts) if dense_versions else found["version"],
+            found["timestamp"],
+            found.get("cause"),
+            found.get("event_id"),
+            found.get("metadata"),
+            {name: found[name] if name in found else null_column(file.type.field(name), rows) for name in columns},
+        )
+        return Slab(runs.aggregate, offsets, events)
+
+    def _columns(
+        self,
+        file: SegmentFile,
+        opened: Index,
+        groups: Sequence[int],
+        pieces: Pieces,
+        wanted: Mapping[str, Field | None],
+    ) -> dict[str, Any]:
+        with self._named(file, "cannot be read"), self._vault.source(file.name) as source:
+            return self._format(file).read(source, opened, groups, pieces, wanted)
+
+    @contextmanager
+    def _named(self, file: SegmentFile, what: str) -> Iterator[None]:
+        """Damage that a format meets becomes an error that names the file."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise self._corrupt(file, "is missing", None, None) from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise self._corrupt(file, what, str(error), None) from error
+
+    def _format(self, file: SegmentFile) -> Format:
+        return _BY_SUFFIX[file.name[file.name.rindex(".") :]]
+
+    def first_versions(self, file: SegmentFile, runs: Runs) -> Int64Array:
+        """The version of one aggregate at which each of its row groups begins, about where types are mixed."""
+        rows = self._open(file).group_rows
+        row, count = int(runs.row[0]), int(runs.rows[0])
+        inside = np.concatenate([[row], rows[(rows > row) & (rows < row + count)]]) - row
+        first, last = int(runs.first_version[0]), int(runs.last_version[0])
+        versions: Int64Array = first + inside * (last - first + 1) // count
+        return versions
+
+    def check_runs(self, file: SegmentFile, runs: Runs, slab: Slab, names: Sequence[str]) -> None:
+        """Raise StoreCorrupt unless the file's content and its own aggregate ids are what its runs say."""
+        found = _runs(slab, np.diff(slab.offsets))
+        if not np.array_equal(found, np.column_stack([getattr(runs, name) for name in Runs.__slots__])):
+            raise self._corrupt(file, "holds other versions, positions or times than the catalog says", None, None)
+        opened = self._open(file)
+        groups = list(range(len(opened.group_rows) - 1))
+        stored = self._columns(file, opened, groups, None, {"aggregate_id": None})["aggregate_id"]
+        expected = pa.DictionaryArray.from_arrays(
+            pa.array(np.repeat(np.arange(len(names), dtype=np.int32), runs.rows)), pa.array(names, pa.string())
+        )
+        if not pc.cast(stored, pa.string()).equals(pc.cast(expected, pa.string())):
+            raise self._corrupt(file, "holds other aggregate ids than the catalog says", None, None)
+
+    def _open(self, file: SegmentFile) -> Index:
+        with self._lock:
+            opened = self._opened.get(file.name)
+            if opened is not None:
+                self._opened.move_to_end(file.name)
+                return opened
+        opened = self._open_anew(file)
+        with self._lock:
+            self._opened[file.name] = opened
+            while len(self._opened) > _OPEN_FILES:
+                self._opened.popitem(last=False)
+        return opened
+
+    def _open_anew(self, file: SegmentFile) -> Index:
+        with self._named(file, "cannot be opened"), self._vault.source(file.name) as source:
+            size = source.size()
+            if size != file.bytes:
+                raise self._corrupt(file, "has another size", size, file.bytes)
+            source.seek(size - file.footer_bytes)
+            footer = source.read_buffer(file.footer_bytes)
+            if zlib.crc32(memoryview(footer)) != file.footer_crc:
+                raise self._corrupt(file, "has a damaged footer", None, None)
+            return self._format(file).index(source, footer)
+
+    def _corrupt(self, file: SegmentFile, what: str, got: object, expected: object) -> StoreError:
+        return StoreCorrupt(
+            f"{self.where}: segment file {file.name} {what} ({file.type.name}, positions {file.segment} to "
+            f"{file.stop_position - 1})",
+            got=got,
+            expected=expected,
+            hint="Restore the file from a copy of the store.",
+        )

@@ -1,0 +1,343 @@
+"""What changed between two moments of an aggregate, and which events did it.
+
+The events that make the difference are those that one of the two moments includes and the other does not. Where each
+moment includes a beginning of the aggregate they lie between two versions; moments of different knowledge may differ in
+events anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from html import escape
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from eventlab.events.clock import MAX_NS
+from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.fold.declare.reducer import Reducer
+from eventlab.fold.fold import fold
+from eventlab.fold.stops import Legs, rows_until, tables_of
+from eventlab.snapshots.collection import Snapshots
+from eventlab.store.api import UNBOUND, Selection, Store
+from eventlab.store.read import frames as public
+from eventlab.timetravel import state_frames as views
+from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.diff import changes
+from eventlab.timetravel.reconstruct import Reconstructed, position_bound, reconstruct
+from eventlab.timetravel.state import State
+
+BoolArray = npt.NDArray[np.bool_]
+
+_SHOWN_ROWS = 10
+_EMITTED_BYTES = 2**26
+"""So much a fold emits at a time."""
+
+_ENVELOPE = ("version", "position", "timestamp", "event_type", "cause", "recorded_at")
+_TALLIED = pl.Schema(
+    {
+        "field": pl.String,
+        "place": pl.Int64,
+        "changed_by": pl.Int64,
+        "first_position": pl.Int64,
+        "last_position": pl.Int64,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from one moment to another, and the events that did it. Made by :meth:`eventlab.Lab.diff`.
+
+    Attributes
+    ----------
+    before, after : State
+        The states at the two moments, in the order in which they were asked for.
+    changes : polars.DataFrame
+        A row for each value that differs; see :meth:`eventlab.Lab.diff`.
+    count : int
+        Events that one moment includes and the other does not.
+    """
+
+    before: State
+    after: State
+    changes: pl.DataFrame
+    count: int
+    _read: Callable[[], pl.DataFrame] = field(repr=False, compare=False)
+
+    @cached_property
+    def events(self) -> pl.DataFrame:
+        """The events that one moment includes and the other does not, in version order; read when first asked for.
+
+        Columns version, position, timestamp, event_type, cause and recorded_at, then the payload columns of all types
+        that occur, null where an event's type has none; a column that two types have in different types is text.
+        """
+        return self._read()
+
+    def _title(self) -> str:
+        one, other = self.before, self.after
+        return (
+            f"{one.reducer.name} of {one.aggregate_id}: version {one.version} to {other.version}, "
+            f"{self.count:,} events, {len(self.changes):,} changes"
+        )
+
+    def __repr__(self) -> str:
+        with pl.Config(tbl_rows=_SHOWN_ROWS, tbl_cols=-1, fmt_str_lengths=30, tbl_width_chars=160):
+            return f"{self._title()}\n{self.changes}" if len(self.changes) else self._title()
+
+    def _repr_html_(self) -> str:
+        head = self.changes.head(_SHOWN_ROWS)
+        more = f" (first {_SHOWN_ROWS} shown)" if len(self.changes) > _SHOWN_ROWS else ""
+        return f"<b>{escape(self._title())}{more}</b>{head._repr_html_()}"
+
+
+def diff(
+    store: Store,
+    reducer: Reducer,
+    aggregate: str,
+    a: AsOf,
+    b: AsOf,
+    *,
+    snapshots: Snapshots | None = None,
+    interpret: bool | None = None,
+) -> Difference:
+    """What changed between two moments of an aggregate, and which events did it.
+
+    Raises
+    ------
+    UnknownAggregate, AsOfError, FoldError, ReducerError
+    """
+
+    def state(moment: AsOf) -> Reconstructed:
+        return reconstruct(store, reducer, [aggregate], moment, snapshots=snapshots, interpret=interpret)
+
+    one, other = (_Side.of(store, moment, state) for moment in (a, b))
+    before, after = one.found, other.found
+    shared = _shared(store, aggregate, one, other)
+    found = changes.changes(reducer, (before.states, before.emitted), (after.states, after.emitted))
+    trace = _Trace(reducer, aggregate, interpret)
+    trace.wanted = [name for name in before.emitted.schema.names if name in found["field"]]
+    for side, against in ((one, other), (other, one)):
+        if side.version > shared:
+            base = against.found if against.version == shared else state(replace(side.moment, version=shared))
+            trace.follow(store, base, side, against)
+    return Difference(
+        views.single(reducer, before),
+        views.single(reducer, after),
+        trace.attached(found),
+        trace.count,
+        partial(_events, store, aggregate, one, other, trace.first, trace.stop),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One of the two moments, and the state there.
+
+    Attributes
+    ----------
+    moment : AsOf
+        Bound by a position, so that what is appended later is not in it.
+    stop : int
+        One past the last position that it may include.
+    """
+
+    moment: AsOf
+    stop: int
+    found: Reconstructed
+
+    @staticmethod
+    def of(store: Store, moment: AsOf, state: Callable[[AsOf], Reconstructed]) -> _Side:
+        stop = min(position_bound(store, moment), store.stop_position)
+        if stop:
+            moment = replace(moment, position=stop - 1, known_at=None)
+        return _Side(moment, stop, state(moment))
+
+    @property
+    def version(self) -> int:
+        """Of the last event included."""
+        return int(self.found.marks.version[0])
+
+    def includes(self, version: Int64Array, position: Int64Array, timestamp: Int64Array) -> BoolArray:
+        """Which events it includes."""
+        last = UNBOUND if self.moment.version is None else self.moment.version
+        time = MAX_NS if self.moment.time_ns is None else self.moment.time_ns
+        return (version <= last) & (position < self.stop) & (timestamp <= time)
+
+
+def _shared(store: Store, aggregate: str, one: _Side, other: _Side) -> int:
+    """The highest version up to which both sides include the same events."""
+    if one.moment.time_ns is None and other.moment.time_ns is None:
+        return min(one.version, other.version)  # positions rise with versions
+    high = max(one.version, other.version)
+    stop = max(one.stop, other.stop)
+    for frame in store.frames(
+        Selection({}, others=True, aggregates=[aggregate], until_version=high, stop_position=stop)
+    ):
+        unlike = [
+            int(table.version[differ.argmax()])
+            for table in frame.tables.values()
+            if (differ := _included(one, table) ^ _included(other, table)).any()
+        ]
+        if unlike:
+            return min(unlike) - 1
+    return high
+
+
+def _included(side: _Side, table: EventTable) -> BoolArray:
+    return side.includes(table.version, table.position, table.timestamp)
+
+
+def _kept(table: EventTable, rows: BoolArray) -> EventTable:
+    """Some rows of a table of one aggregate."""
+    return table if rows.all() else table.take(np.flatnonzero(rows), np.array([0, np.count_nonzero(rows)]))
+
+
+@dataclass
+class _Trace:
+    """The events that make the difference, and which of the changed fields each of them changed.
+
+    Attributes
+    ----------
+    wanted : list of str
+        Fields and properties that differ, tables left out.
+    count, first, stop : int
+        How many events there are; the first of their positions, and one past the last.
+    """
+
+    reducer: Reducer
+    aggregate: str
+    interpret: bool | None
+    wanted: list[str] = field(default_factory=list)
+    tallies: dict[str, _Tally] = field(default_factory=dict)
+    count: int = 0
+    first: int = UNBOUND
+    stop: int = 0
+
+    def follow(self, store: Store, base: Reconstructed, side: _Side, other: _Side) -> None:
+        """Fold one side's events from a state that both share; an event counts where the other has it not."""
+        states, emitted = base.states, base.emitted
+        shared = int(base.marks.version[0])
+        selection = Selection(
+            self.reducer.columns, others=True, aggregates=[self.aggregate], after_version={self.aggregate: shared},
+            stop_position=side.stop, until_version=side.version, until_time=side.moment.time_ns,
+            types=self.reducer.event_types,
+        )  # fmt: skip
+        for frame in store.frames(selection):
+            own = {name: _kept(table, _included(side, table)) for name, table in frame.tables.items()}
+            alone = {name: ~_included(other, table) for name, table in own.items()}
+            for name, table in own.items():
+                positions = table.position[alone[name]]
+                if len(positions):
+                    self.count += len(positions)
+                    self.first, self.stop = min(self.first, int(positions[0])), max(self.stop, int(positions[-1]) + 1)
+            if self.wanted:
+                states, emitted = self._fold(states, emitted, EventFrame(frame.aggregates, own), alone)
+
+    def _fold(
+        self, states: pa.RecordBatch, before: pa.RecordBatch, frame: EventFrame, alone: Mapping[str, BoolArray]
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """The state after a frame, having looked at it after each event."""
+        tables = tables_of(self.reducer, frame)
+        handled = [name for name, table in tables.items() if len(table)]
+        if not handled:
+            return states, before
+        version, position, counts = (
+            np.concatenate(columns)
+            for columns in zip(*((tables[n].version, tables[n].position, alone[n]) for n in handled), strict=True)
+        )
+        if len(handled) > 1:
+            order = np.argsort(version)
+            version, position, counts = version[order], position[order], counts[order]
+        starts = {name: np.zeros(1, np.int64) for name in tables}
+        step = max(1, _EMITTED_BYTES // self.reducer.layout.dtype.itemsize)
+        for low in range(0, len(version), step):
+            some = slice(low, low + step)
+            bounds = {name: rows_until(table.version, version[some]) for name, table in tables.items()}
+            legs = Legs(np.array([0, len(version[some])]), starts, bounds)
+            folded = fold(self.reducer, [self.aggregate], states, tables, legs, emit=True, interpret=self.interpret)
+            starts = {name: rows[-1:] for name, rows in bounds.items()}
+            states, emitted = folded.states, cast(pa.RecordBatch, folded.emitted)
+            for name in self.wanted:
+                column = before.column(name)
+                tally = self.tallies.get(name) or self.tallies.setdefault(name, _Tally.of(column))
+                tally.add(column, emitted.column(name), position[some], counts[some])
+            before = emitted.slice(emitted.num_rows - 1)
+        return states, before
+
+    def attached(self, found: pl.DataFrame) -> pl.DataFrame:
+        """The changes with what is known of who changed them."""
+        rows = [tally.frame(name) for name, tally in self.tallies.items()]
+        known = pl.concat([pl.DataFrame(schema=_TALLIED), *rows])
+        return found.join(known, on=["field", "place"], how="left", nulls_equal=True, maintain_order="left")
+
+
+@dataclass
+class _Tally:
+    """How often a field, or each element of an array, was changed.
+
+    Attributes
+    ----------
+    count, first, last : int64 array, shape (elements,)
+        Events; the first of their positions and the last.
+    """
+
+    is_array: bool
+    count: Int64Array
+    first: Int64Array
+    last: Int64Array
+
+    @staticmethod
+    def of(column: pa.Array) -> _Tally:
+        is_array = pa.types.is_fixed_size_list(column.type)
+        length = column.type.list_size if is_array else 1
+        return _Tally(is_array, np.zeros(length, np.int64), np.full(length, UNBOUND), np.full(length, -1))
+
+    def add(self, before: pa.Array, after: pa.Array, position: Int64Array, counts: BoolArray) -> None:
+        """Values before and after each of successive events, of which some count."""
+        length = len(self.count)
+        values = pl.concat(
+            [pl.Series("v", column.flatten() if self.is_array else column) for column in (before, after)]
+        )
+        unlike = changes.differs(pl.col("v"), pl.col("v").shift(length), values.dtype)
+        changed = values.to_frame().select(unlike).to_series()[length:].to_numpy().reshape(-1, length)
+        changed = changed & counts[:, None]
+        some = changed.any(axis=0)
+        self.count += changed.sum(axis=0)
+        earliest = position[changed.argmax(axis=0)]
+        latest = position[len(position) - 1 - changed[::-1].argmax(axis=0)]
+        self.first = np.where(some, np.minimum(self.first, earliest), self.first)
+        self.last = np.where(some, np.maximum(self.last, latest), self.last)
+
+    def frame(self, name: str) -> pl.DataFrame:
+        place = np.arange(len(self.count)) if self.is_array else [None]
+        never = pl.col("changed_by") == 0
+        return pl.DataFrame(
+            {"field": [name] * len(self.count), "place": place, "changed_by": self.count,
+             "first_position": self.first, "last_position": self.last},
+            schema=_TALLIED,
+        ).with_columns(pl.when(~never).then("first_position"), pl.when(~never).then("last_position"))  # fmt: skip
+
+
+def _events(store: Store, aggregate: str, one: _Side, other: _Side, first: int, stop: int) -> pl.DataFrame:
+    """The events between two positions that one side includes and the other does not, of all types."""
+    pieces = []
+    for declared in store.types().values():
+        columns = [*_ENVELOPE, *(payload.name for payload in declared)]
+        pieces.append(pl.DataFrame(schema=public.frame_schema(declared, _ENVELOPE)))
+        rows = store.rows(declared, aggregates=[aggregate], columns=columns, first_position=first, stop_position=stop)
+        for piece in rows if first < stop else ():
+            envelope = [piece[name].to_physical().to_numpy() for name in ("version", "position", "timestamp")]
+            pieces.append(piece.filter(one.includes(*envelope) ^ other.includes(*envelope)))
+    dtypes: dict[str, set[pl.DataType]] = {}
+    for piece in pieces:
+        for name, dtype in piece.schema.items():
+            dtypes.setdefault(name, set()).add(dtype)
+    texts = [name for name, kinds in dtypes.items() if len(kinds) > 1]
+    alike = [piece.with_columns(pl.col(name).cast(pl.String) for name in texts if name in piece) for piece in pieces]
+    return pl.concat(alike, how="diagonal").sort("version")
