@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import eventlab as el
-from eventlab.errors import NotAStore, StoreCorrupt, StoreTooNew, StoreTooOld
+from eventlab.errors import NotAStore, StoreTooNew, StoreTooOld
 from eventlab.store.catalog import format as formats
 from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
@@ -101,7 +101,7 @@ def test_a_refusal_leaves_the_locks_of_a_store_in_use(tmp_path: Path):
         (NOW, 1, StoreTooOld, r"older eventlab; got format 1; expected format 2\. Ingest the data again into a new"),
         (EARLIER, 3, StoreTooOld, r"format 3 of the series before.*Ingest the data again"),
         (NOW, 3, StoreTooNew, r"newer eventlab; got format 3; expected format 2\. Upgrade eventlab, or ingest"),
-        (NOW, 0, StoreCorrupt, "no format"),
+        (NOW, 0, StoreTooOld, "older eventlab"),
         (0x1234, 2, NotAStore, "application id 0x1234"),
         (0, 0, NotAStore, "application id 0x0"),
     ],

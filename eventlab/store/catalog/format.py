@@ -7,7 +7,7 @@ import sqlite3
 import struct
 from pathlib import Path
 
-from eventlab.errors import NotAStore, StoreCorrupt, StoreTooNew, StoreTooOld
+from eventlab.errors import NotAStore, StoreTooNew, StoreTooOld
 
 FORMAT = 1
 """Rises with every change of what a store's directory holds."""
@@ -70,13 +70,11 @@ def check_format(where: str, application: int, version: int) -> None:
 
     Raises
     ------
-    NotAStore, StoreCorrupt, StoreTooOld, StoreTooNew
-        Another program's database; a catalog without format; another format than `FORMAT`.
+    NotAStore, StoreTooOld, StoreTooNew
+        Another program's database; another format than `FORMAT`.
     """
     if application not in (APPLICATION_ID, EARLIER_APPLICATION_ID):
         raise NotAStore(f"{where}: the catalog is not eventlab's", got=f"application id {application:#x}")
-    if version < 1:
-        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=FORMAT)
     again = "ingest the data again into a new lab."
     if application == EARLIER_APPLICATION_ID or version < FORMAT:
         earlier = "" if application == APPLICATION_ID else " of the series before"
