@@ -9,6 +9,7 @@ import contextlib
 import copy
 import os
 import sqlite3
+import struct
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,24 +29,29 @@ from eventlab.errors import (
 )
 from eventlab.store.catalog.page_checksums import Sums, mark
 from eventlab.store.disk import operations as disk
-from eventlab.store.migration import migrate
 from eventlab.store.segments.files import DirectoryVault
 
 Durability = Literal["full", "relaxed"]
 
-FORMAT = 3
-UNTIL_BACKDATED = 2
-"""The format that a store has until its first back-dated event: so long, who knows of none reads it rightly."""
+FORMAT = 1
+"""Rises with every change of what a store's directory holds."""
 
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"
 
-_APPLICATION_ID = 0x65764C62  # "evLb"
+_APPLICATION_ID = 0x65764C61  # "evLa"
+_EARLIER_APPLICATION_ID = 0x65764C62  # of stores from before format 1
 _PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
+
+# Of SQLite's file formats: page size and salts of a WAL; page number and salts of its frames; user version and
+# application id at their places in a database's first page.
+_WAL_HEAD = struct.Struct(">8xI4x8s8x")
+_WAL_FRAME = struct.Struct(">I4x8s8x")
+_DATABASE_HEAD = struct.Struct(">60xi4xI")
 
 # An aggregate's `timestamp` is the highest of its event times, and a run's first and last are its lowest and highest.
 # A commit's `clamped` counts event times that were raised, or below 0, those kept back-dated: it has one or the other.
-# Aggregates that have back-dated events are named by a table `backdated`, which format 3 has beside those of format 2.
+# The table `backdated` names the aggregates that have back-dated events.
 #
 # Small columns come before blobs: SQLite keeps a row's start in the page and reads overflow pages only when asked.
 _SCHEMA = """
@@ -65,6 +71,7 @@ CREATE TABLE aggregates (
     timestamp INTEGER NOT NULL,
     clock TEXT
 );
+CREATE TABLE backdated (aggregate INTEGER PRIMARY KEY REFERENCES aggregates (no));
 CREATE TABLE commits (
     first_position INTEGER PRIMARY KEY,
     events INTEGER NOT NULL,
@@ -235,21 +242,8 @@ class Catalog:
         with translating(self.where):
             return int(self.execute("PRAGMA data_version").fetchone()[0])
 
-    @property
-    def keeps_backdated(self) -> bool:
-        """Whether the store is of the format that may have back-dated events."""
-        return bool(self.execute("PRAGMA user_version").fetchone()[0] > UNTIL_BACKDATED)
-
-    def keep_backdated(self) -> None:
-        """Make it of that format, inside a transaction: an older eventlab would take event times to ascend."""
-        if not self.keeps_backdated:
-            self.execute("CREATE TABLE backdated (aggregate INTEGER PRIMARY KEY REFERENCES aggregates (no))")
-            self.execute(f"PRAGMA user_version = {FORMAT}")
-
     def backdated(self) -> set[int]:
         """Numbers of the aggregates that have back-dated events."""
-        if not self.keeps_backdated:
-            return set()
         return {number for (number,) in self.execute("SELECT aggregate FROM backdated")}
 
     def add_backdated(self, numbers: Iterable[int]) -> None:
@@ -329,8 +323,8 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
 
     Raises
     ------
-    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; a newer format; damage; no permission; another writer; a network file system.
+    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; another format; damage; no permission; another writer; a network file system.
     """
     where = str(directory)
     path = directory / CATALOG_NAME
@@ -338,6 +332,9 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
         _check_place(directory, path, read_only=read_only)
     except OSError as error:
         raise NotAStore(f"{where}: no place for a store", got=str(error), expected="a directory's path") from error
+    identity = _identity_on_disk(path)
+    if identity is not None:
+        check_format(where, *identity)
     if not read_only:
         try:
             _make(directory)
@@ -424,6 +421,47 @@ def _connect(path: Path, wait: float, *, read_only: bool) -> sqlite3.Connection:
     )
 
 
+def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Application id and format."""
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    return application, version
+
+
+def _identity_on_disk(path: Path) -> tuple[int, int] | None:
+    """Application id and format of a catalog, read without changing its directory; None where the files do not tell.
+
+    An ordinary connection creates a WAL index even to read, and writes the WAL back when it closes.
+    """
+    if not path.exists():
+        return None
+    # Through SQLite and not from the file: closing a descriptor of it would drop the locks SQLite holds on it.
+    immutable = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(immutable, uri=True)) as connection:
+        identity = _identity(connection)
+        if identity != (0, 0):
+            return identity
+    return _identity_in_wal(path.with_name(path.name + "-wal"))
+
+
+def _identity_in_wal(wal: Path) -> tuple[int, int] | None:
+    """The same from the WAL of a store whose first transactions were never copied into the database."""
+    identity = None
+    with contextlib.suppress(OSError), wal.open("rb") as file:
+        head = file.read(_WAL_HEAD.size)
+        if len(head) == _WAL_HEAD.size:
+            page_size, salt = _WAL_HEAD.unpack(head)
+            while len(frame := file.read(_WAL_FRAME.size + page_size)) == _WAL_FRAME.size + page_size:
+                number, frame_salt = _WAL_FRAME.unpack_from(frame)
+                if frame_salt != salt:
+                    break
+                if number == 1:
+                    version, application = _DATABASE_HEAD.unpack_from(frame, _WAL_FRAME.size)
+                    identity = application, version
+    return identity
+
+
 def _is_in_use(path: Path) -> bool:
     """Whether a WAL holds commits, or its index is there: as long as a writer lives, also while the WAL is empty."""
     wal, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
@@ -431,16 +469,10 @@ def _is_in_use(path: Path) -> bool:
 
 
 def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_only: bool) -> None:
-    def identity() -> tuple[int, int]:
-        return (
-            connection.execute("PRAGMA application_id").fetchone()[0],
-            connection.execute("PRAGMA user_version").fetchone()[0],
-        )
-
-    application, version = identity()
-    fresh = application == 0 and version == 0 and _is_empty(connection)
+    identity = _identity(connection)
+    fresh = identity == (0, 0) and _is_empty(connection)
     if not fresh:
-        _check_identity(where, application, version)
+        check_format(where, *identity)
     elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
         # Taken for a new store, it would be filled anew, and its segments swept away as nobody's.
         raise StoreCorrupt(
@@ -450,14 +482,7 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     elif read_only:
         raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
     connection.execute("PRAGMA foreign_keys = ON")
-    is_old = not fresh and version < UNTIL_BACKDATED
     if read_only:
-        if is_old:
-            raise StoreTooOld(
-                f"{where}: written by an older eventlab", got=f"format {version}",
-                expected=f"format {UNTIL_BACKDATED} or {FORMAT}",
-                hint="Open it once without read_only: it is brought up to date in one transaction.",
-            )  # fmt: skip
         connection.execute("PRAGMA query_only = ON")
         return
     if fresh:
@@ -466,11 +491,9 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchall(), wait)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
-    if is_old:
-        migrate(connection, Path(where))
     if fresh:
         _create(connection)
-        _check_identity(where, *identity())
+        check_format(where, *_identity(connection))  # another process may have been first
 
 
 def _patiently(action: Callable[[], object], wait: float) -> None:
@@ -490,15 +513,31 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
-def _check_identity(where: str, application: int, version: int) -> None:
-    if application != _APPLICATION_ID:
+def check_format(where: str, application: int, version: int) -> None:
+    """Decide by its catalog's application id and format number whether this eventlab opens a store.
+
+    There are no migrations before the first release. The first one starts here: the formats that it reads pass.
+
+    Raises
+    ------
+    NotAStore, StoreCorrupt, StoreTooOld, StoreTooNew
+        Another program's database; a catalog without format; another format than `FORMAT`.
+    """
+    if application not in (_APPLICATION_ID, _EARLIER_APPLICATION_ID):
         raise NotAStore(f"{where}: {CATALOG_NAME} is not eventlab's", got=f"application id {application:#x}")
     if version < 1:
-        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=f"1 to {FORMAT}")
+        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=FORMAT)
+    again = "ingest the data again into a new lab."
+    if application == _EARLIER_APPLICATION_ID or version < FORMAT:
+        earlier = "" if application == _APPLICATION_ID else " of the series before"
+        raise StoreTooOld(
+            f"{where}: written by an older eventlab", got=f"format {version}{earlier}", expected=f"format {FORMAT}",
+            hint=again.capitalize(),
+        )  # fmt: skip
     if version > FORMAT:
         raise StoreTooNew(
-            f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT} or older",
-            hint="Upgrade eventlab.",
+            f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT}",
+            hint=f"Upgrade eventlab, or {again}",
         )  # fmt: skip
 
 
@@ -511,7 +550,7 @@ def _create(connection: sqlite3.Connection) -> None:
                     connection.execute(statement)
             connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {UNTIL_BACKDATED}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
