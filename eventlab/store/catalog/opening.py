@@ -1,25 +1,17 @@
-"""Opening the catalog: which directories and formats are accepted, and the tables of a new one."""
+"""Opening the catalog: which directories are accepted, and the tables of a new one."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
-import struct
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from eventlab.errors import (
-    NotAStore,
-    ReadOnlyStore,
-    StoreCorrupt,
-    StoreError,
-    StoreTooNew,
-    StoreTooOld,
-)
+from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
+from eventlab.store.catalog import format as formats
 from eventlab.store.catalog.connection import as_store_error, translating, unreadable
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.disk import operations as disk
@@ -27,21 +19,10 @@ from eventlab.store.segments.files import DirectoryVault
 
 Durability = Literal["full", "relaxed"]
 
-FORMAT = 1
-"""Rises with every change of what a store's directory holds."""
-
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"
 
-_APPLICATION_ID = 0x65764C61  # "evLa"
-_EARLIER_APPLICATION_ID = 0x65764C62  # of stores from before format 1
 _PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
-
-# Of SQLite's file formats: page size and salts of a WAL; page number and salts of its frames; user version and
-# application id at their places in a database's first page.
-_WAL_HEAD = struct.Struct(">8xI4x8s8x")
-_WAL_FRAME = struct.Struct(">I4x8s8x")
-_DATABASE_HEAD = struct.Struct(">60xi4xI")
 
 # An aggregate's `timestamp` is the highest of its event times, and a run's first and last are its lowest and highest.
 # A commit's `clamped` counts event times that were raised, or below 0, those kept back-dated: it has one or the other.
@@ -160,9 +141,9 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
         _check_place(directory, path, read_only=read_only)
     except OSError as error:
         raise NotAStore(f"{where}: no place for a store", got=str(error), expected="a directory's path") from error
-    identity = _identity_on_disk(path)
+    identity = formats.identity_on_disk(path)
     if identity is not None:
-        check_format(where, *identity)
+        formats.check_format(where, *identity)
     if not read_only:
         try:
             _make(directory)
@@ -187,7 +168,7 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
 
 
 def _make(directory: Path) -> None:
-    """Make a directory durably: SQLite syncs what is in it, not the names that lead to it."""
+    """Make a directory durably: SQLite syncs its files, but not the names of its parents."""
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     for folder in missing:
@@ -211,14 +192,14 @@ def _check_place(directory: Path, path: Path, *, read_only: bool) -> None:
     kind = file_system(directory)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise StoreError(
-            f"{where}: lies on a network file system, where SQLite's locks do not hold",
+            f"{where}: is on a network file system, where SQLite's locks do not hold",
             got=kind,
             hint="Keep the store on a local disk and copy it when closed.",
         )
 
 
 def file_system(path: Path) -> str | None:
-    """Type of the file system that holds a path, or would; None where the system does not tell."""
+    """Type of the file system that holds a path, or will; None where the system does not say."""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -249,47 +230,6 @@ def _connect(path: Path, wait: float, *, read_only: bool) -> sqlite3.Connection:
     )
 
 
-def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Application id and format."""
-    application, version = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-    )
-    return application, version
-
-
-def _identity_on_disk(path: Path) -> tuple[int, int] | None:
-    """Application id and format of a catalog, read without changing its directory; None where the files do not tell.
-
-    An ordinary connection creates a WAL index even to read, and writes the WAL back when it closes.
-    """
-    if not path.exists():
-        return None
-    # Through SQLite and not from the file: closing a descriptor of it would drop the locks SQLite holds on it.
-    immutable = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(immutable, uri=True)) as connection:
-        identity = _identity(connection)
-        if identity != (0, 0):
-            return identity
-    return _identity_in_wal(path.with_name(path.name + "-wal"))
-
-
-def _identity_in_wal(wal: Path) -> tuple[int, int] | None:
-    """The same from the WAL of a store whose first transactions were never copied into the database."""
-    identity = None
-    with contextlib.suppress(OSError), wal.open("rb") as file:
-        head = file.read(_WAL_HEAD.size)
-        if len(head) == _WAL_HEAD.size:
-            page_size, salt = _WAL_HEAD.unpack(head)
-            while len(frame := file.read(_WAL_FRAME.size + page_size)) == _WAL_FRAME.size + page_size:
-                number, frame_salt = _WAL_FRAME.unpack_from(frame)
-                if frame_salt != salt:
-                    break
-                if number == 1:
-                    version, application = _DATABASE_HEAD.unpack_from(frame, _WAL_FRAME.size)
-                    identity = application, version
-    return identity
-
-
 def _is_in_use(path: Path) -> bool:
     """Whether a WAL holds commits, or its index is there: as long as a writer lives, also while the WAL is empty."""
     wal, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
@@ -297,12 +237,12 @@ def _is_in_use(path: Path) -> bool:
 
 
 def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_only: bool) -> None:
-    identity = _identity(connection)
+    identity = formats.identity_of(connection)
     fresh = identity == (0, 0) and _is_empty(connection)
     if not fresh:
-        check_format(where, *identity)
+        formats.check_format(where, *identity)
     elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
-        # Taken for a new store, it would be filled anew, and its segments swept away as nobody's.
+        # As a new store it would be filled again, and its segments removed as a killed writer's.
         raise StoreCorrupt(
             f"{where}: {CATALOG_NAME} is empty, but there are segment files",
             hint="Restore the catalog from a copy of the store.",
@@ -321,7 +261,7 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
     if fresh:
         _create(connection)
-        check_format(where, *_identity(connection))  # another process may have been first
+        formats.check_format(where, *formats.identity_of(connection))  # another process may have been first
 
 
 def _patiently(action: Callable[[], object], wait: float) -> None:
@@ -341,34 +281,6 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
-def check_format(where: str, application: int, version: int) -> None:
-    """Decide by its catalog's application id and format number whether this eventlab opens a store.
-
-    There are no migrations before the first release. The first one starts here: the formats that it reads pass.
-
-    Raises
-    ------
-    NotAStore, StoreCorrupt, StoreTooOld, StoreTooNew
-        Another program's database; a catalog without format; another format than `FORMAT`.
-    """
-    if application not in (_APPLICATION_ID, _EARLIER_APPLICATION_ID):
-        raise NotAStore(f"{where}: {CATALOG_NAME} is not eventlab's", got=f"application id {application:#x}")
-    if version < 1:
-        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=FORMAT)
-    again = "ingest the data again into a new lab."
-    if application == _EARLIER_APPLICATION_ID or version < FORMAT:
-        earlier = "" if application == _APPLICATION_ID else " of the series before"
-        raise StoreTooOld(
-            f"{where}: written by an older eventlab", got=f"format {version}{earlier}", expected=f"format {FORMAT}",
-            hint=again.capitalize(),
-        )  # fmt: skip
-    if version > FORMAT:
-        raise StoreTooNew(
-            f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT}",
-            hint=f"Upgrade eventlab, or {again}",
-        )  # fmt: skip
-
-
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -377,8 +289,8 @@ def _create(connection: sqlite3.Connection) -> None:
                 if statement.strip():
                     connection.execute(statement)
             connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute(f"PRAGMA application_id = {formats.APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {formats.FORMAT}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

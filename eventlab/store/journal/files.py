@@ -35,7 +35,7 @@ class DiskFile:
     def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None:
         disk.write_at(self._descriptor, content, offset)
         if synced:
-            disk.sync_content(self._descriptor)
+            self.sync()
 
     def allocate(self, offset: int, length: int) -> None:
         disk.allocate(self._descriptor, offset, length)

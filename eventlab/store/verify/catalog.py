@@ -10,7 +10,6 @@ import numpy as np
 from eventlab.store.api import Commit
 from eventlab.store.blocks import Int64Array
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.integrity import contradictions
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.journal.memtable import Part
 
@@ -35,7 +34,7 @@ class CatalogClaims:
         self._unsealed = {record.first_position for record in self._records}
         self.head_digest = None if index.digest is None else index.digest.hex()
         self.heads = self._heads(index)
-        self.problems = contradictions(catalog)
+        self.problems = catalog.contradictions()
         self._ids = catalog.count_ids()
         self._ids_seen = 0
 
