@@ -102,5 +102,5 @@ def placements(
 
     (head,) = lab.store.heads([subject.aggregate_id])
     past = Past.of(lab.store, head, 0, lab.store.stop_position, measure)
-    placed = {name: policy.kept(past, policy.versions(past)) for name, policy in chosen.items()}
+    placed = {name: policy.retain(past, policy.versions(past)) for name, policy in chosen.items()}
     return Placements(reducer.name, subject.aggregate_id, workload.density(head.version), placed)

@@ -22,7 +22,7 @@ from eventlab.lab.append import Cause, Group, batch_of_frame, batches_of
 from eventlab.lab.info import Info, info
 from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.store.api import Codec, Late, Receipt
-from eventlab.store.catalog.database import Durability
+from eventlab.store.catalog.opening import Durability
 from eventlab.store.compaction.garbage import Vacuumed
 from eventlab.store.event_log import EventLog
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named
@@ -82,8 +82,8 @@ def open(  # noqa: A001  el.open reads as it should
 
     Raises
     ------
-    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; a newer format; damage; no permission; a writer that does not finish; a
+    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; another format; damage; no permission; a writer that does not finish; a
         network file system.
 
     Examples

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
@@ -17,7 +17,7 @@ from tests.fold.kitchen import Merged, Tables
 from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
 from tests.reducers.test_one_answer import FUNDINGS, QUOTES
 from tests.reducers.test_one_answer import TRADES as SOME_TRADES
-from tests.snapshots.test_model import a_model
+from tests.snapshots.policy.test_cost_model import a_model
 from tests.timetravel.worlds import NAMES, SECOND, T0, clock
 
 S = el.snapshots
@@ -118,7 +118,7 @@ def test_policies_choose_ascending_versions_within_the_past(policy, head, after)
     found = policy.versions(past)
     assert (np.diff(found) > 0).all()
     assert ((found > after) & (found <= head)).all()
-    kept = policy.kept(past, np.arange(1, head + 1))
+    kept = policy.retain(past, np.arange(1, head + 1))
     assert np.isin(kept, np.arange(1, head + 1)).all()
 
 
@@ -328,6 +328,7 @@ class Planned(Past):
         return np.array([1])
 
 
+@example(head=2049, room=258, event=1e-09, fixed=0.0078125, sizes=[259.0, 258.0])  # room at the head alone
 @given(
     st.integers(LEAST_GAP, 300_000), st.integers(100, 100_000), st.floats(1e-9, 1e-5), st.floats(1e-6, 1e-2),
     st.lists(st.floats(10.0, 50_000.0), min_size=1, max_size=5),

@@ -85,11 +85,12 @@ class CostOptimal(Policy):
         needed = past.head / max(longest - step, step) * float(model.size.max())
         if self.workload is None or past.after or room < needed:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
-        if room < float(model.sizes(np.arange(past.head + 1)).min()):
+        candidates = np.arange(step, past.head + 1, step)
+        if room < float(model.sizes(candidates).min()):
             return np.empty(0, np.int64)
         placed = within(
             self.workload.density(past.head), model.costs(past.head, past.starts), size=room,
-            max_gap=longest, candidates=np.arange(step, past.head + 1, step),
+            max_gap=longest, candidates=candidates,
         )  # fmt: skip
         return np.asarray(placed.versions, np.int64)
 
