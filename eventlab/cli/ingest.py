@@ -135,21 +135,11 @@ def _feeds(
 def _row(feed: Feed, receipt: IngestReceipt) -> dict[str, Any]:
     report = receipt.report
     return {
-        "feed": feed.name,
-        "name": feed.source,
-        "source": receipt.source,
-        "events": receipt.count,
-        "added": receipt.added,
-        "already": receipt.already,
-        "first_position": receipt.first_position,
-        "position": receipt.position,
-        "clamped": receipt.clamped,
-        "backdated": receipt.backdated,
-        "rows": report.rows,
-        "dropped": dict(report.dropped),
-        "gaps": report.gaps,
-        "warnings": list(report.warnings),
-    }
+        "feed": feed.name, "name": feed.source, "source": receipt.source, "events": receipt.count,
+        "added": receipt.added, "already": receipt.already, "first_position": receipt.first_position,
+        "position": receipt.position, "clamped": receipt.clamped, "backdated": receipt.backdated, "rows": report.rows,
+        "dropped": dict(report.dropped), "gaps": report.gaps, "warnings": list(report.warnings),
+    }  # fmt: skip
 
 
 def _print_receipt(feed: Feed, receipt: IngestReceipt, seconds: float) -> None:

@@ -44,25 +44,15 @@ def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
         heads = opened.store.heads()
     shown = heads[:limit] if limit else heads
     if as_json:
+        aggregates = [
+            {"aggregate_id": head.aggregate_id, "version": head.version, "position": head.position,
+             "timestamp": terminal.iso(head.timestamp)}
+            for head in shown
+        ]  # fmt: skip
         terminal.document({
-            "path": found.path,
-            "store_id": found.store_id,
-            "events": found.events,
-            "commits": found.commits,
-            "bytes": found.bytes,
-            "digest": found.digest,
-            "event_types": found.event_types,
-            "aggregate_count": found.aggregates,
-            "aggregates": [
-                {
-                    "aggregate_id": head.aggregate_id,
-                    "version": head.version,
-                    "position": head.position,
-                    "timestamp": terminal.iso(head.timestamp),
-                }
-                for head in shown
-            ],
-            "truncated": len(shown) < len(heads),
+            "path": found.path, "store_id": found.store_id, "events": found.events, "commits": found.commits,
+            "bytes": found.bytes, "digest": found.digest, "event_types": found.event_types,
+            "aggregate_count": found.aggregates, "aggregates": aggregates, "truncated": len(shown) < len(heads),
         })  # fmt: skip
         return
     each = f"  ({found.bytes / found.events:.1f} B per event)" if found.events else ""
@@ -178,14 +168,9 @@ def state(
         found = opened.state(resolve.reducer(reducer), aggregate, moment)
     if as_json:
         terminal.document({
-            "reducer": found.reducer.name,
-            "aggregate_id": found.aggregate_id,
-            "as_of": resolve.as_of_document(moment),
-            "version": found.version,
-            "position": found.position,
-            "timestamp": terminal.iso(found.timestamp),
-            "digest": found.digest,
-            "state": _fields(found),
+            "reducer": found.reducer.name, "aggregate_id": found.aggregate_id,
+            "as_of": resolve.as_of_document(moment), "version": found.version, "position": found.position,
+            "timestamp": terminal.iso(found.timestamp), "digest": found.digest, "state": _fields(found),
         })  # fmt: skip
         return
     _show_state(found, limit)
@@ -271,12 +256,8 @@ def verify(lab: LabPath, *, as_json: Json = False) -> None:
         raise
     if as_json:
         terminal.document({
-            "ok": True,
-            "events": report.events,
-            "commits": report.commits,
-            "aggregates": report.aggregates,
-            "segments": report.segments,
-            "digest": report.head,
+            "ok": True, "events": report.events, "commits": report.commits, "aggregates": report.aggregates,
+            "segments": report.segments, "digest": report.head,
             "snapshots": {"equal": checked.equal, "unknown": checked.unknown},
         })  # fmt: skip
         return

@@ -4,67 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from string import Template
 from typing import Any
 
 from eventlab.demo.analysis import Link
 from eventlab.demo.console import milliseconds, size
 from eventlab.events.clock import format_ns
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-$body
-</main>
-</body>
-</html>
-""")
-
-_STYLE = """
-:root{--page:#fff;--ink:#22272e;--muted:#5b6570;--faint:#b4bcc6;--lines:#e6e9ed;--soft:#f6f8fa;--blue:#0072b2;
---green:#009e73;--good:#00795a}
-@media (prefers-color-scheme:dark){:root{--page:#14181d;--ink:#e4e9ee;--muted:#9aa6b2;--faint:#56616d;--lines:#2a313a;
---soft:#1b2127;--blue:#4aa8e0;--green:#2fbf95;--good:#3ecf9f}}
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
-main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
-h2{font-size:1.2rem;margin:3rem 0 .4rem;letter-spacing:-.005em}
-p{margin:.4rem 0 1rem;max-width:44rem}
-.lead{color:var(--muted);font-size:1.05rem}
-.cards{display:grid;grid-template-columns:repeat(3,1fr);gap:.75rem;margin:1.75rem 0 0}
-.card{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.8rem 1rem}
-.card b{display:block;font-size:1.4rem;line-height:1.25;font-variant-numeric:tabular-nums}
-.card span{color:var(--muted);font-size:.85rem}
-figure{margin:1rem 0 0}
-figcaption{color:var(--muted);font-size:.95rem;margin-top:.35rem;max-width:44rem}
-.picture{overflow-x:auto}
-.chart{display:block;width:100%;min-width:34rem;height:auto}
-.table{overflow-x:auto;margin:.75rem 0}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.4rem 1.25rem .4rem 0;border-bottom:1px solid var(--lines);white-space:nowrap}
-th{color:var(--muted);font-weight:500}
-th:last-child,td:last-child{padding-right:0}
-.right{text-align:right}
-code{font:.85em ui-monospace,monospace;background:var(--soft);border-radius:.25rem;padding:.1em .3em}
-pre{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.9rem 1rem;overflow-x:auto}
-pre code{background:none;padding:0}
-.good{color:var(--good);font-weight:600}
-footer{margin-top:3.5rem;color:var(--muted);font-size:.85rem;border-top:1px solid var(--lines);padding-top:1rem}
-@media (max-width:34rem){main{padding:1.5rem 1rem 3rem}h1{font-size:1.55rem}.cards{grid-template-columns:1fr 1fr}
-.card b{font-size:1.15rem}}
-@media print{.chart{min-width:0}}
-"""
 
 
 def link_row(link: Link) -> dict[str, Any]:
@@ -102,7 +48,8 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
         _head(found), _market(found, pictures), _portfolio(found, pictures), _trace(found), _past(found, pictures),
         _snapshots(found, pictures), _proof(found),
     ]  # fmt: skip
-    return _PAGE.substitute(title="eventlab demo", style=_STYLE, body="\n".join(parts))
+    page, style = (files("eventlab.demo").joinpath(name).read_text("utf-8") for name in ("report.html", "report.css"))
+    return Template(page).substitute(title="eventlab demo", style=style, body="\n".join(parts))
 
 
 def _head(found: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ import polars as pl
 
 from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.events.arguments import checked_int
+from eventlab.events.types import event_type
 from eventlab.experiments import arguments, interleaved
 from eventlab.experiments.bootstrap import paired_ratios
 from eventlab.experiments.interleaved import Design
 from eventlab.experiments.measurement import HasStore
-from eventlab.experiments.trials import Trial, TrialLog
+from eventlab.experiments.trials import SnapshotTrial, Trial, TrialLog
 from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.snapshots.placement.optimum import WORTHWHILE
 from eventlab.snapshots.placement.workloads import Workload
@@ -30,41 +31,13 @@ if TYPE_CHECKING:
 _SHOWN_ROWS = 20
 _BEST_SHOWN = 12
 
-FRAME_SCHEMA: dict[str, Any] = {
-    "policy": pl.String,
-    "workload": pl.String,
-    "budget": pl.Int64,
-    "seed": pl.Int64,
-    "snapshots": pl.Int64,
-    "bytes": pl.Int64,
-    "evictions": pl.Int64,
-    "build_seconds": pl.Float64,
-    "training_seconds": pl.Float64,
-    "write_seconds": pl.Float64,
-    "reads": pl.Int64,
-    "latency_p50_ms": pl.Float64,
-    "latency_p95_ms": pl.Float64,
-    "latency_p99_ms": pl.Float64,
-    "latency_max_ms": pl.Float64,
-    "latency_mean_ms": pl.Float64,
-    "events_replayed": pl.Float64,
-    "optimum_ratio": pl.Float64,
-    "headroom": pl.Float64,
-    "captured": pl.Float64,
-    "feasible": pl.Boolean,
-}
+_FIELDS = event_type(SnapshotTrial).polars_schema
+FRAME_SCHEMA: dict[str, pl.DataType] = dict(list(_FIELDS.items())[list(_FIELDS).index("policy") :])
+_RATIOS = ("mean_ratio", "mean_low", "mean_high", "p99_ratio", "p99_low", "p99_high")
 INTERVALS_SCHEMA: dict[str, Any] = {
-    "policy": pl.String,
-    "workload": pl.String,
-    "budget": pl.Int64,
-    "reads": pl.Int64,
-    "mean_ratio": pl.Float64,
-    "mean_low": pl.Float64,
-    "mean_high": pl.Float64,
-    "p99_ratio": pl.Float64,
-    "p99_low": pl.Float64,
-    "p99_high": pl.Float64,
-}
+    "policy": pl.String, "workload": pl.String, "budget": pl.Int64, "reads": pl.Int64,
+    **dict.fromkeys(_RATIOS, pl.Float64),
+}  # fmt: skip
 
 
 def compare(

@@ -21,17 +21,10 @@ from eventlab.snapshots.policy.cost_model import Model, Reads
 from eventlab.snapshots.policy.rules import Policy
 from eventlab.timetravel.calibration import Calibration, calibrated, undisturbed
 
+_COLUMNS = [column for p in ("p50", "p95") for column in (f"predicted_{p}_ms", f"measured_{p}_ms", f"ratio_{p}")]
 PREDICTIONS_SCHEMA = {
-    "policy": pl.String,
-    "snapshots": pl.Int64,
-    "reads": pl.Int64,
-    "predicted_p50_ms": pl.Float64,
-    "measured_p50_ms": pl.Float64,
-    "ratio_p50": pl.Float64,
-    "predicted_p95_ms": pl.Float64,
-    "measured_p95_ms": pl.Float64,
-    "ratio_p95": pl.Float64,
-}
+    "policy": pl.String, "snapshots": pl.Int64, "reads": pl.Int64, **dict.fromkeys(_COLUMNS, pl.Float64)
+}  # fmt: skip
 _QUANTILES = (0.5, 0.95)
 
 _RUN = 10

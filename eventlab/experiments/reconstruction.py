@@ -27,19 +27,11 @@ from eventlab.timetravel.calibration import undisturbed
 _LENGTHS = 12
 _SHORTEST = 10
 
+_LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "latency_max_ms")
 INTERVALS_SCHEMA = {
-    "interval": pl.Int64,
-    "snapshots": pl.Int64,
-    "bytes": pl.Int64,
-    "build_seconds": pl.Float64,
-    "latency_p50_ms": pl.Float64,
-    "latency_p95_ms": pl.Float64,
-    "latency_p99_ms": pl.Float64,
-    "latency_max_ms": pl.Float64,
-    "reads": pl.Int64,
-    "total_seconds": pl.Float64,
-    "young": pl.Float64,
-}
+    "interval": pl.Int64, "snapshots": pl.Int64, "bytes": pl.Int64, "build_seconds": pl.Float64,
+    **dict.fromkeys(_LATENCIES, pl.Float64), "reads": pl.Int64, "total_seconds": pl.Float64, "young": pl.Float64,
+}  # fmt: skip
 LENGTHS_SCHEMA = {"version": pl.Int64, "latency_ms": pl.Float64, "events_per_second": pl.Float64}
 
 

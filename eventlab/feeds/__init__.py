@@ -35,27 +35,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api": ("Chunk", "Feed", "FeedBatch", "FeedReport"),
     "bars": ("bars",),
-    "binance.archive": (
-        "binance_agg_trades",
-        "binance_klines",
-        "binance_trades",
-    ),
+    "binance.archive": ("binance_agg_trades", "binance_klines", "binance_trades"),
     "binance.capture": ("binance_capture",),
     "coinbase": ("coinbase_capture",),
-    "api": (
-        "Chunk",
-        "Feed",
-        "FeedBatch",
-        "FeedReport",
-    ),
     "exports": ("exported",),
     "simulation.feed": ("simulate",),
-    "tardis": (
-        "tardis_book",
-        "tardis_quotes",
-        "tardis_trades",
-    ),
+    "tardis": ("tardis_book", "tardis_quotes", "tardis_trades"),
 }
 
 __getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -171,7 +171,7 @@ def bytes_y(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     highest = axes.get_ylim()[1]
-    unit, name = next(((1 << shift, name) for shift, name in _BINARY if highest >= 1 << shift), (1, "B"))
+    unit, name = _binary_unit(highest)
     ticks = MaxNLocator(nbins=5, integer=unit == 1).tick_values(0.0, highest / unit)
     axes.set_yticks([tick * unit for tick in ticks if tick * unit <= highest])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:,.6g} {name}"))
@@ -240,22 +240,29 @@ def log_bytes_x(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _in_bytes(value)))
 
 
+def _binary_unit(value: float) -> tuple[int, str]:
+    return next(((1 << shift, name) for shift, name in _BINARY if value >= 1 << shift), (1, "B"))
+
+
 def _in_bytes(value: float) -> str:
-    unit, name = next(((1 << shift, name) for shift, name in _BINARY if value >= 1 << shift), (1, "B"))
+    unit, name = _binary_unit(value)
     return f"{value / unit:,.6g} {name}" if value else "0"
 
 
-def set_title(axes: Axes, title: str, *legend_of: Axes) -> None:
-    """Set a title, and below it a common legend of some axes, above the data."""
+def set_title(axes: Axes, title: str, *legend_of: Axes, columns: int | None = None) -> None:
+    """Set a title, and below it a common legend of some axes, above the data; by default in as many columns as fit."""
     handles, labels = [], []
     for one in legend_of:
         more, names = one.get_legend_handles_labels()
         handles += more
         labels += names
-    columns = _columns(axes, labels)
+    columns = _columns(axes, labels) if columns is None else columns
     axes.set_title(title, pad=10.0 + _LEGEND_ROW * -(-len(labels) // columns))
     if handles:
-        _legend(axes, handles, labels, columns)
+        axes.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
+            borderpad=0.2, columnspacing=1.4, handlelength=1.6,
+        )  # fmt: skip
 
 
 def _columns(axes: Axes, labels: list[str]) -> int:
@@ -268,22 +275,6 @@ def _columns(axes: Axes, labels: list[str]) -> int:
         if sum(_LEGEND_MARK + _LEGEND_LETTER * letters for letters in widest) <= room:
             return columns
     return 1
-
-
-def set_title_long_names(axes: Axes, title: str) -> None:
-    """Set a title, and below it a legend in two columns for long names."""
-    handles, labels = axes.get_legend_handles_labels()
-    rows = -(-len(labels) // 2)
-    axes.set_title(title, pad=8.0 + 13.5 * rows)
-    _legend(axes, handles, labels, 2, labelspacing=0.3)
-
-
-def _legend(axes: Axes, handles: list[Any], labels: list[str], columns: int, **more: float) -> None:
-    """Draw a legend right above the axes."""
-    axes.legend(
-        handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2,
-        columnspacing=1.4, handlelength=1.6, **more,
-    )  # fmt: skip
 
 
 def abbreviate(name: str) -> str:

@@ -15,7 +15,9 @@ from eventlab.fold.native import cache
 ROOT = Path(__file__).parents[2]
 CHOSEN = ["OrderBook", "Portfolio", "Signals", "Trades"]  # a ladder; a keyed table, a queue and routed marks; text
 ONLY_CHOSEN = f"from eventlab import reducers; reducers.__all__[:] = {CHOSEN}\n"
-STATES = ONLY_CHOSEN + """
+STATES = (
+    ONLY_CHOSEN
+    + """
 import sys
 import eventlab as el
 from eventlab import reducers
@@ -47,6 +49,7 @@ assert len(fold._known) >= len(reducers.__all__)
 assert "numba" not in sys.modules, "the compiler was needed"
 assert set(cache.files()) == before, "something was compiled"
 """
+)
 
 
 @pytest.fixture(scope="module")
