@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from eventlab.errors import PlotError
 
@@ -29,43 +30,7 @@ _WIDENED = 1.1
 
 _BINARY = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
 
-STYLE: Any = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": FAINT,
-    "axes.facecolor": "white",
-    "axes.formatter.useoffset": False,
-    "axes.grid": False,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 10.0,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12.0,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.unicode_minus": True,
-    "figure.dpi": 100.0,
-    "figure.facecolor": "white",
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.0,
-    "legend.fontsize": 9.0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-    "text.color": INK,
-    "text.parse_math": True,  # labels of log axes use math text; names are escaped
-    "text.usetex": False,
-    "xtick.color": FAINT,
-    "xtick.labelcolor": MUTED,
-    "xtick.labelsize": 9.0,
-    "ytick.color": FAINT,
-    "ytick.labelcolor": MUTED,
-    "ytick.labelsize": 9.0,
-}
+STYLE = Path(__file__).with_name("eventlab.mplstyle")
 
 
 @contextmanager
@@ -82,7 +47,7 @@ def drawing(ax: Axes | None, height: float = FIGURE_HEIGHT) -> Iterator[Axes]:
         None if ax is not None else plt.figure(figsize=(FIGURE_WIDTH, height), layout="constrained", facecolor="white")
     )
     try:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(fname=STYLE):
             yield apply_style(new.subplots() if ax is None and new is not None else cast(Axes, ax))
     except BaseException:
         if new is not None:
