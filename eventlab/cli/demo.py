@@ -14,8 +14,7 @@ _OUT = Path("data/demo")
 
 def demo(
     files: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="More files, as with --data.", show_default=False),
+        list[Path] | None, typer.Argument(metavar="[FILE...]", help="More files, as with --data.", show_default=False)
     ] = None,
     *,
     data: Annotated[

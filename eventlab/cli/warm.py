@@ -14,9 +14,7 @@ from eventlab.runtime import terminal
 
 
 def warm(
-    *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
-    as_json: Json = False,
+    *, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False, as_json: Json = False
 ) -> None:
     """Compile the built-in reducers into the kernel cache, so that later processes start faster.
 

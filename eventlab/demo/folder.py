@@ -91,8 +91,7 @@ class Folder:
 
     def _refuse(self, path: Path) -> None:
         raise EventlabError(
-            f"{path} was not made by the demo",
-            hint="Move it away, or choose another folder with --out.",
+            f"{path} was not made by the demo", hint="Move it away, or choose another folder with --out."
         )
 
     def write_report(self, text: str) -> Path:
