@@ -68,9 +68,9 @@ def warm(folder: Path, *words: str) -> str:
 
 
 def test_no_process_needs_the_compiler_after_it(warmed):
-    folder, said = warmed
-    assert said["folder"] == str(folder)
-    assert said["kernels"] == said["new"] == len(list(folder.iterdir())) > len(CHOSEN)
+    folder, document = warmed
+    assert document["folder"] == str(folder)
+    assert document["kernels"] == document["new"] == len(list(folder.iterdir())) > len(CHOSEN)
     done = subprocess.run(
         [sys.executable, "-c", STATES], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, cache.FOLDER: str(folder)},
@@ -79,11 +79,11 @@ def test_no_process_needs_the_compiler_after_it(warmed):
 
 
 def test_what_is_there_is_not_compiled_again(warmed):
-    folder, said = warmed
+    folder, document = warmed
     written = {path: path.read_bytes() for path in folder.iterdir()}
-    assert json.loads(warm(folder, "--json")) == {**said, "new": 0}
+    assert json.loads(warm(folder, "--json")) == {**document, "new": 0}
     assert {path: path.read_bytes() for path in folder.iterdir()} == written
-    assert f"{folder}: {said['kernels']} kernels" in warm(folder)
+    assert f"{folder}: {document['kernels']} kernels" in warm(folder)
 
 
 def test_a_folder_that_others_can_write_to_is_refused(cli, tmp_path, monkeypatch):

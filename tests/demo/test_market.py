@@ -24,7 +24,7 @@ QUOTES = "exchange,symbol,timestamp,local_timestamp,ask_amount,ask_price,bid_pri
         ("exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n", "tardis_trades"),
     ],
 )
-def test_files_are_told_apart_by_their_first_line(tmp_path, text, kind):
+def test_files_are_distinguished_by_their_first_line(tmp_path, text, kind):
     file = tmp_path / "anything"
     file.write_text(text)
     assert kind_of(file) == kind

@@ -201,8 +201,8 @@ def test_real_files(market_data_dir, tmp_path):
 
 def test_the_command(tmp_path):
     words = ["demo", "--out", str(tmp_path / "out"), "--trades", "2000"]
-    told = CliRunner().invoke(app, words)
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
     for title in (
         "Ingested events",
         "Trace of one position",
@@ -211,8 +211,8 @@ def test_the_command(tmp_path):
         "Verification",
         "Report",
     ):
-        assert title in told.stdout
-    assert "report.html" in told.stdout
+        assert title in result.stdout
+    assert "report.html" in result.stdout
     found = CliRunner().invoke(app, [*words, "--json"])
     assert json.loads(found.stdout)["trader"]["bar"]
 

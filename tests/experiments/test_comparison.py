@@ -146,7 +146,7 @@ def test_policies_that_look_at_reads_are_trained_in_a_lab_opened_to_be_read(tmp_
     assert not (tmp_path / "lab" / "snapshots").exists()
 
 
-def test_a_state_that_depends_on_its_snapshots_is_no_measurement(small, monkeypatch):
+def test_a_state_that_depends_on_its_snapshots_is_an_error(small, monkeypatch):
     read = measurement.Subject.read
     monkeypatch.setattr(
         measurement.Subject,
@@ -175,9 +175,9 @@ def test_a_budget_that_is_not_needed_changes_nothing(small):
     assert frame["evictions"].to_list() == [0, 0]
 
 
-def test_a_budget_below_one_snapshot_is_told_and_measured_without(small):
-    told = r"the budget is below one snapshot of Every\(n=100\); got 10 bytes; expected at least \d"
-    with pytest.warns(SnapshotSkipped, match=told):
+def test_a_budget_below_one_snapshot_is_reported_and_measured_without(small):
+    message = r"the budget is below one snapshot of Every\(n=100\); got 10 bytes; expected at least \d"
+    with pytest.warns(SnapshotSkipped, match=message):
         frame = measure(small, [Every(100)], budgets=(10, None)).frame
     assert frame.select("budget", "snapshots", "bytes", "feasible").rows() == [
         (10, 0, 0, False), (None, 10, frame["bytes"][1], True),
@@ -192,9 +192,9 @@ def test_a_policy_that_cannot_meet_its_own_budget_does_not_end_a_comparison(work
     lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=3_000), progress=False)
     tight = CostOptimal(storage_budget=10, workload=workload)
     compared = {"tight": tight, "joined": Every(500) | tight, "even": Every(500)}
-    with pytest.warns(SnapshotSkipped) as told:
+    with pytest.warns(SnapshotSkipped) as message:
         found = measure(lab, compared, name="budgets")
-    words = [str(one.message) for one in told if one.category is SnapshotSkipped]
+    words = [str(one.message) for one in message if one.category is SnapshotSkipped]
     assert [one.split(" is measured")[0] for one in words] == ["tight", "joined"]
     assert all("storage_budget=10" in one and "got 10 bytes; expected at least" in one for one in words)
     assert found.frame.select("snapshots", "feasible").rows() == [(0, False), (0, False), (6, True)]
@@ -348,7 +348,7 @@ def test_results_go_into_another_lab(small):
         results(small, "apart")
 
 
-def test_states_that_differ_from_those_measured_before_are_told(lab, monkeypatch):
+def test_states_that_differ_from_those_measured_before_are_reported(lab, monkeypatch):
     measure(lab, name="proof")
     read = measurement.Subject.read
     monkeypatch.setattr(
@@ -422,7 +422,7 @@ def test_a_comparison_is_drawn_in_one_call(small):
     ],
     ids=str,
 )
-def test_what_makes_no_sense_is_refused_in_words(small, changed, words):
+def test_invalid_arguments_are_refused_in_words(small, changed, words):
     with pytest.raises(SnapshotError, match=words):
         measure(small, **changed)
 

@@ -80,7 +80,7 @@ def test_the_density_is_that_of_the_workload_and_both_are_drawn(lab):
         ([el.snapshots.CostOptimal(storage_budget=1)], el.workloads.Uniform(), "below one snapshot"),
     ],
 )
-def test_what_makes_no_sense_is_refused(lab, policies, workload, words):
+def test_invalid_arguments_are_refused(lab, policies, workload, words):
     with pytest.raises(SnapshotError, match=words):
         placements(lab, el.Trades, policies, workload)
 

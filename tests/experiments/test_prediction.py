@@ -97,7 +97,7 @@ def test_many_row_groups_are_predicted_too(tmp_path):
         ({"reads": 0}, "reads must be"), ({"seed": -1}, "seed must be"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_in_words(lab, changed, words):
+def test_invalid_arguments_are_refused_in_words(lab, changed, words):
     with pytest.raises(SnapshotError, match=words):
         predicted_latencies(lab, el.Trades, **({"progress": False} | changed))
 

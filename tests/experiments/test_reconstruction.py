@@ -112,7 +112,7 @@ def test_intervals_are_compared_in_a_lab_opened_to_be_read(tmp_path):
     assert not (tmp_path / "lab" / "snapshots").exists()
 
 
-def test_a_state_that_depends_on_its_snapshots_is_no_measurement(lab, monkeypatch):
+def test_a_state_that_depends_on_its_snapshots_is_an_error(lab, monkeypatch):
     read = measurement.Subject.read
     monkeypatch.setattr(
         measurement.Subject,
@@ -191,25 +191,25 @@ def test_lengths_with_states_that_differ_are_no_measurement_and_the_policy_stays
 @pytest.mark.parametrize(
     "intervals", [(), (0,), (-1,), (True,), (1.5,), ("100",), (100, 100), "100", 100, (None, None)]
 )
-def test_intervals_that_make_no_sense_are_refused(lab, intervals):
+def test_invalid_intervals_are_refused(lab, intervals):
     with pytest.raises(SnapshotError, match="interval"):
         snapshot_intervals(lab, el.Trades, MARKET, intervals, progress=False)
 
 
 @pytest.mark.parametrize("reads", [0, -1, True, 2.0, None])
-def test_reads_that_make_no_sense_are_refused(lab, reads):
+def test_invalid_reads_are_refused(lab, reads):
     with pytest.raises(SnapshotError, match="reads must be an integer"):
         snapshot_intervals(lab, el.Trades, MARKET, reads=reads, progress=False)
 
 
 @pytest.mark.parametrize("seed", [-1, True, None, "0"])
-def test_seeds_that_make_no_sense_are_refused(lab, seed):
+def test_invalid_seeds_are_refused(lab, seed):
     with pytest.raises(SnapshotError, match="seed must be an integer"):
         snapshot_intervals(lab, el.Trades, MARKET, seed=seed, progress=False)
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [-5], [True], [1_001], ["10"], "10", 10])
-def test_lengths_that_make_no_sense_are_refused(lab, lengths):
+def test_invalid_lengths_are_refused(lab, lengths):
     with pytest.raises(SnapshotError, match="length"):
         latency_by_length(lab, el.Trades, MARKET, lengths)
 
@@ -234,6 +234,6 @@ def test_unknown_aggregates_and_reducers_are_refused(lab, measure):
 
 
 @pytest.mark.parametrize("repeats", [0, -1, True])
-def test_repeats_that_make_no_sense_are_refused(lab, repeats):
+def test_invalid_repeats_are_refused(lab, repeats):
     with pytest.raises(SnapshotError, match="repeats"):
         latency_by_length(lab, el.Trades, MARKET, repeats=repeats)

@@ -81,7 +81,7 @@ def test_append_one_and_many(lab: Lab):
         (el.TradingSignal("BTC", "buy", float("nan"), "s"), {}),
     ],
 )
-def test_what_is_no_event_is_refused_and_leaves_nothing(lab: Lab, events, more):
+def test_an_invalid_event_is_refused_and_leaves_nothing(lab: Lab, events, more):
     with pytest.raises(el.EventlabError) as caught:
         lab.append("a", events, **more)
     assert isinstance(caught.value, InvalidEvent) or "twice" in str(caught.value)
@@ -255,6 +255,6 @@ def test_a_group_is_entered_once():
         assert lab.store.stop_position == 1
 
 
-def test_metadata_that_is_no_mapping_is_refused():
+def test_metadata_must_be_a_mapping():
     with el.open(":memory:") as lab, pytest.raises(InvalidEvent, match="metadata maps text to text"):
         lab.append("a", signal_of(1.0), metadata=[("a", "b")])
