@@ -82,13 +82,13 @@ def reducer(text: str) -> Reducer:
     from eventlab.fold.declare.reducer import Reducer
 
     plain = text.lower().replace("_", "").replace("-", "")
-    builtin = SHORT_NAMES.get(plain) or {name.lower(): name for name in reducers.__all__}.get(plain)
+    builtin = SHORT_NAMES.get(plain) or {name.lower(): name for name in dir(reducers)}.get(plain)
     if builtin is not None:
         found = getattr(reducers, builtin)
     else:
         where, colon, name = text.rpartition(":")
         if not colon or not where or not name:
-            known = " | ".join([*SHORT_NAMES, *reducers.__all__])
+            known = " | ".join([*SHORT_NAMES, *dir(reducers)])
             raise ReducerError(
                 "no reducer of this name", got=text, expected=f"{known}, or a reducer as module:Name or file.py:Name"
             )
