@@ -1,7 +1,7 @@
-"""How values reach the local names of a handler: what its bytecode tells, and compiled code would get wrong.
+"""Local names of a handler that may have no value, and `:=`, found in its bytecode.
 
-Where a name has no value, Python raises at the first such event, and compiled code reads whatever is there. Numba does
-not type what ``:=`` takes from an attribute.
+Where a name has no value, Python raises at the first such event, and compiled code reads uninitialised memory. Numba
+does not type a name that ``:=`` assigns from an attribute.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _TARGETED = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 @lru_cache(maxsize=128)
 def instructions(code: types.CodeType) -> tuple[dis.Instruction, ...]:
-    """What code does, read once: a declaration asks a dozen times, of a handler and its helpers.
+    """The instructions of code. Cached, since a declaration reads a handler and its helpers a dozen times.
 
-    Equal code is answered alike, so a constant is to be told by its value and not by which object it is.
+    Equal code shares an entry, so compare constants by value and not by identity.
     """
     return tuple(dis.get_instructions(code))
 
 
 def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]:
-    """Names, each with the line where it is read and may have no value: on some way there nothing was assigned."""
+    """Names that may have no value where they are read, each with that line: on some path nothing was assigned."""
     code = function.__code__
     listed = instructions(code)
     if all(kind == "LOAD" for instruction in listed for kind, _ in _uses(instruction)):
@@ -58,10 +58,12 @@ def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]
 
 
 def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None]:
-    """Lines with ``:=``: its value goes into a name and on into an expression, that of ``x = y = …`` to names only."""
+    """Lines with ``:=``. Its value goes into a name and into an expression; that of ``x = y = …`` only into names."""
     listed = [one for one in instructions(function.__code__) if one.opname not in ("PRECALL", "CACHE")]
     for at, (copy, store) in enumerate(itertools.pairwise(listed)):
         if (copy.opname, copy.arg) != ("COPY", 1) or not store.opname.startswith("STORE_FAST"):
+            continue
+        if store.opname == "STORE_FAST_STORE_FAST":  # x = y = … of Python 3.13
             continue
         rest = itertools.islice(listed, at + 2, None)
         user = next(one for one in rest if not one.opname.startswith(("LOAD_", "BINARY_SUBSCR")))
@@ -70,7 +72,7 @@ def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None
 
 
 def _uses(instruction: dis.Instruction) -> list[tuple[str, str]]:
-    """Local names that an instruction reads and assigns, in its order; newer interpreters do two in one."""
+    """Local names that an instruction reads and assigns, in its order. Python 3.13 reads or assigns two in one."""
     kind = _USES.get(instruction.opname)
     if kind is not None:
         return [(kind, instruction.argval)]

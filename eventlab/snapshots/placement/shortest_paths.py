@@ -114,7 +114,7 @@ class Budgeted:
                 under = found
             else:  # nothing lies below the line between the two
                 break
-        chains = [under, *self._joined(over, under, budget), *self._joined(under, over, budget)]
+        chains = [under, *self._combined(over, under, budget), *self._combined(under, over, budget)]
         return min(chains, key=self._cost), price
 
     def _taken(self, chain: Int64Array) -> float:
@@ -130,7 +130,7 @@ class Budgeted:
         steps[1:] += self.writes[chain]
         return steps
 
-    def _joined(self, head: Int64Array, tail: Int64Array, budget: float) -> list[Int64Array]:
+    def _combined(self, head: Int64Array, tail: Int64Array, budget: float) -> list[Int64Array]:
         """The best chain within the budget that begins as `head` does and ends as `tail` does, if there is one."""
         paths = self.paths
         cut = np.union1d(head, tail)
