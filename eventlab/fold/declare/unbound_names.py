@@ -25,7 +25,7 @@ def instructions(code: types.CodeType) -> tuple[dis.Instruction, ...]:
 
     Equal code shares an entry, so compare constants by value and not by identity.
     """
-    return tuple(dis.get_instructions(code))
+    return tuple(one for one in dis.get_instructions(code) if one.opname != "PRECALL")  # which says nothing
 
 
 def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]:
@@ -59,7 +59,7 @@ def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]
 
 def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None]:
     """Lines with ``:=``. Its value goes into a name and into an expression; that of ``x = y = …`` only into names."""
-    listed = [one for one in instructions(function.__code__) if one.opname not in ("PRECALL", "CACHE")]
+    listed = instructions(function.__code__)
     for at, (copy, store) in enumerate(itertools.pairwise(listed)):
         if (copy.opname, copy.arg) != ("COPY", 1) or not store.opname.startswith("STORE_FAST"):
             continue
