@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
@@ -35,6 +35,7 @@ from eventlab.snapshots.storage import records
 from eventlab.snapshots.storage.files import DirectoryFiles
 from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
+from tests.examples import examples
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (
     BOOK_CHANGES,
@@ -97,7 +98,7 @@ def answers(world, reducer, name):
     return found
 
 
-@settings(max_examples=12)
+@examples(8)
 @given(commits(EVENTS), commits(EVENTS, most=3), st.integers(1, 7), st.integers(1, 7), st.booleans(), st.data())
 def test_answers_are_the_same_with_any_snapshots(made, later, n, m, seal, data):
     world = World(el.open(":memory:", clock=clock()))
@@ -316,7 +317,7 @@ def snapshotted(tmp_path_factory):
         yield store, file, file.read_bytes(), expected
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(st.data())
 def test_no_flipped_byte_changes_an_answer(snapshotted, data):
     store, file, content, expected = snapshotted

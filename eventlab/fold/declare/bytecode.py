@@ -65,8 +65,7 @@ def check_handler(function: Function, where: str) -> None:
     event = function.__code__.co_varnames[1]
     previous: dis.Instruction | None = None
     for instruction in flow.instructions(function.__code__):
-        returns = instruction.opname == "RETURN_VALUE" and (previous is None or not _loads_none(previous))
-        if returns or (instruction.opname == "RETURN_CONST" and instruction.argval is not None):
+        if instruction.opname == "RETURN_VALUE" and (previous is None or not _loads_none(previous)):
             hint = "Change the state in place: state.x = …"
             raise _refusal(where, function, instruction, "a handler returns nothing", hint=hint)
         if (
@@ -82,7 +81,7 @@ def check_handler(function: Function, where: str) -> None:
 
 
 def _loads_none(instruction: dis.Instruction) -> bool:
-    return instruction.opname in ("LOAD_CONST", "RETURN_CONST") and instruction.argval is None
+    return instruction.opname == "LOAD_CONST" and instruction.argval is None
 
 
 def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: str) -> None:
@@ -410,9 +409,9 @@ def lower(
             return value
         return replaced.get(value, value)
 
-    loaded = {id(i.argval) for i in dis.get_instructions(function) if i.opname == "LOAD_CONST"}
     code = function.__code__
-    code = code.replace(co_consts=tuple(convert(c) if id(c) in loaded else c for c in code.co_consts))
+    loaded = {i.arg for i in flow.instructions(code) if i.opname == "LOAD_CONST"}
+    code = code.replace(co_consts=tuple(convert(c) if at in loaded else c for at, c in enumerate(code.co_consts)))
     names = _global_names(function)
     scope = {name: convert(resolve(function, name)) for name in names if name not in code.co_freevars}
     cells = tuple(types.CellType(convert(resolve(function, name))) for name in code.co_freevars)

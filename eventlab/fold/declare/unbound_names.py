@@ -13,19 +13,31 @@ import types
 from collections.abc import Iterator
 from functools import lru_cache
 
-_ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
+_ENDS = frozenset({"RETURN_VALUE", "RAISE_VARARGS", "RERAISE"})
 _JUMPS_ALWAYS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"})
-_USES = {"LOAD_FAST": "LOAD", "STORE_FAST": "STORE"}
 _TARGETED = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
 @lru_cache(maxsize=128)
 def instructions(code: types.CodeType) -> tuple[dis.Instruction, ...]:
-    """The instructions of code. Cached, since a declaration reads a handler and its helpers a dozen times.
+    """The instructions of code, as Python 3.11 compiles it; later versions merge some pairs into one.
 
-    Equal code shares an entry, so compare constants by value and not by identity.
+    Cached, since a declaration reads a handler and its helpers a dozen times. Equal code shares an entry, so compare
+    constants by value and not by identity.
     """
-    return tuple(one for one in dis.get_instructions(code) if one.opname != "PRECALL")  # which says nothing
+    found: list[dis.Instruction] = []
+    for one in dis.get_instructions(code):
+        if one.opname == "RETURN_CONST":
+            found += [one._replace(opname="LOAD_CONST"), one._replace(opname="RETURN_VALUE", arg=None, argval=None)]
+        elif isinstance(one.argval, tuple) and "_FAST_" in one.opname:  # e.g. STORE_FAST_LOAD_FAST
+            kinds = re.findall(r"(?:LOAD|STORE)_FAST", one.opname)
+            found += [one._replace(opname=kind, argval=name) for kind, name in zip(kinds, one.argval, strict=True)]
+        elif one.opname == "CALL_KW":  # its names are a constant, as those of KW_NAMES before Python 3.13
+            found[-1] = found[-1]._replace(opname="KW_NAMES")
+            found.append(one)
+        elif one.opname != "PRECALL":
+            found.append(one)
+    return tuple(found)
 
 
 def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]:
@@ -34,7 +46,7 @@ def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]
     listed = instructions(code)
     if all(kind == "LOAD" for instruction in listed for kind, _ in _uses(instruction)):
         return  # arguments only
-    number = {instruction.offset: at for at, instruction in enumerate(listed)}
+    number = {instruction.offset: at for at, instruction in reversed(list(enumerate(listed)))}
     arguments = code.co_argcount + code.co_kwonlyargcount
     assigned: dict[int, frozenset[str]] = {0: frozenset(code.co_varnames[:arguments])}
     waiting = [0]
@@ -63,8 +75,6 @@ def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None
     for at, (copy, store) in enumerate(itertools.pairwise(listed)):
         if (copy.opname, copy.arg) != ("COPY", 1) or not store.opname.startswith("STORE_FAST"):
             continue
-        if store.opname == "STORE_FAST_STORE_FAST":  # x = y = … of Python 3.13
-            continue
         rest = itertools.islice(listed, at + 2, None)
         user = next(one for one in rest if not one.opname.startswith(("LOAD_", "BINARY_SUBSCR")))
         if not user.opname.startswith(("STORE_", "COPY")):
@@ -72,14 +82,9 @@ def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None
 
 
 def _uses(instruction: dis.Instruction) -> list[tuple[str, str]]:
-    """Local names that an instruction reads and assigns, in its order. Python 3.13 reads or assigns two in one."""
-    kind = _USES.get(instruction.opname)
-    if kind is not None:
-        return [(kind, instruction.argval)]
-    if "_FAST" not in instruction.opname:
-        return []
-    names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
-    return list(zip(re.findall(r"(LOAD|STORE)_FAST", instruction.opname), map(str, names), strict=False))
+    """The local name that an instruction reads or assigns, if any."""
+    found = re.match(r"(LOAD|STORE)_FAST", instruction.opname)
+    return [(found[1], instruction.argval)] if found else []
 
 
 def _following(instruction: dis.Instruction, at: int, number: dict[int, int]) -> Iterator[int]:
