@@ -207,7 +207,7 @@ def test_reads_leave_snapshots_behind():
         (lambda: S.Every(2) | 3, "not a snapshot policy"), (lambda: S.Every(2) & None, "not a snapshot policy"),
         (lambda: S.CostOptimal(storage_budget=0), "above zero"),
         (lambda: S.CostOptimal(latency_budget="0ms"), "latency_budget"),
-        (lambda: S.CostOptimal(access="uniform"), "not a workload"),
+        (lambda: S.CostOptimal(workload="uniform"), "not a workload"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(make, match):
@@ -311,7 +311,7 @@ def test_a_storage_budget_below_one_snapshot_is_refused():
 def test_a_planned_placement_follows_the_reads_and_keeps_to_its_gap():
     lab = el.open(":memory:")
     lab.ingest(el.feeds.simulate(symbols=("A",), trades=60_000), progress=False)
-    lab.snapshots.policy = S.CostOptimal(latency_budget="1s", storage_budget=4_000, access=el.workloads.Zipf(1.5))
+    lab.snapshots.policy = S.CostOptimal(latency_budget="1s", storage_budget=4_000, workload=el.workloads.Zipf(1.5))
     lab.snapshots.build(el.Trades, "market/A")
     table = lab.snapshots.table()
     gaps = np.diff([0, *table["version"].to_list(), 60_000])
@@ -343,7 +343,7 @@ def test_a_planned_placement_keeps_to_its_gap_however_little_room_there_is(head,
         fixed=fixed, event=event, byte=0.0, given=0.0, joining=0.0, opening=0.0, group=np.zeros(3), at=at,
         size=np.array(sizes), length=1e6,
     )  # fmt: skip
-    policy = S.CostOptimal(latency_budget="2ms", storage_budget=room, access=el.workloads.Zipf())
+    policy = S.CostOptimal(latency_budget="2ms", storage_budget=room, workload=el.workloads.Zipf())
     past = Planned(head, model)
     if room < sizes[-1]:
         with pytest.raises(SnapshotError, match="below one snapshot"):
