@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
 import pytest
@@ -82,7 +83,7 @@ def test_before_the_first_trade_there_is_no_bar(interpret, reducer):
     assert math.isnan(after.vwap)  # a price, but no volume
 
 
-WRONG = [
+WRONG: list[Any] = [
     (el.TimeBars, {"width_ns": 0}, "width_ns"),
     (el.TimeBars, {"width_ns": -1}, "width_ns"),
     (el.TickBars, {"size": 0}, "size, the trades in a bar"),

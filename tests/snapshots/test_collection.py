@@ -8,7 +8,6 @@ import shutil
 import warnings
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -28,7 +27,6 @@ from eventlab.errors import (
 from eventlab.lab.lab import Lab
 from eventlab.snapshots import collection
 from eventlab.snapshots.build import take_states
-from eventlab.snapshots.policy.history import Past
 from eventlab.snapshots.policy.rules import Every
 from eventlab.snapshots.states import Taken
 from eventlab.snapshots.storage import records
@@ -52,34 +50,6 @@ from tests.timetravel.worlds import NAMES, SECOND, T0, World, clock, commits
 BUILT_IN = (el.Trades, el.OrderBook, el.Signals, el.Portfolio)
 REDUCERS = (*BUILT_IN, Tables, Merged, Words, Book)
 EVENTS = st.one_of(TRADES, BOOK_CHANGES, SIGNALS, PORTFOLIO_CHANGES, TICKS, TOCKS, KNOWN_LEVELS, OTHERS)
-
-
-@given(st.integers(1, 50), st.integers(0, 300), st.integers(0, 300))
-def test_every_n_says_exactly_the_multiples(n, after, upto):
-    policy = Every(n)
-    expected = [version for version in range(after + 1, upto + 1) if version % n == 0]
-    assert policy.versions(Past(upto, after)).tolist() == expected
-    assert [version for version in range(after + 1, upto + 1) if policy.should_snapshot(version)] == expected
-    assert not policy.should_snapshot(0)
-
-
-@pytest.mark.parametrize("n", [0, -1, True, False, "x", 1.5, None, np.float64(3), 2**63])
-def test_a_bad_interval_is_refused(n):
-    with pytest.raises(SnapshotError, match="Every takes a positive number of events"):
-        Every(n)
-
-
-def test_an_interval_of_numpy_is_one_of_python():
-    policy = Every(np.int64(7))
-    assert policy == Every(7)
-    assert repr(policy) == "Every(n=7)"
-
-
-@pytest.mark.parametrize("policy", [100, "Every", None, object()])
-def test_what_is_no_policy_is_refused(policy):
-    lab = el.open(":memory:")
-    with pytest.raises(SnapshotError, match="not a snapshot policy"):
-        lab.snapshots.policy = policy
 
 
 def moments(world, name):

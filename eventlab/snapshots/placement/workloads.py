@@ -45,7 +45,7 @@ def _number(what: str, value: object, low: float, high: float = np.inf) -> None:
         raise SnapshotError(f"{what} is out of its range", got=value, expected=expected)
 
 
-def _whole(what: str, value: object, least: int) -> None:
+def _integer(what: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SnapshotError(f"{what} must be a whole number", got=value, expected=f"at least {least}")
 
@@ -142,10 +142,10 @@ class HotSpots(Workload):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _whole("the count of HotSpots", self.count, 1)
+        _integer("the count of HotSpots", self.count, 1)
         _number("the width of HotSpots", self.width, 0.0, 1.0)
         _number("the share of HotSpots", self.share, 0.0, 1.0)
-        _whole("the seed of HotSpots", self.seed, 0)
+        _integer("the seed of HotSpots", self.seed, 0)
 
     def density(self, head: int) -> Float64Array:
         length = max(int(head * self.width), 1)
@@ -225,8 +225,8 @@ class Scrubbing(Workload):
     page: int = 1_000
 
     def __post_init__(self) -> None:
-        _whole("the steps of Scrubbing", self.steps, 1)
-        _whole("the page of Scrubbing", self.page, 1)
+        _integer("the steps of Scrubbing", self.steps, 1)
+        _integer("the page of Scrubbing", self.page, 1)
 
     def density(self, head: int) -> Float64Array:
         return Uniform().density(head)
