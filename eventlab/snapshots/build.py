@@ -1,4 +1,4 @@
-"""States at chosen versions of many aggregates, taken on the way of one fold over all of them."""
+"""Takes states at chosen versions of many aggregates, in one fold over all of them."""
 
 from __future__ import annotations
 
