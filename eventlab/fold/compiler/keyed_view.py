@@ -74,6 +74,21 @@ class _KeyIteratorModel(models.StructModel):
 
 
 @njit
+def _take(rows, base, meta, capacity, stride, next_at):
+    """A zeroed row: a free one, or the next that was never used."""
+    slot = meta[FREE]
+    if slot != NONE:
+        meta[FREE] = np.int64(next_at(rows, (base + slot) * stride)._next)
+    else:
+        slot = meta[USED]
+        if slot == capacity:
+            raise MemoryError("a table needs more rows than were planned for its aggregate")
+        meta[USED] = slot + 1
+    state_view.clear_bytes(rows, (base + slot) * stride, stride)
+    return slot
+
+
+@njit
 def _touch(table, code, stride):
     if code < 0:
         raise KeyError("missing text cannot be a key")
@@ -81,15 +96,7 @@ def _touch(table, code, stride):
     if slot != NONE:
         return slot
     rows, base, meta = table._rows, table._base, table._meta
-    slot = meta[FREE]
-    if slot != NONE:
-        meta[FREE] = np.int64(_link_at(rows, (base + slot) * stride)._next)
-    else:
-        slot = meta[USED]
-        if slot == table._capacity:
-            raise MemoryError("a table has more keys than its aggregate's events can name")
-        meta[USED] = slot + 1
-    state_view.clear_bytes(rows, (base + slot) * stride, stride)
+    slot = _take(rows, base, meta, table._capacity, stride, _link_at)
     link = _link_at(rows, (base + slot) * stride)
     link._key = code
     link._next = NONE
@@ -270,16 +277,7 @@ for _name in ("index", "pool", "meta", "base", "capacity"):
 @njit
 def _append(queue, code, stride):
     """A new last row of a key; returns its number."""
-    meta = queue._meta
-    slot = meta[FREE]
-    if slot != NONE:
-        meta[FREE] = np.int64(_next_at(queue._pool, (queue._base + slot) * stride)._next)
-    else:
-        slot = meta[USED]
-        if slot == queue._capacity:
-            raise MemoryError("a queue took more than two pushes an event")
-        meta[USED] = slot + 1
-    state_view.clear_bytes(queue._pool, (queue._base + slot) * stride, stride)
+    slot = _take(queue._pool, queue._base, queue._meta, queue._capacity, stride, _next_at)
     _next_at(queue._pool, (queue._base + slot) * stride)._next = NONE
     entry = queue._index[as_text(code)]
     if entry.count == 0:
