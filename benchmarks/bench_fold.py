@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -272,10 +272,12 @@ def test_portfolio_beside_python(benchmark: Any, size: Size) -> None:
 
 @pytest.mark.parametrize("market", ["usdm", "spot"])
 @pytest.mark.parametrize("depth", ["HashMapMarketDepthBacktest", "ROIVectorMarketDepthBacktest"])
-def test_book_beside_hftbacktest(benchmark: Any, size: Size, market_data_dir: Path, market: str, depth: str) -> None:
+def test_book_beside_hftbacktest(
+    benchmark: Any, size: Size, market_file: Callable[[str], Path], market: str, depth: str
+) -> None:
     pytest.importorskip("hftbacktest", reason="hftbacktest is not installed: it is among the peers")
     with el.open(":memory:") as lab:
-        lab.ingest(el.feeds.tardis_book(market_data_dir / "binance" / f"{market}_btcusdt_l2.csv.gz"))
+        lab.ingest(el.feeds.tardis_book(market_file(f"{market}_btcusdt_l2.csv.gz")))
         columns = [field.name for field in event_type(el.BookChange)]
         frame = lab.events(el.BookChange, columns=columns).head(size(1_000_000, 20_000))
     table = _table(el.BookChange, _payload(el.BookChange, frame))

@@ -12,7 +12,7 @@ import pytest
 
 import eventlab as el
 from benchmarks.bench_fold import fills_of
-from benchmarks.conftest import Size
+from benchmarks.conftest import Size, store_of
 from benchmarks.measure import compare, note
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
 from eventlab.fold.declare.layout import digest
@@ -115,9 +115,8 @@ def test_building_beside_a_fold(benchmark: Any, size: Size, long_path: Path, tmp
 
 
 def test_building_portfolios_beside_a_fold(benchmark: Any, size: Size, tmp_path: Path) -> None:
-    with el.open(tmp_path / "lab") as lab:
-        lab.append_frame(el.PortfolioChange, fills_of(size(1_000_000, 2_000)), aggregate_id="portfolio/one")
-        lab.seal()
+    fills = fills_of(size(1_000_000, 2_000))
+    store_of(tmp_path / "lab", [fills], el.PortfolioChange, aggregate_id="portfolio/one")
     _building(
         benchmark, tmp_path / "lab", tmp_path / "snapshots", el.Portfolio,
         row="a million fills, 1,600 open lots", rounds=size(15, 1),

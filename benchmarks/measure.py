@@ -48,9 +48,10 @@ def compare(
             other.append(time.perf_counter() - begin)
         return ((), {}) if prepare is None else ((prepare(),), {})
 
-    ours_once = setup()
-    ours(*ours_once[0])  # what happens once (compiling, the first touch of memory) is timed in bench_start.py
-    other.clear()
+    if benchmark.enabled:
+        first, _ = setup()
+        ours(*first)  # what happens once (compiling, the first touch of memory) is timed in bench_start.py
+        other.clear()
     result = benchmark.pedantic(ours, setup=setup, rounds=rounds if benchmark.enabled else 1)
     note(benchmark, row=row, events=events, **noted)
     if other:
