@@ -110,12 +110,12 @@ def table(kept: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     head = (
         f"Medians of one run on {kept['cores']} cores, Python {kept['python']}; "
-        "a ratio is the median over rounds in which both take turns."
+        "a ratio is the median over rounds in which both sides take turns."
     )
     lines = [
         head,
         "",
-        "| what | measured | beside | ratio | wanted |",
+        "| what | measured | compared with | ratio | wanted |",
         "|---|---|---|---|---|",
     ]
     lines += [f"| {' | '.join(_cells(row))} |" for row in kept["rows"] if "placements" not in row]
