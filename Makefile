@@ -16,7 +16,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help demo test test-all nightly lint format lab bench clean core-environment test-environment notebook-environment
 
 help:
-	@echo "make demo    the whole line on simulated data; writes a report under data/demo/"
+	@echo "make demo    from events to a report, on simulated data; writes to data/demo/"
 	@echo "make test    lint, types, tests, notebooks"
 	@echo "make test-all  the tests on each of Python $(VERSIONS) that is installed"
 	@echo "make lab     JupyterLab on the notebooks"

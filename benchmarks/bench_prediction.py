@@ -1,4 +1,4 @@
-"""Predicted latencies beside measured ones, of versions that the model was not fitted to."""
+"""Predicted and measured latencies of versions that the model was not fitted to."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ POLICIES = {
 
 
 def _predicted(benchmark: Any, size: Size, path: Path, reducer: Any, policy: str, what: str) -> None:
-    """Each round fits the model anew and holds it against other reads of the same minutes."""
+    """Each round fits the model again and compares it with other reads of the same minutes."""
     rounds: list[dict[str, Any]] = []
 
     def once(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Snapshots: what they cost to make and to keep, how soon they give a past state, and how soon they are placed."""
+"""Snapshots: the cost of making and storing them, and the latency of past states with them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MARKET = "market/3"
 
 
 def _shelf(lab: el.Lab, place: Path, policy: el.snapshots.Policy) -> Snapshots:
-    """Snapshots of the market that a policy asks for, in a folder of their own."""
+    """Snapshots of the market by a policy, in a separate folder."""
     shelf = Snapshots(lab.store, DirectoryFiles(place, read_only=False), calibrated)
     shelf.policy = policy
     shelf.build(el.Trades, MARKET)
@@ -98,7 +98,7 @@ def test_room_beside_every_hundred(benchmark: Any, ten: el.Lab, tmp_path: Path) 
 
 
 def _building(benchmark: Any, path: Path, place: Path, reducer: Any, *, row: str, rounds: int) -> None:
-    """Fold a store's one aggregate, and fold it with the default policy's snapshots made on the way."""
+    """Fold the aggregate of a store, and fold it while making the snapshots of the default policy."""
     with el.open(path, read_only=True) as lab:
         (aggregate,) = lab.store.aggregate_ids()
         shelf = Snapshots(lab.store, DirectoryFiles(place, read_only=False), calibrated)

@@ -1,4 +1,4 @@
-"""Bytes on disk of the real files, everything counted, beside other ways to keep the same events."""
+"""Bytes on disk of the real files, everything counted, compared with other formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""States and histories from a store on disk, beside decoding and beside one fold."""
+"""States and histories from a store on disk, compared with decoding and with one fold."""
 
 from __future__ import annotations
 

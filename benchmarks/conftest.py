@@ -1,4 +1,4 @@
-"""Sizes and data of the benchmarks: small where they run as ordinary tests, full under `make bench`."""
+"""Sizes and data of the benchmarks: small as ordinary tests, full in `make bench`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Size = Callable[[int, int], int]
 
 @pytest.fixture(scope="session")
 def size(request: pytest.FixtureRequest) -> Size:
-    """Gives its first argument when measuring, its second as an ordinary test."""
+    """Returns its first argument when measuring, its second as an ordinary test."""
     full = request.config.getoption("benchmark_enable")
     return lambda measured, tested: measured if full else tested
 
 
 @pytest.fixture(scope="session")
 def trades(size: Size) -> pl.DataFrame:
-    """Simulated trades of one market as the feed gives them."""
+    """Simulated trades of one market, as the feed yields them."""
     feed = el.feeds.simulate(symbols=("BTCUSDT",), trades=size(2_500_000, 5_000), seed=1, rate=1_000)
     return pl.concat([batch.frame for chunk in feed.chunks() for batch in chunk.batches])
 
@@ -103,7 +103,7 @@ def ten_path(repeated: list[pl.DataFrame], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def market_file(market_data_dir: Path, size: Size, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Gives a real file of Binance's by its name; as an ordinary test only its first lines."""
+    """Returns the path of a real Binance file; as an ordinary test, of its first lines only."""
     folder = tmp_path_factory.mktemp("first-lines")
 
     def find(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""A room imports only rooms on lower floors, and no imports go in a circle; ARCHITECTURE.md draws the same house."""
+"""A room imports only rooms on lower floors, and no imports go in a circle; ARCHITECTURE.md has the same floors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# What a room may not see of those below it.
+# Lower rooms that a room may not import.
 STRANGERS = {("fold", "store"), ("reducers", "store"), ("plots", "store")}
 MOST_FILES = 13
 

@@ -50,7 +50,7 @@ def test_commands_for_contributors_name_what_exists():
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_table_of_operations_is_the_one_that_is_checked():
+def test_the_table_of_operations_is_the_one_in_the_code():
     page = (DOCS / "reducers.md").read_text(encoding="utf-8")
     shown = page[page.index(BEGIN) + len(BEGIN) : page.index(END)].strip()
     assert shown == "\n".join(operations.table()), "write operations.table() between the markers"
@@ -85,11 +85,11 @@ KINDS = {"float": ("float", 0.0), "int": ("int", 0), "bool": ("bool", False), "t
 @pytest.mark.parametrize("operation", operations.OPERATIONS, ids=lambda operation: operation.name)
 def test_every_example_gives_the_same_on_both_paths(operation):
     fields = [KINDS[gives] for _, gives in operation.examples]
-    lines = [f"    told_{at}: {kind} = {initial}" for at, (kind, initial) in enumerate(fields)]
-    told = [f"        state.told_{at} = {expression}" for at, (expression, _) in enumerate(operation.examples)]
-    source = "\n".join(["@el.reducer", "class Told:", *lines, HANDLER.rstrip(), *told])
+    lines = [f"    result_{at}: {kind} = {initial}" for at, (kind, initial) in enumerate(fields)]
+    results = [f"        state.result_{at} = {expression}" for at, (expression, _) in enumerate(operation.examples)]
+    source = "\n".join(["@el.reducer", "class Results:", *lines, HANDLER.rstrip(), *results])
     scope: dict[str, Any] = {"el": el, "math": math, "__name__": __name__}
     exec(compile(source, "example.py", "exec"), scope)
-    found = [[answer(scope["Told"], event, interpret) for event in EVENTS] for interpret in (True, False)]
+    found = [[answer(scope["Results"], event, interpret) for event in EVENTS] for interpret in (True, False)]
     assert found[0] == found[1]
     assert any(isinstance(one, list) for one in found[0])
