@@ -32,7 +32,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# Lower rooms that a room may not import.
+# What a room may not see of those below it.
 STRANGERS = {("fold", "store"), ("reducers", "store"), ("plots", "store")}
 MOST_FILES = 13
 
