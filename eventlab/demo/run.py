@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -180,16 +180,11 @@ def _traced(lab: Lab, console: Console) -> dict[str, Any] | None:
         if traced is None:
             console.note("the trader never traded: the market is too short")
             return None
-        rows = [report.link_row(link) for link in (traced.fill, traced.signal, traced.market)]
+        rows, holding = traced["rows"], traced["holding"]
         console.table({name: [row[name] for row in rows] for name in rows[0]})
-        holding = traced.holding
         after = f"{holding['quantity']:+,.6g} {holding['symbol']} at {holding['average_cost']:,.2f} on average"
-        console.note(f"this fill realised {traced.gained:+,.2f} and left {after}")
-    return {
-        "rows": rows,
-        "gained": traced.gained,
-        "holding": {k: holding[k] for k in ("symbol", "quantity", "average_cost")},
-    }
+        console.note(f"this fill realised {traced['gained']:+,.2f} and left {after}")
+    return traced
 
 
 def _past_states(
@@ -199,14 +194,7 @@ def _past_states(
 
     with console.section("Time travel"):
         past_states = analysis.past_states(lab, main, history)
-        console.table({
-            "state of": [past.aggregate_id for past in past_states],
-            "as of": [past.as_of for past in past_states],
-            "version": [past.version for past in past_states],
-            "was": [past.shown for past in past_states],
-            "digest": [past.digest[:12] for past in past_states],
-            "took": [milliseconds(past.milliseconds) for past in past_states],
-        })  # fmt: skip
+        console.table(report.past_columns(past_states))
         console.note("each equals its row of the history bit for bit, and has the same digest by time and by version")
         books = lab.store.heads(lab.store.aggregate_ids("book/*"))
         if books:
@@ -214,17 +202,13 @@ def _past_states(
             began = perf_counter()
             state = lab.state(reducers.OrderBook, book.aggregate_id, format_ns(book.timestamp))
             taken = (perf_counter() - began) * 1e3
-            bid, ask = (
-                f"{state.best_bid:,.2f} × {state.best_bid_size:g}",
-                f"{state.best_ask:,.2f} × {state.best_ask_size:g}",
-            )
-            top = f"bid {bid}, ask {ask}"
+            bid = f"bid {state.best_bid:,.2f} × {state.best_bid_size:g}"
+            ask = f"ask {state.best_ask:,.2f} × {state.best_ask_size:g}"
             changes = f"{book.version:,} changes in {milliseconds(taken)}, including compilation"
-            console.facts([(book.aggregate_id, f"{top}; {changes}")])
+            console.facts([(book.aggregate_id, f"{bid}, {ask}; {changes}")])
             if len(state.bids) and len(state.asks):
                 pictures["book"] = charts.svg(lambda ax: plot_book(state, ax=ax), "book")
-    return [asdict(past) | {"timestamp": None if past.timestamp is None else format_ns(past.timestamp)}
-            for past in past_states]  # fmt: skip
+    return past_states
 
 
 def _compare(
@@ -236,14 +220,7 @@ def _compare(
         intervals = snapshot_intervals(
             lab, reducers.Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=console.progress
         )
-        console.table({
-            "snapshot every": ["never" if n is None else f"{n:,} events" for n in intervals["interval"]],
-            "snapshots": [f"{n:,}" for n in intervals["snapshots"]],
-            "bytes": [size(n) for n in intervals["bytes"]],
-            "median read": [milliseconds(ms) for ms in intervals["latency_p50_ms"]],
-            "95%": [milliseconds(ms) for ms in intervals["latency_p95_ms"]],
-            "slowest": [milliseconds(ms) for ms in intervals["latency_max_ms"]],
-        })  # fmt: skip
+        console.table(report.interval_columns(intervals.to_dicts()))
         console.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read interleaved; all states equal")
         lengths = latency_by_length(lab, reducers.Trades, main.aggregate_id)
         longest = lengths.row(-1, named=True)
