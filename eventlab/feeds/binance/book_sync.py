@@ -7,7 +7,6 @@ decides about all rows at once, and buffers only the early changes of a snapshot
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,10 +42,9 @@ class BookSnapshots:
             stops = np.append(starts, len(at))
             if follows[0]:
                 self.last[-1] = int(rows[at[stops[0] - 1]])
-            for start, stop in itertools.pairwise(stops):
-                self.first.append(int(rows[at[start]]))
-                self.last.append(int(rows[at[stop - 1]]))
-                self.ids.append(int(ids[at[start]]))
+            self.first += rows[at[starts]].tolist()
+            self.last += rows[at[stops[1:] - 1]].tolist()
+            self.ids += ids[at[starts]].tolist()
         if len(rows):
             self._open = bool(is_snapshot[-1])
 

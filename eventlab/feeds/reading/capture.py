@@ -14,8 +14,7 @@ from eventlab.events.aggregate_ids import Template
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Clock, FeedBatch
 from eventlab.feeds.reading.csv_table import refuse_cell
-from eventlab.feeds.reading.file_feed import FileFeed, Tally, checked_symbol
-from eventlab.feeds.reading.text import TextFile
+from eventlab.feeds.reading.file_feed import FileFeed, Tally
 
 _SEPARATOR = "\x01"  # JSON escapes control characters, so this never occurs in a line
 
@@ -24,14 +23,12 @@ class CaptureFeed(FileFeed):
     """A feed over a capture of several event types. Row numbers are line numbers, from 1."""
 
     def __init__(self, name: str, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
-        self._symbol = None if symbol is None else checked_symbol(symbol)
         template = Template.parse(aggregate_id, ("symbol", "kind"))
         if "kind" not in template.fields:  # clocks differ between event types, so each needs its own aggregate
             raise FeedError(
                 f"aggregate_id {aggregate_id!r} has trades, quotes and books in one aggregate", expected="{kind} in it"
             )
-        self._template = template.text
-        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+        super().__init__(name, path, symbol, template)
 
     def batch(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None) -> FeedBatch:
         """Events of one type from their columns and `row`, their line numbers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -70,36 +69,28 @@ def book_frame(market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame
     gone = ~still & ((group == 0) | (group == 3))
     lots = np.where(gone, 0, 1 + (block.lots[row] * 7 + spare + 31 * step + 101 * group) % 500_000)
 
-    snapshot = _snapshot_rows(block)
-    update = 1 + block.number[row]  # the snapshot is update one
-    order = np.concatenate([snapshot.order, block.order[row] + 1])
-    place = np.argsort(order, kind="stable") if len(snapshot.order) else np.arange(len(order))
-    code = np.concatenate([snapshot.code, block.symbol[row]])[place]
-    updates = np.concatenate([np.ones(len(snapshot.code), np.int64), update])[place]
+    changes = pl.DataFrame({
+        "order": block.order[row] + 1, "symbol": block.symbol[row], "tick": tick, "lots": lots, "ask": ask,
+        "snapshot": False, "update_id": 1 + block.number[row],  # the snapshot is update one
+        "time": block.time[row],
+    })  # fmt: skip
+    first = _snapshot_rows(block)
+    rows = pl.concat([first, changes]).sort("order", maintain_order=True) if len(first) else changes
+    code = rows["symbol"].to_numpy()
     frame = pl.DataFrame({
         "symbol": market.names.gather(code),
-        "side": flags_as_enum(pl.Series(np.concatenate([snapshot.ask, ask])[place]), "ask", "bid", ("bid", "ask")),
-        "price": _price(np.concatenate([snapshot.tick, tick])[place], market.decimals[code]),
-        "size": _size(np.concatenate([snapshot.lots, lots])[place]),
-        "snapshot": np.concatenate([np.ones(len(snapshot.code), bool), np.zeros(len(row), bool)])[place],
-        "first_update_id": updates,
-        "update_id": updates,
-        "timestamp": pl.Series(np.concatenate([snapshot.time, block.time[row]])[place]).cast(UTC_NS),
+        "side": flags_as_enum(rows["ask"], "ask", "bid", ("bid", "ask")),
+        "price": _price(rows["tick"].to_numpy(), market.decimals[code]),
+        "size": _size(rows["lots"].to_numpy()),
+        "snapshot": rows["snapshot"],
+        "first_update_id": rows["update_id"],
+        "update_id": rows["update_id"],
+        "timestamp": rows["time"].cast(UTC_NS),
     })  # fmt: skip
-    return frame, order[place]
+    return frame, rows["order"].to_numpy()
 
 
-@dataclass(slots=True)
-class _SnapshotRows:
-    order: IntArray
-    code: IntArray
-    tick: IntArray
-    lots: IntArray
-    time: IntArray
-    ask: npt.NDArray[np.bool_]
-
-
-def _snapshot_rows(block: TradeBlock) -> _SnapshotRows:
+def _snapshot_rows(block: TradeBlock) -> pl.DataFrame:
     """Ten levels per side for each symbol, right before its first trade."""
     codes = block.symbol[block.by_symbol][block.starts]
     at = block.by_symbol[block.starts][np.isin(codes, block.fresh)]
@@ -107,10 +98,12 @@ def _snapshot_rows(block: TradeBlock) -> _SnapshotRows:
     level = np.tile(np.arange(2 * DEPTH), len(at))
     ask = level >= DEPTH
     away = 1 + level % DEPTH
-    return _SnapshotRows(
-        block.order[row] - 1, block.symbol[row], block.before[row] + np.where(ask, away, -away),
-        1 + (block.spare[row] + 7_919 * level) % 500_000, block.time[row], ask,
-    )  # fmt: skip
+    return pl.DataFrame({
+        "order": block.order[row] - 1, "symbol": block.symbol[row],
+        "tick": block.before[row] + np.where(ask, away, -away),
+        "lots": 1 + (block.spare[row] + 7_919 * level) % 500_000, "ask": ask,
+        "snapshot": True, "update_id": np.int64(1), "time": block.time[row],
+    })  # fmt: skip
 
 
 class BarBuilder:
