@@ -180,7 +180,8 @@ class EventType:
             raise InvalidEvent("not the schema of an event type", got=text, expected=f"kinds {', '.join(_ARROW)}")
         # kw_only: dataclasses want defaults last, and stored fields may be in any order.
         specs: list[Any] = [(f.name, Any) if f.default is REQUIRED else (f.name, Any, f.default) for f in fields]
-        cls = dataclasses.make_dataclass(_class_name(data["name"]), specs, frozen=True, slots=True, kw_only=True)
+        class_name = "".join(part.capitalize() for part in data["name"].split("_"))
+        cls = dataclasses.make_dataclass(class_name, specs, frozen=True, slots=True, kw_only=True)
         declared = EventType(data["name"], fields, data["schema_version"], cls)
         cls.__event_type__ = declared  # type: ignore[attr-defined]
         return declared
@@ -193,15 +194,6 @@ def _arrow_schema(declared: EventType) -> pa.Schema:
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _registry: dict[str, EventType] = {}
-
-
-def _snake(name: str) -> str:
-    partial = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return partial.lower()
-
-
-def _class_name(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def _check_name(name: str) -> None:
@@ -263,10 +255,10 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
 
 def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> type[Any]:
     schema_version = checked_int("schema_version", schema_version, 1, error=InvalidEvent)
-    name = _snake(cls.__name__)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
     _check_name(name)
     known = _registry.get(name)
-    if known is not None and _is_builtin(known) and cls.__module__ != known.cls.__module__:
+    if known is not None and known.cls.__module__ == "eventlab.events.builtin" != cls.__module__:
         raise SchemaMismatch(f"{name!r} is a built-in event type", hint="Choose another class name.")
     hints = _hints_of(cls, around)
     if not hints:
@@ -282,10 +274,6 @@ def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> typ
     return made
 
 
-def _is_builtin(declared: EventType) -> bool:
-    return declared.cls.__module__ == "eventlab.events.builtin"
-
-
 _PLAIN: dict[Any, Kind] = {
     float: "float",
     int: "int",
@@ -297,12 +285,8 @@ _PLAIN: dict[Any, Kind] = {
 
 
 def _hints_of(cls: type, around: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls, include_extras=True)
-    except NameError:
-        pass  # a string annotation may use names that are local to the function around the class
-    try:
-        return typing.get_type_hints(cls, localns=around, include_extras=True)
+    try:  # a string annotation may use names that are local to the class or the function around it
+        return typing.get_type_hints(cls, localns={**vars(cls), **around}, include_extras=True)
     except NameError as error:
         raise InvalidEvent(
             f"{cls.__name__} has an annotation that cannot be read: {error}", hint="Import or define the name first."

@@ -95,7 +95,7 @@ def _latency_axis(axes: Axes, lowest: float, highest: float) -> None:
         axes.set_ylim(lowest / 1.6, highest * 1.3)
     else:
         axes.set_ylim(bottom=0.0, top=highest * 1.12 or None)
-        style.thousands(axes)
+        style.thousands(axes.yaxis)
 
 
 def _place(intervals: pl.Series, interval: float) -> float:
@@ -267,7 +267,7 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
         if mean.max() * head > _PEAK:
             above.set_yscale("log", nonpositive="clip")
             above.set_ylim(bottom=float(mean[mean > 0.0].min()) * head / 2.0)
-        style.thousands(above)
+        style.thousands(above.yaxis)
         above.set_ylabel("reads\n(times average)")
         for row, (name, versions) in enumerate(placed.items()):
             below.plot(
@@ -284,7 +284,7 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
         below.set_xlim(0, head)
         below.set_xlabel("version")
         below.set_ylabel("snapshots")
-        style.thousands_x(below)
+        style.thousands(below.xaxis)
         style.set_title(above, "Placement of snapshots, and reads")
     return above
 

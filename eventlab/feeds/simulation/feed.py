@@ -139,28 +139,20 @@ class Simulation:
             wanted = min(self._trades - done, BLOCK_TRADES * BLOCKS_A_CHUNK)
             blocks = [market.block(min(BLOCK_TRADES, wanted - at)) for at in range(0, wanted, BLOCK_TRADES)]
             done += wanted
-            batches = [FeedBatch(
-                event_type(MarketData), pl.concat([trade_frame(market, block) for block in blocks]),
-                self._aggregate("market"), np.concatenate([block.order for block in blocks]),
-            )]  # fmt: skip
+            parts = [(MarketData, "market", [(trade_frame(market, block), block.order) for block in blocks])]
             if self._books:
-                frames = [book_frame(market, block) for block in blocks]
-                batches.append(FeedBatch(
-                    event_type(BookChange), pl.concat([frame for frame, _ in frames]), self._aggregate("book"),
-                    np.concatenate([order for _, order in frames]),
-                ))  # fmt: skip
+                parts.append((BookChange, "book", [book_frame(market, block) for block in blocks]))
             if bars is not None:
                 closed = [bars.see(market, block) for block in blocks]
                 if done == self._trades:
                     closed.append(bars.rest(market, blocks[-1]))
-                batches.append(FeedBatch(
-                    event_type(Bar), pl.concat([frame for frame, _ in closed]), self._aggregate("bar"),
-                    np.concatenate([order for _, order in closed]),
-                ))  # fmt: skip
+                parts.append((Bar, "bar", closed))
+            batches = []
+            for of, kind, pieces in parts:
+                frames, orders = zip(*pieces, strict=True)
+                template = self._template.replace("{kind}", kind)
+                batches.append(FeedBatch(event_type(of), pl.concat(frames), template, np.concatenate(orders)))
             chunk = Chunk(non_empty(*batches), done)
             events += sum(len(batch.frame) for batch in chunk.batches)
             self.report = FeedReport(rows=events, events=events)
             yield chunk
-
-    def _aggregate(self, kind: str) -> str:
-        return self._template.replace("{kind}", kind)
