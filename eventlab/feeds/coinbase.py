@@ -10,7 +10,7 @@ import polars as pl
 
 from eventlab.events.builtin import BookChange, MarketData
 from eventlab.feeds.api import Chunk, Clock, FeedBatch
-from eventlab.feeds.reading.capture import CaptureFeed, levels
+from eventlab.feeds.reading.capture import CaptureFeed, levels, split_cells
 from eventlab.feeds.reading.csv_table import FIRST_S, STOP_S
 from eventlab.feeds.reading.file_feed import UTC_NS, GapDetector, IntArray, Tally, non_empty, symbol_rows
 from eventlab.feeds.reading.missing_times import MissingTimes
@@ -148,11 +148,7 @@ class _CoinbaseCapture(CaptureFeed):
         return self.amounts(rows, "price", "size").select(*columns, "side", "price", "size")
 
     def _updates(self, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-        rows = frame.select(*columns, "changes").explode("changes", empty_as_null=False, keep_nulls=False)
-        cells = {
-            name: pl.col("changes").list.get(at, null_on_oob=True) for at, name in enumerate(("side", "price", "size"))
-        }
-        rows = rows.with_columns(**cells).drop("changes")
+        rows = split_cells(frame, columns, "changes", ("side", "price", "size"))
         self.check_sides(rows)
         side = pl.col("side").replace_strict({"buy": "bid", "sell": "ask"}, return_dtype=pl.Enum(["bid", "ask"]))
         return rows.select(*columns, side, "price", "size")

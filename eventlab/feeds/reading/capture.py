@@ -117,12 +117,14 @@ def levels(frame: pl.DataFrame, sides: dict[str, str], columns: list[str]) -> pl
     `sides` maps columns of ``[[price, size], ...]`` to book sides, in their order within a message.
     """
     parts = [
-        frame.select(*columns, pl.lit(side, pl.Enum(["bid", "ask"])).alias("side"), pl.col(column).alias("level"))
-        .explode("level", empty_as_null=False, keep_nulls=False)
-        .with_columns(
-            price=pl.col("level").list.get(0, null_on_oob=True), size=pl.col("level").list.get(1, null_on_oob=True)
-        )
-        .drop("level")
+        split_cells(frame, columns, column, ("price", "size")).with_columns(side=pl.lit(side, pl.Enum(["bid", "ask"])))
         for column, side in sides.items()
     ]
-    return pl.concat(parts).sort("row", maintain_order=True)
+    return pl.concat(parts).sort("row", maintain_order=True).select(*columns, "side", "price", "size")
+
+
+def split_cells(frame: pl.DataFrame, columns: Sequence[str], column: str, cells: Sequence[str]) -> pl.DataFrame:
+    """One row per list in a column of lists of lists: the given columns, then the list's cells."""
+    rows = frame.select(*columns, column).explode(column, empty_as_null=False, keep_nulls=False)
+    split = {name: pl.col(column).list.get(at, null_on_oob=True) for at, name in enumerate(cells)}
+    return rows.with_columns(**split).drop(column)

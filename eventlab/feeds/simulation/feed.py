@@ -17,7 +17,7 @@ from eventlab.events.builtin import Bar, BookChange, MarketData
 from eventlab.events.clock import MAX_NS, Moment, duration_ns, to_ns
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Chunk, Clock, FeedBatch, FeedReport, Param
-from eventlab.feeds.reading.file_feed import checked_symbol, non_empty
+from eventlab.feeds.reading.file_feed import IntArray, checked_symbol, non_empty
 from eventlab.feeds.simulation.frames import BarBuilder, book_frame, trade_frame
 from eventlab.feeds.simulation.market import BLOCK_TRADES, SimulatedMarket
 
@@ -25,6 +25,9 @@ GENERATOR_VERSION = 1
 """Part of the feed's identity: increase it with any change of the output."""
 
 BLOCKS_A_CHUNK = 4
+
+_Part = tuple[type, str, list[tuple[pl.DataFrame, IntArray]]]
+"""Events of one type: the type, the `kind` of its aggregates, and frames with the order of their rows."""
 
 
 def simulate(
@@ -139,7 +142,9 @@ class Simulation:
             wanted = min(self._trades - done, BLOCK_TRADES * BLOCKS_A_CHUNK)
             blocks = [market.block(min(BLOCK_TRADES, wanted - at)) for at in range(0, wanted, BLOCK_TRADES)]
             done += wanted
-            parts = [(MarketData, "market", [(trade_frame(market, block), block.order) for block in blocks])]
+            parts: list[_Part] = [
+                (MarketData, "market", [(trade_frame(market, block), block.order) for block in blocks])
+            ]
             if self._books:
                 parts.append((BookChange, "book", [book_frame(market, block) for block in blocks]))
             if bars is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -92,8 +90,7 @@ def book_frame(market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame
 
 def _snapshot_rows(block: TradeBlock) -> pl.DataFrame:
     """Ten levels per side for each symbol, right before its first trade."""
-    codes = block.symbol[block.by_symbol][block.starts]
-    at = block.by_symbol[block.starts][np.isin(codes, block.fresh)]
+    at = np.flatnonzero(block.number == 1)
     row = np.repeat(at, 2 * DEPTH)
     level = np.tile(np.arange(2 * DEPTH), len(at))
     ask = level >= DEPTH
@@ -107,55 +104,41 @@ def _snapshot_rows(block: TradeBlock) -> pl.DataFrame:
 
 
 class BarBuilder:
-    """Builds bars in integers, with one open bar per symbol."""
+    """Builds bars in integers, and keeps those that are still open."""
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
-        self._open: dict[int, tuple[int, int, int, int, int, int]] = {}  # code: bucket, open, high, low, close, lots
+        columns = ("symbol", "bucket", "open", "high", "low", "close", "lots")
+        self._open = pl.DataFrame(schema=dict.fromkeys(columns, pl.Int64()))
 
     def see(self, market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
         """Add a block; returns the bars that end at or before its last trade."""
-        at = block.by_symbol
-        code, bucket = block.symbol[at], block.time[at] // self._interval
-        tick = (block.before + np.where(block.buys, 1, -1))[at]
-        starts = np.flatnonzero(np.concatenate([[True], (code[1:] != code[:-1]) | (bucket[1:] != bucket[:-1])]))
-        stops = np.append(starts[1:], len(at)) - 1
-        pieces = zip(
-            code[starts].tolist(), bucket[starts].tolist(), tick[starts].tolist(),
-            np.maximum.reduceat(tick, starts).tolist(), np.minimum.reduceat(tick, starts).tolist(),
-            tick[stops].tolist(), np.add.reduceat(block.lots[at], starts).tolist(), strict=True,
+        tick = block.before + np.where(block.buys, 1, -1)
+        trades = pl.DataFrame({
+            "symbol": block.symbol, "bucket": block.time // self._interval, "open": tick, "high": tick, "low": tick,
+            "close": tick, "lots": block.lots,
+        })  # fmt: skip
+        bars = pl.concat([self._open, trades]).group_by("symbol", "bucket").agg(
+            pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last(),
+            pl.col("lots").sum(),
         )  # fmt: skip
-        closed: list[tuple[int, ...]] = []
-        for symbol, slot, first, high, low, last, lots in pieces:  # one step per bar, not per trade
-            now = self._open.get(symbol)
-            if now is not None and now[0] == slot:
-                self._open[symbol] = (slot, now[1], max(now[2], high), min(now[3], low), last, now[5] + lots)
-                continue
-            if now is not None:
-                closed.append((symbol, *now))
-            self._open[symbol] = (slot, first, high, low, last, lots)
-        present = int(block.time[-1]) // self._interval
-        overdue = [symbol for symbol, now in self._open.items() if now[0] < present]
-        closed += [(symbol, *self._open.pop(symbol)) for symbol in overdue]
-        return self._frame(market, block, closed)
+        closed = pl.col("bucket") < int(block.time[-1]) // self._interval
+        self._open = bars.filter(~closed)
+        return self._frame(market, block, bars.filter(closed))
 
     def rest(self, market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
-        """Close and return the open bars."""
-        closed = [(symbol, *now) for symbol, now in self._open.items()]
-        self._open = {}
-        return self._frame(market, block, closed)
+        """The open bars."""
+        return self._frame(market, block, self._open)
 
-    def _frame(
-        self, market: SimulatedMarket, block: TradeBlock, closed: Iterable[tuple[int, ...]]
-    ) -> tuple[pl.DataFrame, IntArray]:
-        rows = np.array(sorted(closed, key=lambda bar: (bar[1], bar[0])), np.int64).reshape(-1, 7)
-        code, bucket = rows[:, 0], rows[:, 1]
-        end = (bucket + 1) * self._interval
+    def _frame(self, market: SimulatedMarket, block: TradeBlock, closed: pl.DataFrame) -> tuple[pl.DataFrame, IntArray]:
+        bars = closed.sort("bucket", "symbol")
+        code = bars["symbol"].to_numpy()
+        end = (bars["bucket"].to_numpy() + 1) * self._interval
         decimals = market.decimals[code]
         frame = pl.DataFrame({
             "symbol": market.names.gather(code),
-            **{name: _price(rows[:, 2 + at], decimals) for at, name in enumerate(("open", "high", "low", "close"))},
-            "volume": _size(rows[:, 6]),
+            **{name: _price(bars[name].to_numpy(), decimals) for name in ("open", "high", "low", "close")},
+            "volume": _size(bars["lots"].to_numpy()),
             "timestamp": pl.Series(end).cast(UTC_NS),
         })  # fmt: skip
         before = np.searchsorted(block.time, end, side="left")  # the first trade that is not in the bar
