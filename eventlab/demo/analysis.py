@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import struct
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from eventlab.fold.declare.reducer import ReducerLike
     from eventlab.lab.lab import Lab
     from eventlab.timetravel.state import State
-
-_MARKS = ("at", "version", "position", "timestamp")
 
 
 def past_states(lab: Lab, market: Market, history: pl.DataFrame) -> list[dict[str, Any]]:
@@ -49,7 +45,7 @@ def _past_state(lab: Lab, reducer: ReducerLike, aggregate_id: str, moment: AsOf,
     taken = perf_counter() - began
     by_version = lab.state(reducer, aggregate_id, state.version)
     row = lab.history(reducer, aggregate_id, at=[moment])
-    if by_version.digest != state.digest or not equals_row(state, row):
+    if by_version.digest != state.digest or not _equals_row(state, row):
         raise EventlabError(
             f"the state of {aggregate_id!r} at {as_of} depends on how it is reached",
             hint="This is a bug in eventlab; please report it.",
@@ -62,18 +58,11 @@ def _past_state(lab: Lab, reducer: ReducerLike, aggregate_id: str, moment: AsOf,
     }  # fmt: skip
 
 
-def equals_row(state: State, row: pl.DataFrame) -> bool:
+def _equals_row(state: State, row: pl.DataFrame) -> bool:
     """Whether a state and a row of a history have the same version and bit-identical fields."""
-    fields = row.row(0, named=True)
-    if fields["version"] != state.version:
-        return False
-    return all(_same(getattr(state, name), value) for name, value in fields.items() if name not in _MARKS)
-
-
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return struct.pack("<d", one) == struct.pack("<d", other) or (math.isnan(one) and math.isnan(other))
-    return one == other
+    fields = row.drop("at", "position", "timestamp").row(0, named=True)
+    # The text of a float has all its bits, equals itself for NaN, and tells -0.0 from 0.0.
+    return all(repr(getattr(state, name)) == repr(value) for name, value in fields.items())
 
 
 def trace(lab: Lab, history: pl.DataFrame) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.rules import Policy
 from eventlab.store.event_log import EventLog
-from eventlab.timetravel.calibration import calibrated, undisturbed
+from eventlab.timetravel.calibration import calibrated
 
 _PLAIN_FOLDS = 5
 
@@ -157,15 +157,7 @@ def _measure(
         for (name, policy), snapshots in zip(policies.items(), collections, strict=True):
             rows.append(_prepare(subject, group, name, policy, snapshots, plain))
             bar.update(len(group.training))
-        taken, answers = np.empty((len(policies), count), np.int64), []
-        generator = np.random.default_rng(group.seed)
-        with undisturbed():
-            for at, version in enumerate(group.measured.tolist()):
-                taken[:, at], state = subject.read_interleaved(
-                    version, collections, generator.permutation(len(collections))
-                )
-                answers.append(state)
-                bar.update(len(collections))
+        taken, answers = subject.read_all(group.measured, collections, np.random.default_rng(group.seed), bar)
         final = [_versions_and_bytes(subject, snapshots) for snapshots in collections]
     trials = []
     for name, (prepared, feasible), (versions, size), nanoseconds in zip(policies, rows, final, taken, strict=True):

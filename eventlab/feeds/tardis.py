@@ -258,17 +258,14 @@ class _TardisBook(_TardisFile):
     def _snapshots(self) -> dict[str, BookSnapshots]:
         """The snapshots of each symbol; empty if the file has no update ids."""
         found: dict[str, BookSnapshots] = {}
-        row = 1
         for piece in self._pieces():
             frame = piece.frame
             if "final_update_id" not in frame.columns:
                 break
-            rows = np.arange(row, row + len(frame))
             ids = update_ids(frame.rename({"final_update_id": "update_id"}))
             is_snapshot = frame["is_snapshot"].to_numpy()
             for symbol, at in symbol_rows(frame["symbol"]):
-                found.setdefault(symbol, BookSnapshots()).see(rows[at], is_snapshot[at], ids[at])
-            row += len(frame)
+                found.setdefault(symbol, BookSnapshots()).see(piece.rows[at], is_snapshot[at], ids[at])
         return found
 
 
