@@ -17,7 +17,7 @@ from eventlab.events.types import EventType
 from eventlab.interchange import columnar, folder, proof, stream
 from eventlab.interchange.pieces import bounded, columns_of
 from eventlab.runtime.progress import tqdm
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
 from eventlab.store.names import EventClass, aggregates_named, type_named
 

@@ -20,6 +20,9 @@ import polars as pl
 from eventlab.errors import InvalidEvent, NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
+from eventlab.storage.api import Storage
+from eventlab.storage.local import LocalStorage
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.api import Batch, Codec, Head, Late, Receipt, Selection
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog import database as catalogs
@@ -43,7 +46,6 @@ from eventlab.store.read import reader
 from eventlab.store.read.commit_watch import News
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.subscriptions import Handler, Handlers
-from eventlab.store.segments.files import DirectoryVault, MemoryVault, Vault
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments
 from eventlab.store.verify.backup import Target, copy_moment, copy_segments
 from eventlab.store.verify.log import Report, verify_log
@@ -57,7 +59,7 @@ class EventLog:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        vault: Storage,
         journals: Journals,
         exclusive: Exclusive,
         rewriting: FileLock | NoLock,
@@ -149,7 +151,7 @@ class EventLog:
                 raise StoreError("a store in memory is always new, so it cannot be opened read_only")
             catalog = catalogs.open_memory()
             return cls(
-                catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
+                catalog, MemoryStorage(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
                 NoLock(), MemoryLeases(), codec, ticking, record_access=record_access,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
@@ -162,7 +164,7 @@ class EventLog:
             directory / JOURNALS_NAME, catalog.store_id, read_only=read_only, synced=durability == "full"
         )
         store = cls(
-            catalog, DirectoryVault(directory / catalogs.SEGMENTS_NAME), journals, exclusive,
+            catalog, LocalStorage(directory / catalogs.SEGMENTS_NAME), journals, exclusive,
             FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
             record_access=record_access,
         )  # fmt: skip

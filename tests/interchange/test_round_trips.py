@@ -20,7 +20,7 @@ from eventlab.events.types import EventType, event_type
 from eventlab.feeds import exports
 from eventlab.interchange import pieces
 from eventlab.interchange.protobuf import convert as protobuf
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from tests.events.strategies import same_bits
 from tests.interchange.strategies import TYPES, ExchangedOrder, content, fill, steps
 

@@ -33,7 +33,7 @@ from eventlab.snapshots.policy.rules import Every
 from eventlab.snapshots.states import Taken
 from eventlab.snapshots.storage import records
 from eventlab.snapshots.storage.files import DirectoryFiles
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from eventlab.events import columns
 from eventlab.events.types import EventType
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import Block, Slab
 from eventlab.store.read.frames import STORED_EXTRA
-from eventlab.store.segments.files import MemoryVault, new_name
+from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments, Written, write_segment
 from tests.events.strategies import TEXT, builtin_types, payloads, user_types
 from tests.store.helpers import TRADE
@@ -66,13 +67,13 @@ class Kept:
         self.made: Written = write_segment(block, name_of, codec)
         self.first, self.stop = int(block.position[0]), int(block.position[-1]) + 1
         self.runs = Runs.of(self.made.runs)
-        self.vault = MemoryVault()
+        self.vault = MemoryStorage()
         self.file = self.keep(self.made.content)
 
     def keep(self, content: pa.Buffer) -> SegmentFile:
         """A file as the catalog names it, whatever its bytes have become."""
         name = new_name(self.first, self.made.suffix)
-        self.vault.write(name, content)
+        self.vault.write(name, [content])
         return SegmentFile(
             1, self.first, self.stop, self.block.type, name, self.made.rows, self.made.content.size,
             self.made.footer_bytes, self.made.footer_crc,

@@ -10,9 +10,9 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import InvalidEvent, LateEvent, StoreCorrupt, StoreFull, StoreTooNew
+from eventlab.storage import operations as disk
 from eventlab.store.catalog import database as catalog
 from eventlab.store.commit import writer
-from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch
 

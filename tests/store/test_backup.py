@@ -11,7 +11,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import NotAStore, StoreCorrupt, StoreFull
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch, everything
 

@@ -13,7 +13,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import StoreCorrupt, StoreTooOld
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
 from eventlab.store.read.frames import all_columns
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from eventlab.errors import ReadOnlyStore, StoreError, StoreFull
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.disk import range_locks as ofd
 
 _NAME = re.compile(r"[0-9a-f]{32}\.snapshots")

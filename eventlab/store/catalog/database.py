@@ -26,10 +26,11 @@ from eventlab.errors import (
     StoreTooNew,
     StoreTooOld,
 )
+from eventlab.storage import operations as disk
+from eventlab.storage.local import LocalStorage
 from eventlab.store.catalog.page_checksums import Sums, mark
-from eventlab.store.disk import operations as disk
 from eventlab.store.migration import migrate
-from eventlab.store.segments.files import DirectoryVault
+from eventlab.store.segments.files import segment_files
 
 Durability = Literal["full", "relaxed"]
 
@@ -441,7 +442,7 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     fresh = application == 0 and version == 0 and _is_empty(connection)
     if not fresh:
         _check_identity(where, application, version)
-    elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
+    elif segment_files(LocalStorage(Path(where) / SEGMENTS_NAME)) and _is_empty(connection):
         # Taken for a new store, it would be filled anew, and its segments swept away as nobody's.
         raise StoreCorrupt(
             f"{where}: {CATALOG_NAME} is empty, but there are segment files",

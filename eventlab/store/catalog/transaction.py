@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eventlab.errors import StoreError
+from eventlab.storage.api import Storage
 from eventlab.store.catalog.database import Catalog, as_store_error, translated
 from eventlab.store.catalog.manifest import Knowledge
-from eventlab.store.segments.files import Vault
+from eventlab.store.segments.files import discard
 
 
 @contextmanager
-def transaction(catalog: Catalog, vault: Vault, knowledge: Knowledge) -> Iterator[list[str]]:
+def transaction(catalog: Catalog, vault: Storage, knowledge: Knowledge) -> Iterator[list[str]]:
     """A write transaction. Whatever fails inside, nothing remains: neither rows nor the files named in the list."""
     written: list[str] = []
     begun = committing = False
@@ -31,8 +32,7 @@ def transaction(catalog: Catalog, vault: Vault, knowledge: Knowledge) -> Iterato
         # A COMMIT that was interrupted, or said that it failed, may stand, and name these files. If not, they are
         # swept when the store is next opened.
         if not committing:
-            for name in written:
-                vault.remove(name)
+            discard(vault, written)
         if isinstance(error, sqlite3.Error):
             raise translated(error, catalog.where) from error
         if isinstance(error, OSError) and not isinstance(error, StoreError):

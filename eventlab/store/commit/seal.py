@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from eventlab.storage.api import Storage
 from eventlab.store.api import Codec
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.database import Catalog
@@ -14,7 +15,7 @@ from eventlab.store.catalog.manifest import Knowledge, Segment
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
-from eventlab.store.segments.files import Vault, new_name
+from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
 
 SEGMENT_ROWS = 3_145_728
@@ -38,7 +39,9 @@ def name_file(catalog: Catalog, kind: int, file: SegmentFile, runs: Int64Array) 
 class Sealer:
     """Writes segments and names them in the catalog. Everything here runs under the store's lock."""
 
-    def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, knowledge: Knowledge, codec: Codec) -> None:
+    def __init__(
+        self, catalog: Catalog, vault: Storage, journals: Journals, knowledge: Knowledge, codec: Codec
+    ) -> None:
         self._catalog = catalog
         self._vault = vault
         self._journals = journals
@@ -73,7 +76,7 @@ class Sealer:
                 made.footer_bytes, made.footer_crc,
             )  # fmt: skip
             written.append(file.name)
-            self._vault.write(file.name, made.content)  # synced while the next ones are encoded
+            self._vault.write(file.name, [made.content])  # synced while the next ones are encoded
             files[begin][kind] = name_file(self._catalog, kind, file, made.runs)
         segments = [Segment(begin, end, files[begin]) for begin, end in spans]
         self._vault.sync()

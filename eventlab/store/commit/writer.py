@@ -22,6 +22,7 @@ from eventlab.events.clock import MAX_NS, MIN_NS
 from eventlab.events.columns import metadata_json
 from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
+from eventlab.storage.api import Storage
 from eventlab.store.api import Batch, Late, Receipt
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.database import Catalog, as_store_error, translated
@@ -40,7 +41,6 @@ from eventlab.store.journal.columns_codec import to_blob
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.read.reader import Reader
-from eventlab.store.segments.files import Vault
 
 BULK_ROWS = 8_192
 """A commit of this many events goes straight into segment files; one of fewer is a record of the journal."""
@@ -78,7 +78,7 @@ class Writer:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        vault: Storage,
         journals: Journals,
         knowledge: Knowledge,
         reader: Reader,

@@ -24,6 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
+from eventlab.storage.api import Storage
 from eventlab.store.api import Codec
 from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, is_all_null, joined
 from eventlab.store.catalog.database import Catalog, as_store_error
@@ -35,7 +36,7 @@ from eventlab.store.compaction.garbage import Garbage, Vacuumed
 from eventlab.store.disk.read_leases import Lease, Leases
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
 from eventlab.store.read.frames import STORED_EXTRA
-from eventlab.store.segments.files import Vault, new_name
+from eventlab.store.segments.files import discard, new_name
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
 
 REWRITING = 1 << 62
@@ -84,7 +85,7 @@ class Compactor:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        vault: Storage,
         knowledge: Knowledge,
         segments: Segments,
         garbage: Garbage,
@@ -240,8 +241,7 @@ class Compactor:
                         continue
                 if self._takes_more_room(job, runs, made):
                     self._better_apart.update(segment.first_position for segment in job.segments)
-                    for file, _ in made.values():
-                        self._vault.remove(file.name)
+                    discard(self._vault, [file.name for file, _ in made.values()])
                     continue
                 self._exchange(job, made)
                 jobs += 1
@@ -294,7 +294,7 @@ class Compactor:
                     content.footer_bytes, content.footer_crc,
                 )  # fmt: skip
                 written.append(file.name)
-                self._vault.write(file.name, content.content)
+                self._vault.write(file.name, [content.content])
                 made[kind] = file, content.runs
                 del content
                 self._prove(block, *made[kind])
@@ -303,8 +303,7 @@ class Compactor:
                     raise _Refused(segment, self._corrupt(segment, "events are missing"))
             self._vault.sync()
         except BaseException as error:
-            for name in written:
-                self._vault.remove(name)
+            discard(self._vault, written)
             if isinstance(error, OSError) and not isinstance(error, StoreError):
                 raise as_store_error(error, self._catalog.where) from error
             raise
@@ -365,8 +364,7 @@ class Compactor:
         try:
             self._exclusive.enter()
         except BaseException:
-            for file, _ in made.values():
-                self._vault.remove(file.name)
+            discard(self._vault, [file.name for file, _ in made.values()])
             raise
         try:
             with self._lock:

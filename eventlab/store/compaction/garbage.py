@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from eventlab.storage.api import Storage
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Knowledge
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.disk.read_leases import Leases
 from eventlab.store.journal.files import Journals
-from eventlab.store.segments.files import Vault
+from eventlab.store.segments.files import discard, segment_files
 from eventlab.store.segments.segments import SegmentFile
 
 
@@ -31,7 +32,7 @@ class Garbage:
     """
 
     def __init__(
-        self, catalog: Catalog, vault: Vault, journals: Journals, knowledge: Knowledge, leases: Leases
+        self, catalog: Catalog, vault: Storage, journals: Journals, knowledge: Knowledge, leases: Leases
     ) -> None:
         self._catalog = catalog
         self._vault = vault
@@ -59,9 +60,8 @@ class Garbage:
             rows = self._catalog.execute(query).fetchall()
             # Whoever leases a generation below one of these leases one below all that follow.
             leased = next((at for at, (*_, dropped) in enumerate(rows) if self._leases.is_leased(dropped)), len(rows))
-            for _, name, _, _ in rows[:leased]:
-                self._vault.remove(name)
-            remaining = self._vault.names()
+            discard(self._vault, [name for _, name, _, _ in rows[:leased]])
+            remaining = segment_files(self._vault)
             gone = [row for row in rows[:leased] if row[1] not in remaining]
             self._catalog.executemany("DELETE FROM runs WHERE file = ?", [(file,) for file, *_ in gone])
             self._catalog.executemany("DELETE FROM garbage WHERE file = ?", [(file,) for file, *_ in gone])
@@ -73,26 +73,18 @@ class Garbage:
 
         Not while segments are being rewritten: their new files have no name yet.
         """
-        found, journals = self._vault.names(), self._journals.names()
-        if not (found or journals) or not self._catalog.try_begin_write():
+        sizes, journals = dict(segment_files(self._vault)), self._journals.names()
+        if not (sizes or journals) or not self._catalog.try_begin_write():
             return Vacuumed()
-        files = size = 0
         try:
-            query = "SELECT name FROM files UNION ALL SELECT name FROM garbage"
-            for name in found.difference(name for (name,) in self._catalog.execute(query)):
-                size += self._size(name)
-                self._vault.remove(name)
-                files += 1
+            unfinished = self._vault.sweep()
+            for (name,) in self._catalog.execute("SELECT name FROM files UNION ALL SELECT name FROM garbage"):
+                sizes.pop(name, None)
+            discard(self._vault, sizes)
             journal = self._catalog.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()[0]
             for name in journals - {journal}:
                 self._journals.remove(name)
         finally:
             self._catalog.rollback()
-        return Vacuumed(files, size)
-
-    def _size(self, name: str) -> int:
-        try:
-            with self._vault.source(name) as source:
-                return int(source.size())
-        except OSError:
-            return 0
+        removed = [*sizes.values(), *unfinished.values()]
+        return Vacuumed(len(removed), sum(removed))

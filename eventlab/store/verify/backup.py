@@ -9,14 +9,14 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from eventlab.errors import NotAStore, StoreError, StoreLocked
+from eventlab.errors import NotAStore, StoreLocked
+from eventlab.storage import operations as disk
+from eventlab.storage.api import Buffer, Storage
+from eventlab.storage.local import LocalStorage
 from eventlab.store.catalog.database import CATALOG_NAME, SEGMENTS_NAME, Catalog, as_store_error, translating
 from eventlab.store.catalog.manifest import Knowledge
-from eventlab.store.disk import operations as disk
 from eventlab.store.journal.files import JOURNALS_NAME
-from eventlab.store.segments.files import Vault
 
-_PIECE = 1 << 20
 _TRIES = 100
 
 
@@ -75,7 +75,7 @@ def copy_moment(catalog: Catalog, knowledge: Knowledge, partial: Path) -> list[s
     else:
         raise StoreLocked(f"{catalog.where}: was changed during every attempt to copy it", hint="Try again.")
     if content is not None:
-        _write(partial / JOURNALS_NAME / knowledge.journal_name, [content])
+        _write(partial / JOURNALS_NAME, knowledge.journal_name, content)
     return [file.name for segment in knowledge.view().segments for file in segment.files.values()]
 
 
@@ -99,26 +99,14 @@ def _copy_catalog(catalog: Catalog, copy: Path) -> None:
         os.close(descriptor)
 
 
-def copy_segments(vault: Vault, names: Iterable[str], partial: Path) -> None:
-    """Copy segment files, while a lease protects them."""
+def copy_segments(storage: Storage, names: Iterable[str], partial: Path) -> None:
+    """Copy segment files while a lease protects them. Raises FileNotFoundError."""
     for name in names:
-        with vault.source(name) as source:
-            pieces = iter(lambda source=source: source.read(_PIECE), b"")  # type: ignore[misc]
-            _write(partial / SEGMENTS_NAME / name, pieces)
+        _write(partial / SEGMENTS_NAME, name, storage.read(name))
 
 
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
+def _write(directory: Path, name: str, content: Buffer) -> None:
     try:
-        descriptor = disk.create(path)
-        try:
-            offset = 0
-            for piece in pieces:
-                disk.write_at(descriptor, piece, offset)
-                offset += len(piece)
-            disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
+        LocalStorage(directory).write(name, [content])
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise as_store_error(error, str(path)) from error
+        raise as_store_error(error, str(directory / name)) from error
