@@ -16,7 +16,7 @@ PACKAGE = ROOT / "eventlab"
 
 FLOORS = (
     {"errors"},
-    {"events"},
+    {"events", "storage"},
     {"runtime", "interchange"},
     {"store"},
     {"feeds"},
@@ -25,7 +25,7 @@ FLOORS = (
     {"timetravel"},
     {"plots", "projections"},
     {"lab"},
-    {"experiments"},
+    {"experiments", "testing"},
     {"demo"},
     {"cli"},
     {"__main__"},
