@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -109,3 +110,18 @@ def _read(descriptor: int, start: int, stop: int) -> memoryview:
         more = os.pread(descriptor, stop - start - len(content), start + len(content))
         content += more
     return memoryview(content)
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Fill a directory under another name; it gets its own name, durably, once it is complete, and else is removed."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    disk.make_directory(partial)
+    try:
+        yield partial
+        disk.sync_directory(partial)
+        disk.rename(partial, path)
+        disk.sync_directory(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

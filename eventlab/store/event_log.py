@@ -47,7 +47,7 @@ from eventlab.store.read.commit_watch import News
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.subscriptions import Handler, Handlers
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments
-from eventlab.store.verify.backup import Target, copy_moment, copy_segments
+from eventlab.store.verify.backup import copy_moment, copy_segments, new_copy
 from eventlab.store.verify.log import Report, verify_log
 
 Clock = Callable[[], int]
@@ -587,24 +587,18 @@ class EventLog:
         place = Path(path).absolute()
         if Path(self.path).absolute() in (place, *place.parents):
             raise NotAStore(f"{path}: lies inside the store", expected="a path outside of it")
-        target = Target(place)
-        try:
+        with new_copy(place) as partial:
             with self._hold():
                 with self._lock:
                     if not self.read_only:
                         self._writer.drain()
-                    names = copy_moment(self._catalog, self._knowledge, target.partial)
+                    names = copy_moment(self._catalog, self._knowledge, partial)
                 try:
-                    copy_segments(self._vault, names, target.partial)
+                    copy_segments(self._vault, names, partial)
                 except FileNotFoundError as error:
                     raise StoreCorrupt(f"{self.path}: a segment file is missing", got=str(error)) from error
-            with EventLog.open(target.partial) as copy:
-                report = copy.verify()
-            target.finish()
-        except BaseException:
-            target.discard()
-            raise
-        return report
+            with EventLog.open(partial) as copy:
+                return copy.verify()
 
     def bytes_on_disk(self) -> int:
         """Bytes of all the store's files; of what is kept in memory for ``:memory:``."""

@@ -132,10 +132,10 @@ class Archive:
         if head != _MAGIC:
             raise ValueError("not an archive of eventlab")
         raw = footer
-        length, head, check = (int.from_bytes(raw[at : at + 4], "little") for at in (-16, -12, -8))
+        length, head_length, check = (int.from_bytes(raw[at : at + 4], "little") for at in (-16, -12, -8))
         if raw[-4:] != _END or length + _TAIL != len(raw) or zlib.crc32(raw[:length]) != check:
             raise ValueError("damaged footer")
-        said, rest = json.loads(bytes(raw[:head])), raw[head:length]
+        said, rest = json.loads(bytes(raw[:head_length])), raw[head_length:length]
         groups = said["groups"]
         starts = np.frombuffer(rest, "<i8", groups + 1).astype(np.int64)
         ends = np.frombuffer(rest[8 * (groups + 1) :], "<i8", 6 * groups).astype(np.int64).reshape(-1, 6)
