@@ -1,7 +1,7 @@
 """The files of snapshots: one per reducer, which grows, in the store's folder or in memory.
 
 Whole files go through the storage protocol. Appending does not: a file for each build costs three times as much time to
-write, and every read would have to list the folder to find new ones (`docs/decisions/snapshot-files.md`).
+write, and every read would have to list the folder to find new ones (`docs/decisions/0037`).
 """
 
 from __future__ import annotations
