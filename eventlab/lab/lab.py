@@ -22,7 +22,7 @@ from eventlab.lab.append import Cause, Group, batch_of_frame, batches_of
 from eventlab.lab.info import Info, info
 from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.store.api import Codec, Late, Receipt
-from eventlab.store.catalog.database import Durability
+from eventlab.store.catalog.opening import Durability
 from eventlab.store.compaction.garbage import Vacuumed
 from eventlab.store.event_log import EventLog
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named

@@ -92,10 +92,13 @@ class LocalStorage:
                 disk.sync_directory(self.directory.parent)
 
     def sweep(self) -> Mapping[str, int]:
-        found = {name: size for name, size in self._files() if is_unfinished(name)}
-        for name in found:
-            disk.remove(self.directory / name)
-        return found
+        removed = {}
+        for name, size in self._files():
+            if is_unfinished(name):
+                with suppress(OSError):  # the next sweep tries again
+                    disk.remove(self.directory / name)
+                    removed[name] = size
+        return removed
 
 
 def _publish_new(unfinished: Path, path: Path) -> None:

@@ -16,7 +16,7 @@ import polars as pl
 
 from eventlab.errors import NotAStore
 from eventlab.store.api import Batch
-from eventlab.store.catalog.database import Durability
+from eventlab.store.catalog.opening import Durability
 from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
 from eventlab.store.read.frames import all_columns
@@ -35,12 +35,12 @@ Rows = list[tuple[str, str, dict[str, Any]]]
 @contextlib.contextmanager
 def small_limits() -> Iterator[None]:
     """Bulk commits and row groups of few rows, so that small stores have all that large ones have."""
-    saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.TAIL_COMMITS)
+    saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.UNSEALED_COMMITS)
     writer.BULK_ROWS, encoding.ROW_GROUP = BULK, 32
     try:
         yield
     finally:
-        writer.BULK_ROWS, encoding.ROW_GROUP, writer.TAIL_COMMITS = saved
+        writer.BULK_ROWS, encoding.ROW_GROUP, writer.UNSEALED_COMMITS = saved
 
 
 def opened(path: Path, *, read_only: bool = False, durability: Durability = "full") -> EventLog:
@@ -338,7 +338,7 @@ class Stage:
 
     def open(self, path: Path) -> EventLog | None:
         """The store to run on; None where the operation opens it by itself."""
-        writer.TAIL_COMMITS = self.operation.tail_commits
+        writer.UNSEALED_COMMITS = self.operation.tail_commits
         return None if self.operation.opens is not None else opened(path, durability=self.operation.durability)
 
     def run(self, path: Path, store: EventLog | None, acknowledged: Callable[[], None] = lambda: None) -> EventLog:

@@ -162,7 +162,7 @@ def test_a_truncated_or_grown_file_is_told():
 
 def test_a_missing_file_is_told():
     kept = Kept(small(), "archive")
-    kept.vault.remove(kept.file.name)
+    kept.storage.remove(kept.file.name)
     with pytest.raises(StoreCorrupt, match="is missing"):
         kept.read()
 

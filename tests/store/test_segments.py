@@ -85,7 +85,7 @@ def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
     random = np.random.default_rng(0)
     block = numbers_block(rows, price=pa.array(random.random(rows)), trade_id=pa.array(random.integers(0, 2**60, rows)))
     kept = Kept(replace(block, aggregate=np.arange(rows) % 40, version=1 + np.arange(rows) // 40), request.param)
-    storage = CountingStorage(kept.vault)
+    storage = CountingStorage(kept.storage)
     segments = Segments(storage, "here")
     segments.read(kept.file, one(kept, 0), ["price"])
     storage.calls.clear()
@@ -121,7 +121,7 @@ def test_a_point_read_touches_only_its_row_groups_and_columns(many):
 def test_bounds_leave_out_row_groups(codec, bounds, monkeypatch):
     monkeypatch.setattr(encoding, "ROW_GROUP", 100)
     kept = Kept(numbers_block(4_000, price=pa.array(np.random.default_rng(0).random(4_000))), codec)
-    storage = CountingStorage(kept.vault)
+    storage = CountingStorage(kept.storage)
     segments = Segments(storage, "here")
     segments.read(kept.file, one(kept, 0), ["price"])
     storage.calls.clear()

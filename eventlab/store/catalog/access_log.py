@@ -20,7 +20,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreError
-from eventlab.store.catalog.database import UNREADABLE, Catalog, translating
+from eventlab.store.catalog.connection import UNREADABLE, translating
+from eventlab.store.catalog.database import Catalog
 
 BATCH = 1_024
 """So many reads are written at once."""

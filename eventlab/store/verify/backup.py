@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,10 @@ from eventlab.errors import NotAStore, StoreError, StoreLocked
 from eventlab.storage import operations as disk
 from eventlab.storage.api import Storage
 from eventlab.storage.local import LocalStorage, new_directory
-from eventlab.store.catalog.database import CATALOG_NAME, SEGMENTS_NAME, Catalog, as_store_error, translating
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.connection import as_store_error
+from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME
 from eventlab.store.journal.files import JOURNALS_NAME
 
 _TRIES = 100
@@ -48,7 +49,7 @@ def new_copy(path: Path) -> Iterator[Path]:
         raise error if isinstance(error, StoreError) else as_store_error(error, str(path)) from error
 
 
-def copy_moment(catalog: Catalog, knowledge: Knowledge, partial: Path) -> list[str]:
+def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     """Copy catalog and journal as of one moment; return the names of the segment files that belong to it.
 
     Writers do not wait: if one changes the catalog meanwhile, the copy begins again.
@@ -60,34 +61,23 @@ def copy_moment(catalog: Catalog, knowledge: Knowledge, partial: Path) -> list[s
     """
     copy = partial / CATALOG_NAME
     for _ in range(_TRIES):
-        knowledge.refresh()
+        index.refresh()
         before = catalog.data_version()
         _copy_catalog(catalog, copy)
-        knowledge.refresh()  # the journal may have grown; a record that needs a newer catalog comes with one
-        content = None if knowledge.journal is None else knowledge.journal.content()
+        index.refresh()  # the journal may have grown; a record that needs a newer catalog comes with one
+        content = None if index.journal is None else index.journal.content()
         if catalog.data_version() == before:
             break
         copy.unlink()
     else:
         raise StoreLocked(f"{catalog.where}: was changed during every attempt to copy it", hint="Try again.")
     if content is not None:
-        LocalStorage(partial / JOURNALS_NAME).write(knowledge.journal_name, [content])
-    return [file.name for segment in knowledge.view().segments for file in segment.files.values()]
+        LocalStorage(partial / JOURNALS_NAME).write(index.journal_name, [content])
+    return [file.name for segment in index.manifest().segments for file in segment.files.values()]
 
 
 def _copy_catalog(catalog: Catalog, copy: Path) -> None:
-    with translating(str(copy)):
-        made = sqlite3.connect(copy, isolation_level=None)
-        try:
-            catalog.connection.backup(made)
-            made.execute("PRAGMA journal_mode = DELETE").fetchall()
-            made.execute("BEGIN IMMEDIATE")
-            # The copy does not have their files.
-            made.execute("DELETE FROM runs WHERE file IN (SELECT file FROM garbage)")
-            made.execute("DELETE FROM garbage")
-            made.execute("COMMIT")
-        finally:
-            made.close()
+    catalog.copy_to(copy)
     descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
     try:
         disk.sync(descriptor)
