@@ -20,7 +20,7 @@ from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import clustered
 from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments.segments import FORMATS, Runs, Segments, stretches, write_segment, write_segments
-from tests.store.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
+from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
 
 
 @pytest.mark.parametrize("codec", list(FORMATS))

@@ -22,7 +22,7 @@ from eventlab.store.segments import pco_pages as pages
 from eventlab.store.segments.segments import FORMATS, write_segment
 from tests.events.strategies import INT64
 from tests.store.helpers import TRADE
-from tests.store.segment_files import Kept, blocks, name_of, numbers_block, payload_of, told, without_nothing
+from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, payload_of, told, without_nothing
 
 
 @pytest.fixture(params=[2, 5, 16_384], autouse=True)
