@@ -2,9 +2,8 @@
 
 A file is the word ``ELARCH01``, the pages of its columns one column after the other, a footer, and a tail of 16 bytes:
 the footer's length, that of its JSON, its CRC-32, and ``PCO1``. The footer says where each page lies and what its
-checksum is, how each column is to be put together, and what each row group holds; nothing in it is evaluated. Numbers
-of 64 bits come back bit for bit, minus zero and subnormals too; NaN and infinities never come here, for no event has
-them.
+checksum is, how each column is composed, and what each row group holds; nothing in it is evaluated. Numbers of 64
+bits are restored bit for bit, also minus zero and subnormals; no event has NaN or infinities.
 
 ==========  ============================================================================================
 kind        pages
@@ -16,9 +15,8 @@ kind        pages
 ``plain``   words, one for each row that has one
 ==========  ============================================================================================
 
-Pages come in chunks that share their statistics and what was chosen for them; an aggregate of many rows has row groups
-and chunks to itself. A column with nulls has pages of zeros and ones that tell where its values are; only these are
-kept.
+Pages are grouped in chunks that share statistics and encoding; an aggregate of many rows has its own row groups and
+chunks. A column with nulls also has pages of zeros and ones that mark its values; only values are stored.
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ class _Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _UnpackedColumn:
-    """A column as numbers by chunk and words, before they are packed. `counts` are values by row group."""
+    """A column before it is packed: numbers by chunk, and words. `counts` are the values of each row group."""
 
     kind: str
     counts: Int64Array
@@ -85,7 +83,7 @@ class _UnpackedColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PackedColumn:
-    """A column as it lies in a file."""
+    """A column as it is stored in a file."""
 
     kind: str
     base: str | None
@@ -102,7 +100,7 @@ class Archive:
     suffix = ".pco"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Lay out a slab as an archive file; columns without a value are left out."""
+        """Encode a slab as an archive file; columns without a value are left out."""
         pages.codec()
         grid = _grid(slab)
         starts = grid.starts
@@ -203,7 +201,7 @@ def _ends(slab: Slab, starts: Int64Array) -> Int64Array:
 
 
 def _grid(slab: Slab) -> _Grid:
-    """An aggregate that fills a row group begins one, and a chunk."""
+    """Row groups and chunks; an aggregate that fills a row group begins a new one."""
     rows = len(slab.events)
     size = encoding.row_group(rows, len(slab.aggregates))
     long = np.flatnonzero(np.diff(slab.offsets) >= encoding.ROW_GROUP)
@@ -277,7 +275,7 @@ def _floats(column: pa.Array, grid: _Grid) -> _UnpackedColumn:
 def _integers(
     whole: Int64Array, valid: Mask | None, grid: _Grid, base: str | None = None, other: Int64Array | None = None
 ) -> _UnpackedColumn:
-    """Integers, or in chunks where that is smaller, their differences to those of the column `base`."""
+    """Integers, or differences to the column `base` in chunks where these are smaller."""
     if valid is not None and valid.all():
         valid = None
     counts = grid.counts(valid)
@@ -293,7 +291,7 @@ def _integers(
 
 
 def _smaller(one: Numbers, other: Numbers) -> bool:
-    """Whether a sample of numbers packs into fewer bytes than the same rows of others."""
+    """Whether a sample of numbers packs into fewer bytes than the same rows of `other`."""
     start = max((len(one) - _TRIAL_ROWS) // 2, 0)
     sample = slice(start, start + _TRIAL_ROWS)
     return pages.packed_size(one[sample]) < pages.packed_size(other[sample])
