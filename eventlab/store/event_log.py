@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import threading
@@ -241,7 +242,8 @@ class EventLog:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self.path}: the store is closed")
-        self._catalog.check()
+        if self._catalog.damage is not None:
+            raise copy.copy(self._catalog.damage)  # without the traceback of the last time
 
     def _check_writable(self) -> None:
         self._check_open()

@@ -49,7 +49,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 def seal_only(store: EventLog) -> None:
     """Seal the tail, and merge nothing."""
     with store._exclusive.held(), store._lock:
-        store._seal()
+        store._writer.seal()
 
 
 def filled(store: EventLog, seals: int = 9) -> None:

@@ -33,7 +33,7 @@ def leases(request: pytest.FixtureRequest, tmp_path: Path) -> Leases:
 def seal_only(store: EventLog) -> None:
     """Seal the tail, and merge nothing."""
     with store._exclusive.held(), store._lock:
-        store._seal()
+        store._writer.seal()
 
 
 def test_a_lease_protects_what_later_generations_dropped(leases: Leases):

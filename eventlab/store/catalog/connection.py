@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -105,11 +104,6 @@ class Connection:
             return self._connection.execute(statement, values)
         except sqlite3.Error as error:
             raise translated(error, self.where) from error
-
-    def check(self) -> None:
-        """Raise StoreCorrupt where the catalog was found damaged when it was opened."""
-        if self.damage is not None:
-            raise copy.copy(self.damage)  # without the traceback of the last time
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -48,7 +48,7 @@ class CheckedBatch:
     metadata: str | pa.DictionaryArray | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CheckedRows:
     """A few plain events of one aggregate and of one type, whose number is `kind`."""
 

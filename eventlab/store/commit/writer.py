@@ -43,7 +43,7 @@ UNSEALED_COMMITS, UNSEALED_ROWS, UNSEALED_BYTES = 16_384, 262_144, 32 * 1024 * 1
 """The journal is sealed when it passes any of these."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Committed:
     """The outcome of a commit.
 
