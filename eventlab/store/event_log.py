@@ -22,7 +22,7 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store.api import Batch, Codec, Head, Late, Receipt, Selection
 from eventlab.store.blocks import Block, Int64Array
-from eventlab.store.catalog.access_log import Accesses
+from eventlab.store.catalog.access_log import ReadLog
 from eventlab.store.catalog.checkpoints import Checkpoints
 from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
@@ -64,7 +64,7 @@ class EventLog:
         codec: Codec,
         clock: Clock,
         *,
-        record_access: bool,
+        record_reads: bool,
     ) -> None:
         self._catalog = catalog
         self._vault = vault
@@ -80,7 +80,7 @@ class EventLog:
         self._followers: list[Callable[[Collection[str]], None]] = []
         self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
-        self._accesses = Accesses(catalog, self._lock, recording=record_access)
+        self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
         self._writer = Writer(
             catalog,
             vault,
@@ -110,7 +110,7 @@ class EventLog:
         durability: Durability = "full",
         wait: float = 10.0,
         codec: Codec = "parquet",
-        record_access: bool = False,
+        record_reads: bool = False,
     ) -> Self:
         """Open a store, making it where there is none.
 
@@ -129,17 +129,17 @@ class EventLog:
             Seconds to wait for another writer.
         codec : {"parquet", "archive"}
             How new segment files are written; both are read alike. ``"archive"`` takes less room and more time.
-        record_access : bool
-            Keep which past states are asked for; see :attr:`accesses`.
+        record_reads : bool
+            Keep which past states are asked for; see :attr:`read_log`.
         """
         if durability not in ("full", "relaxed"):
             raise StoreError("unknown durability", got=durability, expected="'full' or 'relaxed'")
         if codec not in FORMATS:
             raise StoreError("unknown codec", got=codec, expected=" or ".join(map(repr, FORMATS)))
-        if record_access and read_only:
+        if record_reads and read_only:
             raise ReadOnlyStore(
-                f"{path}: accesses are recorded in the store, which is opened to be read",
-                hint="Leave out record_access or read_only.",
+                f"{path}: reads are recorded in the store, and it is opened read-only",
+                hint="Leave out record_reads or read_only.",
             )
         ticking = time.time_ns if clock is None else clock
         if str(path) == ":memory:":
@@ -148,7 +148,7 @@ class EventLog:
             catalog = open_memory()
             return cls(
                 catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
-                NoLock(), MemoryLeases(), codec, ticking, record_access=record_access,
+                NoLock(), MemoryLeases(), codec, ticking, record_reads=record_reads,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
@@ -162,7 +162,7 @@ class EventLog:
         store = cls(
             catalog, DirectoryVault(directory / SEGMENTS_NAME), journals, exclusive,
             FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
-            record_access=record_access,
+            record_reads=record_reads,
         )  # fmt: skip
         try:
             store._begin()
@@ -356,9 +356,9 @@ class EventLog:
         return self._checkpoints
 
     @property
-    def accesses(self) -> Accesses:
+    def read_log(self) -> ReadLog:
         """Which past states were asked for."""
-        return self._accesses
+        return self._read_log
 
     # -- ingested sources
 
@@ -613,7 +613,7 @@ class EventLog:
             self._closed = True
             self._news.close()
             try:
-                self._accesses.close()
+                self._read_log.close()
                 if not self.read_only and self._catalog.damage is None and self._exclusive.try_enter():
                     try:
                         self._index.refresh(alone=True)
