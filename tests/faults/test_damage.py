@@ -177,7 +177,7 @@ def test_what_is_intact_stays_readable(folder: Path):
         store.commit([batch(BULK, "two")])
         store.commit([batch(2, "three")])
         store.commit([batch(2, "four")])
-        names = [segment.files[0].name for segment in store._view().segments]
+        names = [segment.files[0].name for segment in store._manifest().segments]
     (folder / "lab" / "segments" / names[0]).write_bytes(b"gone")
     (journal,) = (folder / "lab" / "journal").iterdir()
     content = bytearray(journal.read_bytes())
@@ -206,7 +206,7 @@ def test_verify_says_how_far(folder: Path):
     with opened(folder / "lab") as store:
         for number in range(4):
             store.commit([batch(BULK, f"a{number % 2}")])
-        names = [segment.files[0].name for segment in store._view().segments]
+        names = [segment.files[0].name for segment in store._manifest().segments]
     (folder / "lab" / "segments" / names[2]).unlink()
     with opened(folder / "lab") as store:
         with pytest.raises(StoreCorrupt, match=f"{names[2]} is missing.*all before position {2 * BULK}") as caught:

@@ -66,7 +66,7 @@ def filled(store: EventLog, seals: int = 9) -> None:
 
 
 def segments(store: EventLog) -> list[int]:
-    return [segment.stop_position - segment.first_position for segment in store._view().segments]
+    return [segment.stop_position - segment.first_position for segment in store._manifest().segments]
 
 
 def answers(store: EventLog) -> Any:
@@ -207,7 +207,7 @@ def test_a_damaged_segment_stays_as_it_is(tmp_path: Path, how: str):
         for _ in range(5):
             store.commit([batch(2)])
             seal_only(store)
-        hurt = store._view().segments[2]
+        hurt = store._manifest().segments[2]
         intact = everything(store).filter(~everything(store)["position"].is_in([4, 5]))
     (file,) = hurt.files.values()
     content = (tmp_path / "segments" / file.name).read_bytes()
@@ -242,7 +242,7 @@ def test_a_catalog_that_says_otherwise_loses_no_event(tmp_path: Path, edit: str)
         for _ in range(3):
             store.commit([batch(4, ["a", "b", "b", "a"])])
             seal_only(store)
-        name = next(iter(store._view().segments[1].files.values())).name
+        name = next(iter(store._manifest().segments[1].files.values())).name
         content = (tmp_path / "segments" / name).read_bytes()
         store._catalog.execute("PRAGMA foreign_keys = OFF")
         store._catalog.execute(edit)
@@ -345,7 +345,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
         assert answers(store) == before
         store.seal()
         assert answers(store) == before
-        named = {file.name for segment in store._view().segments for file in segment.files.values()}
+        named = {file.name for segment in store._manifest().segments for file in segment.files.values()}
         assert {path.name for path in (tmp_path / "segments").iterdir()} == named
         assert store.vacuum().files == 0
 
@@ -515,7 +515,7 @@ class ReadersBesideMerges(RuleBasedStateMachine):
         for store in self.stores[:1]:
             store.vacuum()
             assert store.vacuum().leased_files == 0
-            files = [file for segment in store._view().segments for file in segment.files.values()]
+            files = [file for segment in store._manifest().segments for file in segment.files.values()]
             assert store._vault.names() == {file.name for file in files}
             rows = store._catalog.execute("SELECT count(*) FROM runs").fetchone()[0]
             assert rows == sum(len(store._index.runs_of_file(file)) for file in files)
