@@ -93,7 +93,7 @@ def flips(sound: Sound, part: str, count: int | None, seed: int) -> Iterator[tup
             yield name, at * 8 + bit, sound.image | {name: bytes(content)}
 
 
-PARTS = {"catalog.sqlite": 400, "catalog.sums": 40, "journal/": 300, "segments/": 150}
+PARTS = {"catalog.sqlite": 400, "catalog.checksums": 40, "journal/": 300, "segments/": 150}
 
 
 @pytest.mark.parametrize("part", list(PARTS))
@@ -293,7 +293,7 @@ def test_a_hand_in_the_catalog_is_found(folder: Path, guarded: bool):
         connection.close()
         assert changed, edit
         if not guarded:
-            (path / "catalog.sums").unlink()
+            (path / "catalog.checksums").unlink()
         if guarded or edit not in ONLY_BY_SUMS:
             check_refused(path, edit, reading=guarded)
         shutil.rmtree(path)
@@ -326,7 +326,7 @@ def test_event_times_go_back_only_where_their_commit_says_so(folder: Path):
         connection.execute(f"UPDATE commits SET {edit} WHERE first_position = {first}")
         connection.commit()
         connection.close()
-        (folder / "lab" / "catalog.sums").unlink()
+        (folder / "lab" / "catalog.checksums").unlink()
         with (
             opened(folder / "lab", read_only=True) as store,
             pytest.raises(StoreCorrupt, match="event times") as caught,
@@ -347,9 +347,9 @@ def test_a_changed_hand_can_be_accepted(folder: Path):
     connection.execute("UPDATE sources SET identity = 'renamed'")
     connection.commit()
     connection.close()
-    with opened(folder / "lab") as store, pytest.raises(StoreCorrupt, match=r"page \d+.*remove catalog.sums"):
+    with opened(folder / "lab") as store, pytest.raises(StoreCorrupt, match=r"page \d+.*remove catalog.checksums"):
         store.verify()
-    (folder / "lab" / "catalog.sums").unlink()
+    (folder / "lab" / "catalog.checksums").unlink()
     with opened(folder / "lab") as store:
         store.verify()
         assert store.chunk_receipt("renamed", 0) is not None

@@ -16,7 +16,7 @@ from eventlab.events.types import EventType
 from eventlab.store.api import Batch, Commit, Late, Receipt
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.connection import as_store_error, translated
-from eventlab.store.catalog.database import Catalog, Source
+from eventlab.store.catalog.database import Catalog, SourceChunk
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.catalog.transaction import transaction
@@ -86,7 +86,7 @@ class Writer:
         self.event_ids = EventIds(catalog, index, reader)
 
     def commit(
-        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: Source | None
+        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         """Add events durably; see `Store.commit`. Others get the store's lock while this thread syncs."""
         try:
@@ -106,7 +106,7 @@ class Writer:
         return made
 
     def _commit(
-        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: Source | None
+        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         try:
             end = self._group.end()
@@ -155,7 +155,7 @@ class Writer:
         batches: Sequence[Batch],
         expected: Mapping[str, int],
         late: Late,
-        source: Source | None,
+        source: SourceChunk | None,
     ) -> tuple[PreparedEnd, Record, list[PendingHead]] | Committed:
         """The journal's record of a commit; or the outcome of one that is large, empty, or there already."""
         items, names = check_batches(batches)
@@ -200,7 +200,7 @@ class Writer:
         end: PreparedEnd,
         heads: Sequence[PendingHead],
         clocks: Mapping[int, str | None],
-        source: Source | None,
+        source: SourceChunk | None,
         *,
         has_ids: bool,
     ) -> dict[str, Any]:
@@ -236,7 +236,7 @@ class Writer:
         heads: Sequence[PendingHead],
         types: Mapping[str, EventType],
         recorded_at: int,
-        source: Source | None,
+        source: SourceChunk | None,
     ) -> Committed:
         index, catalog = self._index, self._catalog
         first, stop = numbered.first_position, numbered.first_position + numbered.events

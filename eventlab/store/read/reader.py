@@ -16,7 +16,7 @@ from eventlab.events.types import EventType
 from eventlab.runtime import thread_pools as cores
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined, pieces_in_position_order
 from eventlab.store.catalog.manifest import Manifest, Segment
-from eventlab.store.catalog.schemas import Reading, reading
+from eventlab.store.catalog.schemas import UpcastPlan, upcast_plan
 from eventlab.store.journal.memtable import Damaged, Part
 from eventlab.store.segments.pruning import trim
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments
@@ -51,9 +51,9 @@ class Want:
     """Numbers of the aggregates that have back-dated events."""
     _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
 
-    def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
+    def reading(self, stored: EventType, columns: Collection[str]) -> UpcastPlan | None:
         """How stored events of a type become those wanted; None where they are that as they lie."""
-        return reading(stored, self.types.get(stored.name), columns)
+        return upcast_plan(stored, self.types.get(stored.name), columns)
 
     def runs_in(self, file: SegmentFile) -> Runs | None:
         """Those runs of a file that may hold events within all bounds; None where there are none."""

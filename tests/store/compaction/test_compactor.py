@@ -32,7 +32,7 @@ from eventlab.store.segments.files import MemoryVault
 from eventlab.store.segments.segments import FORMATS
 from tests.store.helpers import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = Selection({"market_data": ["price"]}, others=True)
 SIGNAL_ROW = {"symbol": "é", "action": "buy", "strength": -0.0, "strategy": "s"}
 CODECS = list(FORMATS)
@@ -246,7 +246,7 @@ def test_a_catalog_that_says_otherwise_loses_no_event(tmp_path: Path, edit: str)
         content = (tmp_path / "segments" / name).read_bytes()
         store._catalog.execute("PRAGMA foreign_keys = OFF")
         store._catalog.execute(edit)
-    (tmp_path / "catalog.sums").unlink()  # else the store would be refused as a whole
+    (tmp_path / "catalog.checksums").unlink()  # else the store would be refused as a whole
     with EventLog.open(tmp_path) as store:
         with pytest.warns(DamagedSegment, match="left as it is"):
             store.seal()
@@ -309,13 +309,13 @@ def test_what_reads_back_otherwise_replaces_nothing(tmp_path: Path, monkeypatch:
     [
         ("disk", "write_at", 1),
         ("disk", "sync_directory", 1),
-        ("sealing", "name_file", 1),
-        ("sealing", "name_file", 2),
-        ("garbage.Garbage", "drop", 1),
+        ("database.Catalog", "add_file", 1),
+        ("database.Catalog", "add_file", 2),
+        ("database.Catalog", "merge_segments", 1),
         ("garbage.Garbage", "collect", 1),
         ("disk", "remove", 1),
         ("disk", "remove", 3),
-        ("catalog.Catalog", "tidy", 1),
+        ("database.Catalog", "tidy", 1),
     ],
 )
 def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str, call: int):
@@ -326,9 +326,8 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
     import importlib, os, sys
     from eventlab.store.event_log import EventLog
     from eventlab.store.disk import operations as disk
-    from eventlab.store.commit import seal as sealing
+    from eventlab.store.catalog import database
     from eventlab.store.compaction import garbage
-    from eventlab.store.catalog import opening as catalog
     store = EventLog.open(sys.argv[1])
     whole, left = {module}.{name}, [{call}]
     def killing(*args, **more):
