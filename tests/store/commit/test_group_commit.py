@@ -342,6 +342,8 @@ class Interrupt:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
+        if frame.f_code.co_name == "<genexpr>":  # Python only prints what is raised while it drops a generator
+            return
         if self.left == 0:
             self.done = True
             sys.setprofile(None)
