@@ -1,9 +1,9 @@
-"""Aggregate ids as templates, ``market/{symbol}``: filled by plain text work; nothing is looked up or evaluated."""
+"""Aggregate ids as templates, ``market/{symbol}``, filled by plain text work, and patterns that match them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -76,3 +76,9 @@ def _parsed(text: str, allowed: tuple[str, ...]) -> Template:
     if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
         raise FeedError(f"aggregate_id {text!r}: a brace without its partner", expected=f"placeholders {known}")
     return Template(text, fields)
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """The ids that match a pattern in which ``*`` stands for any run of characters, sorted."""
+    matches = re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL).fullmatch
+    return sorted(name for name in names if matches(name))

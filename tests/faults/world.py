@@ -15,8 +15,7 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import NotAStore
-from eventlab.store.api import Batch
-from eventlab.store.catalog.database import Durability
+from eventlab.store.api import Batch, Durability
 from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
 from eventlab.store.read.frames import all_columns

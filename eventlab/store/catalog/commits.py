@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from eventlab.store.api import Head
 from eventlab.store.blocks import Int64Array
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.types import Head
 
 
 class Commits:

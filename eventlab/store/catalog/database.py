@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 from eventlab.errors import (
     EventlabError,
@@ -30,8 +29,6 @@ from eventlab.store.catalog.page_checksums import Sums, mark
 from eventlab.store.disk import operations as disk
 from eventlab.store.migration import migrate
 from eventlab.store.segments.files import DirectoryVault
-
-Durability = Literal["full", "relaxed"]
 
 FORMAT = 3
 UNTIL_BACKDATED = 2

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.events.types import EventType, declared_types
-from eventlab.store.api import UNBOUND
 from eventlab.store.catalog.database import UNREADABLE, Catalog, unreadable
 from eventlab.store.catalog.unsealed import Ledger
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Journal, Lost, Record
 from eventlab.store.journal.memtable import Damaged, Part, Piece, Tail
 from eventlab.store.segments.segments import Runs, SegmentFile
+from eventlab.store.types import UNBOUND
 
 _KEPT_RUNS = 1_000_000
 _TRIES = 1_000

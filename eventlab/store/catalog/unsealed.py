@@ -6,23 +6,15 @@ import bisect
 from collections.abc import Mapping
 
 from eventlab.events.types import EventType
-from eventlab.store.api import Receipt
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.journal.journal import Record
 from eventlab.store.journal.memtable import part_of
+from eventlab.store.types import Receipt
 
 
 def receipt_of(record: Record) -> Receipt:
     """The receipt of a commit in the journal."""
-    return Receipt(
-        record.stop_position - 1,
-        record.last_version,
-        record.events,
-        record.first_position,
-        record.recorded_at,
-        max(record.late, 0),
-        max(-record.late, 0),
-    )
+    return Receipt.of(record.first_position, record.events, record.recorded_at, record.last_version, record.late)
 
 
 class Ledger:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from eventlab.store.api import Codec
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Knowledge, Segment
@@ -16,6 +15,7 @@ from eventlab.store.journal.files import Journals
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
 from eventlab.store.segments.files import Vault, new_name
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
+from eventlab.store.types import Codec
 
 SEGMENT_ROWS = 3_145_728
 """No segment holds more events: what a reader needs in memory at once."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.errors import InvalidEvent, LateEvent
-from eventlab.events.clock import format_ns
+from eventlab.errors import InvalidEvent, LateEvent, WrongVersion
+from eventlab.events.clock import MAX_NS, MIN_NS, format_ns
 from eventlab.events.columns import metadata_json
 from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
-from eventlab.store.api import Batch, Late
 from eventlab.store.blocks import Block, Int64Array, cluster_order, running_maxima
+from eventlab.store.types import Batch, Late
 
 _LONGEST_ID = 1024
 
@@ -63,6 +63,36 @@ class Assigned:
     first_position: int
     last_version: int
     late: int
+
+
+def check_late(late: object) -> None:
+    """Raise InvalidEvent where this is no way to treat late events."""
+    if late not in get_args(Late):
+        ways = " or ".join(map(repr, get_args(Late)))
+        raise InvalidEvent("unknown way to treat late events", got=late, expected=ways)
+
+
+def check_expected(expected: Mapping[str, int], version_of: Callable[[str], int]) -> None:
+    """Raise WrongVersion where an aggregate is not at the version expected; `version_of` gives its version, or 0."""
+    for name, version in expected.items():
+        if isinstance(version, bool) or not isinstance(version, int):
+            raise InvalidEvent("expected_version must be an int", got=version)
+        actual = version_of(name)
+        if actual != version:
+            raise WrongVersion(
+                f"{name!r} is at another version than expected",
+                got=f"version {actual}",
+                expected=f"version {version}",
+                hint="Another append came first: read the state again, decide again, append again.",
+            )
+
+
+def commit_time(clock: Callable[[], int], previous: int | None) -> int:
+    """`recorded_at` of a commit, ns UTC: later than that of the previous one, however the clock moves."""
+    moment = clock()
+    if isinstance(moment, bool) or not isinstance(moment, int) or not MIN_NS <= moment <= MAX_NS:
+        raise InvalidEvent("the clock must give int nanoseconds", got=moment)
+    return moment if previous is None else max(moment, previous + 1)
 
 
 def check_aggregate_id(name: object) -> str:

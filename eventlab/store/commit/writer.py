@@ -17,21 +17,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventlab.errors import EventlabError, InvalidEvent, StoreError, WrongVersion
-from eventlab.events.clock import MAX_NS, MIN_NS
+from eventlab.errors import EventlabError, StoreError
 from eventlab.events.columns import metadata_json
 from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
-from eventlab.store.api import Batch, Late, Receipt
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.database import Catalog, as_store_error, translated
 from eventlab.store.catalog.manifest import Knowledge
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.catalog.unsealed import receipt_of as receipt_of_record
-from eventlab.store.commit.event_ids import COMMIT, Identities, receipt_of
+from eventlab.store.commit.duplicates import earlier_receipt
+from eventlab.store.commit.event_ids import COMMIT, Identities
 from eventlab.store.commit.seal import Sealer
-from eventlab.store.commit.validate import Assigned, Stream, assign, check_aggregate_id, check_clocks, incoming
+from eventlab.store.commit.validate import (
+    Assigned,
+    Stream,
+    assign,
+    check_aggregate_id,
+    check_clocks,
+    check_expected,
+    commit_time,
+    incoming,
+)
 from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain import columns as chain
 from eventlab.store.hash_chain import rows as row_chain
@@ -41,6 +49,7 @@ from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.read.reader import Reader
 from eventlab.store.segments.files import Vault
+from eventlab.store.types import Batch, Late, Receipt
 
 BULK_ROWS = 8_192
 """A commit of this many events goes straight into segment files; one of fewer is a record of the journal."""
@@ -185,8 +194,8 @@ class Writer:
         stream = self._stream(front, check_aggregate_id(name), 0)
         version, count = stream.version, len(rows)
         if expected:
-            self._check_expected(front, expected)
-        recorded_at = self._now(front)
+            check_expected(expected, lambda name: self._stream(front, name, 0).version)
+        recorded_at = commit_time(self._clock, front.recorded_at)
         backdated = 0
         if batch.timestamp is None:
             timestamps = [max(recorded_at, stream.timestamp) if version else recorded_at] * count
@@ -235,18 +244,18 @@ class Writer:
             front = self._alone()  # what is prepared but not written cannot be looked up, nor may the catalog pass it
         if source is not None and (earlier := self.chunk_receipt(*source)) is not None:
             return earlier, None
-        earlier = self.identities.earlier_receipt(items, names, late)
+        earlier = earlier_receipt(self.identities, items, names, late)
         if earlier is not None:
             return earlier, None
         streams = self._streams(front, names)
-        self._check_expected(front, expected)
+        check_expected(expected, lambda name: self._stream(front, name, 0).version)
         if not items:
             return self._empty_receipt(front), None
         clocks = {stream.no: stream.clock for stream in streams}
         check_clocks(items, streams)
         clocks = {s.no: s.clock for s in streams if s.clock is not None and s.clock != clocks[s.no]}
         types = self._checked_types([item.batch.type for item in items])
-        recorded_at = self._now(front)
+        recorded_at = commit_time(self._clock, front.recorded_at)
         made = assign(items, streams, front.stop, recorded_at, late)
         count = _count(made)
         if count >= BULK_ROWS:
@@ -471,7 +480,7 @@ class Writer:
         except BaseException:  # an interrupt: the commit stands, and is read back when next needed
             knowledge.forget()
             raise
-        return receipt_of((first, count, recorded_at, made.last_version, made.late)), made.blocks
+        return Receipt.of(first, count, recorded_at, made.last_version, made.late), made.blocks
 
     # -- aggregates
 
@@ -496,19 +505,6 @@ class Writer:
             streams.append(stream)
         return streams
 
-    def _check_expected(self, front: _Front, expected: Mapping[str, int]) -> None:
-        for name, version in expected.items():
-            if isinstance(version, bool) or not isinstance(version, int):
-                raise InvalidEvent("expected_version must be an int", got=version)
-            actual = self._stream(front, name, 0).version
-            if actual != version:
-                raise WrongVersion(
-                    f"{name!r} is at another version than expected",
-                    got=f"version {actual}",
-                    expected=f"version {version}",
-                    hint="Another append came first: read the state again, decide again, append again.",
-                )
-
     def _upsert_heads(self, streams: Sequence[Stream]) -> None:
         self._catalog.executemany(
             "INSERT INTO aggregates VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO UPDATE SET "
@@ -516,12 +512,6 @@ class Writer:
             "clock = excluded.clock",
             [(s.no, s.name, s.version, s.position, s.timestamp, s.clock) for s in streams],
         )
-
-    def _now(self, front: _Front) -> int:
-        moment = self._clock()
-        if isinstance(moment, bool) or not isinstance(moment, int) or not MIN_NS <= moment <= MAX_NS:
-            raise InvalidEvent("the clock must give int nanoseconds", got=moment)
-        return moment if front.recorded_at is None else max(moment, front.recorded_at + 1)
 
     @staticmethod
     def _empty_receipt(front: _Front) -> Receipt:
@@ -584,7 +574,7 @@ class Writer:
         ).fetchone()
         if row is None:
             self._knowledge.check_whole()
-        return None if row is None else receipt_of(row)
+        return None if row is None else Receipt.of(*row)
 
 
 def _count(made: Assigned) -> int:

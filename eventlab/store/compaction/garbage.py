@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Knowledge
@@ -12,16 +11,7 @@ from eventlab.store.disk.read_leases import Leases
 from eventlab.store.journal.files import Journals
 from eventlab.store.segments.files import Vault
 from eventlab.store.segments.segments import SegmentFile
-
-
-@dataclass(frozen=True, slots=True)
-class Vacuumed:
-    """What a vacuum did: files removed and the bytes they had; and of those dropped, how many are still being read."""
-
-    files: int = 0
-    bytes: int = 0
-    leased_files: int = 0
-    leased_bytes: int = 0
+from eventlab.store.types import Vacuumed
 
 
 class Garbage:

@@ -24,8 +24,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.stops import Legs, rows_until, tables_of
 from eventlab.snapshots.collection import Snapshots
-from eventlab.store.api import UNBOUND, Selection, Store
-from eventlab.store.read import frames as public
+from eventlab.store.api import UNBOUND, Selection, Store, frame_schema
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.diff import changes
@@ -329,7 +328,7 @@ def _events(store: Store, aggregate: str, one: _Side, other: _Side, first: int, 
     pieces = []
     for declared in store.types().values():
         columns = [*_ENVELOPE, *(payload.name for payload in declared)]
-        pieces.append(pl.DataFrame(schema=public.frame_schema(declared, _ENVELOPE)))
+        pieces.append(pl.DataFrame(schema=frame_schema(declared, _ENVELOPE)))
         rows = store.rows(declared, aggregates=[aggregate], columns=columns, first_position=first, stop_position=stop)
         for piece in rows if first < stop else ():
             envelope = [piece[name].to_physical().to_numpy() for name in ("version", "position", "timestamp")]
