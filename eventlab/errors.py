@@ -142,7 +142,7 @@ class StoreTooNew(StoreError):
 
 
 class StoreTooOld(StoreError):
-    """The store was written in an older format, and was opened so that it cannot be brought up to date."""
+    """The store was written in an older format than this eventlab reads."""
 
 
 class StoreLocked(StoreError):

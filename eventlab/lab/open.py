@@ -44,8 +44,8 @@ def open(  # noqa: A001  el.open reads as it should
 
     Raises
     ------
-    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; a newer format; damage; no permission; a writer that does not finish; a
+    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; another format; damage; no permission; a writer that does not finish; a
         network file system.
 
     Examples

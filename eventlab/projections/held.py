@@ -14,7 +14,7 @@ from eventlab.snapshots.states import Base, Marks
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import advance
 
-_FORMAT = "2"
+_FORMAT = "1"
 _LATEST = AsOf()
 
 

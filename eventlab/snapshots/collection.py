@@ -94,8 +94,6 @@ class Snapshots:
         else:
             files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
             found = Snapshots(store, files, measure)
-            if not store.read_only:
-                files.sweep()
         if not store.read_only:
             store.follow(found.after_commit)
         return found

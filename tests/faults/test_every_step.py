@@ -29,7 +29,7 @@ from tests.faults.world import (
 
 DAILY = (
     "append", "append relaxed", "append a new type", "first append", "bulk append", "seal", "archive", "make a store",
-    "open and sweep", "migrate",
+    "open and sweep",
 )  # fmt: skip
 """Between them these take every kind of step; nightly all operations are tried."""
 

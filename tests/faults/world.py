@@ -25,7 +25,6 @@ from tests.store.helpers import TYPES, batch, trade
 
 NOW = 1_704_067_200_000_000_000
 BULK = 64
-STORE = Path(__file__).parents[1] / "store"
 
 Row = tuple[Any, ...]
 Content = tuple[Row, ...]
@@ -213,7 +212,7 @@ class Operation:
     """Something that is failed, killed and cut off at every moment.
 
     `base` prepares a store, `run` is what is tried on it. Both get a twin, and acknowledge through it. `opens` is tried
-    in place of `run` where opening is the operation; `found` is a directory to copy in place of `base`.
+    in place of `run` where opening is the operation.
     """
 
     base: Callable[[Twin], None]
@@ -221,7 +220,6 @@ class Operation:
     opens: Callable[[Path], EventLog] | None = None
     litter: Callable[[Path], None] = lambda path: None
     durability: Durability = "full"
-    found: Path | None = None
     tail_commits: int = 16_384
 
 
@@ -297,7 +295,6 @@ OPERATIONS: dict[str, Operation] = {
     "close": Operation(history, lambda twin: twin.does(lambda store: store.close())),
     "make a store": Operation(_empty, opens=opened),
     "open and sweep": Operation(history, opens=opened, litter=_litter),
-    "migrate": Operation(_empty, opens=opened, found=STORE / "format1" / "store"),
 }
 
 
@@ -315,12 +312,6 @@ class Stage:
     def of(cls, operation: Operation, folder: Path) -> Stage:
         base = folder / "base"
         twin = Twin()
-        if operation.found is not None:
-            shutil.copytree(operation.found, base)
-            with opened(Path(shutil.copytree(base, folder / "reference"))) as store:
-                reference = content_of(store)
-            shutil.rmtree(folder / "reference")
-            return cls(operation, base, twin, [reference] * 2)
         if operation.base is not _empty:
             with opened(base) as store:
                 twin = Twin(store)
@@ -373,9 +364,6 @@ def check_image(path: Path, allowed: Sequence[Content], *, may_be_absent: bool =
             check_content(store, allowed)
     except NotAStore:
         assert may_be_absent, "a store that was there is there"
-    except Exception as error:
-        if type(error).__name__ != "StoreTooOld":
-            raise
     with opened(path) as store:
         check_content(store, allowed)
         check_tidy(path, store)

@@ -448,10 +448,10 @@ def test_snapshots_of_a_future_format_are_left_aside(tmp_path, monkeypatch):
             later.setattr(records, "FORMAT", records.FORMAT + 1)
             lab.snapshots.build(el.Portfolio)
     with el.open(path) as lab:
-        with pytest.warns(UserWarning, match="is of format 3, which this eventlab does not read"):
+        with pytest.warns(UserWarning, match="is of format 2, which this eventlab does not read"):
             assert [lab.state(el.Portfolio, name).digest for name in NAMES] == expected
         assert lab.snapshots.table().height == 0
-        with pytest.raises(SnapshotError, match=r"is of format 3, which .*drop\(\) removes it"):
+        with pytest.raises(SnapshotError, match=r"is of format 2, which .*drop\(\) removes it"):
             lab.snapshots.verify()
         lab.snapshots.policy = Every(100)
         assert lab.snapshots.build(el.Portfolio).snapshots == 3
@@ -525,26 +525,6 @@ def test_strange_files_in_the_folder_are_not_touched(tmp_path):
         assert lab.snapshots.table().height == 3
         assert lab.snapshots.drop() == 1
         assert stranger.read_text() == "mine"
-
-
-def test_files_of_the_first_format_are_swept_where_one_may_write(tmp_path):
-    path = tmp_path / "lab"
-    with filled(path, count=21) as lab:
-        lab.snapshots.build(el.Trades)
-        expected = lab.state(el.Trades, NAMES[0]).digest
-    folder = path / "snapshots"
-    old = f"{'0a' * 16}-{'1b' * 4}-{'2c' * 8}.arrow"
-    stay = ["notes.arrow", f"{old}.gz", f"my-{old}", old.upper(), f"{'0a' * 16}.arrow", *(f.name for f in files(path))]
-    for name in (old, f"{old}.part", *stay[:-1]):
-        (folder / name).write_text("a")
-    there = sorted([old, f"{old}.part", *stay])
-    with el.open(path, read_only=True) as lab:
-        assert lab.state(el.Trades, NAMES[0]).digest == expected
-        assert sorted(file.name for file in folder.iterdir()) == there
-    with el.open(path) as lab:
-        assert sorted(file.name for file in folder.iterdir()) == sorted(stay)
-        assert lab.state(el.Trades, NAMES[0]).digest == expected
-        assert lab.snapshots.verify().equal == 3
 
 
 def counting(step):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -152,16 +151,6 @@ def test_a_backup_has_them(path, tmp_path):
         store.backup(tmp_path / "copy")
     with EventLog.open(tmp_path / "copy") as store:
         assert store.accesses.frame().rows() == reads(4)
-
-
-def test_a_store_of_format_1_records_once_it_is_brought_up_to_date(tmp_path):
-    shutil.copytree(Path(__file__).parent / "format1", tmp_path / "old", dirs_exist_ok=True)
-    place = next((tmp_path / "old").rglob("catalog.sqlite")).parent
-    with recording(place) as store:
-        fill(store, 4)
-    with EventLog.open(place) as store:
-        assert store.accesses.frame().rows() == reads(4)
-        assert store.verify().ok
 
 
 def held(path):

@@ -24,7 +24,6 @@ from eventlab.errors import (
     StoreError,
     StoreFull,
     StoreLocked,
-    StoreTooNew,
 )
 from eventlab.store.api import Selection
 from eventlab.store.catalog import database as catalog
@@ -365,15 +364,6 @@ def test_paths_that_hold_something_else(tmp_path: Path):
     assert not (tmp_path / "absent").exists()
     assert (full / "notes.txt").read_text() == "mine"
     assert [path.name for path in full.iterdir()] == ["notes.txt"]
-
-
-def test_a_newer_format(tmp_path: Path):
-    with EventLog.open(tmp_path) as store:
-        store.commit([batch(1)])
-        store._catalog.execute(f"PRAGMA user_version = {catalog.FORMAT + 1}")
-    for read_only in (False, True):
-        with pytest.raises(StoreTooNew, match="Upgrade"):
-            EventLog.open(tmp_path, read_only=read_only)
 
 
 def test_an_unfinished_creation_is_finished(tmp_path: Path):

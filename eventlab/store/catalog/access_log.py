@@ -2,8 +2,7 @@
 
 It is off unless a store is opened with ``record_access=True``. Of a read it keeps the reducer's name, the aggregate,
 the version and the aggregate's last version then; no time of day, no user, no process. It is derived and disposable,
-and no part of the log: its table is made when the first reads are written, and whoever does not know it never looks at
-it.
+and no part of the log: its table is made when the first reads are written.
 
 Reads are gathered in memory and written in batches, so a process that is killed loses those of its last batch. A read
 does not wait for others who write, and does not fail by its being recorded: what cannot be written is dropped with a

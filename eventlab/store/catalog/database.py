@@ -22,27 +22,20 @@ from eventlab.errors import (
     StoreError,
     StoreFull,
     StoreLocked,
-    StoreTooNew,
-    StoreTooOld,
 )
+from eventlab.store.catalog import format as formats
 from eventlab.store.catalog.page_checksums import Sums, mark
 from eventlab.store.disk import operations as disk
-from eventlab.store.migration import migrate
 from eventlab.store.segments.files import DirectoryVault
-
-FORMAT = 3
-UNTIL_BACKDATED = 2
-"""The format that a store has until its first back-dated event: so long, who knows of none reads it rightly."""
 
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"
 
-_APPLICATION_ID = 0x65764C62  # "evLb"
 _PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
 
 # An aggregate's `timestamp` is the highest of its event times, and a run's first and last are its lowest and highest.
 # A commit's `clamped` counts event times that were raised, or below 0, those kept back-dated: it has one or the other.
-# Aggregates that have back-dated events are named by a table `backdated`, which format 3 has beside those of format 2.
+# The table `backdated` names the aggregates that have back-dated events.
 #
 # Small columns come before blobs: SQLite keeps a row's start in the page and reads overflow pages only when asked.
 _SCHEMA = """
@@ -62,6 +55,7 @@ CREATE TABLE aggregates (
     timestamp INTEGER NOT NULL,
     clock TEXT
 );
+CREATE TABLE backdated (aggregate INTEGER PRIMARY KEY REFERENCES aggregates (no));
 CREATE TABLE commits (
     first_position INTEGER PRIMARY KEY,
     events INTEGER NOT NULL,
@@ -232,21 +226,8 @@ class Catalog:
         with translating(self.where):
             return int(self.execute("PRAGMA data_version").fetchone()[0])
 
-    @property
-    def keeps_backdated(self) -> bool:
-        """Whether the store is of the format that may have back-dated events."""
-        return bool(self.execute("PRAGMA user_version").fetchone()[0] > UNTIL_BACKDATED)
-
-    def keep_backdated(self) -> None:
-        """Make it of that format, inside a transaction: an older eventlab would take event times to ascend."""
-        if not self.keeps_backdated:
-            self.execute("CREATE TABLE backdated (aggregate INTEGER PRIMARY KEY REFERENCES aggregates (no))")
-            self.execute(f"PRAGMA user_version = {FORMAT}")
-
     def backdated(self) -> set[int]:
         """Numbers of the aggregates that have back-dated events."""
-        if not self.keeps_backdated:
-            return set()
         return {number for (number,) in self.execute("SELECT aggregate FROM backdated")}
 
     def add_backdated(self, numbers: Iterable[int]) -> None:
@@ -326,8 +307,8 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
 
     Raises
     ------
-    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; a newer format; damage; no permission; another writer; a network file system.
+    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; another format; damage; no permission; another writer; a network file system.
     """
     where = str(directory)
     path = directory / CATALOG_NAME
@@ -335,6 +316,9 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
         _check_place(directory, path, read_only=read_only)
     except OSError as error:
         raise NotAStore(f"{where}: no place for a store", got=str(error), expected="a directory's path") from error
+    identity = formats.identity_on_disk(path)
+    if identity is not None:
+        formats.check_format(where, *identity)
     if not read_only:
         try:
             _make(directory)
@@ -428,16 +412,10 @@ def _is_in_use(path: Path) -> bool:
 
 
 def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_only: bool) -> None:
-    def identity() -> tuple[int, int]:
-        return (
-            connection.execute("PRAGMA application_id").fetchone()[0],
-            connection.execute("PRAGMA user_version").fetchone()[0],
-        )
-
-    application, version = identity()
-    fresh = application == 0 and version == 0 and _is_empty(connection)
+    identity = formats.identity_of(connection)
+    fresh = identity == (0, 0) and _is_empty(connection)
     if not fresh:
-        _check_identity(where, application, version)
+        formats.check_format(where, *identity)
     elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
         # Taken for a new store, it would be filled anew, and its segments swept away as nobody's.
         raise StoreCorrupt(
@@ -447,14 +425,7 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     elif read_only:
         raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
     connection.execute("PRAGMA foreign_keys = ON")
-    is_old = not fresh and version < UNTIL_BACKDATED
     if read_only:
-        if is_old:
-            raise StoreTooOld(
-                f"{where}: written by an older eventlab", got=f"format {version}",
-                expected=f"format {UNTIL_BACKDATED} or {FORMAT}",
-                hint="Open it once without read_only: it is brought up to date in one transaction.",
-            )  # fmt: skip
         connection.execute("PRAGMA query_only = ON")
         return
     if fresh:
@@ -463,11 +434,9 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchall(), wait)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
-    if is_old:
-        migrate(connection, Path(where))
     if fresh:
         _create(connection)
-        _check_identity(where, *identity())
+        formats.check_format(where, *formats.identity_of(connection))  # another process may have been first
 
 
 def _patiently(action: Callable[[], object], wait: float) -> None:
@@ -487,18 +456,6 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
 
 
-def _check_identity(where: str, application: int, version: int) -> None:
-    if application != _APPLICATION_ID:
-        raise NotAStore(f"{where}: {CATALOG_NAME} is not eventlab's", got=f"application id {application:#x}")
-    if version < 1:
-        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=f"1 to {FORMAT}")
-    if version > FORMAT:
-        raise StoreTooNew(
-            f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT} or older",
-            hint="Upgrade eventlab.",
-        )  # fmt: skip
-
-
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -507,8 +464,8 @@ def _create(connection: sqlite3.Connection) -> None:
                 if statement.strip():
                     connection.execute(statement)
             connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {UNTIL_BACKDATED}")
+            connection.execute(f"PRAGMA application_id = {formats.APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {formats.FORMAT}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -94,6 +94,5 @@ class Ledger:
                 for r in self.records
             ],
         )  # fmt: skip
-        if self.backdated:
-            catalog.add_backdated(self.backdated)
+        catalog.add_backdated(self.backdated)
         catalog.executemany("INSERT INTO event_ids VALUES (?, ?)", self.ids(types).items())

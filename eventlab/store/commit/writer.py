@@ -206,7 +206,7 @@ class Writer:
             reached = list(itertools.accumulate(timestamps, max, initial=floor))
             highest = reached[-1]
             backdated = sum(map(operator.lt, timestamps, reached))
-            if backdated and (late != "accept" or not self._catalog.keeps_backdated):
+            if backdated and late != "accept":
                 return None
             stream.backdated = backdated > 0
         causes = None if batch.cause is None else [max(cause, -1) for cause in batch.cause.tolist()]
@@ -238,9 +238,8 @@ class Writer:
         items, names = incoming(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
-        first_accepts = late == "accept" and not self._catalog.keeps_backdated
         rows = sum(item.rows for item in items)
-        if source is not None or has_ids or not known or first_accepts or rows >= BULK_ROWS:
+        if source is not None or has_ids or not known or rows >= BULK_ROWS:
             front = self._alone()  # what is prepared but not written cannot be looked up, nor may the catalog pass it
         if source is not None and (earlier := self.chunk_receipt(*source)) is not None:
             return earlier, None
@@ -260,9 +259,6 @@ class Writer:
         count = _count(made)
         if count >= BULK_ROWS:
             return self._bulk(made, streams, types, recorded_at, source)
-        if made.late < 0 and first_accepts:
-            with transaction(self._catalog, self._vault, self._knowledge):
-                self._catalog.keep_backdated()
         blocks = self._numbered(made.blocks, types)
         digest = _digest(front.digest, made, _names((), streams), recorded_at)
         record = Record(
@@ -451,9 +447,7 @@ class Writer:
             knowledge.ledger.write_names(catalog)
             self._upsert_heads(streams)
             backdated = [stream.no for stream in streams if stream.backdated]
-            if backdated:
-                catalog.keep_backdated()
-                catalog.add_backdated(backdated)
+            catalog.add_backdated(backdated)
             with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the GIL, and so does encoding
                 proving = pool.submit(_digest, previous, made, name_of, recorded_at)
                 segments = self._sealer.write(blocks, first, first + count, name_of, written)

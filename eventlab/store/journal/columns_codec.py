@@ -1,6 +1,6 @@
 """The blobs of small commits: their columns as they lie in memory, or their rows.
 
-A blob starts with a byte. 3: columns, one part per event type; 2: rows of one type and aggregate, see `row_blob.py`.
+A blob starts with a byte. 1: rows of one type and aggregate, see `row_blob.py`; 2: columns, one part per event type.
 
 A part is a header (type number, rows, first position, aggregate, first version, number of columns), a byte for each
 column saying how it lies there, and the columns. Numbers that only count up, and an aggregate that is the same for all,
@@ -35,7 +35,7 @@ from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType, Field
 from eventlab.store.blocks import TEXT, Block, Int64Array, decoded, is_all_null, null_column
 
-COLUMNS = 3
+COLUMNS = 2
 """The first byte of a blob of columns."""
 
 _PART = struct.Struct("<IIqqqI")

@@ -1,6 +1,6 @@
 """Rows of one event type and aggregate as bytes: the blob of a commit of a few events, written without Arrow.
 
-After a byte 2 follow a header (type number, rows, aggregate number, first version, bytes of metadata), the metadata as
+After a byte 1 follow a header (type number, rows, aggregate number, first version, bytes of metadata), the metadata as
 JSON, and the rows. A row is a bit mask of what is null, lowest bit for the cause and then a bit a field; event time,
 cause, a number for each field, for text its length; and then the texts. Positions and versions count up from the
 commit's first.
@@ -22,7 +22,7 @@ from eventlab.events.rows import Row, array_of
 from eventlab.events.types import EventType
 from eventlab.store.blocks import NO_CAUSE, TEXT, Block
 
-ROWS = 2
+ROWS = 1
 """The first byte of such a blob."""
 
 _HEADER = struct.Struct("<BIIqqI")
