@@ -46,7 +46,7 @@ from eventlab.store.read.frames import (
     frame_schema,
     to_frame,
 )
-from eventlab.store.read.select import Request, event_frame, slabs, wanted_types
+from eventlab.store.read.select import Request, at_positions, event_frame, slabs, wanted_types
 from eventlab.store.read.select import rows as block_rows
 from eventlab.store.read.subscriptions import Handlers
 from eventlab.store.segments.row_group_cache import MOST_BYTES, MOST_GROUPS
@@ -102,6 +102,7 @@ __all__ = [
     "Vacuumed",
     "all_columns",
     "assign",
+    "at_positions",
     "block_rows",
     "check_aggregate_id",
     "check_clocks",

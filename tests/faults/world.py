@@ -20,8 +20,8 @@ from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
 from eventlab.store.read.frames import all_columns
 from eventlab.store.segments import encodings as encoding
-from tests.naive import NaiveLog
-from tests.store.helpers import TYPES, batch, trade
+from eventlab.testing.events import TYPES, batch, trade
+from eventlab.testing.naive_log import NaiveLog
 
 NOW = 1_704_067_200_000_000_000
 BULK = 64

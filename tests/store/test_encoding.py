@@ -15,7 +15,7 @@ from hypothesis import example, given
 from eventlab.events.types import Field
 from eventlab.store.event_log import EventLog
 from eventlab.store.segments import encodings as encoding
-from tests.store.helpers import TRADE
+from eventlab.testing.events import TRADE
 
 FLOAT = Field("x", "float", nullable=True)
 TIME = Field("t", "time", nullable=True)

@@ -20,7 +20,7 @@ from eventlab.store.commit import writer
 from eventlab.store.disk import operations as disk
 from eventlab.store.disk import writer_lock as exclusive
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import SIGNAL, TRADE, batch, everything, trade
+from eventlab.testing.events import SIGNAL, TRADE, batch, everything, trade
 
 PACKAGE = str(Path(writer.__file__).parents[1])
 MANY = 8

@@ -8,7 +8,7 @@ import numpy as np
 
 from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, Int64Array, joined
+from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Knowledge
 from eventlab.store.catalog.schemas import meaning
@@ -16,6 +16,7 @@ from eventlab.store.catalog.unsealed import receipt_of as receipt_of_record
 from eventlab.store.commit.duplicates import Known
 from eventlab.store.ids import find_computed
 from eventlab.store.read.reader import Reader, Want
+from eventlab.store.read.select import at_positions
 from eventlab.store.types import Receipt
 
 _ASKED_AT_ONCE = 500
@@ -68,21 +69,11 @@ class Identities(Known):
         return Receipt.of(*commit)
 
     def block_at(self, declared: EventType, positions: Int64Array) -> Block | None:
-        order = np.argsort(positions)
-        ordered = positions[order]
-        view = self._knowledge.view()
         columns = {declared.name: [field.name for field in declared]}
-        types = {declared.name: declared}
-        want = Want(columns, False, None, {}, int(ordered[-1]) + 1, types=types, runs=self._knowledge.runs_of_file)
-        rows = []
-        blocks = self._reader.blocks(view, declared.name, want, _EXTRA, first_position=int(ordered[0]))
-        for block in blocks:
-            at = np.flatnonzero(np.isin(block.position, ordered))
-            if len(at):
-                rows.append(block.take(at))
-        if sum(len(block) for block in rows) < len(positions):
-            return None
-        return joined(rows).take(np.argsort(order, kind="stable"))
+        types, first, stop = {declared.name: declared}, int(positions.min()), int(positions.max()) + 1
+        want = Want(columns, False, None, {}, stop, types=types, runs=self._knowledge.runs_of_file)
+        view = self._knowledge.view()
+        return at_positions(self._reader.blocks(view, declared.name, want, _EXTRA, first_position=first), positions)
 
     def _readable(self) -> list[EventType]:
         return [meaning(name, self._knowledge.types) for name in self._knowledge.types]

@@ -154,6 +154,19 @@ def rows(
             yield chosen if upcast is None else upcast.of(chosen)
 
 
+def at_positions(blocks: Iterable[Block], positions: Int64Array) -> Block | None:
+    """The rows of blocks in position order at some positions, in the order given; None unless all are there."""
+    order = np.argsort(positions)
+    found = []
+    for block in blocks:
+        at = np.flatnonzero(np.isin(block.position, positions))
+        if len(at):
+            found.append(block.take(at))
+    if sum(map(len, found)) < len(positions):
+        return None
+    return joined(found).take(np.argsort(order, kind="stable"))
+
+
 def event_frame(slabs: Sequence[Slab], names: Sequence[str]) -> EventFrame:
     """Slabs of one stretch of the log as a frame; `names` are the aggregate ids by number."""
     slabs = _one_a_name(slabs)
