@@ -26,8 +26,8 @@ from eventlab.store.api import (
     Receipt,
     Report,
     Store,
-    SupportsAccesses,
     SupportsBackup,
+    SupportsReadLog,
     SupportsSeal,
     SupportsVerify,
     Vacuumed,
@@ -63,7 +63,7 @@ class Lab:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._snapshots = Snapshots.beside(store, calibrated)
-        self._accesses = store.accesses if isinstance(store, SupportsAccesses) else None
+        self._read_log = store.read_log if isinstance(store, SupportsReadLog) else None
 
     @property
     def store(self) -> Store:
@@ -419,9 +419,9 @@ class Lab:
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
-        if self._accesses is not None and self._accesses.recording:
+        if self._read_log is not None and self._read_log.recording:
             (head,) = self._store.heads([aggregate_id])
-            self._accesses.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
+            self._read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
 
     @overload
@@ -870,11 +870,11 @@ class Lab:
         """What this lab holds."""
         return info(self._store)
 
-    def accesses(self) -> pl.DataFrame:
-        """Which past states were asked for, where the lab was opened with ``record_access=True``, then or earlier.
+    def read_log(self) -> pl.DataFrame:
+        """Which past states were asked for, where the lab was opened with ``record_reads=True``, then or earlier.
 
         Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
-        written each 1,024 reads and when the lab is closed; ``lab.store.accesses`` can write them at once, and forget
+        written each 1,024 reads and when the lab is closed; ``lab.store.read_log`` can write them at once, and forget
         them.
 
         Returns
@@ -885,21 +885,21 @@ class Lab:
 
         Warns
         -----
-        AccessesDropped
+        ReadsDropped
             A part of them is damaged, and left out.
 
         Examples
         --------
         >>> import eventlab as el
-        >>> lab = el.open(":memory:", record_access=True)
+        >>> lab = el.open(":memory:", record_reads=True)
         >>> receipt = lab.append("a", [el.TradingSignal("BTC", "buy", 1.0, "demo")] * 3)
         >>> state = lab.state(el.Signals, "a", as_of=2)
-        >>> lab.accesses().rows()
+        >>> lab.read_log().rows()
         [('Signals', 'a', 2, 3)]
         """
-        if self._accesses is None:
-            raise self._unsupported("record reads", SupportsAccesses)
-        return self._accesses.frame()
+        if self._read_log is None:
+            raise self._unsupported("record reads", SupportsReadLog)
+        return self._read_log.frame()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""

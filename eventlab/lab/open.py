@@ -18,7 +18,7 @@ def open(  # noqa: A001  el.open reads as it should
     durability: Durability = "full",
     wait: float = 10.0,
     codec: Codec = "parquet",
-    record_access: bool = False,
+    record_reads: bool = False,
 ) -> Lab:
     """Open a lab, creating it where there is none.
 
@@ -38,9 +38,9 @@ def open(  # noqa: A001  el.open reads as it should
     codec : {"parquet", "archive"}
         How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
         hold both, and answers the same.
-    record_access : bool
+    record_reads : bool
         Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
-        version then; nothing of who asked, or when. :meth:`Lab.accesses` gives them.
+        version then; nothing of who asked, or when. :meth:`Lab.read_log` gives them.
 
     Raises
     ------
@@ -59,6 +59,6 @@ def open(  # noqa: A001  el.open reads as it should
     return Lab(
         EventLog.open(
             path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec,
-            record_access=record_access,
+            record_reads=record_reads,
         )
     )  # fmt: skip

@@ -203,7 +203,7 @@ class Snapshots:
             there = shelf.versions(head.aggregate_id)
             after = 0 if whole or not len(there) else int(there[-1])
             past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
-            versions = _without(policies.chosen(self._policy, past), there)
+            versions = _without(policies.choose(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):
                 chosen.append(head.aggregate_id)
@@ -212,7 +212,7 @@ class Snapshots:
         gone = {}
         for aggregate, past in pasts.items():
             there = shelf.versions(aggregate)
-            stays = policies.kept(self._policy, past, there)
+            stays = policies.retain(self._policy, past, there)
             if len(stays) < len(there):
                 gone[aggregate] = _without(there, stays)
         if gone:

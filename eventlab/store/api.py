@@ -1,14 +1,14 @@
 """What a store promises, and the functions that every store may use to keep it.
 
 A store implements `Store`, which is `EventReader` and writing; what `SupportsSeal`, `SupportsVerify`, `SupportsBackup`
-and `SupportsAccesses` add is optional, and a store declares it by having the methods. Everything outside the store is
+and `SupportsReadLog` add is optional, and a store declares it by having the methods. Everything outside the store is
 typed against these protocols, so ``el.Lab(store)`` takes any class that implements `Store`. `eventlab.testing` proves
 that one does.
 
-A commit goes through `check_late`, `incoming`, `earlier_receipt`, `check_expected`, `check_clocks`, `check_writable`,
-`commit_time` and `assign`, which gives the blocks to keep. A read goes through `Request.of`, then `slabs` and
-`event_frame` for folds, or `block_rows` and `to_frame` for people. `tests/testing/list_store.py` is a store of about
-three hundred lines made of these.
+A commit goes through `check_late`, `check_batches`, `earlier_receipt`, `check_expected`, `check_clocks`,
+`check_writable`, `commit_time` and `number_batches`, which gives the blocks to keep. A read goes through `Request.of`,
+then `slabs` and `event_frame` for folds, or `block_rows` and `to_frame` for people. `tests/testing/list_store.py` is a
+store made of these, of about three hundred lines.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.schemas import check_writable, meaning
 from eventlab.store.commit.duplicates import Known, earlier_receipt
+from eventlab.store.commit.numbering import NumberedCommit, number_batches
 from eventlab.store.commit.validate import (
-    Assigned,
-    Incoming,
-    Stream,
-    assign,
+    CheckedBatch,
+    PendingHead,
     check_aggregate_id,
+    check_batches,
     check_clocks,
     check_expected,
     check_late,
     commit_time,
-    incoming,
 )
 from eventlab.store.ids import event_id_of, find_computed
 from eventlab.store.read.frames import (
@@ -55,6 +54,7 @@ from eventlab.store.types import (
     Batch,
     Checkpoint,
     Codec,
+    Commit,
     Damage,
     Durability,
     Head,
@@ -72,39 +72,40 @@ __all__ = [
     "MOST_GROUPS",
     "STORED_EXTRA",
     "UNBOUND",
-    "Assigned",
     "Batch",
     "Block",
+    "CheckedBatch",
     "Checkpoint",
     "CheckpointStore",
     "Codec",
+    "Commit",
     "Damage",
     "Durability",
     "EventReader",
     "Handlers",
     "Head",
-    "Incoming",
     "Int64Array",
     "Known",
     "Late",
     "Mark",
+    "NumberedCommit",
+    "PendingHead",
     "ReadRecorder",
     "Receipt",
     "Report",
     "Request",
     "Selection",
     "Store",
-    "Stream",
-    "SupportsAccesses",
     "SupportsBackup",
+    "SupportsReadLog",
     "SupportsSeal",
     "SupportsVerify",
     "Vacuumed",
     "all_columns",
-    "assign",
     "at_positions",
     "block_rows",
     "check_aggregate_id",
+    "check_batches",
     "check_clocks",
     "check_expected",
     "check_late",
@@ -116,9 +117,9 @@ __all__ = [
     "event_id_of",
     "find_computed",
     "frame_schema",
-    "incoming",
     "matching",
     "meaning",
+    "number_batches",
     "slabs",
     "to_frame",
     "wanted_types",
@@ -407,9 +408,9 @@ class SupportsBackup(Protocol):
 
 
 @runtime_checkable
-class SupportsAccesses(Protocol):
+class SupportsReadLog(Protocol):
     """A store that can keep which past states were asked for."""
 
     @property
-    def accesses(self) -> ReadRecorder:
+    def read_log(self) -> ReadRecorder:
         """Which past states were asked for."""

@@ -12,21 +12,19 @@ from typing import Self
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.events.types import EventType
 from eventlab.store.api import Store
-from eventlab.store.catalog import database as catalogs
-from eventlab.store.catalog.access_log import Accesses
+from eventlab.store.catalog.access_log import ReadLog
 from eventlab.store.catalog.checkpoints import Checkpoints
 from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.opening import SEGMENTS_NAME, open_directory, open_memory
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.commit.seal import Sealer
 from eventlab.store.commit.validate import check_late
-from eventlab.store.commit.writer import Ticket, Writer
+from eventlab.store.commit.writer import Writer
 from eventlab.store.compaction.compactor import REWRITING, Compactor
 from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases
 from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock, NoLock
 from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, Journals, MemoryJournals
-from eventlab.store.journal.journal import Record
-from eventlab.store.journal.memtable import part_of
 from eventlab.store.log_reader import LogReader
 from eventlab.store.read.subscriptions import Handler, Handlers
 from eventlab.store.segments.files import DirectoryVault, MemoryVault, Vault
@@ -51,30 +49,29 @@ class EventLog(LogReader, Store):
         codec: Codec,
         clock: Clock,
         *,
-        record_access: bool,
+        record_reads: bool,
     ) -> None:
         super().__init__(catalog, vault, journals, leases)
         self._exclusive = exclusive
         self._handlers = Handlers(self._default_frame, self._rows_between)
         self._followers: list[Callable[[Collection[str]], None]] = []
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
-        self._accesses = Accesses(catalog, self._lock, recording=record_access)
-        self._sealer = Sealer(catalog, vault, journals, self._knowledge, codec)
+        self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
         self._writer = Writer(
             catalog,
             vault,
             journals,
-            self._knowledge,
+            self._index,
             self._reader,
-            self._sealer,
+            Sealer(catalog, vault, journals, self._index, codec),
             clock,
             exclusive,
             self._lock,
-            self._announce,
+            self._handlers,
         )
         self._compactor = Compactor(
-            catalog, vault, self._knowledge, self._segments,
-            Garbage(catalog, vault, journals, self._knowledge, leases), leases,
+            catalog, vault, self._index, self._segments,
+            Garbage(catalog, vault, journals, self._index, leases), leases,
             exclusive=exclusive, right=rewriting, lock=self._lock, settle=self._settle, codec=codec,
         )  # fmt: skip
 
@@ -88,7 +85,7 @@ class EventLog(LogReader, Store):
         durability: Durability = "full",
         wait: float = 10.0,
         codec: Codec = "parquet",
-        record_access: bool = False,
+        record_reads: bool = False,
     ) -> Self:
         """Open a store, making it where there is none.
 
@@ -107,40 +104,40 @@ class EventLog(LogReader, Store):
             Seconds to wait for another writer.
         codec : {"parquet", "archive"}
             How new segment files are written; both are read alike. ``"archive"`` takes less room and more time.
-        record_access : bool
-            Keep which past states are asked for; see :attr:`accesses`.
+        record_reads : bool
+            Keep which past states are asked for; see :attr:`read_log`.
         """
         if durability not in ("full", "relaxed"):
             raise StoreError("unknown durability", got=durability, expected="'full' or 'relaxed'")
         if codec not in FORMATS:
             raise StoreError("unknown codec", got=codec, expected=" or ".join(map(repr, FORMATS)))
-        if record_access and read_only:
+        if record_reads and read_only:
             raise ReadOnlyStore(
-                f"{path}: accesses are recorded in the store, which is opened to be read",
-                hint="Leave out record_access or read_only.",
+                f"{path}: reads are recorded in the store, and it is opened read-only",
+                hint="Leave out record_reads or read_only.",
             )
         ticking = time.time_ns if clock is None else clock
         if str(path) == ":memory:":
             if read_only:
                 raise StoreError("a store in memory is always new, so it cannot be opened read_only")
-            catalog = catalogs.open_memory()
+            catalog = open_memory()
             return cls(
                 catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
-                NoLock(), MemoryLeases(), codec, ticking, record_access=record_access,
+                NoLock(), MemoryLeases(), codec, ticking, record_reads=record_reads,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
         directory = Path(path)
-        catalog = catalogs.open_directory(directory, read_only=read_only, wait=wait)
+        catalog = open_directory(directory, read_only=read_only, wait=wait)
         lock = directory / LOCK_NAME
         exclusive = Exclusive(FileLock(lock, read_only=read_only), wait, str(path))
         journals = DirectoryJournals(
             directory / JOURNALS_NAME, catalog.store_id, read_only=read_only, synced=durability == "full"
         )
         store = cls(
-            catalog, DirectoryVault(directory / catalogs.SEGMENTS_NAME), journals, exclusive,
+            catalog, DirectoryVault(directory / SEGMENTS_NAME), journals, exclusive,
             FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
-            record_access=record_access,
+            record_reads=record_reads,
         )  # fmt: skip
         try:
             store._begin()
@@ -156,15 +153,15 @@ class EventLog(LogReader, Store):
             return
         if self.read_only:
             free = self._exclusive.is_free()
-            self._knowledge.refresh(alone=free)
+            self._index.refresh(alone=free)
             if free and not self._exclusive.is_free():  # a writer began meanwhile: what is not published may not stay
-                self._knowledge.forget()
-                self._knowledge.refresh()
+                self._index.forget()
+                self._index.refresh()
         elif self._exclusive.try_enter():
             try:
-                self._knowledge.refresh(alone=True)
-                if self._knowledge.journal is not None:
-                    self._knowledge.journal.recover()
+                self._index.refresh(alone=True)
+                if self._index.journal is not None:
+                    self._index.journal.recover()
                 self._compactor.begin()
             finally:
                 self._exclusive.leave()
@@ -197,49 +194,29 @@ class EventLog(LogReader, Store):
     ) -> Receipt:
         check_late(late)
         self._check_writable()
-        grown = False
-        with self._exclusive.held():
-            with self._lock:
-                self._check_writable()
-                receipt, made = self._writer.prepare(batches, expected or {}, late, source)
-                if isinstance(made, list):
-                    grown = True
-                    self._handlers.enqueue(receipt.first_position, receipt.position + 1, made)
-            if isinstance(made, Ticket):
-                self._writer.finish(made)
-                if self._writer.is_tail_full:
-                    with self._lock, suppress(StoreError):  # the commit is safe as it is; the next one tries again
-                        grown = self._writer.is_tail_full and self._seal() > 0
-        if made is not None:
-            self._news.tell(others=not isinstance(made, Ticket))
+        with self._exclusive.held(), self._lock:
+            self._check_writable()  # another thread may have closed the store
+            made = self._writer.commit(batches, expected or {}, late, source)
+        if made.aggregates:
+            self._news.tell(others=made.new_segments)
         self._handlers.dispatch()
-        if grown:
+        if made.new_segments:
             self._compactor.merge_due()
-        if self._followers and made is not None:
-            names = {name for batch in batches for name in batch.names()}
+        if made.aggregates:
             for follower in self._followers:
-                follower(names)
-        return receipt
+                follower(made.aggregates)
+        return made.receipt
 
     def follow(self, follower: Callable[[Collection[str]], None]) -> None:
         self._followers.append(follower)
 
-    def _announce(self, record: Record) -> None:
-        """Hand a commit of this process to those who want its events."""
-        if self._handlers.wanted:
-            part = part_of([record], self._knowledge.types_by_number)
-            self._handlers.enqueue(record.first_position, record.stop_position, part.blocks.values())
-
     def seal(self) -> int:
         self._check_writable()
         with self._exclusive.held(), self._lock:
-            sealed = self._seal()
+            self._check_writable()
+            sealed = self._writer.seal()
         self._compactor.merge_all()
         return sealed
-
-    def _seal(self) -> int:
-        self._settle()
-        return self._sealer.seal()
 
     def _settle(self) -> None:
         """Before the catalog is changed: what is prepared must not be left in between."""
@@ -249,10 +226,10 @@ class EventLog(LogReader, Store):
     def archive(self, before: int | None = None) -> int:
         self._check_writable()
         with self._exclusive.held(), self._lock:
-            view = self._view()
-            stop = view.stop_position if before is None else self._commits.position_at(before - 1)
-            if any(piece.first_position < stop for piece in view.tail):
-                self._seal()
+            manifest = self._manifest()
+            stop = manifest.stop_position if before is None else self._commits.position_at(before - 1)
+            if any(piece.first_position < stop for piece in manifest.unsealed):
+                self._writer.seal()
         return self._compactor.archive(stop)
 
     def vacuum(self) -> Vacuumed:
@@ -272,8 +249,8 @@ class EventLog(LogReader, Store):
         return self._checkpoints
 
     @property
-    def accesses(self) -> Accesses:
-        return self._accesses
+    def read_log(self) -> ReadLog:
+        return self._read_log
 
     # -- ingested sources
 
@@ -286,8 +263,7 @@ class EventLog(LogReader, Store):
         with self._lock:
             self._check_open()
             with self._catalog.reading():
-                row = self._catalog.execute("SELECT receipt FROM sources WHERE identity = ?", (identity,)).fetchone()
-            return None if row is None else row[0]
+                return self._catalog.source_receipt(identity)
 
     def finish_source(self, identity: str, receipt: str) -> None:
         self._check_writable()
@@ -305,7 +281,7 @@ class EventLog(LogReader, Store):
                 with self._lock:
                     if not self.read_only:
                         self._writer.drain()
-                    names = copy_moment(self._catalog, self._knowledge, target.partial)
+                    names = copy_moment(self._catalog, self._index, target.partial)
                 try:
                     copy_segments(self._vault, names, target.partial)
                 except FileNotFoundError as error:
@@ -326,13 +302,13 @@ class EventLog(LogReader, Store):
             self._closed = True
             self._news.close()
             try:
-                self._accesses.close()
+                self._read_log.close()
                 if not self.read_only and self._catalog.damage is None and self._exclusive.try_enter():
                     try:
-                        self._knowledge.refresh(alone=True)
-                        if self._knowledge.journal is not None:
-                            self._knowledge.journal.settle()
-                            self._knowledge.journal.trim()
+                        self._index.refresh(alone=True)
+                        if self._index.journal is not None:
+                            self._index.journal.settle()
+                            self._index.journal.trim()
                         self._catalog.tidy()
                     finally:
                         self._exclusive.leave()

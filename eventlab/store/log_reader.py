@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +19,13 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store.api import EventReader
 from eventlab.store.blocks import Block, Int64Array
-from eventlab.store.catalog import database as catalogs
 from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.manifest import Knowledge, View
+from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.manifest import Manifest
+from eventlab.store.catalog.opening import CATALOG_NAME
 from eventlab.store.catalog.schemas import meaning
-from eventlab.store.commit.event_ids import Identities
+from eventlab.store.commit.event_ids import EventIds
 from eventlab.store.disk.read_leases import Lease, Leases, leased
 from eventlab.store.journal.files import Journals
 from eventlab.store.read import frames as public
@@ -48,12 +48,12 @@ class LogReader(EventReader):
         self._journals = journals
         self._leases = leases
         self._lock = threading.RLock()
-        self._knowledge = Knowledge(catalog, journals)
-        self._commits = Commits(catalog, self._knowledge)
+        self._index = LogIndex(catalog, journals)
+        self._commits = Commits(catalog, self._index)
         self._segments = Segments(vault, catalog.where)
-        self._reader = Reader(self._segments, self._knowledge.names)
-        self._identities = Identities(catalog, self._knowledge, self._reader)
-        self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, catalogs.CATALOG_NAME))
+        self._reader = Reader(self._segments, self._index.names)
+        self._event_ids = EventIds(catalog, self._index, self._reader)
+        self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -82,25 +82,25 @@ class LogReader(EventReader):
     def stop_position(self) -> int:
         with self._lock:
             self._refresh()
-            return self._knowledge.stop_position
+            return self._index.stop_position
 
     @property
     def head_digest(self) -> str | None:
         with self._lock:
             self._refresh()
-            if self._knowledge.digest is None:
-                self._knowledge.check_whole()
+            if self._index.digest is None:
+                self._index.check_whole()
                 return None
-            return self._knowledge.digest.hex()
+            return self._index.digest.hex()
 
-    def _view(self) -> View:
+    def _manifest(self) -> Manifest:
         with self._lock:
             self._refresh()
-            return self._knowledge.view()
+            return self._index.manifest()
 
     def _refresh(self) -> None:
         self._check_open()
-        self._knowledge.refresh()
+        self._index.refresh()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -110,8 +110,8 @@ class LogReader(EventReader):
     def types(self) -> Mapping[str, EventType]:
         with self._lock:
             self._check_open()
-            self._knowledge.refresh()
-            return MappingProxyType(dict(self._knowledge.types))
+            self._index.refresh()
+            return MappingProxyType(dict(self._index.types))
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         with self._lock:
@@ -126,16 +126,16 @@ class LogReader(EventReader):
             return self._commits.heads(aggregates)
 
     def aggregate_ids(self, pattern: str = "*") -> list[str]:
-        self._view()
+        self._manifest()
         if "*" not in pattern:
-            return [pattern] if pattern in self._knowledge.numbers else []
-        return matching(self._knowledge.names, pattern)
+            return [pattern] if pattern in self._index.numbers else []
+        return matching(self._index.names, pattern)
 
     def aggregates_with(self, types: Collection[str]) -> set[str]:
         with self._hold():
-            view = self._view()
-            numbers = reader.aggregates_with(view, types, self._runs_of_file)
-            names = self._knowledge.names
+            manifest = self._manifest()
+            numbers = reader.aggregates_with(manifest, types, self._runs_of_file)
+            names = self._index.names
             return set(names) if numbers is None else {names[number] for number in numbers.tolist()}
 
     def position_at(self, known_at: int) -> int:
@@ -161,42 +161,42 @@ class LogReader(EventReader):
     def times_ascend_in(self, aggregate: str) -> bool:
         with self._lock:
             self._refresh()
-            return self._knowledge.numbers.get(aggregate) not in self._knowledge.backdated
+            return self._index.numbers.get(aggregate) not in self._index.backdated
 
     def first_versions(self, aggregate: str) -> Int64Array:
         with self._hold():
-            view, want = self._wanted(Selection({}, others=True, aggregates=[aggregate]))
-            files = [file for segment in view.segments for file in segment.files.values()]
+            manifest, want = self._wanted(Selection({}, others=True, aggregates=[aggregate]))
+            files = [file for segment in manifest.segments for file in segment.files.values()]
             runs = [(file, found) for file in files if (found := want.runs(file)) is not None]
             starts = [self._segments.first_versions(*one) for one in runs]
         return np.unique(np.concatenate([np.ones(1, np.int64), *starts]))
 
     def _hold(self) -> Lease:
-        """A lease, to be taken before the view that it protects."""
+        """A lease, to be taken before the manifest that it protects."""
         with self._lock:
             self._check_open()
-            return self._leases.hold(self._knowledge.generation)
+            return self._leases.hold(self._index.generation)
 
-    def _wanted(self, selection: Selection) -> tuple[View, Want]:
+    def _wanted(self, selection: Selection) -> tuple[Manifest, Want]:
         with self._lock:
-            view = self._view()
-            known = self._knowledge
+            manifest = self._manifest()
+            known = self._index
             types = wanted_types(selection, known.types, known.types_by_number.values())
             backdated = set(known.backdated)
             want = Want.of(
-                selection, known.numbers, types, view.stop_position, runs=self._runs_of_file, backdated=backdated
+                selection, known.numbers, types, manifest.stop_position, runs=self._runs_of_file, backdated=backdated
             )
             if want.numbers is None:
-                return view, want
+                return manifest, want
             chosen = want.numbers.tolist()
             runs = known.runs_of_aggregates(chosen, want.after, want.stop_position, want.until_version)
             backdated.intersection_update(chosen)
-            return known.view(), replace(want, runs=lambda file: runs.get(file.no))
+            return known.manifest(), replace(want, runs=lambda file: runs.get(file.no))
 
     def _runs_of_file(self, file: SegmentFile) -> Runs:
         with self._lock:
             self._check_open()
-            return self._knowledge.runs_of_file(file)
+            return self._index.runs_of_file(file)
 
     def rows(
         self,
@@ -216,11 +216,11 @@ class LogReader(EventReader):
 
         def begin() -> Iterator[pl.DataFrame]:
             columns, types = {declared.name: payload}, {declared.name: declared}
-            view, want = self._wanted(
+            manifest, want = self._wanted(
                 Selection(columns, aggregates=aggregates, stop_position=stop_position, types=types)
             )
             blocks = self._reader.blocks(
-                view, declared.name, want, extra, first_position=first_position, start=start, stop=stop
+                manifest, declared.name, want, extra, first_position=first_position, start=start, stop=stop
             )
             return map(partial(self._frame, columns=wanted, computed_ids=computed_ids), blocks)
 
@@ -231,8 +231,10 @@ class LogReader(EventReader):
         wanted = public.default_columns(declared)
         payload = [field.name for field in declared]
         with self._hold():
-            view, want = self._wanted(Selection(columns={name: payload}, stop_position=stop, types={name: declared}))
-            for block in self._reader.blocks(view, name, want, ("cause",), first_position=first):
+            manifest, want = self._wanted(
+                Selection(columns={name: payload}, stop_position=stop, types={name: declared})
+            )
+            for block in self._reader.blocks(manifest, name, want, ("cause",), first_position=first):
                 yield self._frame(block, wanted)
 
     def _default_frame(self, block: Block) -> pl.DataFrame:
@@ -243,35 +245,31 @@ class LogReader(EventReader):
             block,
             columns,
             computed_ids=computed_ids,
-            name_of=self._knowledge.names.__getitem__,
+            name_of=self._index.names.__getitem__,
             store_id=self.store_id,
             recorded_at=self.recorded_at,
         )
 
     def find(self, event_id: str) -> pl.DataFrame | None:
         with self._lock, self._hold():
-            self._view()
+            self._manifest()
             with self._catalog.reading():
-                block = self._identities.find(event_id)
+                block = self._event_ids.find(event_id)
         return None if block is None else self._frame(block, public.all_columns(block.type))
 
     # -- audit
 
     def verify(self) -> Report:
         with self._lock, self._hold():
-            return verify_log(self._catalog, self._segments, self._knowledge)
+            return verify_log(self._catalog, self._segments, self._index)
 
     def bytes_on_disk(self) -> int:
         with self._lock:
             self._check_open()
             if self.path != ":memory:":
                 return sum(_size(file) for file in Path(self.path).rglob("*"))
-            pages, size = (
-                self._catalog.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
-            )
-            files = self._catalog.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0]
-            journal = 0 if self._knowledge.journal is None else len(self._knowledge.journal.content())
-            return int(pages * size + files + journal)
+            journal = 0 if self._index.journal is None else len(self._index.journal.content())
+            return self._catalog.size() + self._catalog.bytes_of_files() + journal
 
     def count_commits(self) -> int:
         with self._lock:
@@ -280,8 +278,8 @@ class LogReader(EventReader):
             return self._commits.count()
 
     def count_aggregates(self) -> int:
-        self._view()
-        return len(self._knowledge.names)
+        self._manifest()
+        return len(self._index.names)
 
     def close(self) -> None:
         with self._lock:
@@ -291,11 +289,8 @@ class LogReader(EventReader):
                 self._release()
 
     def _release(self) -> None:
-        self._knowledge.close()
-        try:
-            self._catalog.close()
-        except sqlite3.Error as error:
-            raise catalogs.translated(error, self.path) from error
+        self._index.close()
+        self._catalog.close()
 
 
 def _size(file: Path) -> int:

@@ -88,11 +88,37 @@ class Receipt:
     clamped: int = 0
     backdated: int = 0
 
-    @staticmethod
-    def of(first_position: int, count: int, recorded_at: int, last_version: int, late: int) -> Receipt:
-        """The receipt of a commit; `late` as `Assigned.late` counts."""
-        position = first_position + count - 1
-        return Receipt(position, last_version, count, first_position, recorded_at, max(late, 0), max(-late, 0))
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """A commit of the log without its events.
+
+    `late` counts the event times that were raised to their aggregate's highest one; below 0, those kept as they are.
+    `last_version` is that of the last event's aggregate.
+    """
+
+    first_position: int
+    events: int
+    late: int
+    recorded_at: int
+    last_version: int
+    digest: bytes
+
+    @property
+    def stop_position(self) -> int:
+        return self.first_position + self.events
+
+    @property
+    def receipt(self) -> Receipt:
+        return Receipt(
+            self.stop_position - 1,
+            self.last_version,
+            self.events,
+            self.first_position,
+            self.recorded_at,
+            max(self.late, 0),
+            max(-self.late, 0),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def batch_of_trades(frame: pl.DataFrame) -> Batch:
     """A batch of trades from a frame with timestamps; each trade's symbol is its aggregate."""
     return Batch(
         TRADE,
-        columns.payload_from_frame(TRADE, frame, beside=["timestamp"]),
+        columns.payload_from_frame(TRADE, frame, ignore=["timestamp"]),
         columns.text_of(frame["symbol"]),
         timestamp=columns.timestamps_from(frame["timestamp"]),
     )

@@ -34,12 +34,12 @@ Rows = list[tuple[str, str, dict[str, Any]]]
 @contextlib.contextmanager
 def small_limits() -> Iterator[None]:
     """Bulk commits and row groups of few rows, so that small stores have all that large ones have."""
-    saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.TAIL_COMMITS)
+    saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.UNSEALED_COMMITS)
     writer.BULK_ROWS, encoding.ROW_GROUP = BULK, 32
     try:
         yield
     finally:
-        writer.BULK_ROWS, encoding.ROW_GROUP, writer.TAIL_COMMITS = saved
+        writer.BULK_ROWS, encoding.ROW_GROUP, writer.UNSEALED_COMMITS = saved
 
 
 def opened(path: Path, *, read_only: bool = False, durability: Durability = "full") -> EventLog:
@@ -337,7 +337,7 @@ class Stage:
 
     def open(self, path: Path) -> EventLog | None:
         """The store to run on; None where the operation opens it by itself."""
-        writer.TAIL_COMMITS = self.operation.tail_commits
+        writer.UNSEALED_COMMITS = self.operation.tail_commits
         return None if self.operation.opens is not None else opened(path, durability=self.operation.durability)
 
     def run(self, path: Path, store: EventLog | None, acknowledged: Callable[[], None] = lambda: None) -> EventLog:

@@ -12,8 +12,8 @@ from eventlab.store.api import (
     Batch,
     EventReader,
     Store,
-    SupportsAccesses,
     SupportsBackup,
+    SupportsReadLog,
     SupportsSeal,
     SupportsVerify,
 )
@@ -74,5 +74,5 @@ class TestOpenedToBeRead(SmallBulk, ReadingContract, VerifyContract):
 
 def test_the_built_in_store_has_every_ability():
     with EventLog.open(":memory:") as store:
-        for ability in (SupportsSeal, SupportsVerify, SupportsBackup, SupportsAccesses):
+        for ability in (SupportsSeal, SupportsVerify, SupportsBackup, SupportsReadLog):
             assert isinstance(store, ability)

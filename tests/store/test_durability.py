@@ -26,7 +26,7 @@ from eventlab.errors import (
     StoreLocked,
 )
 from eventlab.store.api import Selection
-from eventlab.store.catalog import database as catalog
+from eventlab.store.catalog import opening as catalog
 from eventlab.store.commit import writer
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
@@ -66,7 +66,7 @@ def test_reopening_gives_the_same(tmp_path: Path):
 
 
 def test_the_tail_seals_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer, "TAIL_COMMITS", 50)
+    monkeypatch.setattr(writer, "UNSEALED_COMMITS", 50)
     with EventLog.open(tmp_path, durability="relaxed") as store:
         for _ in range(120):
             store.commit([batch(1)])
@@ -145,7 +145,7 @@ def test_an_interrupt_after_the_commit_leaves_it_standing(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(store._knowledge, "learn_record", interrupted)
+            patched.setattr(store._index, "learn_record", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.commit([batch(1, "new")])
         assert everything(store)["position"].to_list() == [0, 1, 2]
@@ -242,7 +242,7 @@ def test_writers_in_two_processes_take_turns(tmp_path: Path):
 def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path, seed: int):
     code = f"""
         from eventlab.store.commit import writer
-        writer.TAIL_COMMITS = 7
+        writer.UNSEALED_COMMITS = 7
         small, large = batch(3, ["a", "b", "a"]), batch({BULK_ROWS}, "c")
         store = EventLog.open(sys.argv[1])
         number = 0
@@ -493,10 +493,10 @@ def test_a_rewritten_event_breaks_the_chain(tmp_path: Path):
     """Someone replaces a small commit's events by others of the same shape, checksums and all."""
     with EventLog.open(tmp_path / "other") as store:
         store.commit([batch([trade(2.0)])])
-        forged = store._knowledge.ledger.records[0].blob
+        forged = store._index.unsealed.records[0].blob
     with EventLog.open(tmp_path / "lab") as store:
         store.commit([batch([trade(1.0)])])
-        record = replace(store._knowledge.ledger.records[0], blob=forged)
+        record = replace(store._index.unsealed.records[0], blob=forged)
         (journal,) = (tmp_path / "lab" / "journal").iterdir()
     content = bytearray(journal.read_bytes())
     packed = record.packed(bytes(8))

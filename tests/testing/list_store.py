@@ -20,19 +20,20 @@ from eventlab.store.api import (
     Batch,
     Block,
     Checkpoint,
+    Commit,
     Handlers,
     Head,
     Int64Array,
     Late,
     Mark,
+    PendingHead,
     Receipt,
     Request,
     Selection,
-    Stream,
     all_columns,
-    assign,
     at_positions,
     block_rows,
+    check_batches,
     check_clocks,
     check_expected,
     check_late,
@@ -43,20 +44,20 @@ from eventlab.store.api import (
     event_frame,
     find_computed,
     frame_schema,
-    incoming,
     matching,
     meaning,
+    number_batches,
     slabs,
     to_frame,
     wanted_types,
 )
 
 
-@dataclass(frozen=True)
-class Commit:
-    receipt: Receipt
+@dataclass(frozen=True, eq=False)
+class FullCommit(Commit):
+    """A commit with its events."""
+
     blocks: list[Block]
-    digest: bytes
 
 
 class ListStore:
@@ -70,9 +71,9 @@ class ListStore:
         self.names: list[str] = []
         self.checkpoints = ListCheckpoints(self)
         self._clock, self._lock = clock, threading.RLock()
-        self._commits: list[Commit] = []
+        self._commits: list[FullCommit] = []
         self._versions: list[EventType] = []
-        self._streams: dict[str, Stream] = {}
+        self._heads: dict[str, PendingHead] = {}
         self._backdated: set[str] = set()
         self._ids: dict[str, int] = {}
         self._chunks: dict[tuple[str, int], Receipt] = {}
@@ -84,7 +85,7 @@ class ListStore:
     def close(self) -> None:
         self.closed = True
 
-    def _now(self) -> list[Commit]:
+    def _now(self) -> list[FullCommit]:
         """The commits so far: a read works on this list, whatever is appended meanwhile."""
         with self._lock:
             if self.closed:
@@ -121,54 +122,57 @@ class ListStore:
 
     def _commit(
         self,
-        before: list[Commit],
+        before: list[FullCommit],
         batches: Sequence[Batch],
         expected: Mapping[str, int],
         late: Late,
         source: tuple[str, int] | None,
     ) -> Receipt:
-        items, names = incoming(batches)
+        items, names = check_batches(batches)
         earlier = self._chunks.get(source) if source is not None else None
         earlier = earlier or earlier_receipt(self, items, names, late)
         if earlier is not None:
             return earlier
-        check_expected(expected, lambda name: self._streams[name].version if name in self._streams else 0)
-        recorded = before[-1].receipt.recorded_at if before else None
-        first = self.stop_position
+        check_expected(expected, lambda name: self._heads[name].version if name in self._heads else 0)
+        first, recorded, digest = self.stop_position, None, b""
+        if before:
+            recorded, digest = before[-1].recorded_at, before[-1].digest
         if not items:
-            return Receipt.of(first, 0, recorded or 0, 0, 0)
-        streams = self._copies(names)
-        check_clocks(items, streams)
+            return Receipt(first - 1, 0, 0, first, recorded or 0)
+        heads = self._copies(names)
+        check_clocks(items, heads)
         types = check_writable([item.batch.type for item in items], self._versions)
         recorded_at = commit_time(self._clock, recorded)
-        made = assign(items, streams, first, recorded_at, late)
-        receipt = Receipt.of(first, sum(map(len, made.blocks)), recorded_at, made.last_version, made.late)
-        digest = self._digest(before[-1].digest if before else b"", made.blocks, recorded_at, streams)
+        made = number_batches(items, heads, first, recorded_at, late)
+        digest = self._digest(digest, made.blocks, recorded_at, heads)
+        commit = FullCommit(first, made.events, made.late, recorded_at, made.last_version, digest, made.blocks)
         for declared in types.values():  # nothing fails from here on
             self.register(declared)
-        self._streams.update((stream.name, replace(stream, is_new=False)) for stream in streams)
-        self.names += [stream.name for stream in streams if stream.is_new]
-        self._backdated.update(stream.name for stream in streams if stream.backdated)
+        self._heads.update((head.name, replace(head, is_new=False, backdated=False)) for head in heads)
+        self.names += [head.name for head in heads if head.is_new]
+        self._backdated.update(head.name for head in heads if head.backdated)
         self._ids.update(supplied_ids(made.blocks))
-        self._commits.append(Commit(receipt, made.blocks, digest))
+        self._commits.append(commit)
         if source is not None:
-            self._chunks[source] = receipt
-        self._handlers.enqueue(first, receipt.position + 1, made.blocks)
-        return receipt
+            self._chunks[source] = commit.receipt
+        self._handlers.enqueue(first, commit.stop_position, commit.blocks)
+        return commit.receipt
 
-    def _copies(self, names: Sequence[str]) -> list[Stream]:
+    def _copies(self, names: Sequence[str]) -> list[PendingHead]:
         """Heads that a commit may move on, and that are dropped where it fails."""
         new = iter(range(len(self.names), len(self.names) + len(names)))
         return [
-            replace(self._streams[name])
-            if name in self._streams
-            else Stream(next(new), name, 0, -1, 0, None, is_new=True)
+            replace(self._heads[name])
+            if name in self._heads
+            else PendingHead(next(new), name, 0, -1, 0, None, is_new=True)
             for name in names
         ]
 
-    def _digest(self, previous: bytes, blocks: Sequence[Block], recorded_at: int, streams: Sequence[Stream]) -> bytes:
+    def _digest(
+        self, previous: bytes, blocks: Sequence[Block], recorded_at: int, heads: Sequence[PendingHead]
+    ) -> bytes:
         found = hashlib.sha256(previous + recorded_at.to_bytes(8, "little", signed=True))
-        names = {stream.no: stream.name for stream in streams}
+        names = {head.no: head.name for head in heads}
         for block in blocks:
             columns = [*all_columns(block.type)]
             columns.remove("recorded_at")
@@ -212,14 +216,14 @@ class ListStore:
         return at_positions(block_rows(self._blocks(), declared.name, self._request(selection)), positions)
 
     def receipt_at(self, position: int) -> Receipt:
-        return next(commit.receipt for commit in self._now() if commit.receipt.position >= position)
+        return next(commit.receipt for commit in self._now() if commit.stop_position > position)
 
     # -- reading
 
     @property
     def stop_position(self) -> int:
         commits = self._now()
-        return commits[-1].receipt.position + 1 if commits else 0
+        return commits[-1].stop_position if commits else 0
 
     @property
     def head_digest(self) -> str | None:
@@ -239,9 +243,9 @@ class ListStore:
 
     def heads(self, aggregates: Collection[str] | None = None) -> list[Head]:
         self._now()
-        wanted = self.names if aggregates is None else [name for name in set(aggregates) if name in self._streams]
-        streams = (self._streams[name] for name in sorted(wanted))
-        return [Head(stream.name, stream.version, stream.position, stream.timestamp) for stream in streams]
+        wanted = self.names if aggregates is None else [name for name in set(aggregates) if name in self._heads]
+        heads = (self._heads[name] for name in sorted(wanted))
+        return [Head(head.name, head.version, head.position, head.timestamp) for head in heads]
 
     def times_ascend_in(self, aggregate: str) -> bool:
         return aggregate not in self._backdated
@@ -250,18 +254,17 @@ class ListStore:
         return np.ones(1, np.int64)
 
     def position_at(self, known_at: int) -> int:
-        known = [commit.receipt for commit in self._now() if commit.receipt.recorded_at <= known_at]
-        return known[-1].position + 1 if known else 0
+        return max((one.stop_position for one in self._now() if one.recorded_at <= known_at), default=0)
 
     def recorded_at(self, positions: Int64Array) -> Int64Array:
         commits = self._now()
-        last = [commit.receipt.position for commit in commits]
-        recorded = np.array([commit.receipt.recorded_at for commit in commits], np.int64)
-        found: Int64Array = recorded[np.searchsorted(last, positions)]
+        stops = [commit.stop_position for commit in commits]
+        recorded = np.array([commit.recorded_at for commit in commits], np.int64)
+        found: Int64Array = recorded[np.searchsorted(stops, positions, "right")]
         return found
 
     def digest_at(self, stop_position: int) -> bytes | None:
-        return next((one.digest for one in self._now() if one.receipt.position + 1 == stop_position), None)
+        return next((one.digest for one in self._now() if one.stop_position == stop_position), None)
 
     def count_commits(self) -> int:
         return len(self._now())
@@ -310,7 +313,7 @@ class ListStore:
         return next(self._frame(block, all_columns(block.type)) for block in found if block is not None)
 
     def _position_of(self, aggregate: str, version: int) -> int:
-        number = self._streams[aggregate].no
+        number = self._heads[aggregate].no
         for block in self._blocks():
             at = np.flatnonzero((block.aggregate == number) & (block.version == version))
             if len(at):

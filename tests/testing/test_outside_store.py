@@ -149,7 +149,7 @@ def test_a_lab_says_which_ability_its_store_lacks():
         (lab.vacuum, "be sealed"),
         (lab.verify, "be verified"),
         (lambda: lab.backup("elsewhere"), "be backed up"),
-        (lab.accesses, "record reads"),
+        (lab.read_log, "record reads"),
     ):
         with pytest.raises(StoreError, match=f"cannot {what}.*ListStore"):
             act()

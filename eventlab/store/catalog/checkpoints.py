@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Callable
 
 from eventlab.errors import ReadOnlyStore
-from eventlab.store.catalog.database import Catalog, translating
+from eventlab.store.catalog.connection import translating
+from eventlab.store.catalog.database import Catalog
 from eventlab.store.types import Checkpoint, Mark
 
 _MARK = "position, digest, saved_at, crc"

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from eventlab.errors import DuplicateEvent, InvalidEvent
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array, decoded
-from eventlab.store.commit.validate import Incoming
+from eventlab.store.commit.validate import CheckedBatch
 from eventlab.store.types import Late, Receipt
 
 _LONGEST_ID = 200
@@ -36,13 +36,13 @@ class Known(Protocol):
         """The receipt of the commit that holds a position."""
 
 
-def earlier_receipt(known: Known, items: Sequence[Incoming], names: Sequence[str], late: Late) -> Receipt | None:
+def earlier_receipt(known: Known, items: Sequence[CheckedBatch], names: Sequence[str], late: Late) -> Receipt | None:
     """The receipt of the commit that brought all these events before; None where none of them is there.
 
     Parameters
     ----------
     items, names
-        From `incoming`.
+        From `check_batches`.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def earlier_receipt(known: Known, items: Sequence[Incoming], names: Sequence[str
 
 
 def _same_events(
-    known: Known, item: Incoming, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
+    known: Known, item: CheckedBatch, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
 ) -> Block:
     """The stored events of an item, checked to have equal content. `places` are positions by row of the call."""
     stored = known.block_at(item.batch.type, positions)
@@ -110,7 +110,7 @@ def _same_events(
 
 
 def _places_by_row(
-    items: Sequence[Incoming], ids: Sequence[Sequence[str] | None], found: Mapping[str, int]
+    items: Sequence[CheckedBatch], ids: Sequence[Sequence[str] | None], found: Mapping[str, int]
 ) -> Int64Array:
     """Stored positions of a call's events by row of the call, which causes inside the call refer to."""
     places = np.empty(sum(item.rows for item in items), dtype=np.int64)
@@ -141,13 +141,13 @@ def _equal(stored: pa.Array, given: pa.Array) -> npt.NDArray[np.bool_]:
     return np.asarray(same.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _check_equal(flags: Sequence[bool] | npt.NDArray[np.bool_], item: Incoming, what: str) -> None:
+def _check_equal(flags: Sequence[bool] | npt.NDArray[np.bool_], item: CheckedBatch, what: str) -> None:
     wrong = np.flatnonzero(~np.asarray(flags, dtype=bool))
     if len(wrong):
         raise _other_content(item, int(wrong[0]), what)
 
 
-def _other_content(item: Incoming, row: int, what: str) -> DuplicateEvent:
+def _other_content(item: CheckedBatch, row: int, what: str) -> DuplicateEvent:
     given = None if item.batch.event_id is None else item.batch.event_id[row].as_py()
     return DuplicateEvent(
         f"an event with this id is there already with another {what}",

@@ -1,4 +1,4 @@
-"""Events of a built-in store by id: supplied ids are in catalog and journal, the others are computed."""
+"""Events of the built-in store by id: supplied ids are in catalog and journal, the others are computed."""
 
 from __future__ import annotations
 
@@ -9,74 +9,63 @@ import numpy as np
 from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array
+from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import meaning
-from eventlab.store.catalog.unsealed import receipt_of as receipt_of_record
 from eventlab.store.commit.duplicates import Known
 from eventlab.store.ids import find_computed
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import at_positions
 from eventlab.store.types import Receipt
 
-_ASKED_AT_ONCE = 500
 _EXTRA = ("cause", "event_id", "metadata")
 
-COMMIT = "first_position, events, recorded_at, last_version, clamped"
-"""Columns of a commit that make a receipt."""
 
+class EventIds(Known):
+    """Finds the events of the built-in store by id."""
 
-class Identities(Known):
-    """Looks up the events of a built-in store by id."""
-
-    def __init__(self, catalog: Catalog, knowledge: Knowledge, reader: Reader) -> None:
+    def __init__(self, catalog: Catalog, index: LogIndex, reader: Reader) -> None:
         self._catalog = catalog
-        self._knowledge = knowledge
+        self._index = index
         self._reader = reader
+        self._commits = Commits(catalog, index)
 
     @property
     def names(self) -> Sequence[str]:
-        return self._knowledge.names
+        return self._index.names
 
-    def insert(self, blocks: Sequence[Block]) -> None:
-        """Record the supplied ids of a commit."""
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Add the supplied ids of a commit to the catalog."""
         for block in blocks:
             if block.event_id is not None:
                 rows = zip(block.event_id.to_pylist(), block.position.tolist(), strict=True)
-                self._catalog.executemany(
-                    "INSERT INTO event_ids VALUES (?, ?)", ((given, at) for given, at in rows if given is not None)
-                )
+                self._catalog.add_ids((given, at) for given, at in rows if given is not None)
 
     def positions(self, ids: Sequence[str]) -> dict[str, int]:
-        recent = self._knowledge.ledger.ids(self._knowledge.types_by_number)
-        found = {given: recent[given] for given in ids if given in recent} if recent else {}
-        for start in range(0, len(ids), _ASKED_AT_ONCE):
-            asked = ids[start : start + _ASKED_AT_ONCE]
-            marks = ",".join("?" * len(asked))
-            found.update(self._catalog.execute(f"SELECT * FROM event_ids WHERE event_id IN ({marks})", asked))  # noqa: S608  constants; values are bound
+        unsealed = self._index.unsealed.ids(self._index.types_by_number)
+        found = {given: unsealed[given] for given in ids if given in unsealed} if unsealed else {}
+        found |= self._catalog.positions_of_ids(ids)
         if len(found) < len(ids):
-            self._knowledge.check_whole()
+            self._index.check_whole()
         return found
 
     def receipt_at(self, position: int) -> Receipt:
-        record = self._knowledge.ledger.record_of(position)
-        if record is not None:
-            return receipt_of_record(record)
-        commit = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1",  # noqa: S608  constants; values are bound
-            (position,),
-        ).fetchone()
-        return Receipt.of(*commit)
+        commit = self._commits.of(position)
+        if commit is None:
+            raise StoreCorrupt("no commit has the event of a known id", got=f"position {position}")
+        return commit.receipt
 
     def block_at(self, declared: EventType, positions: Int64Array) -> Block | None:
         columns = {declared.name: [field.name for field in declared]}
         types, first, stop = {declared.name: declared}, int(positions.min()), int(positions.max()) + 1
-        want = Want(columns, False, None, {}, stop, types=types, runs=self._knowledge.runs_of_file)
-        view = self._knowledge.view()
-        return at_positions(self._reader.blocks(view, declared.name, want, _EXTRA, first_position=first), positions)
+        want = Want(columns, False, None, {}, stop, types=types, runs=self._index.runs_of_file)
+        manifest = self._index.manifest()
+        blocks = self._reader.blocks(manifest, declared.name, want, _EXTRA, first_position=first)
+        return at_positions(blocks, positions)
 
     def _readable(self) -> list[EventType]:
-        return [meaning(name, self._knowledge.types) for name in self._knowledge.types]
+        return [meaning(name, self._index.types) for name in self._index.types]
 
     def _event_at(self, position: int) -> Block:
         for declared in self._readable():
@@ -90,24 +79,24 @@ class Identities(Known):
         supplied = self.positions([event_id]).get(event_id)
         if supplied is not None:
             return self._event_at(supplied)
-        heads = ((name, self._knowledge.head(number)[0]) for number, name in enumerate(self._knowledge.names))
+        heads = ((name, self._index.head(number)[0]) for number, name in enumerate(self._index.names))
         found = find_computed(self._catalog.store_id, event_id, heads)
         if found is None:
             return None
         name, version = found
         for declared in self._readable():
-            block = self._version_of(declared, self._knowledge.numbers[name], version)
+            block = self._version_of(declared, self._index.numbers[name], version)
             if block is not None:
                 return block if block.event_id is None or not block.event_id[0].is_valid else None
         return None
 
     def _version_of(self, declared: EventType, number: int, version: int) -> Block | None:
         columns = {declared.name: [field.name for field in declared]}
-        after, stop = {number: version - 1}, self._knowledge.stop_position
-        runs = self._knowledge.runs_of_aggregates([number], after, stop, version)
+        after, stop = {number: version - 1}, self._index.stop_position
+        runs = self._index.runs_of_aggregates([number], after, stop, version)
         types = {declared.name: declared}
         want = Want(columns, False, np.array([number]), after, stop, types=types, runs=lambda file: runs.get(file.no))
-        for block in self._reader.blocks(self._knowledge.view(), declared.name, want, _EXTRA):
+        for block in self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA):
             at = np.flatnonzero(block.version == version)
             if len(at):
                 return block.take(at)

@@ -129,7 +129,7 @@ def test_the_line_the_types_and_the_fix_are_told(body, line, said):
         assert noise not in compiled
     interpreted = raised(reducer, interpret=True)
     assert "R failed on wrong of 'w', version" in interpreted
-    assert "handler_of_a_test.py:" in interpreted or "test_complaints.py:" in interpreted
+    assert "handler_of_a_test.py:" in interpreted or "test_diagnostics.py:" in interpreted
     assert "Event(" in interpreted
 
 

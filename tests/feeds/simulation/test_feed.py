@@ -9,8 +9,10 @@ import pytest
 from eventlab.errors import FeedError
 from eventlab.events.columns import payload_from_frame
 from eventlab.feeds import simulate
+from eventlab.feeds.simulation import feed as feed_module
+from eventlab.feeds.simulation import market
+from tests.feeds.binance.naive_book_sync import DictBook
 from tests.feeds.helpers import events, order_of
-from tests.feeds.naive_book_rule import DictBook
 
 
 def digest(feed) -> str:
@@ -62,8 +64,10 @@ def test_trades_look_like_a_market():
     assert frame["volume"].to_numpy().min() >= 1e-5
 
 
-def test_books_are_consistent_and_trades_take_their_best_price():
-    feed = simulate(symbols=("BTCUSDT", "DOGE", "ABC"), trades=70_000, seed=2, books=True)
+def test_books_are_consistent_and_trades_take_their_best_price(monkeypatch):
+    for module in (feed_module, market):
+        monkeypatch.setattr(module, "BLOCK_TRADES", 4_096)
+    feed = simulate(symbols=("BTCUSDT", "DOGE", "ABC"), trades=10_000, seed=2, books=True)
     rows = []
     for chunk in feed.chunks():
         for number, batch in enumerate(chunk.batches):

@@ -170,7 +170,7 @@ def test_every_step_of_the_chain_counts():
 
 
 def test_it_is_the_same_in_every_process():
-    script = "from tests.fold.test_upcaster_fingerprint import PLAIN, fingerprint\nprint(fingerprint(PLAIN))"
+    script = "from tests.fold.declare.test_upcaster_fingerprint import PLAIN, fingerprint\nprint(fingerprint(PLAIN))"
     found = {fingerprint(PLAIN) + "\n"}
     for seed in ("0", "1"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}

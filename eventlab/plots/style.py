@@ -1,4 +1,4 @@
-"""One look for all charts: colours, axes, safe text. Matplotlib is loaded when a chart is drawn."""
+"""The common style of all charts: colours, axes, escaped text. Loads Matplotlib only when a chart is drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.gridspec import GridSpecBase
 
-# Okabe & Ito's palette: told apart with any colour vision, and in print by lightness.
+# Okabe & Ito's palette, which works with any colour vision, and in print by lightness.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, MUTED, FAINT, LINES = "#22272E", "#5B6570", "#B4BCC6", "#E6E9ED"
 
@@ -57,7 +57,7 @@ STYLE: Any = {
     "lines.solid_capstyle": "round",
     "lines.solid_joinstyle": "round",
     "text.color": INK,
-    "text.parse_math": True,  # labels of logarithmic axes are mathematics; names are escaped
+    "text.parse_math": True,  # labels of log axes use math text; names are escaped
     "text.usetex": False,
     "xtick.color": FAINT,
     "xtick.labelcolor": MUTED,
@@ -70,28 +70,28 @@ STYLE: Any = {
 
 @contextmanager
 def drawing(ax: Axes | None, height: float = FIGURE_HEIGHT) -> Iterator[Axes]:
-    """The axes to draw on, those given or those of a new figure, in the common style as long as the drawing takes."""
+    """The given axes or those of a new figure, with the common style set inside the context."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
 
     if ax is not None and not isinstance(ax, Axes):
-        raise PlotError("ax must be matplotlib axes", got=ax, hint="Leave it out for a new figure.")
-    # A first figure lets the backend set itself up, in settings that have to outlast the style's.
+        raise PlotError("ax must be matplotlib axes", got=ax, hint="Omit it for a new figure.")
+    # The first figure initializes the backend, which must happen outside rc_context to persist.
     new = (
         None if ax is not None else plt.figure(figsize=(FIGURE_WIDTH, height), layout="constrained", facecolor="white")
     )
     try:
         with mpl.rc_context(STYLE):
-            yield dressed(new.subplots() if ax is None and new is not None else cast(Axes, ax))
+            yield apply_style(new.subplots() if ax is None and new is not None else cast(Axes, ax))
     except BaseException:
         if new is not None:
             plt.close(new)
         raise
 
 
-def dressed(axes: Axes) -> Axes:
-    """The style on axes that were made elsewhere, in another one."""
+def apply_style(axes: Axes) -> Axes:
+    """Apply the style to existing axes."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for spine in axes.spines.values():
@@ -105,10 +105,10 @@ def dressed(axes: Axes) -> Axes:
 
 
 def panels(axes: Axes, *heights: float) -> list[Axes]:
-    """Split the place of some axes into panels that share their times; the first of them is the axes themselves."""
+    """Split axes into panels with a shared x axis; the first panel is `axes` itself."""
     place, figure, root = axes.get_subplotspec(), axes.get_figure(root=False), axes.get_figure(root=True)
     if figure is None or root is None:
-        raise PlotError("ax belongs to no figure", got=axes)
+        raise PlotError("ax has no figure", got=axes)
     grid: GridSpecBase
     if place is None:
         box = axes.get_position()
@@ -118,21 +118,21 @@ def panels(axes: Axes, *heights: float) -> list[Axes]:
     else:
         grid = place.subgridspec(len(heights), 1, height_ratios=heights, hspace=0.08)
     axes.set_subplotspec(grid[0])
-    others = [dressed(figure.add_subplot(grid[at], sharex=axes)) for at in range(1, len(heights))]
+    others = [apply_style(figure.add_subplot(grid[at], sharex=axes)) for at in range(1, len(heights))]
     for one in [axes, *others[:-1]]:
         one.tick_params(axis="x", which="both", labelbottom=False, length=0)
     return [axes, *others]
 
 
 def safe(text: object) -> str:
-    """Text from data as it is: no mathematics, one line, bounded."""
+    """Text from data for a chart: one line, bounded length, no math text."""
     plain = "".join(letter if letter.isprintable() else " " for letter in str(text))
     plain = plain if len(plain) <= LONGEST_NAME else plain[: LONGEST_NAME - 1] + "…"
     return plain.replace("$", r"\$")
 
 
 def time_axis(axes: Axes) -> None:
-    """Times in UTC, each part of a date written once."""
+    """A concise time axis in UTC."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=4, maxticks=9, tz="UTC")  # type: ignore[no-untyped-call]
@@ -142,9 +142,9 @@ def time_axis(axes: Axes) -> None:
     axes.margins(x=0.01)
 
 
-def twin(axes: Axes, colour: str) -> Axes:
-    """A second vertical axis on the right, in the colour of what it measures."""
-    other = dressed(axes.twinx())
+def right_axis(axes: Axes, colour: str) -> Axes:
+    """A second y axis on the right, with labels in the colour of its data."""
+    other = apply_style(axes.twinx())
     other.grid(visible=False)
     other.spines["right"].set(visible=True, color=FAINT)
     other.tick_params(axis="y", labelcolor=colour)
@@ -153,21 +153,21 @@ def twin(axes: Axes, colour: str) -> Axes:
 
 
 def thousands(axes: Axes) -> None:
-    """Values with separators, never as an offset."""
+    """Format the y axis with thousands separators and without offset."""
     from matplotlib.ticker import FuncFormatter
 
     axes.yaxis.set_major_formatter(FuncFormatter(_separated))
 
 
-def thousands_across(axes: Axes) -> None:
-    """As :func:`thousands`, for the horizontal axis."""
+def thousands_x(axes: Axes) -> None:
+    """As :func:`thousands`, for the x axis."""
     from matplotlib.ticker import FuncFormatter
 
     axes.xaxis.set_major_formatter(FuncFormatter(_separated))
 
 
-def binary(axes: Axes) -> None:
-    """Bytes in KiB, MiB and so on, at round numbers of them."""
+def bytes_y(axes: Axes) -> None:
+    """Format the y axis as bytes in B, KiB, MiB or GiB, with round ticks."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     highest = axes.get_ylim()[1]
@@ -181,35 +181,35 @@ def _separated(value: float, _: object) -> str:
     return f"{value:,.10g}".replace("-", "\u2212")
 
 
-def written(axes: Axes, text: str, at: tuple[float, float], beside: tuple[float, float]) -> None:
-    """A word beside a point, so many points of type away from it, readable also where a line runs behind it."""
+def label_point(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float]) -> None:
+    """Write text at an offset in points from a data point, with a white outline."""
     from matplotlib.patheffects import withStroke
 
-    word = axes.annotate(
-        text, at, xytext=beside, textcoords="offset points", va="center", fontsize=9.0, color=INK, zorder=4.0
+    label = axes.annotate(
+        text, at, xytext=offset, textcoords="offset points", va="center", fontsize=9.0, color=INK, zorder=4.0
     )
-    word.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+    label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def fewer_ticks(axes: Axes, most: int = 6) -> None:
-    """Room for long numbers along the horizontal axis."""
+    """Limit the ticks of the x axis, for long numbers."""
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(nbins=most))
 
 
-def logarithmic(axes: Axes) -> None:
-    """Both axes, with 1, 2 and 5 of each power of ten on the vertical one."""
+def log_log(axes: Axes) -> None:
+    """Make both axes logarithmic, with ticks at 1, 2 and 5 on the y axis."""
     from matplotlib.ticker import NullFormatter
 
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    thousands_across(axes)
-    logarithmic_upward(axes)
+    thousands_x(axes)
+    log_y(axes)
 
 
-def logarithmic_upward(axes: Axes) -> None:
-    """The vertical axis, with 1, 2 and 5 of each power of ten; and lines from both axes."""
+def log_y(axes: Axes) -> None:
+    """Make the y axis logarithmic, with ticks at 1, 2 and 5, and a grid of both axes."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_yscale("log")
@@ -219,8 +219,8 @@ def logarithmic_upward(axes: Axes) -> None:
     axes.grid(visible=True, axis="x", color=LINES, linewidth=0.8)
 
 
-def bytes_across(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
-    """Bytes on a logarithmic horizontal axis, at powers of two. Zeros have a place of their own."""
+def log_bytes_x(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
+    """Make the x axis logarithmic in bytes, with ticks at powers of two and a separate place for zeros."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     positive = sizes[sizes > 0.0]
@@ -245,8 +245,8 @@ def _in_bytes(value: float) -> str:
     return f"{value / unit:,.6g} {name}" if value else "0"
 
 
-def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
-    """A title, and below it one legend for all that is drawn on some axes; it never covers data."""
+def set_title(axes: Axes, title: str, *legend_of: Axes) -> None:
+    """Set a title, and below it a common legend of some axes, above the data."""
     handles, labels = [], []
     for one in legend_of:
         more, names = one.get_legend_handles_labels()
@@ -259,7 +259,7 @@ def headed(axes: Axes, title: str, *legend_of: Axes) -> None:
 
 
 def _columns(axes: Axes, labels: list[str]) -> int:
-    """So many columns of a legend as fit above the axes, which a layout will still make a little wider."""
+    """Number of legend columns that fit above the axes, which the layout makes slightly wider."""
     figure = axes.get_figure(root=True)
     room = _WIDENED * axes.bbox.width * 72.0 / (figure.dpi if figure is not None else 72.0)
     for columns in range(len(labels), 1, -1):
@@ -270,8 +270,8 @@ def _columns(axes: Axes, labels: list[str]) -> int:
     return 1
 
 
-def headed_above(axes: Axes, title: str) -> None:
-    """A title, and below it a legend in two columns, for names that are long."""
+def set_title_long_names(axes: Axes, title: str) -> None:
+    """Set a title, and below it a legend in two columns for long names."""
     handles, labels = axes.get_legend_handles_labels()
     rows = -(-len(labels) // 2)
     axes.set_title(title, pad=8.0 + 13.5 * rows)
@@ -279,13 +279,13 @@ def headed_above(axes: Axes, title: str) -> None:
 
 
 def _legend(axes: Axes, handles: list[Any], labels: list[str], columns: int, **more: float) -> None:
-    """A legend just above the axes."""
+    """Draw a legend right above the axes."""
     axes.legend(
         handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2,
         columnspacing=1.4, handlelength=1.6, **more,
     )  # fmt: skip
 
 
-def shortened(name: str) -> str:
-    """A name that fits into half a chart; long ones often differ only at their ends."""
+def abbreviate(name: str) -> str:
+    """A name shortened in the middle to half the chart's width, since long names often differ at the end."""
     return safe(name if len(name) <= _HALF_A_CHART else f"{name[:30]}…{name[-(_HALF_A_CHART - 31) :]}")

@@ -18,27 +18,27 @@ ALL = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("access", ALL, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("workload", ALL, ids=lambda one: type(one).__name__)
 @given(st.integers(1, 400), st.integers(1, 60), st.integers(0, 10))
-def test_densities_and_draws_stay_within_the_history(access, head, reads, seed):
-    density = access.density(head)
+def test_densities_and_draws_stay_within_the_history(workload, head, reads, seed):
+    density = workload.density(head)
     assert density.shape == (head + 1,)
     assert density[0] == 0.0
     assert (density >= 0.0).all()
     assert density.sum() == pytest.approx(1.0)
-    drawn = access.draw(head, reads, np.random.default_rng(seed))
+    drawn = workload.draw(head, reads, np.random.default_rng(seed))
     assert drawn.shape == (reads,)
     assert drawn.dtype == np.int64
     assert drawn.min() >= 1
     assert drawn.max() <= head
-    assert np.array_equal(drawn, access.draw(head, reads, np.random.default_rng(seed)))
+    assert np.array_equal(drawn, workload.draw(head, reads, np.random.default_rng(seed)))
 
 
-@pytest.mark.parametrize("access", ALL[:5], ids=lambda one: type(one).__name__)
-def test_a_density_is_that_of_its_draws(access):
+@pytest.mark.parametrize("workload", ALL[:5], ids=lambda one: type(one).__name__)
+def test_a_density_is_that_of_its_draws(workload):
     head, reads = 200, 200_000
-    counts = np.bincount(access.draw(head, reads, np.random.default_rng(1)), minlength=head + 1)
-    expected = access.density(head) * reads
+    counts = np.bincount(workload.draw(head, reads, np.random.default_rng(1)), minlength=head + 1)
+    expected = workload.density(head) * reads
     # A window that moves step by step is spread more evenly than by chance, never less.
     assert (np.abs(counts - expected) <= 6 * np.sqrt(expected) + 6).all()
 

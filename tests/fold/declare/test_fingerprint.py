@@ -144,7 +144,8 @@ def test_event_schemas_count():
 
 def test_it_is_the_same_in_every_process():
     script = (
-        "from tests.fold.test_fingerprint import BASE\nimport eventlab as el\nprint(BASE, el.Portfolio.fingerprint)"
+        "from tests.fold.declare.test_fingerprint import BASE\nimport eventlab as el\n"
+        "print(BASE, el.Portfolio.fingerprint)"
     )
     found = set()
     for seed in ("0", "1", "2"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,53 +20,73 @@ from eventlab.fold.native.function import Function
 from tests.fold.helpers import digests, folded
 from tests.fold.kitchen import Tables, Tick
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FOLD = """
 import sys
 import eventlab as el
+
+@el.reducer
+class Lots:
+    lots = el.Queue("symbol", quantity=float)
+
+    def on_portfolio_change(state, event):
+        state.lots.push(event.symbol).quantity = event.quantity
+
 lab = el.open(":memory:")
-fills = [el.PortfolioChange(symbol, 1.5 - k % 4, 100.0 + k, fee=0.25) for k in range(50) for symbol in ("A", "B")]
-lab.append("p", fills)
-state = lab.state(el.Portfolio, "p", interpret=False)
-print(state.digest, "numba" in sys.modules)
+lab.append("p", [el.PortfolioChange(symbol, 1.5 - k % 4, 100.0) for k in range(50) for symbol in ("A", "B")])
+print(lab.state(Lots, "p", interpret=False).digest, "numba" in sys.modules)
 """
 
 
-def run(folder: Path, code: str = FOLD) -> list[str]:
+def run(folder: Path) -> list[str]:
+    """Fold in a new process: the state's digest, and whether it loaded the compiler."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
+        [sys.executable, "-c", FOLD], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
         env={**os.environ, cache.FOLDER: str(folder)},
     )  # fmt: skip
     return done.stdout.split()
 
 
-def test_a_second_process_needs_no_compiler(tmp_path):
-    digest, compiled = run(tmp_path / "new" / "folder")
-    assert compiled == "True"
-    assert run(tmp_path / "new" / "folder") == [digest, "False"]
-    files = sorted((tmp_path / "new" / "folder").iterdir())
-    for file in files:
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The folder of kernels that a process left behind, and the digest that it found."""
+    folder = tmp_path_factory.mktemp("compiled") / "new" / "folder"
+    digest, with_compiler = run(folder)
+    assert with_compiler == "True"
+    return folder, digest
+
+
+@pytest.fixture
+def kernels(compiled, tmp_path, monkeypatch):
+    """A copy of that folder, from which this process loads, too."""
+    shutil.copytree(compiled[0], tmp_path / "kernels")
+    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def test_a_second_process_needs_no_compiler_and_replaces_damaged_kernels(kernels, compiled):
+    digest = compiled[1]
+    assert run(kernels) == [digest, "False"]
+    files = sorted(kernels.iterdir())
+    assert len(files) == 3
+    for at, file in enumerate(files):
         content = file.read_bytes()
-        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert run(tmp_path / "new" / "folder") == [digest, "True"]  # damaged: made again, and kept
-    assert run(tmp_path / "new" / "folder") == [digest, "False"]
-    for file in files:
-        file.write_bytes(file.read_bytes()[: len(cache._MAGIC) + 40])
-    assert run(tmp_path / "new" / "folder") == [digest, "True"]
-    assert sorted((tmp_path / "new" / "folder").iterdir()) == files  # nothing is left beside them
+        file.write_bytes(content[: len(cache._MAGIC) + 40] if at % 2 else content[:-1] + bytes([content[-1] ^ 1]))
+    assert run(kernels) == [digest, "True"]
+    assert run(kernels) == [digest, "False"]
+    assert sorted(kernels.iterdir()) == files  # and no other files are left
 
 
-def test_processes_that_begin_at_once_agree(tmp_path):
+def test_processes_that_begin_at_once_agree(tmp_path, compiled):
     started = [
         subprocess.Popen(
             [sys.executable, "-c", FOLD], cwd=ROOT, stdout=subprocess.PIPE, text=True,
             env={**os.environ, cache.FOLDER: str(tmp_path)},
         )
-        for _ in range(3)
+        for _ in range(2)
     ]  # fmt: skip
-    said = {process.communicate(timeout=180)[0].split()[0] for process in started}
-    assert len(said) == 1
-    assert run(tmp_path) == [*said, "False"]
+    assert {process.communicate(timeout=180)[0].split()[0] for process in started} == {compiled[1]}
+    assert run(tmp_path) == [compiled[1], "False"]
 
 
 def test_a_folder_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
@@ -89,12 +110,16 @@ def test_what_is_kept_is_named_by_all_that_it_was_made_from(monkeypatch):
     assert cache.key_of(["a"], ("int",)) not in keys
 
 
+def test_a_kernel_is_named_by_every_file_of_the_compiler():
+    assert {path.name for path in cache._files_of_the_room()} >= {"kernel.py", "keyed_view.py", "layout.py", "cache.py"}
+
+
 @pytest.mark.parametrize("content", [b"", b"ELKERN01", b"ELKERN01" + bytes(100), b"something else entirely" * 10])
 def test_a_file_that_is_no_kernel_is_none(tmp_path, monkeypatch, content):
     monkeypatch.setenv(cache.FOLDER, str(tmp_path))
     (tmp_path / "key").write_bytes(content)
-    assert cache.kept("key") is None
-    assert cache.kept("missing") is None
+    assert cache.find("key") is None
+    assert cache.find("missing") is None
 
 
 def test_code_that_needs_what_is_not_here_is_not_loaded():
@@ -127,23 +152,21 @@ def test_a_kernel_of_no_reducer_is_named_by_its_files_source(tmp_path, monkeypat
     assert len(cache.files()) == 2
 
 
-def test_what_others_could_have_written_is_not_loaded(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.FOLDER, str(tmp_path / "kernels"))
-    digest, _ = run(tmp_path / "kernels")
+def test_what_others_could_have_written_is_not_loaded(kernels, compiled, monkeypatch):
     names = list(cache.files())
     assert len(names) > 1
-    assert all(cache.kept(name) for name in names)
-    (tmp_path / "kernels").chmod(0o770)
-    assert not any(cache.kept(name) for name in names)
-    assert run(tmp_path / "kernels") == [digest, "True"]  # compiled quietly instead
-    (tmp_path / "kernels").chmod(0o700)
-    (tmp_path / "kernels" / names[0]).chmod(0o646)
-    assert [cache.kept(name) is None for name in names] == [True, *[False] * (len(names) - 1)]
+    assert all(cache.find(name) for name in names)
+    kernels.chmod(0o770)
+    assert not any(cache.find(name) for name in names)
+    assert run(kernels) == [compiled[1], "True"]  # compiled without a warning
+    kernels.chmod(0o700)
+    (kernels / names[0]).chmod(0o646)
+    assert [cache.find(name) is None for name in names] == [True, *[False] * (len(names) - 1)]
     if os.getuid() == 0:  # only root can give a file away
-        os.chown(tmp_path / "kernels" / names[1], 1_234, -1)
-        os.chown(tmp_path / "kernels", 4_321, -1)
+        os.chown(kernels / names[1], 1_234, -1)
+        os.chown(kernels, 4_321, -1)
     monkeypatch.setattr(os, "getuid", lambda: 4_321)
-    assert cache.kept(names[1]) is None
+    assert cache.find(names[1]) is None
 
 
 KILLED = """
@@ -162,7 +185,7 @@ def test_a_process_killed_while_it_writes_leaves_nothing_that_is_loaded(tmp_path
     done = subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, check=False, timeout=60)
     assert done.returncode == -9
     (left,) = tmp_path.iterdir()
-    assert cache.kept("a" * 64) is None
+    assert cache.find("a" * 64) is None
     assert cache.files() == {}
     assert cache.sweep() == 0  # somebody may still be writing it
     os.utime(left, (0, 0))
@@ -189,10 +212,8 @@ def test_kernels_that_nobody_uses_are_swept_and_nothing_else(tmp_path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == [".profile", "b" * 64, "notes.txt"]
 
 
-def test_use_keeps_a_kernel_from_being_swept(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.FOLDER, str(tmp_path))
-    run(tmp_path)
+def test_use_keeps_a_kernel_from_being_swept(kernels):
     for name in cache.files():
-        os.utime(tmp_path / name, (0, 0))
-    run(tmp_path)
+        os.utime(kernels / name, (0, 0))
+    run(kernels)
     assert cache.sweep() == 0

@@ -1,4 +1,4 @@
-"""From frames to what is drawn: the columns a chart needs, and no more points than pixels can show."""
+"""Columns of frames as series to plot, with no more points than the pixels show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 TimeArray = npt.NDArray[np.datetime64]
 
 PIXELS = 1_600
-"""Columns that a long series is thinned to; each keeps its first, lowest, highest and last value."""
+"""Pixel columns of a downsampled series; each keeps its first, lowest, highest and last value."""
 
 _STEPS_NS = tuple(
     count * unit
@@ -31,19 +31,19 @@ _UNITS = ((86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, 
 
 
 def require(frame: object, columns: Sequence[str], what: str) -> pl.DataFrame:
-    """The frame, if it has rows and these columns."""
+    """The frame. Raises PlotError unless it has rows and these columns."""
     if not isinstance(frame, pl.DataFrame):
         raise PlotError(f"{what} must be a Polars frame", got=type(frame).__name__)
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise PlotError(f"{what} lacks {', '.join(missing)}", got=", ".join(frame.columns) or "no columns")
     if frame.is_empty():
-        raise PlotError(f"{what} has no rows, so there is nothing to draw")
+        raise PlotError(f"{what} has no rows")
     return frame
 
 
 def times(frame: pl.DataFrame, what: str) -> TimeArray:
-    """The moments of its rows: those asked for (`at`) where these are times, else those of the events."""
+    """The times of the rows: the column `at` if it has times, else `timestamp`."""
     name = "at" if isinstance(frame.schema.get("at"), pl.Datetime) else "timestamp"
     if not isinstance(frame.schema.get(name), pl.Datetime):
         raise PlotError(f"{what} lacks a time", got=", ".join(frame.columns), expected="a column timestamp or at")
@@ -51,7 +51,7 @@ def times(frame: pl.DataFrame, what: str) -> TimeArray:
 
 
 def in_time_order(frame: pl.DataFrame, what: str) -> tuple[pl.DataFrame, TimeArray]:
-    """Rows that have a time, by time, and these times."""
+    """The rows with a time, sorted by time, and their times."""
     moments = times(frame, what)
     known = ~np.isnat(moments)
     if not known.any():
@@ -65,38 +65,38 @@ def in_time_order(frame: pl.DataFrame, what: str) -> tuple[pl.DataFrame, TimeArr
 
 
 def numbers(frame: pl.DataFrame, name: str) -> FloatArray:
-    """A column as floats, missing ones as NaN."""
+    """A column as floats, with NaN for null."""
     if not frame.schema[name].is_numeric():
         raise PlotError(f"column {name} is not numeric", got=frame.schema[name])
     return frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
-def thinned(moments: TimeArray, values: FloatArray, pixels: int = PIXELS) -> tuple[TimeArray, FloatArray]:
-    """What of an ascending series shows: of each of `pixels` equal stretches the first, lowest, highest and last value.
+def downsample(moments: TimeArray, values: FloatArray, pixels: int = PIXELS) -> tuple[TimeArray, FloatArray]:
+    """Reduce an ascending series to the first, lowest, highest and last value of each of `pixels` equal intervals.
 
-    A series that is short enough comes back as it is.
+    A short series is returned unchanged.
     """
     if len(values) <= 4 * pixels:
         return moments, values
     at = (moments - moments[0]).astype(np.int64)
     column = (at * (pixels / (int(at[-1]) + 1))).astype(np.int64)
     starts = np.flatnonzero(np.concatenate([[True], column[1:] != column[:-1]]))
-    stretch = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
-    kept = [starts, np.append(starts[1:], len(values)) - 1]
+    interval = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(values))))
+    chosen = [starts, np.append(starts[1:], len(values)) - 1]
     for extreme in (np.fmin, np.fmax):
-        hits = np.flatnonzero(values == extreme.reduceat(values, starts)[stretch])
-        _, first = np.unique(stretch[hits], return_index=True)
-        kept.append(hits[first])
-    rows = np.unique(np.concatenate(kept))
+        hits = np.flatnonzero(values == extreme.reduceat(values, starts)[interval])
+        _, first = np.unique(interval[hits], return_index=True)
+        chosen.append(hits[first])
+    rows = np.unique(np.concatenate(chosen))
     return moments[rows], values[rows]
 
 
-def summed(
+def bin_sums(
     moments: TimeArray, values: FloatArray, most: int = 150, least: int = 1
 ) -> tuple[TimeArray, FloatArray, int]:
-    """Sums over at most `most` equal stretches, aligned to the epoch: starts, sums, and their length in ns.
+    """Sums over at most `most` equal intervals aligned to the epoch: their starts, sums, and length in ns.
 
-    The length is a round one, and at least `least`.
+    The length is a round number of at least `least`.
     """
     at = moments.astype(np.int64)
     span = int(at[-1] - at[0])
@@ -108,7 +108,7 @@ def summed(
 
 
 def duration(ns: int) -> str:
-    """A round number of ns in words."""
+    """A duration in ns as text, e.g. ``5 min``."""
     for unit, name in _UNITS:
         if ns >= unit:
             return f"{ns / unit:g} {name}"

@@ -191,7 +191,7 @@ def test_what_is_no_plain_class_is_refused():
         el.reducer(type("Idle", (), {"__annotations__": {"x": float}, "x": 0.0}))
     with pytest.raises(ReducerError, match="has no state"):
         declared("pass", fields="")
-    with pytest.raises(ReducerError, match="has no base classes"):
+    with pytest.raises(ReducerError, match="a base is a reducer or a plain class"):
         el.reducer(type("Child", (Refused,), {}))
 
 
