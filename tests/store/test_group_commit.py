@@ -342,6 +342,9 @@ class Interrupt:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
+        caller = frame.f_back
+        if "__del__" in (frame.f_code.co_name, caller and caller.f_code.co_name):
+            return  # Python drops what a finalizer raises
         if self.left == 0:
             self.done = True
             sys.setprofile(None)
