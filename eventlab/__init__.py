@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from eventlab.events.upcast import upcast
     from eventlab.fold import Array, Keyed, Ladder, Queue, executors, is_null, on, reducer
     from eventlab.interchange.protobuf import convert as protobuf
-    from eventlab.lab.lab import Lab, open  # noqa: A004
+    from eventlab.lab.lab import Lab
+    from eventlab.lab.open import open  # noqa: A004
     from eventlab.reducers import (
         BookDepth,
         Correlation,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         Vwap,
     )
     from eventlab.snapshots.placement import workloads
-    from eventlab.store.api import Receipt
+    from eventlab.store.types import Receipt
     from eventlab.timetravel.asof import AsOf
 
 __version__ = "0.1.0"
@@ -111,13 +112,14 @@ _HOMES = {
     "events.types": ("Limits", "Symbol", "event"),
     "events.upcast": ("upcast",),
     "fold": ("Array", "Keyed", "Ladder", "Queue", "is_null", "on", "reducer"),
-    "lab.lab": ("Lab", "open"),
+    "lab.lab": ("Lab",),
+    "lab.open": ("open",),
     "reducers": (
         "BookDepth", "Correlation", "DollarBars", "Ewma", "EwmaTime", "FundingRate", "Moments", "OrderBook",
         "OrderFlowImbalance", "Portfolio", "RealizedVolatility", "Risk", "RollingCorrelation", "RollingMoments",
         "Signals", "TickBars", "TimeBars", "Trades", "Twap", "VolumeBars", "Vwap",
     ),
-    "store.api": ("Receipt",),
+    "store.types": ("Receipt",),
     "timetravel.asof": ("AsOf",),
 }  # fmt: skip
 _MODULES = {

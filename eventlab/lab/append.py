@@ -1,9 +1,9 @@
-"""From what a person appends, objects or a frame, to the batches that a store takes."""
+"""Turns appended objects and frames into batches, and groups batches into one commit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -61,10 +61,9 @@ def batches_of(
     group: Group | None = None,
     first_row: int = 0,
 ) -> list[Batch]:
-    """Batches, one an event type, of a few event objects in the order given.
+    """Batches, one for each event type, of event objects in the order given.
 
-    `group` is the commit that they become a part of, beside further batches, and `first_row` the first event's row in
-    it.
+    `group` is the commit that they become a part of, and `first_row` the first event's row in it.
     """
     listed = _listed(events)
     rows = len(listed)
@@ -75,7 +74,7 @@ def batches_of(
     for row, item in enumerate(listed):
         declared = event_type(item)
         grouped.setdefault(declared.name, (declared, []))[1].append(row)
-    ordered = group is not None or len(grouped) > 1
+    ordered = first_row > 0 or len(grouped) > 1
     made = []
     for declared, members in grouped.values():
         at = np.array(members, dtype=np.int64)
@@ -334,6 +333,15 @@ class Group:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._done = True
         if kind is None:
-            self.receipt = self._store.commit(self._batches, expected=self._expected, late=self._late)
+            self.commit()
+        self._done = True
+
+    def commit(self) -> Receipt:
+        """Commit all appends, as leaving the ``with`` block does."""
+        self._done = True
+        batches = self._batches
+        if len(batches) > 1 and batches[0].order is None:
+            batches[0] = replace(batches[0], order=np.arange(batches[0].payload.num_rows))
+        self.receipt = self._store.commit(batches, expected=self._expected, late=self._late)
+        return self.receipt

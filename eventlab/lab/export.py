@@ -17,8 +17,8 @@ from eventlab.events.types import EventType
 from eventlab.interchange import columnar, folder, proof, stream
 from eventlab.interchange.pieces import bounded, columns_of
 from eventlab.runtime.progress import tqdm
+from eventlab.store.api import EventReader
 from eventlab.store.disk import operations as disk
-from eventlab.store.event_log import EventLog
 from eventlab.store.names import EventClass, aggregates_named, type_named
 
 Format: TypeAlias = Literal["protobuf", "parquet", "arrow"]
@@ -73,7 +73,7 @@ class Asked:
 
 
 def export(
-    store: EventLog, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
+    store: EventReader, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
 ) -> ExportReceipt:  # fmt: skip
     """See :meth:`eventlab.lab.lab.Lab.export`."""
     target = Path(path)
@@ -129,7 +129,7 @@ def _check_target(target: Path) -> None:
 class _Sources:
     """The events asked for, type by type, all of one moment of the log."""
 
-    def __init__(self, store: EventLog, asked: Asked, *, progress: bool) -> None:
+    def __init__(self, store: EventReader, asked: Asked, *, progress: bool) -> None:
         self.stop_position = store.stop_position
         self.counts: dict[str, int] = {}
         self._store = store

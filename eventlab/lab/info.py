@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import EventReader
 
 _SHOWN_TYPES = 20
 
@@ -50,7 +50,7 @@ class Info:
         return f"<table>{cells}</table>"
 
 
-def info(store: EventLog) -> Info:
+def info(store: EventReader) -> Info:
     """Gather the summary."""
     return Info(
         path=store.path,

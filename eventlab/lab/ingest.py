@@ -19,8 +19,7 @@ from eventlab.feeds.api import Chunk, Feed, FeedReport, Gap
 from eventlab.feeds.exports import Exported
 from eventlab.lab.append import batch_of_frame
 from eventlab.runtime.progress import tqdm
-from eventlab.store.api import Batch, Late
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Batch, Late, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def identity(feed: Feed) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
+def ingest(store: Store, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
     """See :meth:`eventlab.lab.lab.Lab.ingest`."""
     source = identity(feed)
     if isinstance(feed, Exported) and feed.store_id == store.store_id:

@@ -1,4 +1,4 @@
-"""The facade: a lab is a store with everything that can be done with it. No logic lives here."""
+"""The facade: everything that can be done with a store, as methods of `Lab`. No logic lives here."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ import numpy as np
 import polars as pl
 
 from eventlab import reducers
-from eventlab.errors import AsOfError, InvalidEvent
+from eventlab.errors import AsOfError, InvalidEvent, StoreError
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.feeds.api import Feed
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
 from eventlab.fold.executors import Executor
 from eventlab.lab import scan as _scanning
-from eventlab.lab.append import Cause, Group, batch_of_frame, batches_of
+from eventlab.lab.append import Cause, Group, batch_of_frame
 from eventlab.lab.info import Info, info
 from eventlab.snapshots.collection import Built, Snapshots
-from eventlab.store.api import Codec, Late, Receipt
-from eventlab.store.catalog.opening import Durability
-from eventlab.store.compaction.garbage import Vacuumed
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import (
+    Late,
+    Receipt,
+    Report,
+    Store,
+    SupportsBackup,
+    SupportsReadLog,
+    SupportsSeal,
+    SupportsVerify,
+    Vacuumed,
+    frame_schema,
+)
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named
-from eventlab.store.read import frames as public
-from eventlab.store.verify.log import Report
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
@@ -48,70 +54,20 @@ if TYPE_CHECKING:  # a process that asks for a state need not load what writes f
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
 
-def open(  # noqa: A001  el.open reads as it should
-    path: str | Path,
-    *,
-    clock: Callable[[], int] | None = None,
-    read_only: bool = False,
-    durability: Durability = "full",
-    wait: float = 10.0,
-    codec: Codec = "parquet",
-    record_reads: bool = False,
-) -> Lab:
-    """Open a lab, creating it where there is none.
-
-    Parameters
-    ----------
-    path : str or Path
-        A directory, or ``":memory:"``.
-    clock : callable, optional
-        Gives nanoseconds since the epoch, UTC, for `recorded_at`; the system's clock by default.
-    read_only : bool
-        Open without writing anything.
-    durability : {"full", "relaxed"}
-        ``"full"``: an append that returned survives a power failure. ``"relaxed"``: the last ones may be lost then,
-        never a part of one; about ten times as many small appends a second.
-    wait : float
-        Seconds to wait while another process writes.
-    codec : {"parquet", "archive"}
-        How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
-        hold both, and answers the same.
-    record_reads : bool
-        Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
-        version then; nothing of who asked, or when. :meth:`Lab.read_log` gives them.
-
-    Raises
-    ------
-    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; another format; damage; no permission; a writer that does not finish; a
-        network file system.
-
-    Examples
-    --------
-    >>> import eventlab as el
-    >>> with el.open(":memory:") as lab:
-    ...     receipt = lab.append("signals/demo", el.TradingSignal("BTCUSDT", "buy", 1.0, "demo"))
-    ...     receipt.version
-    1
-    """
-    return Lab(
-        EventLog.open(
-            path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec,
-            record_reads=record_reads,
-        )
-    )  # fmt: skip
-
-
 class Lab:
-    """Events, state and research over one store. Made by :func:`eventlab.open`."""
+    """Events, state and research over one store: that of :func:`eventlab.open`, or any other `Store`.
 
-    def __init__(self, store: EventLog) -> None:
+    Methods that need an optional ability, such as :meth:`verify`, raise StoreError where the store lacks it.
+    """
+
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._snapshots = Snapshots.beside(store, calibrated)
+        self._read_log = store.read_log if isinstance(store, SupportsReadLog) else None
 
     @property
-    def store(self) -> EventLog:
-        """The log underneath."""
+    def store(self) -> Store:
+        """The store of this lab."""
         return self._store
 
     def __enter__(self) -> Self:
@@ -169,11 +125,12 @@ class Lab:
         StoreLocked, StoreFull, ReadOnlyStore
             Nothing was kept.
         """
-        batches = batches_of(
-            aggregate_id, events, timestamp=timestamp, metadata=metadata, cause=cause, event_id=event_id
-        )
-        expected = None if expected_version is None else {aggregate_id: expected_version}
-        return self._store.commit(batches, expected=expected, late=late)
+        group = Group(self._store, late)
+        group.append(
+            aggregate_id, events, expected_version=expected_version, timestamp=timestamp, metadata=metadata,
+            cause=cause, event_id=event_id,
+        )  # fmt: skip
+        return group.commit()
 
     def append_frame(
         self,
@@ -303,7 +260,7 @@ class Lab:
             stop=_moment(stop, "stop"),
             columns=columns,
         )
-        frames = list(rows) or [pl.DataFrame(schema=public.frame_schema(declared, columns))]
+        frames = list(rows) or [pl.DataFrame(schema=frame_schema(declared, columns))]
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
     def scan(self, event_class: EventClass) -> pl.LazyFrame:
@@ -462,9 +419,9 @@ class Lab:
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
-        if self._store.read_log.recording:
+        if self._read_log is not None and self._read_log.recording:
             (head,) = self._store.heads([aggregate_id])
-            self._store.read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
+            self._read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
 
     @overload
@@ -832,7 +789,7 @@ class Lab:
         DamagedSegment
             A segment whose file is damaged is left as it is; the others are merged without it.
         """
-        return self._store.seal()
+        return self._sealed.seal()
 
     def archive(self, before: Moment | None = None) -> int:
         """Rewrite what was recorded before a moment with the archive codec, which takes less room; it answers the same.
@@ -854,14 +811,14 @@ class Lab:
         StoreFull, StoreLocked, ReadOnlyStore
             Segments before the one that failed are rewritten, the others are as they were.
         """
-        return self._store.archive(_moment(before, "before"))
+        return self._sealed.archive(_moment(before, "before"))
 
     def vacuum(self) -> Vacuumed:
         """Remove files that merging and archiving left and nobody is reading, and free pages of the catalog.
 
         Happens by itself after each merge, so this is for what was still being read then.
         """
-        return self._store.vacuum()
+        return self._sealed.vacuum()
 
     def verify(self) -> Report:
         """Read everything back and prove that nothing was lost or changed.
@@ -871,6 +828,8 @@ class Lab:
         StoreCorrupt
             At the first proof of damage: names the file, commit or positions.
         """
+        if not isinstance(self._store, SupportsVerify):
+            raise self._unsupported("be verified", SupportsVerify)
         return self._store.verify()
 
     def backup(self, path: str | Path) -> Report:
@@ -903,6 +862,8 @@ class Lab:
         >>> lab.backup(f"{tempfile.mkdtemp()}/copy").events
         1
         """
+        if not isinstance(self._store, SupportsBackup):
+            raise self._unsupported("be backed up", SupportsBackup)
         return self._store.backup(path)
 
     def info(self) -> Info:
@@ -936,12 +897,27 @@ class Lab:
         >>> lab.read_log().rows()
         [('Signals', 'a', 2, 3)]
         """
-        return self._store.read_log.frame()
+        if self._read_log is None:
+            raise self._unsupported("record reads", SupportsReadLog)
+        return self._read_log.frame()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
         self._snapshots.close()
         self._store.close()
+
+    @property
+    def _sealed(self) -> SupportsSeal:
+        if not isinstance(self._store, SupportsSeal):
+            raise self._unsupported("be sealed", SupportsSeal)
+        return self._store
+
+    def _unsupported(self, what: str, ability: type) -> StoreError:
+        return StoreError(
+            f"{self._store.path}: this store cannot {what}",
+            got=type(self._store).__name__,
+            expected=f"a store with the methods of {ability.__module__}.{ability.__name__}",
+        )
 
     def _event(
         self,
@@ -961,7 +937,7 @@ class Lab:
             raise InvalidEvent("no event has this id", got=event_id)
         if columns is None:
             return found
-        return found.select(list(public.frame_schema(type_named(self._store, found["event_type"][0]), columns)))
+        return found.select(list(frame_schema(type_named(self._store, found["event_type"][0]), columns)))
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:

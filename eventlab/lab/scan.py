@@ -12,16 +12,15 @@ import pyarrow as pa
 from polars.io.plugins import register_io_source
 
 from eventlab.events.types import EventType
-from eventlab.store.event_log import EventLog
-from eventlab.store.read import frames as public
+from eventlab.store.api import EventReader, frame_schema
 
 _NS = {"Nanoseconds": 1, "Microseconds": 1_000, "Milliseconds": 1_000_000}
 _MIRROR = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq", "Eq": "Eq"}
 
 
-def scan(store: EventLog, declared: EventType) -> pl.LazyFrame:
+def scan(store: EventReader, declared: EventType) -> pl.LazyFrame:
     """See :meth:`eventlab.lab.lab.Lab.scan`."""
-    schema = public.frame_schema(declared)
+    schema = frame_schema(declared)
 
     def source(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, batch_size: int | None
@@ -41,7 +40,7 @@ def scan(store: EventLog, declared: EventType) -> pl.LazyFrame:
 
 
 def _frames(
-    store: EventLog,
+    store: EventReader,
     declared: EventType,
     read: list[str],
     wanted: list[str],
@@ -127,7 +126,7 @@ class Bounds:
     def _named(self) -> frozenset[str]:
         return frozenset(name for name in self.names or () if name.startswith(self.prefix))
 
-    def among(self, store: EventLog) -> list[str] | None:
+    def among(self, store: EventReader) -> list[str] | None:
         """The aggregates to read; None for all."""
         if self.names is not None:
             return sorted(self._named())

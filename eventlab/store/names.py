@@ -6,13 +6,13 @@ from typing import TypeAlias
 
 from eventlab.errors import InvalidEvent, UnknownAggregate, UnknownEventType
 from eventlab.events.types import EventType, event_type
-from eventlab.store.api import Store
+from eventlab.store.api import EventReader
 from eventlab.store.catalog.schemas import check_wanted, meaning, unknown
 
 EventClass: TypeAlias = "type | str | EventType"
 
 
-def type_named(store: Store, of: EventClass) -> EventType:
+def type_named(store: EventReader, of: EventClass) -> EventType:
     """An event type by class or name. A name means the newer of what is declared here and what the store has.
 
     Raises
@@ -42,7 +42,7 @@ def aggregate_named(aggregate_id: object) -> str:
     return aggregate_id
 
 
-def aggregates_named(store: Store, aggregate_id: str | None) -> list[str] | None:
+def aggregates_named(store: EventReader, aggregate_id: str | None) -> list[str] | None:
     """Ids that an id or a pattern with ``*`` means; None for all. Raises UnknownAggregate."""
     if aggregate_id is None or aggregate_id == "*":
         return None

@@ -14,10 +14,10 @@ import pytest
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.store.api import Selection
 from eventlab.store.event_log import EventLog
+from eventlab.testing.events import batch, folded
 from tests.faults.power import Image, put, taken
 from tests.faults.probing import Truth, probe, truth_of
 from tests.faults.world import BULK, Twin, content_of, history, opened, signal, trades
-from tests.store.helpers import batch, folded
 
 
 @dataclass

@@ -12,7 +12,7 @@ from eventlab.errors import InvalidEvent, LateEvent, StoreCorrupt, StoreFull
 from eventlab.store.commit import writer
 from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 T = 1_700_000_000_000_000_000
 FILL = el.PortfolioChange("S", 4.0, 5.0)

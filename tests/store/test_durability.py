@@ -30,14 +30,16 @@ from eventlab.store.catalog import opening as catalog
 from eventlab.store.commit import writer
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import CHANGE, SIGNAL, batch, everything, folded, trade
+from eventlab.testing.events import CHANGE, SIGNAL, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[2]
 
 
 def child(code: str, *args: object, **more: object) -> subprocess.Popen[str]:
     """A real child process that runs some code beside this one."""
-    script = "import sys\nfrom eventlab.store.event_log import EventLog\nfrom tests.store.helpers import batch, trade\n"
+    script = (
+        "import sys\nfrom eventlab.store.event_log import EventLog\nfrom eventlab.testing.events import batch, trade\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script + textwrap.dedent(code), *map(str, args)],
         cwd=ROOT,
@@ -529,7 +531,7 @@ def test_a_read_only_directory():
         (path / "lab").chmod(0o555)
         imports = (
             "import os, sys\nfrom eventlab.errors import ReadOnlyStore\nfrom eventlab.store.event_log import EventLog\n"
-            "from tests.store.helpers import batch\n"
+            "from eventlab.testing.events import batch\n"
         )
         command = [sys.executable, "-c", imports + READ_ONLY_DIRECTORY, str(path / "lab")]
         done = subprocess.run(

@@ -24,9 +24,9 @@ from eventlab.events.types import EventType, event_type
 from eventlab.store.api import Selection
 from eventlab.store.catalog.schemas import upcast_plan
 from eventlab.store.commit import writer
+from eventlab.testing.events import folded
 from tests.events.strategies import same_bits
 from tests.store import older
-from tests.store.helpers import folded
 
 ROOT = Path(__file__).parents[2]
 SIDES = {"buy": "long", "sell": "short"}

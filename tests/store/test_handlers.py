@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eventlab.errors import HandlerFailed, InvalidEvent
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import SIGNAL, batch
+from eventlab.testing.events import SIGNAL, batch
 
 SIGNALS = [{"symbol": "B", "action": "buy", "strength": 1.0, "strategy": "s"}]
 

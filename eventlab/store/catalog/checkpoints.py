@@ -11,36 +11,17 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from eventlab.errors import ReadOnlyStore
 from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.database import Catalog
+from eventlab.store.types import Checkpoint, Mark
 
 _MARK = "position, digest, saved_at, crc"
 _REPLACE = (
     "INSERT OR REPLACE INTO checkpoints (name, fingerprint, position, digest, saved_at, crc, state) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A checkpoint without its state: what tells one from the other."""
-
-    position: int
-    digest: bytes
-    saved_at: int
-    crc: int
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """All events below `position` are folded into `state`; `unusable` says why it cannot be used."""
-
-    mark: Mark
-    state: bytes = field(repr=False)
-    unusable: str | None = None
 
 
 class Checkpoints:

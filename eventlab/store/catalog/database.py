@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eventlab.events.types import EventType
-from eventlab.store.api import UNBOUND, Commit
 from eventlab.store.blocks import Int64Array
 from eventlab.store.catalog.connection import UNREADABLE, Connection, unreadable
 from eventlab.store.segments.segments import Runs, SegmentFile
+from eventlab.store.types import UNBOUND, Commit
 
 _IDS_AT_ONCE = 500
 _ROWS_AT_ONCE = 16_384

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.events.types import EventType, declared_types
-from eventlab.store.api import UNBOUND, Commit
 from eventlab.store.catalog.connection import UNREADABLE, unreadable
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Manifest, Segment
@@ -17,6 +16,7 @@ from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Journal, Lost, Record
 from eventlab.store.journal.memtable import Damaged, Memtable
 from eventlab.store.segments.segments import Runs, SegmentFile
+from eventlab.store.types import UNBOUND, Commit
 
 _KEPT_RUNS = 1_000_000
 _TRIES = 1_000

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.store.catalog import format as formats
@@ -16,8 +15,6 @@ from eventlab.store.catalog.connection import as_store_error, translating, unrea
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.disk import operations as disk
 from eventlab.store.segments.files import DirectoryVault
-
-Durability = Literal["full", "relaxed"]
 
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"

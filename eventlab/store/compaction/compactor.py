@@ -24,7 +24,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from eventlab.store.api import Codec
 from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, is_all_null, joined
 from eventlab.store.catalog.connection import as_store_error
 from eventlab.store.catalog.database import Catalog
@@ -33,12 +32,13 @@ from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
-from eventlab.store.compaction.garbage import Garbage, Vacuumed
+from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import Lease, Leases
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import Vault, new_name
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
+from eventlab.store.types import Codec, Vacuumed
 
 REWRITING = 1 << 62
 """Byte of the file `lock` for the right to rewrite segments; readers' leases stay far below."""

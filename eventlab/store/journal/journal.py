@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eventlab.errors import StoreCorrupt, StoreFull
-from eventlab.store.api import Commit
+from eventlab.store.types import Commit
 
 _MAGIC = b"eventlab journal"
 _FORMAT = 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 from eventlab.errors import InvalidEvent
 from eventlab.events.types import EventType, Field
 from eventlab.store.blocks import Block, Int64Array, text_codes
+from eventlab.store.ids import event_id_of
 
 TIME = pl.Datetime("ns", "UTC")
 
@@ -58,11 +58,6 @@ def frame_schema(declared: EventType, columns: Sequence[str] | None = None) -> d
     if len(set(wanted)) < len(wanted):
         raise InvalidEvent("a column is asked for twice", got=", ".join(wanted))
     return {name: known[name] for name in wanted}
-
-
-def event_id_of(store_id: str, aggregate_id: str, version: int) -> str:
-    """The id of an event for which nobody supplied one: a name-based UUID of store, aggregate and version."""
-    return str(uuid.uuid5(uuid.UUID(store_id), f"{version}@{aggregate_id}"))
 
 
 def to_frame(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from eventlab.errors import HandlerFailed
+from eventlab.errors import HandlerFailed, InvalidEvent
 from eventlab.store.blocks import Block
 
 Handler = Callable[[pl.DataFrame], None]
@@ -63,7 +63,14 @@ class Handlers:
         """Add a handler; calling what is returned removes it. Call while commits are locked out, then `dispatch`.
 
         A handler that is there already for the type begins anew. `stop` is the log's stop position.
+
+        Raises
+        ------
+        InvalidEvent
+            `start` is not a position of the log.
         """
+        if start is not None and (isinstance(start, bool) or not isinstance(start, int) or not 0 <= start <= stop):
+            raise InvalidEvent("start is not a position of the log", got=start, expected=f"0 to {stop}")
         self._subscriptions = [one for one in self._subscriptions if one.name != name or one.handler != handler]
         if start is not None:
             self._line.append(_Delivery(stop, stop, {}))

@@ -20,7 +20,7 @@ import eventlab as el
 from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreLocked
 from eventlab.store.catalog import access_log as accesses
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 ROOT = Path(__file__).parents[3]
 NAMES = ["reducer", "aggregate_id", "version", "head"]

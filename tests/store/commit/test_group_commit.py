@@ -20,7 +20,7 @@ from eventlab.store.commit import group_commit, writer
 from eventlab.store.disk import operations as disk
 from eventlab.store.disk import writer_lock as exclusive
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import SIGNAL, TRADE, batch, everything, trade
+from eventlab.testing.events import SIGNAL, TRADE, batch, everything, trade
 
 PACKAGE = str(Path(writer.__file__).parents[1])
 MANY = 8
@@ -342,8 +342,9 @@ class Interrupt:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
-        if frame.f_code.co_name == "<genexpr>":  # Python only prints what is raised while it drops a generator
-            return
+        caller = frame.f_back
+        if frame.f_code.co_name == "<genexpr>" or "__del__" in (frame.f_code.co_name, caller and caller.f_code.co_name):
+            return  # Python drops what a finalizer, or a generator that ends early, raises
         if self.left == 0:
             self.done = True
             sys.setprofile(None)

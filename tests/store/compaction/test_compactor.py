@@ -30,7 +30,7 @@ from eventlab.store.event_log import EventLog
 from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments.files import MemoryVault
 from eventlab.store.segments.segments import FORMATS
-from tests.store.helpers import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
+from eventlab.testing.events import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[3]
 ALL = Selection({"market_data": ["price"]}, others=True)
