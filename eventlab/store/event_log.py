@@ -12,10 +12,10 @@ from typing import Self
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.events.types import EventType
 from eventlab.store.api import Store
-from eventlab.store.catalog.access_log import ReadLog
 from eventlab.store.catalog.checkpoints import Checkpoints
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.opening import SEGMENTS_NAME, open_directory, open_memory
+from eventlab.store.catalog.read_log import ReadLog
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.commit.seal import Sealer
 from eventlab.store.commit.writer import Writer

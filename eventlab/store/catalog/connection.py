@@ -138,7 +138,7 @@ class Connection:
             raise
 
     def try_begin_write(self) -> bool:
-        """Take the write lock if nobody has it."""
+        """Take the write lock if it is free."""
         with self._impatient():
             try:
                 self.begin_write()

@@ -193,7 +193,7 @@ def _versions_and_times(
     came_late = 0
     if raised is not times:
         given = np.flatnonzero(raised != times)
-        if automatic is not None:  # nobody claimed that these are older
+        if automatic is not None:  # the caller did not claim that these are older
             given = given[~(automatic if perm is None else automatic[perm])[given]]
         if len(given) and late == "reject":
             row = int(given[0])

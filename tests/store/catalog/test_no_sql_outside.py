@@ -27,4 +27,4 @@ def test_no_statement_is_outside_the_catalog():
 
 def test_the_pattern_finds_the_statements_of_the_catalog():
     names = {path.name for path in CATALOG.glob("*.py") if SQL.search(path.read_text(encoding="utf-8"))}
-    assert {"database.py", "connection.py", "checkpoints.py", "access_log.py"} <= names
+    assert {"database.py", "connection.py", "checkpoints.py", "read_log.py"} <= names
