@@ -342,9 +342,8 @@ class Interrupt:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
-        caller = frame.f_back
-        if "__del__" in (frame.f_code.co_name, caller and caller.f_code.co_name):
-            return  # Python drops what a finalizer raises
+        if in_finalizer(frame):  # Python drops what a finalizer raises
+            return
         if self.left == 0:
             self.done = True
             sys.setprofile(None)
@@ -361,6 +360,14 @@ class Interrupt:
         finally:
             sys.setprofile(None)
         return self.done
+
+
+def in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def quick(store: EventLog) -> None:
