@@ -337,7 +337,7 @@ class Lab:
         start : int, optional
             Call it first with all events from this position on, in frames of bounded size, and then also with those
             that other processes committed, each time this one commits. Such a handler meets every event once: where it
-            fails, a second time too, it is taken off, and may be registered again from the position reported.
+            fails, it is removed, and may be registered again from the position reported.
 
         Raises
         ------

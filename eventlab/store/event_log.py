@@ -198,7 +198,7 @@ class EventLog(LogReader, Store):
             self._check_writable()  # another thread may have closed the store
             made = self._writer.commit(batches, expected or {}, late, source)
         if made.aggregates:
-            self._news.tell(others=made.new_segments)
+            self._watch.notify(others=made.new_segments)
         self._handlers.dispatch()
         if made.new_segments:
             self._compactor.merge_due()
@@ -300,7 +300,7 @@ class EventLog(LogReader, Store):
                 return
             self._writer.drain()
             self._closed = True
-            self._news.close()
+            self._watch.close()
             try:
                 self._read_log.close()
                 if not self.read_only and self._catalog.damage is None and self._exclusive.try_enter():

@@ -30,7 +30,7 @@ from eventlab.store.disk.read_leases import Lease, Leases, leased
 from eventlab.store.journal.files import Journals
 from eventlab.store.read import frames as public
 from eventlab.store.read import reader
-from eventlab.store.read.commit_watch import News
+from eventlab.store.read.commit_watch import CommitWatch
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import wanted_types
 from eventlab.store.segments.files import Vault
@@ -53,7 +53,7 @@ class LogReader(EventReader):
         self._segments = Segments(vault, catalog.where)
         self._reader = Reader(self._segments, self._index.names)
         self._event_ids = EventIds(catalog, self._index, self._reader)
-        self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
+        self._watch = CommitWatch(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -116,7 +116,7 @@ class LogReader(EventReader):
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         with self._lock:
             self._check_open()
-            return self._news.listen(listener)
+            return self._watch.listen(listener)
 
     # -- heads and moments
 
@@ -285,7 +285,7 @@ class LogReader(EventReader):
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._news.close()
+                self._watch.close()
                 self._release()
 
     def _release(self) -> None:

@@ -91,8 +91,8 @@ def check_wanted(wanted: Mapping[str, EventType], known: Iterable[EventType]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How stored events become those of a later version: `columns` are read, and `wanted` come of them."""
+class Upcast:
+    """How stored events become events of a later version: `columns` are read, and give `wanted`."""
 
     declared: EventType
     columns: tuple[str, ...]
@@ -108,7 +108,7 @@ class Reading:
         return replace(block, type=self.declared, columns=made)
 
 
-def reading(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Reading | None:
+def upcast_for(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Upcast | None:
     """How to read some payload columns of stored events; None for reading them as they are.
 
     Raises
@@ -120,4 +120,4 @@ def reading(stored: EventType, wanted: EventType | None, columns: Collection[str
         return None
     check_readable(stored, wanted)
     chosen = tuple(columns)
-    return Reading(wanted, columns_needed(stored, wanted, chosen), chosen)
+    return Upcast(wanted, columns_needed(stored, wanted, chosen), chosen)
