@@ -150,7 +150,7 @@ def _looser(choose: Callable[[int, int], int], one: int | None, other: int | Non
 
 
 def bounds_of(predicate: pl.Expr) -> ScanBounds:
-    """ScanBounds on `timestamp`, `position` and `aggregate_id` that a predicate implies; none where it cannot be read.
+    """Bounds on `timestamp`, `position` and `aggregate_id` that a predicate implies; none where it cannot be read.
 
     Polars does not specify how it serialises expressions, so an unknown form implies nothing: the predicate is applied
     to every row in any case.

@@ -1,4 +1,4 @@
-"""The reading half of the built-in store: catalog, journal and segments as one log, without the right to write."""
+"""The reading half of the built-in store: reads catalog, journal and segments as one log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from eventlab.store.verify.log import verify_log
 
 
 class LogReader(EventReader):
-    """Answers every question about a log. :class:`eventlab.store.api.EventReader` documents the methods."""
+    """Reads a log. :class:`eventlab.store.api.EventReader` documents the methods."""
 
     def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, leases: Leases) -> None:
         self._catalog = catalog
@@ -172,7 +172,7 @@ class LogReader(EventReader):
         return np.unique(np.concatenate([np.ones(1, np.int64), *starts]))
 
     def _hold(self) -> Lease:
-        """A lease, to be taken before the manifest that it protects."""
+        """A lease; take it before the manifest whose files it protects."""
         with self._lock:
             self._check_open()
             return self._leases.hold(self._index.generation)
