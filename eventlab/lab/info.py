@@ -1,4 +1,4 @@
-"""What a lab holds, at a glance: for a terminal and for a notebook."""
+"""A summary of a lab, for a terminal and for a notebook."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Info:
 
 
 def info(store: EventReader) -> Info:
-    """Gather the summary."""
+    """The summary of a store."""
     return Info(
         path=store.path,
         store_id=store.store_id,

@@ -31,22 +31,22 @@ def open(  # noqa: A001  el.open reads as it should
     read_only : bool
         Open without writing anything.
     durability : {"full", "relaxed"}
-        ``"full"``: an append that returned survives a power failure. ``"relaxed"``: the last ones may be lost then,
-        never a part of one; about ten times as many small appends a second.
+        ``"full"``: an append that returned survives a power failure. ``"relaxed"``: a power failure may lose the last
+        appends, each as a whole; about ten times as many small appends a second.
     wait : float
         Seconds to wait while another process writes.
     codec : {"parquet", "archive"}
-        How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
-        hold both, and answers the same.
+        How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab can
+        have both, and answers the same.
     record_reads : bool
-        Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
-        version then; nothing of who asked, or when. :meth:`Lab.read_log` gives them.
+        Record the past states that :meth:`Lab.state` reads, in the store: reducer, aggregate, version, and the last
+        version at that time; neither user nor time. :meth:`Lab.read_log` returns them.
 
     Raises
     ------
     NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; another format; damage; no permission; a writer that does not finish; a
-        network file system.
+        The path is something else; another format; damage; no permission; a writer that does not finish; a network
+        file system.
 
     Examples
     --------

@@ -24,7 +24,7 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.schemas import check_writable, meaning
-from eventlab.store.commit.duplicates import Known, earlier_receipt
+from eventlab.store.commit.duplicates import KnownEvents, earlier_receipt
 from eventlab.store.commit.numbering import NumberedCommit, commit_time, number_batches
 from eventlab.store.commit.validate import (
     CheckedBatch,
@@ -84,7 +84,7 @@ __all__ = [
     "Handlers",
     "Head",
     "Int64Array",
-    "Known",
+    "KnownEvents",
     "Late",
     "Mark",
     "NumberedCommit",

@@ -86,26 +86,7 @@ class EventLog(LogReader, Store):
         codec: Codec = "parquet",
         record_reads: bool = False,
     ) -> Self:
-        """Open a store, making it where there is none.
-
-        Parameters
-        ----------
-        path : str or Path
-            A directory, or ``":memory:"``.
-        clock : callable, optional
-            Gives nanoseconds since the epoch, UTC; the system's by default.
-        read_only : bool
-            Read without writing anything.
-        durability : {"full", "relaxed"}
-            ``"full"`` syncs every commit to disk; ``"relaxed"`` may lose the last ones when the power fails, but stays
-            consistent.
-        wait : float
-            Seconds to wait for another writer.
-        codec : {"parquet", "archive"}
-            How new segment files are written; both are read alike. ``"archive"`` takes less room and more time.
-        record_reads : bool
-            Keep which past states are asked for; see :attr:`read_log`.
-        """
+        """Open a store, creating it if there is none; :func:`eventlab.open` documents the parameters."""
         if durability not in ("full", "relaxed"):
             raise StoreError("unknown durability", got=durability, expected="'full' or 'relaxed'")
         if codec not in FORMATS:
@@ -118,7 +99,7 @@ class EventLog(LogReader, Store):
         ticking = time.time_ns if clock is None else clock
         if str(path) == ":memory:":
             if read_only:
-                raise StoreError("a store in memory is always new, so it cannot be opened read_only")
+                raise StoreError("a store in memory is always empty at first, so it cannot be opened read_only")
             catalog = open_memory()
             return cls(
                 catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
@@ -147,13 +128,13 @@ class EventLog(LogReader, Store):
         return store
 
     def _begin(self) -> None:
-        """Take what a killed writer left: its last commits where they are whole, its files where nobody names them."""
+        """Take over from a killed writer: keep its complete commits, remove files that the catalog does not name."""
         if self._catalog.damage is not None:
             return
         if self.read_only:
             free = self._exclusive.is_free()
             self._index.refresh(alone=free)
-            if free and not self._exclusive.is_free():  # a writer began meanwhile: what is not published may not stay
+            if free and not self._exclusive.is_free():  # a writer began meanwhile, and may drop unpublished commits
                 self._index.forget()
                 self._index.refresh()
         elif self._exclusive.try_enter():
@@ -196,7 +177,7 @@ class EventLog(LogReader, Store):
             self._check_writable()  # another thread may have closed the store
             made = self._writer.commit(batches, expected or {}, late, source)
         if made.aggregates:
-            self._news.tell(others=made.new_segments)
+            self._watch.notify(others=made.new_segments)
         self._handlers.dispatch()
         if made.new_segments:
             self._compactor.merge_due()
@@ -217,7 +198,7 @@ class EventLog(LogReader, Store):
         return sealed
 
     def _settle(self) -> None:
-        """Before the catalog is changed: what is prepared must not be left in between."""
+        """Finish prepared commits; call before the catalog is changed."""
         self._check_writable()
         self._writer.drain()
 
@@ -272,7 +253,7 @@ class EventLog(LogReader, Store):
     def backup(self, path: str | Path) -> Report:
         place = Path(path).absolute()
         if Path(self.path).absolute() in (place, *place.parents):
-            raise NotAStore(f"{path}: lies inside the store", expected="a path outside of it")
+            raise NotAStore(f"{path}: is inside the store", expected="a path outside of it")
         target = Target(place)
         try:
             with self._hold():
@@ -298,7 +279,7 @@ class EventLog(LogReader, Store):
                 return
             self._writer.drain()
             self._closed = True
-            self._news.close()
+            self._watch.close()
             try:
                 self._read_log.close()
                 if not self.read_only and self._catalog.damage is None and self._exclusive.try_enter():

@@ -1,4 +1,4 @@
-"""The reading half of the built-in store: catalog, journal and segments as one log, without the right to write."""
+"""The reading half of the built-in store: reads catalog, journal and segments as one log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from eventlab.store.disk.read_leases import Lease, Leases, leased
 from eventlab.store.journal.files import Journals
 from eventlab.store.read import frames as public
 from eventlab.store.read import reader
-from eventlab.store.read.commit_watch import News
+from eventlab.store.read.commit_watch import CommitWatch
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import wanted_types
 from eventlab.store.segments.files import Vault
@@ -41,7 +41,7 @@ from eventlab.store.verify.log import verify_log
 
 
 class LogReader(EventReader):
-    """Answers every question about a log. :class:`eventlab.store.api.EventReader` documents the methods."""
+    """Reads a log. :class:`eventlab.store.api.EventReader` documents the methods."""
 
     def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, leases: Leases) -> None:
         self._catalog = catalog
@@ -54,7 +54,7 @@ class LogReader(EventReader):
         self._segments = Segments(vault, catalog.where)
         self._reader = Reader(self._segments, self._index.names)
         self._event_ids = EventIds(catalog, self._index, self._reader)
-        self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
+        self._watch = CommitWatch(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -118,7 +118,7 @@ class LogReader(EventReader):
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         with self._lock:
             self._check_open()
-            return self._news.listen(listener)
+            return self._watch.listen(listener)
 
     # -- heads and moments
 
@@ -174,7 +174,7 @@ class LogReader(EventReader):
         return np.unique(np.concatenate([np.ones(1, np.int64), *starts]))
 
     def _hold(self) -> Lease:
-        """A lease, to be taken before the manifest that it protects."""
+        """A lease; take it before the manifest whose files it protects."""
         with self._lock:
             self._check_open()
             return self._leases.hold(self._index.generation)
@@ -287,7 +287,7 @@ class LogReader(EventReader):
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self._news.close()
+                self._watch.close()
                 self._release()
 
     def _release(self) -> None:

@@ -91,8 +91,8 @@ def check_wanted(wanted: Mapping[str, EventType], known: Iterable[EventType]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class UpcastPlan:
-    """How stored events become those of a later version: `columns` are read to make the `wanted` ones."""
+class Upcast:
+    """How stored events become events of a later version: `columns` are read, and give `wanted`."""
 
     declared: EventType
     columns: tuple[str, ...]
@@ -108,8 +108,8 @@ class UpcastPlan:
         return replace(block, type=self.declared, columns=made)
 
 
-def upcast_plan(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> UpcastPlan | None:
-    """How to read some payload columns of stored events in a wanted version; None for reading them as they are.
+def upcast_for(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Upcast | None:
+    """How to read some payload columns of stored events; None for reading them as they are.
 
     Raises
     ------
@@ -120,4 +120,4 @@ def upcast_plan(stored: EventType, wanted: EventType | None, columns: Collection
         return None
     check_readable(stored, wanted)
     chosen = tuple(columns)
-    return UpcastPlan(wanted, columns_needed(stored, wanted, chosen), chosen)
+    return Upcast(wanted, columns_needed(stored, wanted, chosen), chosen)

@@ -19,7 +19,7 @@ from eventlab.store.types import Late, Receipt
 _LONGEST_ID = 200
 
 
-class Known(Protocol):
+class KnownEvents(Protocol):
     """Looks up events that are in the log."""
 
     @property
@@ -36,8 +36,10 @@ class Known(Protocol):
         """The receipt of the commit that holds a position."""
 
 
-def earlier_receipt(known: Known, items: Sequence[CheckedBatch], names: Sequence[str], late: Late) -> Receipt | None:
-    """The receipt of the commit that brought all these events before; None where none of them is there.
+def earlier_receipt(
+    known: KnownEvents, items: Sequence[CheckedBatch], names: Sequence[str], late: Late
+) -> Receipt | None:
+    """The receipt of the commit that already has all these events; None if the log has none of them.
 
     Parameters
     ----------
@@ -47,7 +49,7 @@ def earlier_receipt(known: Known, items: Sequence[CheckedBatch], names: Sequence
     Raises
     ------
     DuplicateEvent
-        An id twice in the call, only some of the events there, or one there with other content.
+        An id twice in the call, only some of the events in the log, or one in the log with other content.
     """
     per_item = [None if i.batch.event_id is None else i.batch.event_id.to_pylist() for i in items]
     ids = [given for supplied in per_item for given in supplied or () if given is not None]
@@ -79,7 +81,7 @@ def earlier_receipt(known: Known, items: Sequence[CheckedBatch], names: Sequence
 
 
 def _same_events(
-    known: Known, item: CheckedBatch, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
+    known: KnownEvents, item: CheckedBatch, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
 ) -> Block:
     """The stored events of an item, checked to have equal content. `places` are positions by row of the call."""
     stored = known.block_at(item.batch.type, positions)

@@ -13,7 +13,7 @@ from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import meaning
-from eventlab.store.commit.duplicates import Known
+from eventlab.store.commit.duplicates import KnownEvents
 from eventlab.store.ids import find_computed
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import at_positions
@@ -22,7 +22,7 @@ from eventlab.store.types import Receipt
 _EXTRA = ("cause", "event_id", "metadata")
 
 
-class EventIds(Known):
+class EventIds(KnownEvents):
     """Finds the events of the built-in store by id."""
 
     def __init__(self, catalog: Catalog, index: LogIndex, reader: Reader) -> None:

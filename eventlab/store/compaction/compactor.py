@@ -24,7 +24,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, is_all_null, joined
+from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, concat_blocks, is_all_null
 from eventlab.store.catalog.connection import as_store_error
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -328,7 +328,7 @@ class Compactor:
                 raise _Refused(segment, self._corrupt(segment, "positions are there twice"))
             seen[places] = True
             blocks.append(block)
-        events = joined(blocks)
+        events = concat_blocks(blocks)
         del blocks
         order = cluster_order(events.aggregate)
         return events if order is None else events.take(order)

@@ -28,8 +28,11 @@ ItemT = TypeVar("ItemT")
 class Lease:
     """Held until released, or collected."""
 
+    _give_back: Callable[[], None] | None = None
+    """Set here too, for the lease that an interrupt leaves without its constructor."""
+
     def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+        self._give_back = give_back
 
     def release(self) -> None:
         """Give it back; a second time does nothing."""

@@ -1,4 +1,4 @@
-"""Blocks as the frames handed to users: text as text, closed vocabularies as enums, times with their zone."""
+"""Blocks as frames for users: text as strings, closed vocabularies as enums, times with their zone."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ENVELOPE_TYPES: dict[str, pl.DataType] = {
 """Envelope columns a frame may have, and their types."""
 
 STORED_EXTRA = ("cause", "event_id", "metadata")
-"""Envelope columns that are read only when asked for."""
+"""Envelope columns that are read only on request."""
 
 
 def default_columns(declared: EventType) -> tuple[str, ...]:
-    """Columns of a frame for which none were named."""
+    """Columns of a frame by default."""
     return ("position", "aggregate_id", "version", "timestamp", *(field.name for field in declared), "cause")
 
 
@@ -56,7 +56,7 @@ def frame_schema(declared: EventType, columns: Sequence[str] | None = None) -> d
         if name not in known:
             raise InvalidEvent(f"{declared.name} has no column {name!r}", expected=", ".join(all_columns(declared)))
     if len(set(wanted)) < len(wanted):
-        raise InvalidEvent("a column is asked for twice", got=", ".join(wanted))
+        raise InvalidEvent("a column is requested twice", got=", ".join(wanted))
     return {name: known[name] for name in wanted}
 
 
@@ -74,11 +74,11 @@ def to_frame(
     Parameters
     ----------
     name_of : callable
-        Aggregate id of an aggregate's number.
+        Gives the aggregate id of a number.
     recorded_at : callable
-        Commit times, ns UTC, of positions.
+        Gives commit times, ns UTC, of positions.
     computed_ids : bool
-        Whether an event without an id of its own gets the computed one, or null.
+        Give an event without a supplied id the computed one; otherwise null.
     """
     made = []
     for name in columns:

@@ -1,4 +1,4 @@
-"""Reading: clustered frames for folds and rows in position order for people, from segments and tail alike."""
+"""Reading segments and unsealed commits: clustered frames for folds, rows in position order for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.runtime import thread_pools as cores
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined, pieces_in_position_order
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks, pieces_in_position_order
 from eventlab.store.catalog.manifest import Manifest, Segment
 from eventlab.store.journal.memtable import Damaged, Part
 from eventlab.store.read import select
@@ -57,7 +57,7 @@ class Want(Request):
 
 
 class Reader:
-    """Composes segments and tail into what a store hands out."""
+    """Reads segments and unsealed commits as one log."""
 
     def __init__(self, segments: Segments, names: Sequence[str]) -> None:
         self._segments = segments
@@ -65,7 +65,7 @@ class Reader:
         self._slabs: OrderedDict[tuple[int, int, int], Slab] = OrderedDict()
 
     def frames(self, manifest: Manifest, want: Want) -> Iterator[EventFrame]:
-        """One frame a segment, and one for each stretch of tail between segments, in position order."""
+        """One frame for each segment and for each stretch of unsealed commits between segments, in position order."""
 
         def of(piece: Segment | Damaged | list[Part]) -> list[Slab]:
             if isinstance(piece, list):
@@ -92,7 +92,7 @@ class Reader:
             runs = None if columns is None else want.runs_in(file)
             if columns is None or runs is None:
                 continue
-            upcast = want.upcast_plan(file.type, columns)
+            upcast = want.upcast(file.type, columns)
             slab = self._segments.read(
                 file,
                 runs,
@@ -114,7 +114,7 @@ class Reader:
         for kind, stored in {kind: block.type for part in parts for kind, block in part.blocks.items()}.items():
             columns = want.columns_of(stored)
             if columns is not None:
-                upcast = want.upcast_plan(stored, columns)
+                upcast = want.upcast(stored, columns)
                 slab = self._whole_tail(parts, kind, columns if upcast is None else upcast.columns, want)
                 yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
 
@@ -122,7 +122,7 @@ class Reader:
         key = (parts[0].first_position, parts[-1].stop_position, kind)
         slab = self._slabs.get(key)
         if slab is None:
-            slab = clustered(joined([part.blocks[kind] for part in parts if kind in part.blocks]))
+            slab = clustered(concat_blocks([part.blocks[kind] for part in parts if kind in part.blocks]))
             self._slabs[key] = slab
             while len(self._slabs) > _KEPT_SLABS:
                 self._slabs.popitem(last=False)
@@ -168,7 +168,7 @@ class Reader:
                 return iter(())
             found: list[Iterator[Block]] = []
             for kind, stored in _versions(piece, name).items():
-                upcast = want.upcast_plan(stored, columns)
+                upcast = want.upcast(stored, columns)
                 read = columns if upcast is None else upcast.columns
                 if isinstance(piece, Segment):
                     blocks = self._segment_blocks(
@@ -219,8 +219,8 @@ def _each(
 ) -> Iterator[Found]:
     """What `of` makes of each piece, in order.
 
-    Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read
-    side by side where they hold more than threads cost; those without any are passed over.
+    Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read in
+    parallel if they hold enough events; files without any are skipped.
     """
     if want.numbers is None:
         yield from map(of, pieces)
@@ -237,7 +237,7 @@ def _each(
 def aggregates_with(
     manifest: Manifest, types: Collection[str], runs_of: Callable[[SegmentFile], Runs]
 ) -> Int64Array | None:
-    """Numbers of the aggregates that have events of some types; None where any may have had, among what is lost."""
+    """Numbers of the aggregates that have events of some types; None if lost events may be of any aggregate."""
     found = [np.empty(0, np.int64)]
     for piece in manifest.pieces():
         if isinstance(piece, Damaged):
@@ -253,15 +253,15 @@ def aggregates_with(
 
 
 def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Small neighbours as one: a frame of few rows costs as much as one of thousands.
+    """The blocks, with small neighbours concatenated: a frame of few rows costs as much as one of thousands.
 
-    A block may be a whole segment, so none is kept here while the next is read.
+    A block may be a whole segment, so none stays in memory here while the next is read.
     """
     small: list[Block] = []
     rows = 0
     for block in blocks:
         if small and rows + len(block) > _SMALL_ROWS:
-            yield joined(small)
+            yield concat_blocks(small)
             small, rows = [], 0
         small.append(block)
         rows += len(block)
@@ -270,11 +270,11 @@ def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
             rows = 0
             yield small.pop()
     if small:
-        yield joined(small)
+        yield concat_blocks(small)
 
 
 def _needs(piece: Damaged, want: Want) -> bool:
-    """Whether what is lost may be wanted."""
+    """Whether a request may want lost events."""
     if piece.aggregates is None or want.numbers is None:
         return True
     return not piece.aggregates.isdisjoint(want.numbers.tolist())
@@ -293,6 +293,6 @@ def _versions(piece: Segment | Sequence[Part], name: str) -> dict[int, EventType
 
 
 def _tail_blocks(parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Iterator[Block]:
-    blocks = [select.choose(part.blocks[kind], columns, want) for part in parts if kind in part.blocks]
+    blocks = [select.wanted_rows(part.blocks[kind], columns, want) for part in parts if kind in part.blocks]
     blocks = [block for block in blocks if len(block)]
-    return iter((joined(blocks),) if blocks else ())
+    return iter((concat_blocks(blocks),) if blocks else ())

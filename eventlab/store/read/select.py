@@ -10,8 +10,8 @@ import numpy as np
 
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined
-from eventlab.store.catalog.schemas import UpcastPlan, check_wanted, meaning, upcast_plan
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks
+from eventlab.store.catalog.schemas import Upcast, check_wanted, meaning, upcast_for
 from eventlab.store.types import Selection
 
 
@@ -88,9 +88,9 @@ class Request:
         """The payload columns wanted of a type; None where its events are not wanted at all."""
         return self.columns.get(stored.name, () if self.others else None)
 
-    def upcast_plan(self, stored: EventType, columns: Collection[str]) -> UpcastPlan | None:
+    def upcast(self, stored: EventType, columns: Collection[str]) -> Upcast | None:
         """How stored events become events of the wanted version; None where they already are."""
-        return upcast_plan(stored, self.types.get(stored.name), columns)
+        return upcast_for(stored, self.types.get(stored.name), columns)
 
 
 def wanted_types(
@@ -132,11 +132,11 @@ def slabs(blocks: Iterable[Block], request: Request) -> Iterator[Slab]:
         columns = request.columns_of(stored)
         if columns is None:
             continue
-        upcast = request.upcast_plan(stored, columns)
+        upcast = request.upcast(stored, columns)
         read = columns if upcast is None else upcast.columns
-        chosen = [part for block in found if len(part := choose(block, read, request))]
+        chosen = [part for block in found if len(part := wanted_rows(block, read, request))]
         if chosen:
-            block = joined(chosen)
+            block = concat_blocks(chosen)
             yield clustered(block if upcast is None else upcast.of(block))
 
 
@@ -148,8 +148,8 @@ def rows(
         if block.type.name != name:
             continue
         columns = request.columns[name]
-        upcast = request.upcast_plan(block.type, columns)
-        chosen = between_times(choose(block, columns if upcast is None else upcast.columns, request), start, stop)
+        upcast = request.upcast(block.type, columns)
+        chosen = between_times(wanted_rows(block, columns if upcast is None else upcast.columns, request), start, stop)
         if len(chosen):
             yield chosen if upcast is None else upcast.of(chosen)
 
@@ -164,7 +164,7 @@ def at_positions(blocks: Iterable[Block], positions: Int64Array) -> Block | None
             found.append(block.take(at))
     if sum(map(len, found)) < len(positions):
         return None
-    return joined(found).take(np.argsort(order, kind="stable"))
+    return concat_blocks(found).take(np.argsort(order, kind="stable"))
 
 
 def event_frame(slabs: Sequence[Slab], names: Sequence[str]) -> EventFrame:
@@ -200,7 +200,7 @@ def _one_a_name(slabs: Sequence[Slab]) -> Sequence[Slab]:
 def _one_slab(slabs: Sequence[Slab]) -> Slab:
     ordered = sorted(slabs, key=lambda slab: int(slab.events.position.min()))
     blocks = [replace(s.events, aggregate=np.repeat(s.aggregates, np.diff(s.offsets))) for s in ordered]
-    return clustered(joined(blocks))  # the sort is stable, and a store takes no older version after a newer one
+    return clustered(concat_blocks(blocks))  # the sort is stable, and a store takes no older version after a newer one
 
 
 def since(slab: Slab, position: int) -> Slab:
@@ -213,7 +213,7 @@ def since(slab: Slab, position: int) -> Slab:
     return Slab(slab.aggregates[some], np.concatenate([[0], np.cumsum(counts[some])]), _rows(slab.events, rows))
 
 
-def choose(block: Block, columns: Collection[str], request: Request) -> Block:
+def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Block:
     """The rows of a block that a request wants by position, aggregate and version, with some payload columns."""
     block = block.between(request.start_position, request.stop_position).only(columns)
     numbers = request.numbers

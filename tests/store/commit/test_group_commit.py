@@ -342,8 +342,7 @@ class Interrupt:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
-        caller = frame.f_back
-        if frame.f_code.co_name == "<genexpr>" or "__del__" in (frame.f_code.co_name, caller and caller.f_code.co_name):
+        if frame.f_code.co_name == "<genexpr>" or in_finalizer(frame):
             return  # Python drops what a finalizer, or a generator that ends early, raises
         if self.left == 0:
             self.done = True
@@ -361,6 +360,14 @@ class Interrupt:
         finally:
             sys.setprofile(None)
         return self.done
+
+
+def in_finalizer(frame: FrameType | None) -> bool:
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def quick(store: EventLog) -> None:
