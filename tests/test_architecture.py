@@ -16,7 +16,7 @@ PACKAGE = ROOT / "eventlab"
 
 FLOORS = (
     {"errors"},
-    {"events"},
+    {"events", "storage"},
     {"runtime", "interchange"},
     {"store"},
     {"feeds"},

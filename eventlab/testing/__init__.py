@@ -20,6 +20,5 @@ from __future__ import annotations
 import pytest
 
 # Failed asserts then show their values, as those of a test module do.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("abilities", "events", "reading", "state_machine", "suite", "writing"))
-)
+_MODULES = ("abilities", "events", "reading", "state_machine", "storage", "suite", "writing")
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))

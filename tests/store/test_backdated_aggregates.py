@@ -9,8 +9,8 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import InvalidEvent, LateEvent, StoreCorrupt, StoreFull
+from eventlab.storage import operations as disk
 from eventlab.store.commit import writer
-from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
 from eventlab.testing.events import batch
 

@@ -24,7 +24,7 @@ import zlib
 from pathlib import Path
 
 from eventlab.errors import StoreCorrupt
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 
 CHECKSUMS_NAME = "catalog.checksums"
 

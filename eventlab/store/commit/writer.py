@@ -12,6 +12,7 @@ from typing import Any
 
 from eventlab.errors import EventlabError, StoreError
 from eventlab.events.types import EventType
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.connection import as_store_error, translated
 from eventlab.store.catalog.database import Catalog, SourceChunk
@@ -41,7 +42,6 @@ from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.journal.rows_codec import rows_blob
 from eventlab.store.read.reader import Reader
 from eventlab.store.read.subscriptions import Handlers
-from eventlab.store.segments.files import Vault
 from eventlab.store.types import Batch, Commit, Late, Receipt
 
 BULK_ROWS = 8_192
@@ -74,7 +74,7 @@ class Writer:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        storage: Storage,
         journals: Journals,
         index: LogIndex,
         reader: Reader,
@@ -85,12 +85,12 @@ class Writer:
         handlers: Handlers,
     ) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._index = index
         self._sealer = sealer
         self._clock = clock
         self._handlers = handlers
-        self._group = GroupCommit(catalog, vault, journals, index, exclusive, lock, handlers)
+        self._group = GroupCommit(catalog, storage, journals, index, exclusive, lock, handlers)
         self.event_ids = EventIds(catalog, index, reader)
 
     def commit(
@@ -255,7 +255,7 @@ class Writer:
         new = [(head.no, head.name) for head in heads if head.is_new]
         name_of = self._name_of(heads)
         previous = index.digest or column_digests.GENESIS
-        with transaction(catalog, self._vault, index) as written:
+        with transaction(catalog, self._storage, index) as written:
             blocks = dict(self._with_numbers(numbered.blocks, types))
             index.unsealed.write_names(catalog)
             catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
@@ -336,7 +336,7 @@ class Writer:
         if self._catalog.in_transaction:
             self._add_type(declared)
         else:
-            with transaction(self._catalog, self._vault, self._index):
+            with transaction(self._catalog, self._storage, self._index):
                 self._add_type(declared)
         self._index.refresh_types()
 
@@ -349,7 +349,7 @@ class Writer:
     # -- ingested sources
 
     def finish_source(self, identity: str, receipt: str) -> None:
-        with transaction(self._catalog, self._vault, self._index):
+        with transaction(self._catalog, self._storage, self._index):
             self._catalog.finish_source(identity, receipt)
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:

@@ -16,8 +16,8 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import EventlabError, StoreError, StoreFull, StoreLocked, WrongVersion
+from eventlab.storage import operations as disk
 from eventlab.store.commit import group_commit, writer
-from eventlab.store.disk import operations as disk
 from eventlab.store.disk import writer_lock as exclusive
 from eventlab.store.event_log import EventLog
 from eventlab.testing.events import SIGNAL, TRADE, batch, everything, trade

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eventlab.errors import DamagedSegment, StoreError, StoreFull, StoreLocked
+from eventlab.storage import operations as disk
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.api import Selection
 from eventlab.store.commit import seal as sealing
 from eventlab.store.commit import writer
 from eventlab.store.compaction import compactor as compaction
 from eventlab.store.compaction import tiering as tiers
-from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
 from eventlab.store.segments import encodings as encoding
-from eventlab.store.segments.files import MemoryVault
 from eventlab.store.segments.segments import FORMATS
 from eventlab.testing.events import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
@@ -141,13 +141,14 @@ def test_nothing_grows_beyond_a_segment(monkeypatch: pytest.MonkeyPatch):
 
 def test_each_event_is_written_a_few_times_only(little: None, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
-    write = MemoryVault.write
+    write = MemoryStorage.write
 
-    def counting(self: MemoryVault, name: str, content: pa.Buffer) -> None:
+    def counting(self: MemoryStorage, name: str, buffers: Iterable[pa.Buffer]) -> None:
+        (content,) = buffers
         sizes.append(content.size)
-        write(self, name, content)
+        write(self, name, [content])
 
-    monkeypatch.setattr(MemoryVault, "write", counting)
+    monkeypatch.setattr(MemoryStorage, "write", counting)
     monkeypatch.setattr(writer, "BULK_ROWS", 3)
     once = 0
     with EventLog.open(":memory:") as store:
@@ -325,7 +326,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
     code = f"""
     import importlib, os, sys
     from eventlab.store.event_log import EventLog
-    from eventlab.store.disk import operations as disk
+    from eventlab.storage import operations as disk
     from eventlab.store.catalog import database
     from eventlab.store.compaction import garbage
     store = EventLog.open(sys.argv[1])
@@ -515,7 +516,7 @@ class ReadersBesideMerges(RuleBasedStateMachine):
             store.vacuum()
             assert store.vacuum().leased_files == 0
             files = [file for segment in store._manifest().segments for file in segment.files.values()]
-            assert store._vault.names() == {file.name for file in files}
+            assert set(store._storage.list()) == {file.name for file in files}
             rows = store._catalog.execute("SELECT count(*) FROM runs").fetchone()[0]
             assert rows == sum(len(store._index.runs_of_file(file)) for file in files)
         for store in self.stores:

@@ -21,7 +21,7 @@ from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases, le
 from eventlab.store.event_log import EventLog
 from eventlab.testing.events import batch, everything, trade
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRADES = Selection({"market_data": ["price"]})
 
 
