@@ -30,7 +30,7 @@ OWN_REDUCERS = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "
 def reading(path: Path) -> Iterator[Lab]:
     """A lab opened to be read, with its own reducers declared so that their snapshots are known."""
     from eventlab import reducers
-    from eventlab.lab.lab import open as open_lab
+    from eventlab.lab.open import open as open_lab
 
     reducers.declare()
     with open_lab(path, read_only=True) as lab:
@@ -41,7 +41,7 @@ def reading(path: Path) -> Iterator[Lab]:
 def writing(path: Path) -> Iterator[Lab]:
     """A lab that is there, opened to be appended to."""
     from eventlab import reducers
-    from eventlab.lab.lab import open as open_lab
+    from eventlab.lab.open import open as open_lab
 
     reducers.declare()
     open_lab(path, read_only=True).close()  # what is not there is not made
@@ -128,7 +128,7 @@ def _from_file(path: Path) -> ModuleType:
 
 def stored_type(lab: Lab, text: str) -> EventType:
     """An event type of the store by its name, also as the class is written: MarketData for market_data."""
-    from eventlab.store.catalog.schemas import meaning
+    from eventlab.store.api import meaning
 
     types = lab.store.types()
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()

@@ -11,7 +11,7 @@ from pathlib import Path
 from eventlab.errors import EventlabError
 
 MARKER = ".eventlab-demo"
-_STORE_NAMES = ("catalog.sqlite", "catalog.sums", "journal", "lock", "segments", "snapshots")
+_STORE_NAMES = ("catalog.sqlite", "catalog.checksums", "journal", "lock", "segments", "snapshots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Folder:
 
     def _is_ours(self, store_id: object) -> bool:
         """The lab that was noted; where a demo broke off or it cannot be opened, at least only a store's files."""
-        from eventlab.lab.lab import open as open_lab
+        from eventlab.lab.open import open as open_lab
 
         names = os.listdir(self.lab)  # noqa: PTH208 - names are all that is asked for
         if any(not name.startswith(_STORE_NAMES) for name in names):

@@ -9,12 +9,12 @@ from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.experiments.measuring import whole
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.snapshots.policy.rules import Policy
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Store
 
 T = TypeVar("T")
 
 
-def longest(store: EventLog, reducer: Reducer) -> str:
+def longest(store: Store, reducer: Reducer) -> str:
     """The aggregate of most events, of those that have any for the reducer."""
     handled = store.aggregates_with(reducer.event_types)
     if not handled:

@@ -20,7 +20,7 @@ from eventlab.snapshots.collection import Built, Measure, Snapshots
 from eventlab.snapshots.policy.rules import Every, Policy, Read
 from eventlab.snapshots.states import Base
 from eventlab.snapshots.storage.files import DirectoryFiles, MemoryFiles
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Store
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 
@@ -32,14 +32,14 @@ class HasStore(Protocol):
     """Anything over a log, such as a Lab."""
 
     @property
-    def store(self) -> EventLog: ...
+    def store(self) -> Store: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is reconstructed again and again."""
 
-    store: EventLog
+    store: Store
     reducer: Reducer
     aggregate_id: str
     head: int
@@ -115,7 +115,7 @@ class Subject:
 
 
 @contextmanager
-def private_shelves(store: EventLog, count: int, measure: Measure | None = None) -> Iterator[list[Snapshots]]:
+def private_shelves(store: Store, count: int, measure: Measure | None = None) -> Iterator[list[Snapshots]]:
     """Empty collections of snapshots, of the kind the store itself has, beside those it has."""
     if store.path == ":memory:":
         yield [Snapshots(store, MemoryFiles(), measure) for _ in range(count)]

@@ -16,7 +16,7 @@ from eventlab.interchange import columnar, folder, proof, stream
 from eventlab.interchange.pieces import bounded, columns_of
 from eventlab.runtime.progress import tqdm
 from eventlab.storage.local import LocalStorage, new_directory
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import EventReader
 from eventlab.store.names import EventClass, aggregates_named, type_named
 
 Format: TypeAlias = Literal["protobuf", "parquet", "arrow"]
@@ -71,7 +71,7 @@ class Asked:
 
 
 def export(
-    store: EventLog, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
+    store: EventReader, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
 ) -> ExportReceipt:  # fmt: skip
     """See :meth:`eventlab.lab.lab.Lab.export`."""
     target = Path(path)
@@ -118,7 +118,7 @@ def _check_target(target: Path) -> None:
 class _Sources:
     """The events asked for, type by type, all of one moment of the log."""
 
-    def __init__(self, store: EventLog, asked: Asked, *, progress: bool) -> None:
+    def __init__(self, store: EventReader, asked: Asked, *, progress: bool) -> None:
         self.stop_position = store.stop_position
         self.counts: dict[str, int] = {}
         self._store = store

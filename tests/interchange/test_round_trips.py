@@ -228,12 +228,12 @@ def test_parts_by_aggregate_and_time(several, tmp_path):
 
 
 def exporting_identity(sha256: str) -> str:
-    from eventlab.lab.ingest import identity
+    from eventlab.lab.ingest import source_identity
 
     class Named:
         name, params, content_sha256 = "exported", {}, sha256
 
-    return identity(Named())
+    return source_identity(Named())
 
 
 def test_what_cannot_be_exported_leaves_nothing(several, tmp_path):

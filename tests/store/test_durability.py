@@ -30,14 +30,16 @@ from eventlab.store.catalog import opening as catalog
 from eventlab.store.commit import writer
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import CHANGE, SIGNAL, batch, everything, folded, trade
+from eventlab.testing.events import CHANGE, SIGNAL, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[2]
 
 
 def child(code: str, *args: object, **more: object) -> subprocess.Popen[str]:
     """A real child process that runs some code beside this one."""
-    script = "import sys\nfrom eventlab.store.event_log import EventLog\nfrom tests.store.helpers import batch, trade\n"
+    script = (
+        "import sys\nfrom eventlab.store.event_log import EventLog\nfrom eventlab.testing.events import batch, trade\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script + textwrap.dedent(code), *map(str, args)],
         cwd=ROOT,
@@ -60,7 +62,7 @@ def test_reopening_gives_the_same(tmp_path: Path):
         assert before[1:] == after[1:]
         assert store.commit([batch(1)]).position == before[0].height
     names = sorted(path.name for path in (tmp_path / "lab").iterdir())
-    assert names == ["catalog.sqlite", "catalog.sums", "journal", "lock", "segments"]
+    assert names == ["catalog.sqlite", "catalog.checksums", "journal", "lock", "segments"]
 
 
 def test_the_tail_seals_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -529,7 +531,7 @@ def test_a_read_only_directory():
         (path / "lab").chmod(0o555)
         imports = (
             "import os, sys\nfrom eventlab.errors import ReadOnlyStore\nfrom eventlab.store.event_log import EventLog\n"
-            "from tests.store.helpers import batch\n"
+            "from eventlab.testing.events import batch\n"
         )
         command = [sys.executable, "-c", imports + READ_ONLY_DIRECTORY, str(path / "lab")]
         done = subprocess.run(

@@ -22,8 +22,7 @@ from eventlab.snapshots.states import Base, Marks, Taken
 from eventlab.snapshots.storage import records
 from eventlab.snapshots.storage.files import Files, LockedFile, OpenFile
 from eventlab.snapshots.storage.records import Part, SnapshotRecord
-from eventlab.store.api import UNBOUND
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import UNBOUND, EventReader
 
 BLOCK_BYTES = 16_384
 """About so many bytes of states make a record; a larger state has one for itself."""
@@ -97,7 +96,7 @@ class Shelf:
     a store that was put back to an older copy, or lost its last commits with the power, may have others in their place.
     """
 
-    def __init__(self, files: Files, prefix: str, store: EventLog) -> None:
+    def __init__(self, files: Files, prefix: str, store: EventReader) -> None:
         self.prefix, self.name = prefix, prefix + SUFFIX
         self._files, self._store, self._owner = files, store, records.owner_of(prefix, store.store_id)
         self._lock = threading.RLock()

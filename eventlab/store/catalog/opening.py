@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.storage import operations as disk
@@ -17,8 +16,6 @@ from eventlab.store.catalog import format as formats
 from eventlab.store.catalog.connection import as_store_error, translating, unreadable
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.segments.files import segment_files
-
-Durability = Literal["full", "relaxed"]
 
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"

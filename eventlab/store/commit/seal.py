@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from eventlab.storage.api import Storage
-from eventlab.store.api import Codec
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -15,6 +14,7 @@ from eventlab.store.journal.files import Journals
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
 from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
+from eventlab.store.types import Codec
 
 SEGMENT_ROWS = 3_145_728
 """A segment holds at most so many events: a reader needs all of one in memory."""

@@ -25,8 +25,7 @@ import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from eventlab.storage.api import Storage
-from eventlab.store.api import Codec
-from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, is_all_null, joined
+from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, concat_blocks, is_all_null
 from eventlab.store.catalog.connection import as_store_error
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -34,12 +33,13 @@ from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
-from eventlab.store.compaction.garbage import Garbage, Vacuumed
+from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import Lease, Leases
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import discard, new_name
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
+from eventlab.store.types import Codec, Vacuumed
 
 REWRITING = 1 << 62
 """Byte of the file `lock` for the right to rewrite segments; readers' leases stay far below."""
@@ -327,7 +327,7 @@ class Compactor:
                 raise _Refused(segment, self._corrupt(segment, "positions are there twice"))
             seen[places] = True
             blocks.append(block)
-        events = joined(blocks)
+        events = concat_blocks(blocks)
         del blocks
         order = cluster_order(events.aggregate)
         return events if order is None else events.take(order)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from eventlab.storage.api import Storage
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -11,16 +9,7 @@ from eventlab.store.catalog.transaction import transaction
 from eventlab.store.disk.read_leases import Leases
 from eventlab.store.journal.files import Journals
 from eventlab.store.segments.files import discard, segment_files
-
-
-@dataclass(frozen=True, slots=True)
-class Vacuumed:
-    """What a vacuum removed, and which dropped files it left because readers use them."""
-
-    files: int = 0
-    bytes: int = 0
-    leased_files: int = 0
-    leased_bytes: int = 0
+from eventlab.store.types import Vacuumed
 
 
 class Garbage:

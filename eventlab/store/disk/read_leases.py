@@ -28,8 +28,11 @@ ItemT = TypeVar("ItemT")
 class Lease:
     """Held until it is released or collected."""
 
+    _release: Callable[[], None] | None = None
+    """Set here too, for a lease whose constructor an interrupt ended."""
+
     def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
+        self._release = release
 
     def release(self) -> None:
         """Release it; a second call does nothing."""

@@ -19,7 +19,7 @@ from eventlab.store.api import Selection
 from eventlab.store.disk import range_locks as ofd
 from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases, leased
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch, everything, trade
+from eventlab.testing.events import batch, everything, trade
 
 ROOT = Path(__file__).parents[3]
 TRADES = Selection({"market_data": ["price"]})

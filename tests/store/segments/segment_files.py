@@ -16,8 +16,8 @@ from eventlab.store.blocks import Block, Slab
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments, Written, write_segment
+from eventlab.testing.events import TRADE
 from tests.events.strategies import TEXT, builtin_types, payloads, user_types
-from tests.store.helpers import TRADE
 
 
 def name_of(number: int) -> str:

@@ -20,8 +20,8 @@ from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments import parquet
 from eventlab.store.segments import pco_pages as pages
 from eventlab.store.segments.segments import FORMATS, write_segment
+from eventlab.testing.events import TRADE
 from tests.events.strategies import INT64
-from tests.store.helpers import TRADE
 from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, payload_of, told, without_nothing
 
 

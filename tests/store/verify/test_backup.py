@@ -13,13 +13,13 @@ import eventlab as el
 from eventlab.errors import NotAStore, StoreCorrupt, StoreFull
 from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch, everything
+from eventlab.testing.events import batch, everything
 
 WRITER = """
 import sys
 from eventlab.store.event_log import EventLog
 from eventlab.store.compaction import tiering as tiers
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 with EventLog.open(sys.argv[1]) as store:
     print("ready", flush=True)

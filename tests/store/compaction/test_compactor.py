@@ -30,9 +30,9 @@ from eventlab.store.compaction import tiering as tiers
 from eventlab.store.event_log import EventLog
 from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments.segments import FORMATS
-from tests.store.helpers import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
+from eventlab.testing.events import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = Selection({"market_data": ["price"]}, others=True)
 SIGNAL_ROW = {"symbol": "é", "action": "buy", "strength": -0.0, "strategy": "s"}
 CODECS = list(FORMATS)
@@ -66,7 +66,7 @@ def filled(store: EventLog, seals: int = 9) -> None:
 
 
 def segments(store: EventLog) -> list[int]:
-    return [segment.stop_position - segment.first_position for segment in store._view().segments]
+    return [segment.stop_position - segment.first_position for segment in store._manifest().segments]
 
 
 def answers(store: EventLog) -> Any:
@@ -208,7 +208,7 @@ def test_a_damaged_segment_stays_as_it_is(tmp_path: Path, how: str):
         for _ in range(5):
             store.commit([batch(2)])
             seal_only(store)
-        hurt = store._view().segments[2]
+        hurt = store._manifest().segments[2]
         intact = everything(store).filter(~everything(store)["position"].is_in([4, 5]))
     (file,) = hurt.files.values()
     content = (tmp_path / "segments" / file.name).read_bytes()
@@ -243,11 +243,11 @@ def test_a_catalog_that_says_otherwise_loses_no_event(tmp_path: Path, edit: str)
         for _ in range(3):
             store.commit([batch(4, ["a", "b", "b", "a"])])
             seal_only(store)
-        name = next(iter(store._view().segments[1].files.values())).name
+        name = next(iter(store._manifest().segments[1].files.values())).name
         content = (tmp_path / "segments" / name).read_bytes()
         store._catalog.execute("PRAGMA foreign_keys = OFF")
         store._catalog.execute(edit)
-    (tmp_path / "catalog.sums").unlink()  # else the store would be refused as a whole
+    (tmp_path / "catalog.checksums").unlink()  # else the store would be refused as a whole
     with EventLog.open(tmp_path) as store:
         with pytest.warns(DamagedSegment, match="left as it is"):
             store.seal()
@@ -310,13 +310,13 @@ def test_what_reads_back_otherwise_replaces_nothing(tmp_path: Path, monkeypatch:
     [
         ("disk", "write_at", 1),
         ("disk", "sync_directory", 1),
-        ("sealing", "name_file", 1),
-        ("sealing", "name_file", 2),
-        ("garbage.Garbage", "drop", 1),
+        ("database.Catalog", "add_file", 1),
+        ("database.Catalog", "add_file", 2),
+        ("database.Catalog", "merge_segments", 1),
         ("garbage.Garbage", "collect", 1),
         ("disk", "remove", 1),
         ("disk", "remove", 3),
-        ("catalog.Catalog", "tidy", 1),
+        ("database.Catalog", "tidy", 1),
     ],
 )
 def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str, call: int):
@@ -327,9 +327,8 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
     import importlib, os, sys
     from eventlab.store.event_log import EventLog
     from eventlab.storage import operations as disk
-    from eventlab.store.commit import seal as sealing
+    from eventlab.store.catalog import database
     from eventlab.store.compaction import garbage
-    from eventlab.store.catalog import opening as catalog
     store = EventLog.open(sys.argv[1])
     whole, left = {module}.{name}, [{call}]
     def killing(*args, **more):
@@ -346,7 +345,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
         assert answers(store) == before
         store.seal()
         assert answers(store) == before
-        named = {file.name for segment in store._view().segments for file in segment.files.values()}
+        named = {file.name for segment in store._manifest().segments for file in segment.files.values()}
         assert {path.name for path in (tmp_path / "segments").iterdir()} == named
         assert store.vacuum().files == 0
 
@@ -516,7 +515,7 @@ class ReadersBesideMerges(RuleBasedStateMachine):
         for store in self.stores[:1]:
             store.vacuum()
             assert store.vacuum().leased_files == 0
-            files = [file for segment in store._view().segments for file in segment.files.values()]
+            files = [file for segment in store._manifest().segments for file in segment.files.values()]
             assert set(store._storage.list()) == {file.name for file in files}
             rows = store._catalog.execute("SELECT count(*) FROM runs").fetchone()[0]
             assert rows == sum(len(store._index.runs_of_file(file)) for file in files)
