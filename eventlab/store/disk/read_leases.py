@@ -53,13 +53,13 @@ class Lease:
 def leased(lease: Lease, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
     """Begin an iteration at once; hold the lease until it is exhausted, closed or collected."""
     try:
-        return _held(lease, begin())
+        return _while_leased(lease, begin())
     except BaseException:
         lease.release()
         raise
 
 
-def _held(lease: Lease, items: Iterator[ItemT]) -> Iterator[ItemT]:
+def _while_leased(lease: Lease, items: Iterator[ItemT]) -> Iterator[ItemT]:
     with lease:
         yield from items
 

@@ -140,19 +140,19 @@ def pack_numbers(chunks: Sequence[Numbers], counts: Int64Array, firsts: Int64Arr
     made = codec()
     pages: list[bytes] = []
     heads: list[bytes] = []
-    for numbers, held in zip(chunks, np.split(counts, firsts[1:]), strict=True):
+    for numbers, sizes in zip(chunks, np.split(counts, firsts[1:]), strict=True):
         if not len(numbers):
             heads.append(b"")
-            pages += [b""] * len(held)
+            pages += [b""] * len(sizes)
             continue
         config = made.ChunkConfig(
-            compression_level=_LEVEL, paging_spec=made.PagingSpec.exact_page_sizes(held[held > 0].tolist())
+            compression_level=_LEVEL, paging_spec=made.PagingSpec.exact_page_sizes(sizes[sizes > 0].tolist())
         )
         file = made.wrapped.FileCompressor()
         chunk = file.chunk_compressor(np.ascontiguousarray(numbers), config)
         heads.append(file.write_header() + chunk.write_meta())
         filled = itertools.count()
-        pages += [chunk.write_page(next(filled)) if count else b"" for count in held.tolist()]
+        pages += [chunk.write_page(next(filled)) if count else b"" for count in sizes.tolist()]
     kinds = [_NAMES[numbers.dtype.newbyteorder("<")] for numbers in chunks]
     return _pages(counts, pages, kinds, heads), pages
 
