@@ -13,7 +13,7 @@ from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.stops import rows_until
-from eventlab.store.api import UNBOUND, Head, Store
+from eventlab.store.api import UNBOUND, EventReader, Head
 from eventlab.timetravel.asof import AsOf, as_of
 from eventlab.timetravel.reconstruct import position_bound
 
@@ -61,7 +61,7 @@ class Bounds:
         return Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), UNBOUND))
 
     @staticmethod
-    def of(store: Store, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
+    def of(store: EventReader, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
         """The bounds of moments of an aggregate, which lie within what is recorded: event times, versions, or moments.
 
         Raises

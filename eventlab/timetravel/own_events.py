@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.store.api import Selection, Store
+from eventlab.store.api import EventReader, Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Past:
 
     @staticmethod
     def read(
-        store: Store, reducer: Reducer, aggregate: str, columns: Mapping[str, Collection[str]], stop_position: int
+        store: EventReader, reducer: Reducer, aggregate: str, columns: Mapping[str, Collection[str]], stop_position: int
     ) -> Past:
         """The events below a position."""
         selection = Selection(

@@ -20,7 +20,7 @@ from eventlab.fold.stops import Legs, leading, tables_of, upper_bounds
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policy.rules import Read
 from eventlab.snapshots.states import Base, Marks, put
-from eventlab.store.api import UNBOUND, Head, Selection, Store
+from eventlab.store.api import UNBOUND, EventReader, Head, Selection
 from eventlab.timetravel.asof import AsOf
 
 
@@ -35,7 +35,7 @@ class Reconstructed:
     marks: Marks
 
 
-def position_bound(store: Store, moment: AsOf) -> int:
+def position_bound(store: EventReader, moment: AsOf) -> int:
     """One past the last position a moment includes; UNBOUND where it says nothing of positions."""
     if moment.position is None and moment.known_at_ns is None:
         return UNBOUND
@@ -49,7 +49,7 @@ def position_bound(store: Store, moment: AsOf) -> int:
     return stop
 
 
-def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
+def heads_of(store: EventReader, aggregates: Sequence[str]) -> list[Head]:
     """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
     known = {head.aggregate_id: head for head in store.heads(aggregates)}
     for aggregate in aggregates:
@@ -59,7 +59,7 @@ def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
 
 
 def reconstruct(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregates: Sequence[str],
     moment: AsOf,
@@ -81,7 +81,7 @@ def reconstruct(
 
 
 def reconstruct_all(
-    store: Store,
+    store: EventReader,
     reducers: Sequence[Reducer],
     aggregates: Sequence[str],
     moment: AsOf,
@@ -243,7 +243,7 @@ def _is_all(members: Int64Array, count: int) -> bool:
     return len(members) == count and bool((members == np.arange(count)).all())
 
 
-def _check_versions(store: Store, aggregates: Sequence[str], moment: AsOf, marks: Marks) -> None:
+def _check_versions(store: EventReader, aggregates: Sequence[str], moment: AsOf, marks: Marks) -> None:
     if bool((marks.version == moment.version).all()):
         return
     for head in store.heads(aggregates):

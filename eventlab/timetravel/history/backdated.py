@@ -19,7 +19,7 @@ from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.stops import Legs, empty_table, tables_of
-from eventlab.store.api import Head, Selection, Store
+from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel.history.fold_to_stops import fold_legs, joined, legs_to, stretches, with_envelope
 from eventlab.timetravel.moments import Bounds, bars
 from eventlab.timetravel.own_events import Past, concatenated
@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 1_000_000
 """Extras are copied for each chain of moments; this many rows of them are in memory at once."""
 
 
-def reach(store: Store, head: Head, version: int, time: int) -> bool:
+def reach(store: EventReader, head: Head, version: int, time: int) -> bool:
     """Whether an event after a version is of an event time or an earlier one.
 
     Nothing is read where the lowest event times that the store keeps of its files tell.
@@ -42,7 +42,7 @@ def reach(store: Store, head: Head, version: int, time: int) -> bool:
 
 
 def history(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     head: Head,
     label: pl.Series | None,
@@ -180,7 +180,7 @@ class _Backdated:
 
 
 def _trunk(
-    store: Store, reducer: Reducer, head: Head, plan: _Plan, *, tables: bool, interpret: bool | None
+    store: EventReader, reducer: Reducer, head: Head, plan: _Plan, *, tables: bool, interpret: bool | None
 ) -> tuple[pa.Table, Mapping[str, EventTable]]:
     """What is emitted at the stops, and the extras of all chains by event type, in version order."""
     used = np.unique(np.concatenate([np.empty(0, np.int64), *(chain.extras for chain in plan.chains)]))

@@ -15,7 +15,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold, fold_through
 from eventlab.fold.result import emission_schema
 from eventlab.fold.stops import Legs, ascends, rows_until, tables_of
-from eventlab.store.api import Head, Selection, Store
+from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel.own_events import by_version
 
 
@@ -66,7 +66,7 @@ class Stretch:
         return position, timestamp
 
 
-def stretches(store: Store, reducer: Reducer, head: Head) -> Iterator[Stretch]:
+def stretches(store: EventReader, reducer: Reducer, head: Head) -> Iterator[Stretch]:
     """The events of an aggregate up to its head."""
     selection = Selection(
         reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,

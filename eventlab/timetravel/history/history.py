@@ -19,7 +19,7 @@ from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.stops import ascends, tables_of
-from eventlab.store.api import UNBOUND, Store
+from eventlab.store.api import UNBOUND, EventReader
 from eventlab.timetravel.history import backdated
 from eventlab.timetravel.history.fold_to_stops import Stretch, fold_legs, joined, legs_to, stretches, with_envelope
 from eventlab.timetravel.moments import Bounds, bars, check_asked, moments_asked
@@ -27,7 +27,7 @@ from eventlab.timetravel.reconstruct import heads_of
 
 
 def history(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregate: str,
     *,

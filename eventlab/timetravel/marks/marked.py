@@ -19,7 +19,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.stops import Legs
 from eventlab.snapshots.states import Marks
-from eventlab.store.api import UNBOUND, Store
+from eventlab.store.api import UNBOUND, EventReader
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.history.fold_to_stops import fold_legs, joined, with_envelope
 from eventlab.timetravel.marks.routing import Log, MarkWith, Merged, merge
@@ -31,7 +31,7 @@ _WHOLE = -1
 
 
 def state(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregate: str,
     moment: AsOf,
@@ -64,7 +64,7 @@ def state(
 
 
 def history(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregate: str,
     mark_with: MarkWith,

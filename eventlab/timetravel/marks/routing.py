@@ -21,7 +21,7 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.stops import ascends, empty_table
-from eventlab.store.api import UNBOUND, Head, Selection, Store
+from eventlab.store.api import UNBOUND, EventReader, Head, Selection
 from eventlab.store.names import aggregates_named
 from eventlab.timetravel.moments import Bounds
 from eventlab.timetravel.own_events import Past, concatenated
@@ -38,7 +38,7 @@ class Log:
     Others may append in between; own and routed events must be of one moment.
     """
 
-    store: Store
+    store: EventReader
     reducer: Reducer
     others: Sequence[str]
     stop: int
@@ -46,7 +46,7 @@ class Log:
     past: Past
 
     @staticmethod
-    def of(store: Store, reducer: Reducer, aggregate: str, mark_with: MarkWith) -> Log:
+    def of(store: EventReader, reducer: Reducer, aggregate: str, mark_with: MarkWith) -> Log:
         if not reducer.routed:
             raise ReducerError(
                 f"{reducer.name} has no handler of routed events, so there is nothing to mark with",
@@ -81,7 +81,7 @@ class Log:
         return replace(self, past=past.until(version))
 
 
-def _named(store: Store, mark_with: MarkWith) -> list[str]:
+def _named(store: EventReader, mark_with: MarkWith) -> list[str]:
     asked = [mark_with] if isinstance(mark_with, str) else mark_with
     if not isinstance(asked, Sequence) or not all(isinstance(one, str) for one in asked):
         raise InvalidEvent("mark_with names aggregates", got=mark_with, expected="an id, a pattern, or a list of these")
