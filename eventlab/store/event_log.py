@@ -58,17 +58,9 @@ class EventLog(LogReader, Store):
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
         self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
         self._writer = Writer(
-            catalog,
-            vault,
-            journals,
-            self._index,
-            self._reader,
-            Sealer(catalog, vault, journals, self._index, codec),
-            clock,
-            exclusive,
-            self._lock,
-            self._handlers,
-        )
+            catalog, vault, journals, self._index, self._reader, Sealer(catalog, vault, journals, self._index, codec),
+            clock, exclusive, self._lock, self._handlers,
+        )  # fmt: skip
         self._compactor = Compactor(
             catalog, vault, self._index, self._segments,
             Garbage(catalog, vault, journals, self._index, leases), leases,
