@@ -11,7 +11,7 @@ from pathlib import Path
 from eventlab.errors import EventlabError
 
 MARKER = ".eventlab-demo"
-_STORE_NAMES = ("catalog.sqlite", "catalog.sums", "journal", "lock", "segments", "snapshots")
+_STORE_NAMES = ("catalog.sqlite", "catalog.checksums", "journal", "lock", "segments", "snapshots")
 
 
 @dataclass(frozen=True, slots=True)

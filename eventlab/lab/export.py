@@ -1,12 +1,10 @@
-"""`lab.export`: events as files, written beside their place, proven, synced, and only then given their name."""
+"""`lab.export`: events as files that carry a proof; a file or folder appears when it is complete."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,8 +15,8 @@ from eventlab.events.types import EventType
 from eventlab.interchange import columnar, folder, proof, stream
 from eventlab.interchange.pieces import bounded, columns_of
 from eventlab.runtime.progress import tqdm
+from eventlab.storage.local import LocalStorage, new_directory
 from eventlab.store.api import EventReader
-from eventlab.store.disk import operations as disk
 from eventlab.store.names import EventClass, aggregates_named, type_named
 
 Format: TypeAlias = Literal["protobuf", "parquet", "arrow"]
@@ -80,23 +78,14 @@ def export(
     chosen = _format(target, format)
     _check_target(target)
     sources = _Sources(store, asked, progress=progress)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     with sources.bar:
         try:
-            digest = _written(beside, target, chosen, store.store_id, sources)
-            size = sum(file.stat().st_size for file in _files(beside))
-            for file in _files(beside):
-                _sync(file)
-            if beside.is_dir():
-                disk.sync_directory(beside)
-            disk.rename(beside, target)
-            disk.sync_directory(target.parent)
+            sealed = _write(target, chosen, store.store_id, sources)
         except OSError as error:
             raise StoreFull(f"{target}: could not be written: {error}", hint="Nothing was left of it.") from error
-        finally:
-            _remove(beside)
     count = sum(sources.counts.values())
-    return ExportReceipt(target, chosen, count, sources.counts, size, digest, sources.stop_position)
+    size = sum(one.size for one in sealed)
+    return ExportReceipt(target, chosen, count, sources.counts, size, sealed[-1].sha256, sources.stop_position)
 
 
 def _format(target: Path, given: Format | None) -> Format:
@@ -182,13 +171,11 @@ def _from(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.Data
     yield from rest
 
 
-def _written(beside: Path, target: Path, chosen: Format, store_id: str, sources: _Sources) -> str:
-    """Write everything under another name; returns the proof."""
+def _write(target: Path, chosen: Format, store_id: str, sources: _Sources) -> list[proof.Sealed]:
+    """Write a file, or a folder whose manifest is the last of the files returned."""
     types = sources.types()
-    written = proof.placeholder()
     if chosen == "protobuf":
-        stream.write(beside, store_id, types, written)
-        return _sealed(beside, written)
+        return [_write_file(target, partial(stream.buffers, store_id, types))]
     if _is_file(target):
         if len(types) > 1:
             raise InvalidEvent(
@@ -197,35 +184,21 @@ def _written(beside: Path, target: Path, chosen: Format, store_id: str, sources:
                 hint="Name one with event_class=; or give a folder, or a .pb file, for all.",
             )
         ((declared, frames),) = types
-        columnar.write(beside, chosen, declared, store_id, frames, written)
-        return _sealed(beside, written)
-    beside.mkdir()
-    files = {}
-    for declared, frames in types:
-        file, mark = folder.file_of(beside, declared.name, chosen), proof.placeholder()
-        columnar.write(file, chosen, declared, store_id, frames, mark)
-        files[declared.name] = sources.counts[declared.name], _sealed(file, mark)
-    folder.write_manifest(beside / folder.MANIFEST, chosen, store_id, files, written)
-    return _sealed(beside / folder.MANIFEST, written)
+        return [_write_file(target, partial(columnar.buffers, chosen, declared, store_id, frames))]
+    sealed, described = [], {}
+    with new_directory(target) as directory:
+        for declared, frames in types:
+            file = directory / folder.file_of(declared.name, chosen)
+            sealed.append(_write_file(file, partial(columnar.buffers, chosen, declared, store_id, frames)))
+            described[declared.name] = sources.counts[declared.name], sealed[-1].sha256
+        manifest = partial(folder.manifest, chosen, store_id, described)
+        sealed.append(_write_file(directory / folder.MANIFEST, manifest))
+    return sealed
 
 
-def _sealed(path: Path, written: str) -> str:
-    with path.open("r+b") as file:
-        return proof.seal(file, written)
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else [path]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        disk.sync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() else disk.remove(path)
+def _write_file(path: Path, content: Callable[[str], Iterator[bytes]]) -> proof.Sealed:
+    """Write one file, whose content gets a placeholder for its proof."""
+    storage, sealed = LocalStorage(path.parent), proof.Sealed()
+    storage.write(path.name, sealed.of(content(sealed.placeholder)))
+    storage.sync()
+    return sealed

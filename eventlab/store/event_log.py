@@ -11,14 +11,16 @@ from typing import Self
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.events.types import EventType
+from eventlab.storage.api import Storage
+from eventlab.storage.local import LocalStorage
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.api import Store
-from eventlab.store.catalog.access_log import ReadLog
 from eventlab.store.catalog.checkpoints import Checkpoints
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.opening import SEGMENTS_NAME, open_directory, open_memory
+from eventlab.store.catalog.read_log import ReadLog
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.commit.seal import Sealer
-from eventlab.store.commit.validate import check_late
 from eventlab.store.commit.writer import Writer
 from eventlab.store.compaction.compactor import REWRITING, Compactor
 from eventlab.store.compaction.garbage import Garbage
@@ -27,10 +29,9 @@ from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock, NoLo
 from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, Journals, MemoryJournals
 from eventlab.store.log_reader import LogReader
 from eventlab.store.read.subscriptions import Handler, Handlers
-from eventlab.store.segments.files import DirectoryVault, MemoryVault, Vault
 from eventlab.store.segments.segments import FORMATS
 from eventlab.store.types import Batch, Codec, Durability, Late, Receipt, Report, Vacuumed
-from eventlab.store.verify.backup import Target, copy_moment, copy_segments
+from eventlab.store.verify.backup import copy_moment, copy_segments, new_copy
 
 Clock = Callable[[], int]
 
@@ -41,7 +42,7 @@ class EventLog(LogReader, Store):
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        storage: Storage,
         journals: Journals,
         exclusive: Exclusive,
         rewriting: FileLock | NoLock,
@@ -51,19 +52,19 @@ class EventLog(LogReader, Store):
         *,
         record_reads: bool,
     ) -> None:
-        super().__init__(catalog, vault, journals, leases)
+        super().__init__(catalog, storage, journals, leases)
         self._exclusive = exclusive
         self._handlers = Handlers(self._default_frame, self._rows_between)
         self._followers: list[Callable[[Collection[str]], None]] = []
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
         self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
         self._writer = Writer(
-            catalog, vault, journals, self._index, self._reader, Sealer(catalog, vault, journals, self._index, codec),
-            clock, exclusive, self._lock, self._handlers,
+            catalog, storage, journals, self._index, self._reader,
+            Sealer(catalog, storage, journals, self._index, codec), clock, exclusive, self._lock, self._handlers,
         )  # fmt: skip
         self._compactor = Compactor(
-            catalog, vault, self._index, self._segments,
-            Garbage(catalog, vault, journals, self._index, leases), leases,
+            catalog, storage, self._index, self._segments,
+            Garbage(catalog, storage, journals, self._index, leases), leases,
             exclusive=exclusive, right=rewriting, lock=self._lock, settle=self._settle, codec=codec,
         )  # fmt: skip
 
@@ -95,7 +96,7 @@ class EventLog(LogReader, Store):
                 raise StoreError("a store in memory is always empty at first, so it cannot be opened read_only")
             catalog = open_memory()
             return cls(
-                catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
+                catalog, MemoryStorage(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
                 NoLock(), MemoryLeases(), codec, ticking, record_reads=record_reads,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
@@ -108,7 +109,7 @@ class EventLog(LogReader, Store):
             directory / JOURNALS_NAME, catalog.store_id, read_only=read_only, synced=durability == "full"
         )
         store = cls(
-            catalog, DirectoryVault(directory / SEGMENTS_NAME), journals, exclusive,
+            catalog, LocalStorage(directory / SEGMENTS_NAME), journals, exclusive,
             FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
             record_reads=record_reads,
         )  # fmt: skip
@@ -141,7 +142,7 @@ class EventLog(LogReader, Store):
 
     def _check_writable(self) -> None:
         self._check_open()
-        if self.read_only:
+        if self._catalog.read_only:
             raise ReadOnlyStore(f"{self.path}: opened with read_only=True", hint="Open it without to append.")
 
     # -- event types
@@ -165,7 +166,6 @@ class EventLog(LogReader, Store):
         late: Late = "reject",
         source: tuple[str, int] | None = None,
     ) -> Receipt:
-        check_late(late)
         self._check_writable()
         with self._exclusive.held(), self._lock:
             self._check_writable()  # another thread may have closed the store
@@ -248,24 +248,18 @@ class EventLog(LogReader, Store):
         place = Path(path).absolute()
         if Path(self.path).absolute() in (place, *place.parents):
             raise NotAStore(f"{path}: is inside the store", expected="a path outside of it")
-        target = Target(place)
-        try:
+        with new_copy(place) as partial:
             with self._hold():
                 with self._lock:
                     if not self.read_only:
                         self._writer.drain()
-                    names = copy_moment(self._catalog, self._index, target.partial)
+                    names = copy_moment(self._catalog, self._index, partial)
                 try:
-                    copy_segments(self._vault, names, target.partial)
+                    copy_segments(self._storage, names, partial)
                 except FileNotFoundError as error:
                     raise StoreCorrupt(f"{self.path}: a segment file is missing", got=str(error)) from error
-            with EventLog.open(target.partial) as copy:
-                report = copy.verify()
-            target.finish()
-        except BaseException:
-            target.discard()
-            raise
-        return report
+            with EventLog.open(partial) as copy:
+                return copy.verify()
 
     def close(self) -> None:
         with self._lock:

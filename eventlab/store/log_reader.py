@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from eventlab.errors import StoreError
 from eventlab.events.aggregate_ids import matching
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
+from eventlab.storage.api import Storage
 from eventlab.store.api import EventReader
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.commits import Commits
@@ -33,7 +35,6 @@ from eventlab.store.read import reader
 from eventlab.store.read.commit_watch import CommitWatch
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import wanted_types
-from eventlab.store.segments.files import Vault
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments
 from eventlab.store.types import Head, Report, Selection
 from eventlab.store.verify.log import verify_log
@@ -42,15 +43,15 @@ from eventlab.store.verify.log import verify_log
 class LogReader(EventReader):
     """Reads a log. :class:`eventlab.store.api.EventReader` documents the methods."""
 
-    def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, leases: Leases) -> None:
+    def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, leases: Leases) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._journals = journals
         self._leases = leases
         self._lock = threading.RLock()
         self._index = LogIndex(catalog, journals)
         self._commits = Commits(catalog, self._index)
-        self._segments = Segments(vault, catalog.where)
+        self._segments = Segments(storage, catalog.where)
         self._reader = Reader(self._segments, self._index.names)
         self._event_ids = EventIds(catalog, self._index, self._reader)
         self._watch = CommitWatch(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
@@ -105,7 +106,8 @@ class LogReader(EventReader):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"{self.path}: the store is closed")
-        self._catalog.check()
+        if self._catalog.damage is not None:
+            raise copy.copy(self._catalog.damage)  # without the traceback of the last time
 
     def types(self) -> Mapping[str, EventType]:
         with self._lock:

@@ -11,8 +11,8 @@ A test module of a store looks like this::
 
 The contract is `ReadingContract` and `WritingContract`. The other parts are optional, and a store declares those that
 it takes by subclassing them too: `DurabilityContract`, `SealContract` and `VerifyContract`, which are in
-`eventlab.testing.abilities`.
-`eventlab.testing.state_machine` has the same parts as Hypothesis state machines.
+`eventlab.testing.abilities`. `eventlab.testing.state_machine` has the same parts as Hypothesis state machines, and
+`eventlab.testing.storage` is the suite of a `Storage`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,5 @@ from __future__ import annotations
 import pytest
 
 # Failed asserts then show their values, as those of a test module do.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("abilities", "events", "reading", "state_machine", "suite", "writing"))
-)
+_MODULES = ("abilities", "events", "reading", "state_machine", "storage", "suite", "writing")
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))

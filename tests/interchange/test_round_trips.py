@@ -20,7 +20,7 @@ from eventlab.events.types import EventType, event_type
 from eventlab.feeds import exports
 from eventlab.interchange import pieces
 from eventlab.interchange.protobuf import convert as protobuf
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from tests.events.strategies import same_bits
 from tests.interchange.strategies import TYPES, ExchangedOrder, content, fill, steps
 
@@ -223,7 +223,7 @@ def test_parts_by_aggregate_and_time(several, tmp_path):
     assert receipt.bytes == (tmp_path / "part.pb").stat().st_size
     with el.open(":memory:") as other:
         done = other.ingest(el.feeds.exported(tmp_path / "part.pb"), progress=False)
-        assert done.report.warnings == ("1 events have a cause that was not exported; it is left out",)
+        assert done.report.warnings == ("1 events have a cause that was not exported; it is dropped",)
         assert done.source == exporting_identity(receipt.sha256)
 
 

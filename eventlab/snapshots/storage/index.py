@@ -20,8 +20,8 @@ from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.snapshots.states import Base, Marks, Taken
 from eventlab.snapshots.storage import records
-from eventlab.snapshots.storage.files import Files, Reading, Writing
-from eventlab.snapshots.storage.records import Part, Record
+from eventlab.snapshots.storage.files import Files, LockedFile, OpenFile
+from eventlab.snapshots.storage.records import Part, SnapshotRecord
 from eventlab.store.api import UNBOUND, EventReader
 
 BLOCK_BYTES = 16_384
@@ -81,7 +81,7 @@ class Line:
         return rows - 1
 
 
-class _Damaged(Exception):
+class _DamagedRecord(Exception):
     """A record's states are not those that were written."""
 
     def __init__(self, offset: int) -> None:
@@ -103,14 +103,14 @@ class Shelf:
         self._forget()
 
     def _forget(self) -> None:
-        self._file: Reading | None = None
+        self._file: OpenFile | None = None
         self._which, self._size, self._end = 0, 0, 0
-        self._last: Record | None = None
+        self._last: SnapshotRecord | None = None
         self._of_this_log = False
         self.reducer = ""
         self.damage: dict[int, str] = {}
         self._untold: list[str] = []
-        self._records: dict[int, Record] = {}
+        self._records: dict[int, SnapshotRecord] = {}
         self._rows: dict[int, int] = {}
         self._lines: dict[str, Line] = {}
         self._new: dict[str, list[Line]] = {}
@@ -150,13 +150,13 @@ class Shelf:
             return True
         return records.head_at(self._file.read, self._last.offset, self._last.stop, self._owner) == self._last
 
-    def _read_on(self, file: Reading) -> None:
+    def _read_on(self, file: OpenFile) -> None:
         """Take up the records behind the last one that was whole."""
         while True:
             self._which, size = file.state()
             broken: list[tuple[int, str]] = []
             for one in records.scan(file.read, self._end, size, self._owner):
-                if isinstance(one, Record):
+                if isinstance(one, SnapshotRecord):
                     self._take(one, file)
                     self._end, self._last = one.stop, one
                 else:
@@ -169,7 +169,7 @@ class Shelf:
             self._note(*one)
         self._size = self._end if unfinished else size
 
-    def _take(self, record: Record, file: Reading) -> None:
+    def _take(self, record: SnapshotRecord, file: OpenFile) -> None:
         content = file.read(*record.envelope_at)
         if zlib.crc32(content) != record.envelope_crc:
             self._note(record.offset, "is damaged")
@@ -266,7 +266,7 @@ class Shelf:
                 rows = [-1 if line is None else line.newest(*b) for line, b in zip(lines, bounds, strict=True)]
                 try:
                     return self._base(reducer, lines, rows)
-                except _Damaged as damage:
+                except _DamagedRecord as damage:
                     self._discard(damage)  # and look again
 
     def stored(self, reducer: Reducer, aggregate: str, version: int) -> Base:
@@ -276,7 +276,7 @@ class Shelf:
             row = -1 if line is None else line.newest(version, MAX_NS, UNBOUND)
             try:
                 return self._base(reducer, [line], [row])
-            except _Damaged as damage:
+            except _DamagedRecord as damage:
                 which = f"{reducer.name} for {aggregate!r} at version {version}"
                 raise SnapshotError(f"the snapshot of {which} is damaged", hint=REMOVAL) from damage
 
@@ -305,7 +305,7 @@ class Shelf:
         return Base(states, base.marks)
 
     def _block(self, offset: int, schema: pa.Schema) -> pa.RecordBatch:
-        """The states of a record. Raises _Damaged where its bytes are not those that were written."""
+        """The states of a record. Raises _DamagedRecord where its bytes are not those that were written."""
         batch = self._blocks.get(offset)
         if batch is not None:
             self._blocks.move_to_end(offset)
@@ -316,7 +316,7 @@ class Shelf:
         except OSError:
             content = b""
         if zlib.crc32(content) != record.states_crc:
-            raise _Damaged(offset)
+            raise _DamagedRecord(offset)
         batch = pa.ipc.read_record_batch(pa.py_buffer(content), schema)
         self._blocks[offset] = batch
         self._blocks_bytes += len(content)
@@ -325,7 +325,7 @@ class Shelf:
             self._blocks_bytes -= self._records[gone].states_length
         return batch
 
-    def _discard(self, damage: _Damaged) -> None:
+    def _discard(self, damage: _DamagedRecord) -> None:
         """Go on without a record's snapshots."""
         offset = damage.offset
         self._note(offset, "is damaged")
@@ -415,7 +415,7 @@ class Shelf:
                 if self._end > max(2 * live, _WORTH_REWRITING):
                     self._rewrite(writing, reducer)
 
-    def _rewrite(self, writing: Writing, reducer: Reducer) -> None:
+    def _rewrite(self, writing: LockedFile, reducer: Reducer) -> None:
         content = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *self._log_record()]
         kept: dict[int, list[tuple[str, Line]]] = {}
         for name, line in self._all():
@@ -424,7 +424,7 @@ class Shelf:
         for block, lines in kept.items():
             try:
                 states = self._block(block, reducer.layout.arrow_schema)
-            except _Damaged:
+            except _DamagedRecord:
                 continue  # what is damaged does not come along
             names = [name for name, line in lines for _ in range(len(line.row))]
             rows = np.concatenate([line.row for _, line in lines])

@@ -42,7 +42,7 @@ _ENVELOPE = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class SnapshotRecord:
     """Where a record lies in its file, and what its head says.
 
     Attributes
@@ -110,12 +110,14 @@ def envelope_of(content: bytes) -> tuple[list[str], Marks]:
     return batch.column(0).to_pylist(), Marks(*(batch.column(name).to_numpy() for name in MARKS))
 
 
-def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes) -> Iterator[Record | tuple[int, str]]:
+def scan(
+    read: Callable[[int, int], bytes], start: int, size: int, owner: bytes
+) -> Iterator[SnapshotRecord | tuple[int, str]]:
     """The records of a file from a place on, and for each stretch that is none, its offset and what is wrong there."""
     at = start
     while at < size:
         found = head_at(read, at, size, owner)
-        if isinstance(found, Record):
+        if isinstance(found, SnapshotRecord):
             yield found
             at = found.stop
             continue
@@ -123,7 +125,7 @@ def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes)
         at = _next(read, at + _ALIGNED, size)
 
 
-def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: bytes) -> Record | str:
+def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: bytes) -> SnapshotRecord | str:
     """The record that begins at a place of a file, or what is wrong there."""
     content = read(offset, _ALIGNED)
     if len(content) < _ALIGNED or content[:8] != _MAGIC:
@@ -138,7 +140,7 @@ def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: by
     stop = offset + _ALIGNED + _padded(envelope) + _padded(states)
     if stop > size:
         return "is cut short"
-    return Record(_KINDS[kind], offset, stop, envelope, envelope_crc, states, states_crc)
+    return SnapshotRecord(_KINDS[kind], offset, stop, envelope, envelope_crc, states, states_crc)
 
 
 def _next(read: Callable[[int, int], bytes], at: int, size: int) -> int:

@@ -1,7 +1,7 @@
 """Versions of event types in a store: which may be written, and which one a read gives.
 
-What is stored stays in the version it was written with, as the digests prove. A read turns it into the version that is
-wanted.
+Stored events stay in the version they were written with, as the digests prove. A read turns them into the version that
+the caller wants.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def check_writable(types: Iterable[EventType], known: Iterable[EventType]) -> di
 
 
 def meaning(name: str, newest: Mapping[str, EventType]) -> EventType:
-    """The event type that a name stands for in a read: the newer of what is declared here and what the store has.
+    """The event type that a name stands for in a read: the newer of the declared and the stored version.
 
     Parameters
     ----------

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import InvalidEvent, WrongVersion
-from eventlab.events.clock import MAX_NS, MIN_NS
 from eventlab.events.columns import metadata_json
 from eventlab.events.rows import Row, Rows
 from eventlab.events.types import EventType
@@ -50,7 +49,7 @@ class CheckedBatch:
     metadata: str | pa.DictionaryArray | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CheckedRows:
     """A few plain events of one aggregate and of one type, whose number is `kind`."""
 
@@ -64,7 +63,10 @@ class CheckedRows:
 
 
 def check_rows(
-    batches: Sequence[Batch], numbers: Mapping[tuple[str, int], int], newest: Mapping[str, EventType]
+    batches: Sequence[Batch],
+    numbers: Mapping[tuple[str, int], int],
+    newest: Mapping[str, EventType],
+    late: Late,
 ) -> CheckedRows | None:
     """The events of a commit where they are a few plain rows; None where they need `check_batches`.
 
@@ -75,6 +77,7 @@ def check_rows(
     newest : mapping of str to EventType
         The newest version of each type.
     """
+    check_late(late)
     if len(batches) != 1 or not isinstance(batches[0].payload, Rows):
         return None
     batch = batches[0]
@@ -122,14 +125,6 @@ def check_expected(expected: Mapping[str, int], version_of: Callable[[str], int]
                 expected=f"version {version}",
                 hint="Another append came first: read the state again, decide again, append again.",
             )
-
-
-def commit_time(clock: Callable[[], int], previous: int | None) -> int:
-    """`recorded_at` of a commit, ns UTC: later than that of the previous one, however the clock moves."""
-    moment = clock()
-    if isinstance(moment, bool) or not isinstance(moment, int) or not MIN_NS <= moment <= MAX_NS:
-        raise InvalidEvent("the clock must give int nanoseconds", got=moment)
-    return moment if previous is None else max(moment, previous + 1)
 
 
 def check_aggregate_id(name: object) -> str:

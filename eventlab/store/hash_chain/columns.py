@@ -156,9 +156,9 @@ class Leaves:
                 self._held = held
                 return
             self._hash(held)
-        whole = len(block) - len(block) % _BLOCK_ROWS
-        self._hash(block.slice(0, whole))
-        rest = np.arange(whole, len(block))
+        full = len(block) - len(block) % _BLOCK_ROWS
+        self._hash(block.slice(0, full))
+        rest = np.arange(full, len(block))
         self._held = block.take(rest) if len(rest) else None  # a copy: a slice would keep all of it
 
     def done(self) -> list[Leaf]:

@@ -37,7 +37,7 @@ class Damaged:
     Attributes
     ----------
     aggregates : frozenset of int or None
-        Numbers of the aggregates they are of; None where nothing tells.
+        Numbers of their aggregates; None where these are unknown.
     """
 
     first_position: int
@@ -57,7 +57,7 @@ Piece = Part | Damaged
 
 
 def part_of(records: Sequence[Record], types: Mapping[int, EventType]) -> Part:
-    """Adjacent intact records, decoded. Raises StoreCorrupt where the bytes are not what was written."""
+    """Adjacent intact records, decoded. Raises StoreCorrupt for bytes that it cannot have written."""
     grouped: dict[int, list[Block | list[tuple[int, bytes]]]] = {}
     for record in records:
         blob = record.blob or b""
@@ -162,7 +162,7 @@ def _runs(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def adjacent_parts(pieces: Sequence[Part]) -> list[Part]:
-    """Parts joined where nothing lies between them."""
+    """Parts, with adjacent ones merged."""
     runs: list[list[Part]] = []
     for part in pieces:
         if runs and runs[-1][-1].stop_position == part.first_position:

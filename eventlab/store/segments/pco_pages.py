@@ -83,6 +83,11 @@ class Pages:
     kinds: Sequence[str] = ()
     heads: Sequence[bytes] = ()
 
+    @property
+    def one_for_all(self) -> bool:
+        """Whether there is one page, which all row groups use."""
+        return len(self.counts) == 1
+
     def at(self, start: int) -> Pages:
         """The same pages elsewhere in a file."""
         return replace(self, start=start)
@@ -108,26 +113,26 @@ class Pages:
             raw = raw[length:]
         return cls(described["start"], counts, sizes, checks, described["kinds"], heads), raw
 
-    def read(self, source: pa.NativeFile, wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of wanted pages, by ascending number; raises ValueError where a checksum is wrong."""
+    def ranges(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """Where some pages begin and end in the file."""
         ends = self.start + np.concatenate([[0], np.cumsum(self.sizes)])
-        for first, stop in _stretches(wanted):
-            begin = int(ends[first])
-            content = source.read_at(int(ends[stop]) - begin, begin)
-            for page in range(first, stop):
-                held = content[int(ends[page]) - begin : int(ends[page + 1]) - begin]
-                if len(held) != self.sizes[page] or zlib.crc32(held) != self.checks[page]:
-                    raise ValueError("wrong checksum")
-                yield page, held
+        return list(zip(ends[numbers].tolist(), ends[1:][numbers].tolist(), strict=True))
 
 
-def _stretches(wanted: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as stretches of adjacent ones."""
-    if not len(wanted):
-        return []
-    numbers = np.asarray(wanted)
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(numbers, breaks)]
+@dataclass(frozen=True, slots=True, eq=False)
+class FetchedPages:
+    """Pages by ascending number, and the bytes of each."""
+
+    pages: Pages
+    numbers: Sequence[int]
+    contents: Sequence[memoryview]
+
+    def checked(self) -> Iterator[tuple[int, bytes]]:
+        """The number and bytes of each page. Raises ValueError if a checksum is wrong."""
+        for number, content in zip(self.numbers, self.contents, strict=True):
+            if len(content) != self.pages.sizes[number] or zlib.crc32(content) != self.pages.checks[number]:
+                raise ValueError("wrong checksum")
+            yield number, bytes(content)
 
 
 def pack_numbers(chunks: Sequence[Numbers], counts: Int64Array, firsts: Int64Array) -> tuple[Pages, list[bytes]]:
@@ -158,17 +163,15 @@ def _pages(counts: Int64Array, pages: Sequence[bytes], kinds: Sequence[str] = ()
     return Pages(0, np.asarray(counts, dtype=np.int64), sizes, checks, kinds, heads)
 
 
-def unpack_numbers(
-    pages: Pages, firsts: Int64Array, source: pa.NativeFile, wanted: Sequence[int]
-) -> list[tuple[int, Numbers]]:
-    """The numbers of wanted pages, with the number of the chunk they are of."""
-    made = codec()
+def unpack_numbers(fetched: FetchedPages, firsts: Int64Array) -> list[tuple[int, Numbers]]:
+    """Decode pages of numbers: the number of each chunk that they belong to, and its values."""
+    made, pages, wanted = codec(), fetched.pages, fetched.numbers
     numbers: list[tuple[int, Numbers]] = []
     chunks = np.searchsorted(firsts, wanted, "right") - 1
     place = 0
     opened: Any = None
     try:
-        for (page, content), chunk in zip(pages.read(source, wanted), chunks.tolist(), strict=True):
+        for (page, content), chunk in zip(fetched.checked(), chunks.tolist(), strict=True):
             if not numbers or numbers[-1][0] != chunk:
                 total = int(pages.counts[wanted][chunks == chunk].sum())
                 numbers.append((chunk, np.empty(total, _DTYPES[pages.kinds[chunk]])))
@@ -204,11 +207,11 @@ def _packed_words(words: pa.StringArray) -> bytes:
     return len(raw).to_bytes(8, "little") + packed
 
 
-def unpack_words(pages: Pages, source: pa.NativeFile, wanted: Sequence[int]) -> list[pa.StringArray]:
-    """The words of wanted pages."""
+def unpack_words(fetched: FetchedPages) -> list[pa.StringArray]:
+    """Decode pages of words."""
     found = []
-    for page, content in pages.read(source, wanted):
-        count = int(pages.counts[page])
+    for page, content in fetched.checked():
+        count = int(fetched.pages.counts[page])
         if not count:
             found.append(pa.array([], pa.string()))
             continue

@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.events.types import EventType, Field
 from eventlab.runtime import thread_pools as cores
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.segments import format as formats
 from eventlab.store.segments import row_group_cache as decoded
-from eventlab.store.segments.files import Vault
-from eventlab.store.segments.format import Format, Index, Pieces
+from eventlab.store.segments.format import HEAD_BYTES, Format, Index, Pieces
 from eventlab.store.segments.parquet import Parquet
 from eventlab.store.segments.pco import Archive
 from eventlab.store.segments.pruning import groups_and_pieces, ranges, trim
@@ -161,8 +161,8 @@ def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: 
 class Segments:
     """Reads segment files. Footers are checked against the catalog once and kept."""
 
-    def __init__(self, vault: Vault, where: str) -> None:
-        self._vault = vault
+    def __init__(self, storage: Storage, where: str) -> None:
+        self._storage = storage
         self.where = where
         self._lock = threading.Lock()
         self._opened: OrderedDict[str, Index] = OrderedDict()
@@ -375,8 +375,9 @@ class Segments:
         pieces: Pieces,
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
-        with self._named(file, "cannot be read"), self._vault.source(file.name) as source:
-            return self._format(file).read(source, opened, groups, pieces, wanted)
+        with self._named(file, "cannot be read"):
+            fetch = partial(self._storage.ranges, file.name)
+            return self._format(file).read(fetch, opened, groups, pieces, wanted)
 
     @contextmanager
     def _named(self, file: SegmentFile, what: str) -> Iterator[None]:
@@ -428,15 +429,16 @@ class Segments:
         return opened
 
     def _open_anew(self, file: SegmentFile) -> Index:
-        with self._named(file, "cannot be opened"), self._vault.source(file.name) as source:
-            size = source.size()
-            if size != file.bytes:
+        with self._named(file, "cannot be opened"):
+            # One byte more than there should be, which shows a file that is too long.
+            wanted = [(0, HEAD_BYTES), (file.bytes - file.footer_bytes, file.bytes + 1)]
+            head, footer = self._storage.ranges(file.name, wanted)
+            if len(footer) != file.footer_bytes:
+                size = self._storage.list(file.name).get(file.name)
                 raise self._corrupt(file, "has another size", size, file.bytes)
-            source.seek(size - file.footer_bytes)
-            footer = source.read_buffer(file.footer_bytes)
-            if zlib.crc32(memoryview(footer)) != file.footer_crc:
+            if zlib.crc32(footer) != file.footer_crc:
                 raise self._corrupt(file, "has a damaged footer", None, None)
-            return self._format(file).index(source, footer)
+            return self._format(file).index(head, footer)
 
     def _corrupt(self, file: SegmentFile, what: str, got: object, expected: object) -> StoreError:
         return StoreCorrupt(

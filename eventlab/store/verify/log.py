@@ -219,8 +219,8 @@ class _LogCheck:
                 backdated = self._backdated_in(commit.first_position, commit.stop_position)
             else:
                 if self._open is None:
-                    whole = commit.first_position >= first
-                    self._open = _Spanning(commit, self._spanned(commit) if whole else None)
+                    hashes = self._spanned(commit) if commit.first_position >= first else None
+                    self._open = _Spanning(commit, hashes)
                 begin, end = max(first, commit.first_position), min(stop, commit.stop_position)
                 self._open.add(part.between(begin, end))
                 self._open.backdated += self._backdated_in(begin, end)

@@ -16,8 +16,8 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import EventlabError, StoreError, StoreFull, StoreLocked, WrongVersion
+from eventlab.storage import operations as disk
 from eventlab.store.commit import group_commit, writer
-from eventlab.store.disk import operations as disk
 from eventlab.store.disk import writer_lock as exclusive
 from eventlab.store.event_log import EventLog
 from eventlab.testing.events import SIGNAL, TRADE, batch, everything, trade
@@ -342,8 +342,8 @@ class Interrupt:
     def _profile(self, frame: FrameType, event: str, argument: object) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(PACKAGE):
             return
-        if in_finalizer(frame):  # Python drops what a finalizer raises
-            return
+        if frame.f_code.co_name == "<genexpr>" or in_finalizer(frame):
+            return  # Python drops what a finalizer, or a generator that ends early, raises
         if self.left == 0:
             self.done = True
             sys.setprofile(None)

@@ -21,7 +21,7 @@ from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases, le
 from eventlab.store.event_log import EventLog
 from eventlab.testing.events import batch, everything, trade
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRADES = Selection({"market_data": ["price"]})
 
 
@@ -33,7 +33,7 @@ def leases(request: pytest.FixtureRequest, tmp_path: Path) -> Leases:
 def seal_only(store: EventLog) -> None:
     """Seal the tail, and merge nothing."""
     with store._exclusive.held(), store._lock:
-        store._seal()
+        store._writer.seal()
 
 
 def test_a_lease_protects_what_later_generations_dropped(leases: Leases):
