@@ -141,7 +141,7 @@ class _Sources:
         InvalidEvent
             No type has events.
         """
-        found = []
+        found: list[tuple[EventType, Iterator[pl.DataFrame]]] = []
         for declared in self._types:
             frames = self._counted(declared)
             first = next(frames, None)

@@ -62,7 +62,7 @@ def test_reopening_gives_the_same(tmp_path: Path):
         assert before[1:] == after[1:]
         assert store.commit([batch(1)]).position == before[0].height
     names = sorted(path.name for path in (tmp_path / "lab").iterdir())
-    assert names == ["catalog.sqlite", "catalog.checksums", "journal", "lock", "segments"]
+    assert names == ["catalog.checksums", "catalog.sqlite", "journal", "lock", "segments"]
 
 
 def test_the_tail_seals_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
