@@ -1,4 +1,4 @@
-"""One event type as a Parquet or Arrow IPC file: the columns of ``lab.events``, the type's schema, and a proof."""
+"""An event type as a Parquet or Arrow IPC file: the columns of ``lab.events``, the type's schema, and a proof."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ENVELOPE = {
 
 
 def schema_of(declared: EventType) -> pa.Schema:
-    """Columns of a type's file."""
+    """The columns of a type's file."""
     payload = {
         field.name: pa.field(field.name, pa.string() if field.is_text else field.arrow_type, field.nullable)
         for field in declared
@@ -79,7 +79,7 @@ class _Sink(io.RawIOBase):
         return len(content)
 
     def taken(self) -> bytes:
-        """All that was written since the last time."""
+        """Return what was written since the last call."""
         content = b"".join(self._parts)
         self._parts.clear()
         return content
@@ -96,7 +96,7 @@ def _parquet_writer(sink: _Sink, schema: pa.Schema) -> Any:
 
 
 def _arrow_writer(sink: _Sink, schema: pa.Schema, known: dict[bytes, bytes]) -> Any:
-    # In the footer, as the proof is known when all else is written.
+    # The metadata goes into the footer, as the proof is known when all else is written.
     return pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"), metadata=known)
 
 

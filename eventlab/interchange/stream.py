@@ -1,4 +1,4 @@
-"""Events of all types as one stream of DomainEvents, with schemas, the store's id and a proof; see the .proto."""
+"""Events of all types as one stream of DomainEvents with schemas, the store's id and a proof; see the .proto."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def buffers(
             last = body
             if name not in described:
                 declared = next(declared for declared, _ in group if declared.name == name)
-                # Fields of higher numbers after the others: the message stays as protobuf itself writes it.
+                # These fields have the highest numbers, so that the message is as protobuf itself would write it.
                 first = DomainEvent(schema=declared.schema_json(), store_id="" if described else store_id)
                 last += first.SerializeToString(deterministic=True)
                 described.add(name)
@@ -45,7 +45,7 @@ def buffers(
 
 
 def _in_order(group: Sequence[Piece]) -> Iterator[tuple[str, bytes]]:
-    """Messages of a group by position."""
+    """The messages of a group, by position."""
     positions = np.concatenate([frame["position"].to_numpy() for _, frame in group])
     owner = np.repeat(np.arange(len(group)), [len(frame) for _, frame in group])
     made = [bodies(declared, frame) for declared, frame in group]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -37,18 +38,18 @@ class ExportReceipt:
     Attributes
     ----------
     path : Path
-        A file, or a folder with one file a type.
+        A file, or a folder with a file for each event type.
     format : {"protobuf", "parquet", "arrow"}
     count : int
         Events.
     counts : dict of str to int
         The same by event type.
     bytes : int
-        Of all files.
+        Size of all files.
     sha256 : str
         The proof that the file, or the folder's manifest, carries.
     stop_position : int
-        Events of the log from here on were not looked at.
+        End of the export: positions of the log from here on are not in it.
     """
 
     path: Path
@@ -61,8 +62,8 @@ class ExportReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which events to export."""
+class Scope:
+    """The events to export."""
 
     event_class: EventClass | None
     aggregate_id: str | None
@@ -71,13 +72,13 @@ class Asked:
 
 
 def export(
-    store: EventReader, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
+    store: EventReader, path: str | Path, scope: Scope, *, format: Format | None, progress: bool  # noqa: A002
 ) -> ExportReceipt:  # fmt: skip
     """See :meth:`eventlab.lab.lab.Lab.export`."""
     target = Path(path)
     chosen = _format(target, format)
     _check_target(target)
-    sources = _Sources(store, asked, progress=progress)
+    sources = _Sources(store, scope, progress=progress)
     with sources.bar:
         try:
             sealed = _write(target, chosen, store.store_id, sources)
@@ -93,16 +94,16 @@ def _format(target: Path, given: Format | None) -> Format:
     if given is not None and given not in _SUFFIXES.values():
         raise InvalidEvent("unknown format", got=given, expected="protobuf, parquet or arrow")
     if by_suffix is not None and given not in (None, by_suffix):
-        raise InvalidEvent("the path's suffix says another format", got=f"{target.suffix} and {given!r}")
+        raise InvalidEvent("the path's suffix means another format", got=f"{target.suffix} and {given!r}")
     if by_suffix is None and (given == "protobuf" or (given is None and target.suffix)):
         raise InvalidEvent(
-            "a path whose suffix says no format", got=target.name, expected=f"{', '.join(_SUFFIXES)}, or a folder"
+            "the path's suffix means no format", got=target.name, expected=f"{', '.join(_SUFFIXES)}, or a folder"
         )
     return by_suffix or given or "parquet"
 
 
 def _is_file(target: Path) -> bool:
-    """Whether a path means one file, by its suffix."""
+    """Whether a path is one of a file, by its suffix."""
     return target.suffix.lower() in _SUFFIXES
 
 
@@ -116,36 +117,36 @@ def _check_target(target: Path) -> None:
 
 
 class _Sources:
-    """The events asked for, type by type, all of one moment of the log."""
+    """The events to export, by type, all as of one moment of the log."""
 
-    def __init__(self, store: EventReader, asked: Asked, *, progress: bool) -> None:
+    def __init__(self, store: EventReader, scope: Scope, *, progress: bool) -> None:
         self.stop_position = store.stop_position
         self.counts: dict[str, int] = {}
         self._store = store
-        self._asked = asked
-        self._aggregates = aggregates_named(store, asked.aggregate_id)
-        names = store.types() if asked.event_class is None else (asked.event_class,)
+        self._scope = scope
+        self._aggregates = aggregates_named(store, scope.aggregate_id)
+        names = store.types() if scope.event_class is None else (scope.event_class,)
         self._types = [type_named(store, of) for of in names]
-        whole = asked == Asked(None, None, None, None)
+        everything = scope == Scope(None, None, None, None)
         self.bar = tqdm(
-            total=self.stop_position if whole else None, unit="event", unit_scale=True, desc="export",
+            total=self.stop_position if everything else None, unit="event", unit_scale=True, desc="export",
             disable=not progress, leave=None,
         )  # fmt: skip
 
     def types(self) -> list[tuple[EventType, Iterator[pl.DataFrame]]]:
-        """Types that have events, and these in bounded pieces.
+        """Types with their events in bounded pieces; types without events are left out.
 
         Raises
         ------
         InvalidEvent
-            There is none.
+            No type has events.
         """
-        found = []
+        found: list[tuple[EventType, Iterator[pl.DataFrame]]] = []
         for declared in self._types:
             frames = self._counted(declared)
             first = next(frames, None)
             if first is not None:
-                found.append((declared, _from(first, frames)))
+                found.append((declared, chain([first], frames)))
         if not found:
             raise InvalidEvent("there is no event to export", hint="lab.info() shows what is there.")
         return found
@@ -154,8 +155,8 @@ class _Sources:
         frames = self._store.rows(
             declared,
             aggregates=self._aggregates,
-            start=self._asked.start,
-            stop=self._asked.stop,
+            start=self._scope.start,
+            stop=self._scope.stop,
             columns=columns_of(declared),
             stop_position=self.stop_position,
             computed_ids=False,
@@ -164,11 +165,6 @@ class _Sources:
             self.counts[declared.name] = self.counts.get(declared.name, 0) + len(frame)
             self.bar.update(len(frame))
             yield frame
-
-
-def _from(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    yield first
-    yield from rest
 
 
 def _write(target: Path, chosen: Format, store_id: str, sources: _Sources) -> list[proof.Sealed]:

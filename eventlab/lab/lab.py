@@ -318,10 +318,10 @@ class Lab:
         >>> lab.export(f"{tempfile.mkdtemp()}/signals.parquet", progress=False).counts
         {'trading_signal': 1}
         """
-        from eventlab.lab.export import Asked, export
+        from eventlab.lab.export import Scope, export
 
-        asked = Asked(event_class, aggregate_id, _moment(start, "start"), _moment(stop, "stop"))
-        return export(self._store, path, asked, format=format, progress=progress)
+        scope = Scope(event_class, aggregate_id, _moment(start, "start"), _moment(stop, "stop"))
+        return export(self._store, path, scope, format=format, progress=progress)
 
     def on(self, event_class: EventClass, start: int | None = None) -> Callable[[HandlerT], HandlerT]:
         """Call a function after each commit of this process with its events of one type, as a frame.

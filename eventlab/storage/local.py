@@ -88,7 +88,7 @@ class LocalStorage:
     def sync(self) -> None:
         if self.directory.is_dir():
             disk.sync_directory(self.directory)
-            with suppress(PermissionError):  # a parent that cannot be read held the directory before this process did
+            with suppress(PermissionError):  # a parent that cannot be read has had the directory for long
                 disk.sync_directory(self.directory.parent)
 
     def sweep(self) -> Mapping[str, int]:

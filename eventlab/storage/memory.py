@@ -29,10 +29,10 @@ class MemoryStorage:
         return (content[start:stop] for start, stop in wanted)
 
     def write(self, name: str, buffers: Iterable[Buffer]) -> None:
-        self._files[check_name(name)] = _joined(buffers)
+        self._files[check_name(name)] = _content(buffers)
 
     def create(self, name: str, buffers: Iterable[Buffer]) -> None:
-        content = _joined(buffers)
+        content = _content(buffers)
         if self._files.setdefault(check_name(name), content) is not content:
             raise FileExistsError(name)
 
@@ -50,7 +50,7 @@ class MemoryStorage:
         return {}
 
 
-def _joined(buffers: Iterable[Buffer]) -> memoryview:
+def _content(buffers: Iterable[Buffer]) -> memoryview:
     parts = list(buffers)
     if len(parts) == 1 and isinstance(parts[0], bytes | pa.Buffer):  # these never change
         return memoryview(parts[0]).cast("B")

@@ -184,6 +184,16 @@ def test_another_programs_stream_is_taken(tmp_path):
         assert lab.events(el.Funding)["rate"].to_list() == [0.1, 0.2, 0.3]
 
 
+@pytest.mark.parametrize("name", ["log.pb", "trading_signal.arrow", "log-parquet"])
+def test_a_path_may_be_a_link(several, tmp_path, name):
+    link = tmp_path / f"link-{name}"
+    link.symlink_to(several[1] / name)
+    feed = el.feeds.exported(link)
+    with el.open(":memory:") as other:
+        other.ingest(feed, progress=False)
+        assert other.store.stop_position == (1 if name.startswith("trading") else 3)
+
+
 def test_a_lab_does_not_take_its_own_events_again(several, tmp_path):
     with el.open(tmp_path / "lab") as lab:
         lab.append("own", el.TradingSignal("BTC", "sell", 1.0, "s"))

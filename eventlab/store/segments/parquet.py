@@ -1,4 +1,4 @@
-"""Segment files as plain Parquet, which Polars, DuckDB and Spark open as they lie."""
+"""Segment files as plain Parquet, which Polars, DuckDB and Spark open without eventlab."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eventlab.store.segments.format import Fetch, Index, Pieces
 from eventlab.store.segments.parquet_chunks import BatchReader, Chunks
 
 BATCH_ROWS = 131_072
-"""About how many rows one thread decodes at a time, so that few raw columns are in memory at once."""
+"""Rows that one thread decodes at a time, so that few raw columns are in memory at once."""
 
 _FEW_WORDS = 64
 _NUMBERS = ("position", "version", "timestamp", "cause")
@@ -34,7 +34,7 @@ class Parquet:
     suffix = ".parquet"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Lay out a slab as a Parquet file; columns without a value are left out."""
+        """Encode a slab as a Parquet file; columns without a value are left out."""
         size = encoding.row_group(len(slab.events), len(slab.aggregates))
         table = _table(slab, name_of, size)
         fixed: dict[str, encoding.Encoding] = {
@@ -55,7 +55,7 @@ class Parquet:
         metadata = pq.read_metadata(pa.BufferReader(footer))
         names = metadata.schema.names
         groups = metadata.num_row_groups
-        # All row groups but the last are as long as the first: asking each would take longer than reading one.
+        # All row groups but the last are as long as the first: looking at each takes longer than reading one.
         size = metadata.row_group(0).num_rows if groups else 1
         if -(-metadata.num_rows // size) != groups:
             raise ValueError("row groups are not equally long")
@@ -98,11 +98,11 @@ def _in_batches(
             column.put(number, table.column(name))
 
     cores.together([read] * len(batches), "columns")
-    return {name: column.whole() for name, column in columns.items()}
+    return {name: column.column() for name, column in columns.items()}
 
 
 class _BatchedColumn:
-    """A column that comes in batches, in any order."""
+    """A column whose batches arrive in any order."""
 
     def __init__(self, name: str, field: Field | None, stops: Sequence[int]) -> None:
         self._name = name
@@ -124,7 +124,7 @@ class _BatchedColumn:
         if self._values is None or stored.null_count:
             self._parts[batch] = stored
 
-    def whole(self) -> Any:
+    def column(self) -> Any:
         parts = [part for part in self._parts if part is not None]
         if self._values is None:
             stored = pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
@@ -163,7 +163,7 @@ def _table(slab: Slab, name_of: Callable[[int], str], size: int) -> pa.Table:
 
 
 def _local(column: pa.Array, size: int) -> pa.Array | pa.ChunkedArray:
-    """Text of many words with a dictionary per row group, each of which repeats its own."""
+    """Give text of many words a dictionary per row group, with only the words that occur there."""
     if not pa.types.is_dictionary(column.type) or len(column.dictionary) <= _FEW_WORDS:
         return column
     chunks = []

@@ -28,7 +28,7 @@ class Chunks:
         return BatchReader(self.metadata, batches, names, places, fetch([place for batch in places for place in batch]))
 
     def _place(self, group: int, name: str) -> tuple[int, int]:
-        # Arrow takes microseconds to look one up, so they are kept.
+        # Arrow takes microseconds to look one up, so the places are cached.
         found = self._places.get((group, name))
         if found is None:
             chunk = self.metadata.row_group(group).column(self._numbers[name])

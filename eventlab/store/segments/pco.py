@@ -1,10 +1,9 @@
 """Segment files of the archive codec: the smallest form, for events that are rarely read.
 
 A file is the word ``ELARCH01``, the pages of its columns one column after the other, a footer, and a tail of 16 bytes:
-the footer's length, that of its JSON, its CRC-32, and ``PCO1``. The footer says where each page lies and what its
-checksum is, how each column is to be put together, and what each row group holds; nothing in it is evaluated. Numbers
-of 64 bits come back bit for bit, minus zero and subnormals too; NaN and infinities never come here, for no event has
-them.
+the footer's length, that of its JSON, its CRC-32, and ``PCO1``. The footer has the place and checksum of each page, how
+each column is composed, and what each row group holds; nothing in it is evaluated. Numbers of 64 bits are restored bit
+for bit, also minus zero and subnormals; no event has NaN or infinities.
 
 ==========  ============================================================================================
 kind        pages
@@ -16,9 +15,8 @@ kind        pages
 ``plain``   words, one for each row that has one
 ==========  ============================================================================================
 
-Pages come in chunks that share their statistics and what was chosen for them; an aggregate of many rows has row groups
-and chunks to itself. A column with nulls has pages of zeros and ones that tell where its values are; only these are
-kept.
+Pages are grouped in chunks that share statistics and encoding; an aggregate of many rows has its own row groups and
+chunks. A column with nulls also has pages of zeros and ones that mark its values; only values are stored.
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ class _Grid:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _UnpackedColumn:
-    """A column as numbers by chunk and words, before they are packed. `counts` are values by row group."""
+    """A column before it is packed: numbers by chunk, and words. `counts` are the values of each row group."""
 
     kind: str
     counts: Int64Array
@@ -85,7 +83,7 @@ class _UnpackedColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PackedColumn:
-    """A column as it lies in a file."""
+    """A column as it is stored in a file."""
 
     kind: str
     base: str | None
@@ -102,7 +100,7 @@ class Archive:
     suffix = ".pco"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Lay out a slab as an archive file; columns without a value are left out."""
+        """Encode a slab as an archive file; columns without a value are left out."""
         pages.codec()
         grid = _grid(slab)
         starts = grid.starts
@@ -113,11 +111,11 @@ class Archive:
         arrays: list[bytes] = []
         for name, (plan, parts) in zip(plans, packed, strict=True):
             described[name] = {"kind": plan.kind, "base": plan.base, "based": plan.based, "scales": plan.scales}
-            for part, (made, held) in parts.items():
+            for part, (made, packed_pages) in parts.items():
                 moved = made.at(length)
                 described[name][part] = moved.described()
                 arrays.append(moved.packed())
-                content += held
+                content += packed_pages
                 length += int(moved.sizes.sum())
         said = {"groups": len(starts) - 1, "chunks": grid.firsts.tolist(), "columns": described}
         head = json.dumps(said, separators=(",", ":")).encode()
@@ -163,10 +161,10 @@ class Archive:
 
         def column(name: str, field: Field | None) -> Any:
             try:
-                whole = reading.column(name, field)
+                values = reading.column(name, field)
             except ValueError as error:
                 raise ValueError(f"column {name!r}: {error}") from error
-            return whole if pieces is None else _cut(whole, pieces)
+            return values if pieces is None else _cut(values, pieces)
 
         work = [partial(column, name, field) for name, field in wanted.items()]
         few = len(groups) <= pages.CHUNK_PAGES
@@ -176,10 +174,10 @@ class Archive:
 _PARTS = ("numbers", "words", "valid")
 
 
-def _cut(whole: Any, pieces: Sequence[tuple[int, int]]) -> Any:
-    if isinstance(whole, np.ndarray):
-        return np.concatenate([whole[start:stop] for start, stop in pieces])
-    return pa.concat_arrays([whole.slice(start, stop - start) for start, stop in pieces])
+def _cut(values: Any, pieces: Sequence[tuple[int, int]]) -> Any:
+    if isinstance(values, np.ndarray):
+        return np.concatenate([values[start:stop] for start, stop in pieces])
+    return pa.concat_arrays([values.slice(start, stop - start) for start, stop in pieces])
 
 
 # -- writing
@@ -203,7 +201,7 @@ def _ends(slab: Slab, starts: Int64Array) -> Int64Array:
 
 
 def _grid(slab: Slab) -> _Grid:
-    """An aggregate that fills a row group begins one, and a chunk."""
+    """Row groups and chunks; an aggregate that fills a row group begins a new one."""
     rows = len(slab.events)
     size = encoding.row_group(rows, len(slab.aggregates))
     long = np.flatnonzero(np.diff(slab.offsets) >= encoding.ROW_GROUP)
@@ -275,13 +273,13 @@ def _floats(column: pa.Array, grid: _Grid) -> _UnpackedColumn:
 
 
 def _integers(
-    whole: Int64Array, valid: Mask | None, grid: _Grid, base: str | None = None, other: Int64Array | None = None
+    values: Int64Array, valid: Mask | None, grid: _Grid, base: str | None = None, other: Int64Array | None = None
 ) -> _UnpackedColumn:
-    """Integers, or in chunks where that is smaller, their differences to those of the column `base`."""
+    """Integers, or differences to the column `base` in chunks where these are smaller."""
     if valid is not None and valid.all():
         valid = None
     counts = grid.counts(valid)
-    chunks: list[Numbers] = grid.chunks(_present(whole, valid), counts)
+    chunks: list[Numbers] = grid.chunks(_present(values, valid), counts)
     based: list[bool] = []
     if other is not None:
         for index, near in enumerate(grid.chunks(_present(other, valid), counts)):
@@ -293,7 +291,7 @@ def _integers(
 
 
 def _smaller(one: Numbers, other: Numbers) -> bool:
-    """Whether a sample of numbers packs into fewer bytes than the same rows of others."""
+    """Whether a sample of numbers packs into fewer bytes than the same rows of `other`."""
     start = max((len(one) - _TRIAL_ROWS) // 2, 0)
     sample = slice(start, start + _TRIAL_ROWS)
     return pages.packed_size(one[sample]) < pages.packed_size(other[sample])
@@ -318,8 +316,8 @@ def _text(column: pa.DictionaryArray, grid: _Grid) -> _UnpackedColumn:
 def _plain(column: pa.StringArray, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
     counts = grid.counts(valid)
-    kept, stops = column.drop_null(), np.cumsum(counts)
-    parts = [kept.slice(stop - count, count) for stop, count in zip(stops.tolist(), counts.tolist(), strict=True)]
+    present, stops = column.drop_null(), np.cumsum(counts)
+    parts = [present.slice(stop - count, count) for stop, count in zip(stops.tolist(), counts.tolist(), strict=True)]
     return _UnpackedColumn("plain", counts, words=parts, valid=valid)
 
 

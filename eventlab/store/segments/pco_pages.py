@@ -1,7 +1,7 @@
-"""Numbers and words in pages, one a row group, each with its checksum: what an archive file is made of.
+"""The pages of an archive file: numbers or words of one row group, each with a checksum.
 
 Numbers go through pcodec, whose statistics are taken over a chunk of several pages, all of one type; a page can be
-read without its neighbours. Words are lengths and UTF-8 bytes, compressed with zstd.
+read without the others. Words are lengths and UTF-8 bytes, compressed with zstd.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eventlab.errors import StoreError
 from eventlab.store.blocks import Int64Array
 
 CHUNK_PAGES = 16
-"""Pages that share statistics. Alone, each of 16,384 numbers, they take 3% more; more of them save nothing."""
+"""Pages that share statistics. Single pages of 16,384 numbers take 3% more bytes; longer chunks save nothing."""
 
 _LEVEL = 12  # 1% smaller than level 10, in three times as long: an archive is written once
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -36,7 +36,7 @@ Numbers = npt.NDArray[Any]
 
 
 def codec() -> Any:
-    """The package that packs numbers.
+    """Import the package that packs numbers.
 
     Raises
     ------
@@ -55,25 +55,25 @@ def codec() -> Any:
 
 
 def packed_size(numbers: Numbers) -> int:
-    """Bytes that numbers take, near enough to compare ways to lay them out."""
+    """About how many bytes numbers take, to compare encodings."""
     made = codec()
     return len(made.standalone.simple_compress(np.ascontiguousarray(numbers), made.ChunkConfig()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pages:
-    """Where the pages of a column part lie, and what is in them.
+    """Where the pages of a part of a column are, and what they contain.
 
     Attributes
     ----------
     start : int
-        Where in the file the first page begins; the others follow it.
+        First byte of the first page; the others follow it.
     counts : int64 array
         Numbers or words in each page. A page of none takes no bytes.
     sizes, checks : int64 array
         Bytes of each page, and their CRC-32.
     kinds, heads : sequence of str and of bytes
-        Of each chunk of numbers: their type; the version of pcodec's format, and what it noted of them.
+        Of each chunk of numbers: their type; the version of pcodec's format and its metadata.
     """
 
     start: int
@@ -89,7 +89,7 @@ class Pages:
         return len(self.counts) == 1
 
     def at(self, start: int) -> Pages:
-        """The same pages elsewhere in a file."""
+        """The same pages at another place of a file."""
         return replace(self, start=start)
 
     def described(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Pages:
 
     @classmethod
     def unpacked(cls, described: dict[str, Any], raw: memoryview) -> tuple[Self, memoryview]:
-        """From a footer; with what comes after it there."""
+        """Parse a footer; return also what follows."""
         pages, lengths = described["pages"], described["heads"]
         counts, sizes, checks = np.frombuffer(raw, "<u4", 3 * pages).astype(np.int64).reshape(3, pages)
         raw, heads = raw[12 * pages :], []
@@ -140,19 +140,19 @@ def pack_numbers(chunks: Sequence[Numbers], counts: Int64Array, firsts: Int64Arr
     made = codec()
     pages: list[bytes] = []
     heads: list[bytes] = []
-    for numbers, held in zip(chunks, np.split(counts, firsts[1:]), strict=True):
+    for numbers, sizes in zip(chunks, np.split(counts, firsts[1:]), strict=True):
         if not len(numbers):
             heads.append(b"")
-            pages += [b""] * len(held)
+            pages += [b""] * len(sizes)
             continue
         config = made.ChunkConfig(
-            compression_level=_LEVEL, paging_spec=made.PagingSpec.exact_page_sizes(held[held > 0].tolist())
+            compression_level=_LEVEL, paging_spec=made.PagingSpec.exact_page_sizes(sizes[sizes > 0].tolist())
         )
         file = made.wrapped.FileCompressor()
         chunk = file.chunk_compressor(np.ascontiguousarray(numbers), config)
         heads.append(file.write_header() + chunk.write_meta())
         filled = itertools.count()
-        pages += [chunk.write_page(next(filled)) if count else b"" for count in held.tolist()]
+        pages += [chunk.write_page(next(filled)) if count else b"" for count in sizes.tolist()]
     kinds = [_NAMES[numbers.dtype.newbyteorder("<")] for numbers in chunks]
     return _pages(counts, pages, kinds, heads), pages
 
