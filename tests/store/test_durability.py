@@ -27,6 +27,7 @@ from eventlab.errors import (
 )
 from eventlab.store.api import Selection
 from eventlab.store.catalog import opening as catalog
+from eventlab.store.catalog.database import Catalog
 from eventlab.store.commit import writer
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
@@ -159,14 +160,14 @@ def test_an_interrupt_during_the_commit_keeps_the_files_it_names(
 ):
     with EventLog.open(tmp_path) as store:
         store.commit([batch(2)])
-        commit = catalog.Catalog.commit
+        commit = Catalog.commit
 
-        def interrupted(opened: catalog.Catalog) -> None:
+        def interrupted(opened: Catalog) -> None:
             commit(opened)
             raise KeyboardInterrupt  # Python runs signal handlers when SQLite returns
 
         with monkeypatch.context() as patched:
-            patched.setattr(catalog.Catalog, "commit", interrupted)
+            patched.setattr(Catalog, "commit", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.seal() if write == "seal" else store.commit([batch(BULK_ROWS)])
         rows = 2 if write == "seal" else 2 + BULK_ROWS
@@ -177,14 +178,14 @@ def test_an_interrupt_during_the_commit_keeps_the_files_it_names(
 
 def test_an_interrupt_while_taking_the_lock_leaves_no_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with EventLog.open(tmp_path) as store, EventLog.open(tmp_path, wait=0.0) as other:
-        begin = catalog.Catalog.begin_write
+        begin = Catalog.begin_write
 
-        def interrupted(opened: catalog.Catalog) -> None:
+        def interrupted(opened: Catalog) -> None:
             begin(opened)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(catalog.Catalog, "begin_write", interrupted)
+            patched.setattr(Catalog, "begin_write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.commit([batch(1)])
         assert other.commit([batch(1)]).position == 0

@@ -1,4 +1,4 @@
-"""A fold in plain Python, event by event: what a debugger stops in, and what says which event failed."""
+"""A fold in plain Python, event by event: a debugger can stop in it, and it knows which event failed."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def interpreted(
     legs: Legs,
     emit: bool,  # noqa: FBT001
 ) -> Folded:
-    """What `fold` gives, by the handlers as they were written.
+    """Fold as `fold` does, with the handlers as they were written.
 
     Raises
     ------
     FoldError
     """
-    readers = {name: _Reader(name, tables[name], reducer) for name in reducer.handlers}
+    readers = {name: _EventReader(name, tables[name], reducer) for name in reducer.handlers}
     finished, emitted = [], []
     for a, row in enumerate(states.to_pylist()):
         state = types.load(row)
@@ -76,8 +76,8 @@ def interpreted(
     return Folded(portable, pa.RecordBatch.from_pylist(emitted, schema=schema))
 
 
-class _Reader:
-    """Gives one table's events one by one, converting a thousand rows at a time."""
+class _EventReader:
+    """The events of a table, one by one; columns are converted a thousand rows at a time."""
 
     BLOCK = 1024
 

@@ -1,11 +1,12 @@
-"""The read log: which past states were read, so that snapshots can be placed where they help.
+"""The read log: which past states were asked for, so that snapshots can be planned for what is really read.
 
 It is off unless a store is opened with ``record_reads=True``. Of a read it keeps the reducer's name, the aggregate,
 the version and the aggregate's last version then; no time of day, no user, no process. It is derived and disposable,
 and no part of the log: its table is made when the first reads are written.
 
-Reads are collected in memory and written in batches, so a killed process loses its last batch. A read neither waits
-for other writers nor fails because of the read log: records that cannot be written are dropped with a warning.
+Reads are gathered in memory and written in batches, so a process that is killed loses those of its last batch. A read
+does not wait for others who write, and does not fail by its being recorded: what cannot be written is dropped with a
+warning.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from eventlab.store.catalog.connection import UNREADABLE, translating
 from eventlab.store.catalog.database import Catalog
 
 BATCH = 1_024
-"""Reads in a batch."""
+"""So many reads are written at once."""
 
 MOST_READS = 262_144
-"""Reads that are kept at most; the oldest batches are removed."""
+"""So many reads are kept; the oldest batches beyond are removed."""
 
 MOST_BUFFERED = 16 * BATCH
-"""Reads that wait in memory at most while others write the catalog; the oldest are dropped."""
+"""So many reads wait in memory while others write the catalog; the oldest beyond are dropped."""
 
 SCHEMA = pl.Schema([("reducer", pl.String), ("aggregate_id", pl.String), ("version", pl.Int64), ("head", pl.Int64)])
 
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS read_batches "
+    "CREATE TABLE IF NOT EXISTS recorded_reads "
     "(no INTEGER PRIMARY KEY, reads INTEGER NOT NULL, crc INTEGER NOT NULL, content BLOB NOT NULL)"
 )
-_BATCHES = "SELECT no, reads, crc, content FROM read_batches ORDER BY no"
+_BATCHES = "SELECT no, reads, crc, content FROM recorded_reads ORDER BY no"
 _LAST = f"{_BATCHES} DESC LIMIT 1"
 
 _Read = tuple[str, str, int, int]
@@ -49,7 +50,7 @@ class ReadLog:
     Attributes
     ----------
     recording : bool
-        Whether reads are recorded.
+        Whether :meth:`record` keeps anything.
     """
 
     def __init__(self, catalog: Catalog, lock: threading.RLock, *, recording: bool) -> None:
@@ -59,7 +60,7 @@ class ReadLog:
         self._buffering = threading.Lock()
 
     def record(self, reducer: str, aggregate_id: str, version: int, head: int) -> None:
-        """Record a read of a state, if this store records reads.
+        """Keep that a state was asked for, if this store records reads.
 
         Parameters
         ----------
@@ -85,7 +86,7 @@ class ReadLog:
             self._flush_or_drop(patient=False)
 
     def flush(self) -> None:
-        """Write the collected reads; happens by itself each 1,024 reads, and when the store is closed.
+        """Write what is gathered; happens by itself each 1,024 reads, and when the store is closed.
 
         Raises
         ------
@@ -95,11 +96,11 @@ class ReadLog:
         self._flush(patient=True)
 
     def close(self) -> None:
-        """Write the collected reads, or warn that this failed."""
+        """Write what is gathered, or warn that it cannot be."""
         self._flush_or_drop(patient=True)
 
     def frame(self) -> pl.DataFrame:
-        """All reads in the order in which they were written, then those that this process has not written yet.
+        """All reads that are kept, in the order in which they were written; then those that this process gathered.
 
         Returns
         -------
@@ -113,14 +114,14 @@ class ReadLog:
         """
         with self._lock:
             with self._buffering:
-                collected = list(self._buffer)
+                gathered = list(self._buffer)
             with self._catalog.reading():
                 kept = self._catalog.execute(_BATCHES).fetchall() if self._has_table() else []
         frames = [_decoded(*row[2:]) for row in kept]
         damaged = sum(frame is None for frame in frames)
         if damaged:
             warnings.warn(f"{damaged} batches of recorded reads are damaged", ReadsDropped, stacklevel=2)
-        return pl.concat([*(frame for frame in frames if frame is not None), _framed(collected)])
+        return pl.concat([*(frame for frame in frames if frame is not None), _framed(gathered)])
 
     def clear(self) -> None:
         """Forget all reads.
@@ -138,7 +139,7 @@ class ReadLog:
             try:
                 self._catalog.begin_write()
                 if self._has_table():
-                    self._catalog.execute("DROP TABLE read_batches")
+                    self._catalog.execute("DROP TABLE recorded_reads")
                     self._catalog.commit()
             finally:
                 self._catalog.rollback()
@@ -146,7 +147,7 @@ class ReadLog:
                 self._buffer.clear()
 
     def _has_table(self) -> bool:
-        query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'read_batches'"
+        query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'recorded_reads'"
         return bool(self._catalog.execute(query).fetchone()[0])
 
     def _flush_or_drop(self, *, patient: bool) -> None:
@@ -204,16 +205,16 @@ class ReadLog:
             content = _encoded(piece)
             row = (no + at, len(piece), zlib.crc32(content), content)
             self._catalog.execute(
-                "INSERT OR REPLACE INTO read_batches (no, reads, crc, content) VALUES (?, ?, ?, ?)", row
+                "INSERT OR REPLACE INTO recorded_reads (no, reads, crc, content) VALUES (?, ?, ?, ?)", row
             )
         self._trim()
 
     def _trim(self) -> None:
         kept = 0
-        for no, reads in self._catalog.execute("SELECT no, reads FROM read_batches ORDER BY no DESC").fetchall():
+        for no, reads in self._catalog.execute("SELECT no, reads FROM recorded_reads ORDER BY no DESC").fetchall():
             kept += reads
             if kept > MOST_READS:
-                self._catalog.execute("DELETE FROM read_batches WHERE no <= ?", (no,))
+                self._catalog.execute("DELETE FROM recorded_reads WHERE no <= ?", (no,))
                 return
 
 
@@ -228,7 +229,7 @@ def _encoded(frame: pl.DataFrame) -> bytes:
 
 
 def _decoded(crc: int, content: bytes) -> pl.DataFrame | None:
-    """A batch's reads; None where the batch is damaged."""
+    """A batch's reads; None where they are not what was written."""
     if not isinstance(content, bytes) or zlib.crc32(content) != crc:
         return None
     try:

@@ -15,12 +15,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from eventlab.testing.events import batch
 
 import eventlab as el
 from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreLocked
 from eventlab.store.catalog import read_log
 from eventlab.store.event_log import EventLog
-from eventlab.testing.events import batch
 
 ROOT = Path(__file__).parents[3]
 NAMES = ["reducer", "aggregate_id", "version", "head"]
@@ -55,7 +55,7 @@ def tables(path):
 def batches(path):
     connection = sqlite3.connect(path / "catalog.sqlite")
     try:
-        return [reads for (reads,) in connection.execute("SELECT reads FROM read_batches ORDER BY no")]
+        return [reads for (reads,) in connection.execute("SELECT reads FROM recorded_reads ORDER BY no")]
     finally:
         connection.close()
 
@@ -65,7 +65,7 @@ def test_what_is_recorded_is_there_at_once_and_after_reopening(path):
         assert store.read_log.frame().schema == read_log.SCHEMA
         fill(store, 5)
         assert store.read_log.frame().rows() == reads(5)
-        assert "read_batches" not in tables(path)
+        assert "recorded_reads" not in tables(path)
     with recording(path) as store:
         fill(store, 3, first=5)
         store.read_log.flush()
@@ -101,7 +101,7 @@ def test_the_newest_reads_are_kept_in_bounds_and_in_order(runs, size, more, flus
 def test_full_batches_are_written_as_they_come(path):
     with recording(path) as store:
         fill(store, read_log.BATCH - 1)
-        assert "read_batches" not in tables(path)
+        assert "recorded_reads" not in tables(path)
         fill(store, 1, first=read_log.BATCH - 1)
         assert batches(path) == [read_log.BATCH]
         fill(store, 10, first=read_log.BATCH)
@@ -112,7 +112,7 @@ def test_nothing_is_recorded_unasked(path):
     with EventLog.open(path) as store:
         fill(store, 2_000)
         assert store.read_log.frame().is_empty()
-    assert "read_batches" not in tables(path)
+    assert "recorded_reads" not in tables(path)
 
 
 def test_a_store_opened_to_be_read_tells_and_does_not_record(path):
@@ -200,8 +200,8 @@ def test_damaged_batches_are_left_out_and_damage_no_read(path):
     with recording(path) as store:
         fill(store, 3)
     connection = sqlite3.connect(path / "catalog.sqlite")
-    connection.execute("UPDATE read_batches SET content = zeroblob(10)")
-    connection.execute("INSERT INTO read_batches VALUES (7, 'many', 'x', 3.5)")
+    connection.execute("UPDATE recorded_reads SET content = zeroblob(10)")
+    connection.execute("INSERT INTO recorded_reads VALUES (7, 'many', 'x', 3.5)")
     connection.commit()
     connection.close()
     (path / "catalog.checksums").unlink()
@@ -220,7 +220,7 @@ def test_damaged_batches_are_left_out_and_damage_no_read(path):
 
 def test_a_table_of_the_name_that_is_not_ours_costs_the_record_alone(path):
     connection = sqlite3.connect(path / "catalog.sqlite")
-    connection.execute("CREATE TABLE read_batches (other TEXT)")
+    connection.execute("CREATE TABLE recorded_reads (other TEXT)")
     connection.commit()
     connection.close()
     (path / "catalog.checksums").unlink()
