@@ -26,13 +26,7 @@ from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.schemas import check_writable, meaning
 from eventlab.store.commit.duplicates import earlier_receipt
 from eventlab.store.commit.numbering import commit_time, number_batches
-from eventlab.store.commit.validate import (
-    PendingHead,
-    check_batches,
-    check_clocks,
-    check_expected,
-    check_late,
-)
+from eventlab.store.commit.validate import PendingHead, check_batches, check_clocks, check_expected, check_late
 from eventlab.store.ids import event_id_of, find_computed
 from eventlab.store.read.frames import ENVELOPE_TYPES, all_columns, default_columns, frame_schema, to_frame
 from eventlab.store.read.select import Request, at_positions, event_frame, slabs, wanted_types
