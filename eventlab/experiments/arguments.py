@@ -12,6 +12,7 @@ from eventlab.fold.declare.reducer import Reducer, ReducerLike, as_reducer
 from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.rules import Policy
+from eventlab.store.api import Store
 
 T = TypeVar("T")
 

@@ -24,26 +24,11 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.schemas import check_writable, meaning
-from eventlab.store.commit.duplicates import KnownEvents, earlier_receipt
-from eventlab.store.commit.numbering import NumberedCommit, commit_time, number_batches
-from eventlab.store.commit.validate import (
-    CheckedBatch,
-    PendingHead,
-    check_aggregate_id,
-    check_batches,
-    check_clocks,
-    check_expected,
-    check_late,
-)
+from eventlab.store.commit.duplicates import earlier_receipt
+from eventlab.store.commit.numbering import commit_time, number_batches
+from eventlab.store.commit.validate import PendingHead, check_batches, check_clocks, check_expected, check_late
 from eventlab.store.ids import event_id_of, find_computed
-from eventlab.store.read.frames import (
-    ENVELOPE_TYPES,
-    STORED_EXTRA,
-    all_columns,
-    default_columns,
-    frame_schema,
-    to_frame,
-)
+from eventlab.store.read.frames import ENVELOPE_TYPES, all_columns, default_columns, frame_schema, to_frame
 from eventlab.store.read.select import Request, at_positions, event_frame, slabs, wanted_types
 from eventlab.store.read.select import rows as block_rows
 from eventlab.store.read.subscriptions import Handlers
@@ -54,7 +39,6 @@ from eventlab.store.types import (
     Checkpoint,
     Codec,
     Commit,
-    Damage,
     Durability,
     Head,
     Late,
@@ -66,63 +50,14 @@ from eventlab.store.types import (
 )
 
 __all__ = [
-    "ENVELOPE_TYPES",
-    "MOST_BYTES",
-    "MOST_GROUPS",
-    "STORED_EXTRA",
-    "UNBOUND",
-    "Batch",
-    "Block",
-    "CheckedBatch",
-    "Checkpoint",
-    "CheckpointStore",
-    "Codec",
-    "Commit",
-    "Damage",
-    "Durability",
-    "EventReader",
-    "Handlers",
-    "Head",
-    "Int64Array",
-    "KnownEvents",
-    "Late",
-    "Mark",
-    "NumberedCommit",
-    "PendingHead",
-    "ReadRecorder",
-    "Receipt",
-    "Report",
-    "Request",
-    "Selection",
-    "Store",
-    "SupportsBackup",
-    "SupportsReadLog",
-    "SupportsSeal",
-    "SupportsVerify",
-    "Vacuumed",
-    "all_columns",
-    "at_positions",
-    "block_rows",
-    "check_aggregate_id",
-    "check_batches",
-    "check_clocks",
-    "check_expected",
-    "check_late",
-    "check_writable",
-    "commit_time",
-    "default_columns",
-    "earlier_receipt",
-    "event_frame",
-    "event_id_of",
-    "find_computed",
-    "frame_schema",
-    "matching",
-    "meaning",
-    "number_batches",
-    "slabs",
-    "to_frame",
-    "wanted_types",
-]
+    "ENVELOPE_TYPES", "MOST_BYTES", "MOST_GROUPS", "UNBOUND", "Batch", "Block", "Checkpoint", "CheckpointStore",
+    "Codec", "Commit", "Durability", "EventReader", "Handlers", "Head", "Int64Array", "Late", "Mark", "PendingHead",
+    "ReadRecorder", "Receipt", "Report", "Request", "Selection", "Store", "SupportsBackup", "SupportsReadLog",
+    "SupportsSeal", "SupportsVerify", "Vacuumed", "all_columns", "at_positions", "block_rows", "check_batches",
+    "check_clocks", "check_expected", "check_late", "check_writable", "commit_time", "default_columns",
+    "earlier_receipt", "event_frame", "event_id_of", "find_computed", "frame_schema", "matching", "meaning",
+    "number_batches", "slabs", "to_frame", "wanted_types",
+]  # fmt: skip
 
 
 class EventReader(Protocol):

@@ -59,17 +59,9 @@ class EventLog(LogReader, Store):
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
         self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
         self._writer = Writer(
-            catalog,
-            storage,
-            journals,
-            self._index,
-            self._reader,
-            Sealer(catalog, storage, journals, self._index, codec),
-            clock,
-            exclusive,
-            self._lock,
-            self._handlers,
-        )
+            catalog, storage, journals, self._index, self._reader,
+            Sealer(catalog, storage, journals, self._index, codec), clock, exclusive, self._lock, self._handlers,
+        )  # fmt: skip
         self._compactor = Compactor(
             catalog, storage, self._index, self._segments,
             Garbage(catalog, storage, journals, self._index, leases), leases,

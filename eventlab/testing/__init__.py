@@ -11,8 +11,8 @@ A test module of a store looks like this::
 
 The contract is `ReadingContract` and `WritingContract`. The other parts are optional, and a store declares those that
 it takes by subclassing them too: `DurabilityContract`, `SealContract` and `VerifyContract`, which are in
-`eventlab.testing.abilities`.
-`eventlab.testing.state_machine` has the same parts as Hypothesis state machines.
+`eventlab.testing.abilities`. `eventlab.testing.state_machine` has the same parts as Hypothesis state machines, and
+`eventlab.testing.storage` is the suite of a `Storage`.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import settings
 
 import eventlab as el
 from eventlab.errors import StoreError
-from eventlab.store.api import Store
+from eventlab.store.api import Batch, EventReader, Store
 from eventlab.testing.reading import ReadingContract
 from eventlab.testing.state_machine import StoreBesideItsTwin
 from eventlab.testing.suite import START, many_trades, ticking
@@ -24,6 +25,30 @@ from tests.testing.list_store import ListStore
 class TestListStore(ReadingContract, WritingContract):
     def opened(self, folder: Path, clock: Callable[[], int]) -> Store:
         return ListStore(clock)
+
+
+class OnlyReader:
+    """A list store without anything but the members of `EventReader`."""
+
+    read_only = True
+
+    def __init__(self, store: ListStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in vars(EventReader):
+            raise AttributeError(f"{name} is no part of reading")
+        return getattr(self._store, name)
+
+
+class TestReadingAlone(ReadingContract):
+    """The reading half of the suite needs the reading half of the interface, and no more."""
+
+    def reader(self, folder: Path, commits: Sequence[Sequence[Batch]]) -> EventReader:
+        store = ListStore(ticking())
+        for batches in commits:
+            store.commit(batches, late="accept")
+        return OnlyReader(store)
 
 
 class ListStoreBesideItsTwin(StoreBesideItsTwin):
@@ -105,6 +130,22 @@ def walk(cursor) -> Iterator[tuple[int, str]]:
     for step in (0, 1, -3, 10, -20):
         state = cursor.step(step) if step else cursor.state
         yield state.version, state.digest
+
+
+def test_a_reader_alone_serves_every_read():
+    store = ListStore(ticking())
+    fill(el.Lab(store))
+    lab, other = el.Lab(OnlyReader(store)), el.Lab(store)
+    both = lab, other
+    assert lab.state(el.Portfolio, "portfolio/a", 2).digest == other.state(el.Portfolio, "portfolio/a", 2).digest
+    same(both, lambda lab: lab.events(el.MarketData))
+    same(both, lambda lab: lab.scan(el.MarketData).tail(3).collect())
+    same(both, lambda lab: lab.states(el.Trades, "market/*"))
+    same(both, lambda lab: lab.history(el.Trades, "market/S0"))
+    same(both, lambda lab: lab.history(el.Portfolio, "portfolio/b", mark_with="market/*"))
+    assert lab.diff(el.Portfolio, "portfolio/a", 1, 3).count == 2
+    assert lab.cursor(el.Trades, "market/S0").step(-5).version == other.cursor(el.Trades, "market/S0").step(-5).version
+    assert lab.info() == other.info()
 
 
 def test_snapshots(labs: tuple[el.Lab, el.Lab]):

@@ -15,12 +15,12 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from eventlab.testing.events import batch
 
 import eventlab as el
 from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreLocked
 from eventlab.store.catalog import read_log
 from eventlab.store.event_log import EventLog
+from eventlab.testing.events import batch
 
 ROOT = Path(__file__).parents[3]
 NAMES = ["reducer", "aggregate_id", "version", "head"]
