@@ -95,7 +95,7 @@ class EventIds(KnownEvents):
         after, stop = {number: version - 1}, self._index.stop_position
         runs = self._index.runs_of_aggregates([number], after, stop, version)
         types = {declared.name: declared}
-        want = Want(columns, False, np.array([number]), after, stop, types=types, runs=lambda file: runs.get(file.no))
+        want = Want(columns, False, np.array([number]), after, stop, types=types, runs=runs.get)
         for block in self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA):
             at = np.flatnonzero(block.version == version)
             if len(at):
