@@ -24,7 +24,7 @@ def warm(
     user's cache folder, or the one that EVENTLAB_KERNELS names.
     """
     from eventlab import reducers
-    from eventlab.fold import stops as legs
+    from eventlab.fold import stops
     from eventlab.fold.fold import warm as compile_into_cache
     from eventlab.fold.native import cache
     from eventlab.runtime.progress import tqdm
@@ -42,7 +42,7 @@ def warm(
     with tqdm(names, desc="compiling", disable=quiet or not sys.stderr.isatty(), file=sys.stderr) as progress:
         for name in progress:
             compile_into_cache(getattr(reducers, name))
-    legs.warm()
+    stops.warm()
     files = cache.files()
     new = len(files.keys() - before)
     if not files:

@@ -22,11 +22,11 @@ _PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """States after their last leg, and what was emitted at the end of every leg, if that was asked for."""
+    """States after their last stop, and what was emitted at every stop, if that was asked for."""
 
     states: pa.RecordBatch
     emitted: pa.RecordBatch | None = None
-    """Scalar and array fields, then properties; one row a leg."""
+    """Scalar and array fields, then properties; one row a stop."""
 
 
 def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

@@ -101,6 +101,11 @@ class Reducer:
         return replace(self, handlers=handlers, event_types=event_types)
 
     @cached_property
+    def takes_merged_order(self) -> bool:
+        """Whether routed events are among those it handles: a fold then follows a merged order, not versions."""
+        return any(name in self.routed for name in self.handlers)
+
+    @cached_property
     def functions(self) -> list[FunctionType]:
         return [*self.handlers.values(), *self.properties.values()]
 

@@ -1,6 +1,8 @@
-"""Kernels that walk what lies in order: a table's rows by first touch, a queue's by age, a column by its values."""
+"""Kernels about order: a table's rows by first touch, a queue's by age, a column by value, and runs merged into one."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from eventlab.fold.native.constants import HEAD, META
 
@@ -46,3 +48,94 @@ def rows_until(values, sought, out):
             else:
                 stop = middle
         out[at] = row
+
+
+def merge_runs(timestamp, position, entry, bounds, times, rows, spare_times, spare_rows, merged_time, merged_entry):
+    """Merge runs of rows that each ascend by (timestamp, position): the sorted times, and the rows' entries in order.
+
+    Neighbours merge in pairs until one run is left, by timestamp alone, the lower row first; then rows of equal time
+    are put in order of position. A pair merges from both ends at once, without a branch that depends on the data: two
+    independent chains of comparisons take half the time of one.
+
+    Parameters
+    ----------
+    timestamp, position, entry : int64 array, shape (rows,)
+    bounds : int64 array, shape (runs + 1,)
+        Run r is ``bounds[r]:bounds[r + 1]``. Overwritten.
+    times, rows, spare_times, spare_rows : int64 and int32 arrays, shape (rows,)
+        Space to work in.
+    merged_time, merged_entry : int64 array, shape (rows,)
+        The outcome.
+    """
+    count, runs, one = len(timestamp), len(bounds) - 1, np.uint64(1)
+    for row in range(count):
+        times[row] = timestamp[row]
+        rows[row] = row
+    while runs > 1:
+        left = 0
+        for run in range(0, runs, 2):
+            first, middle, end = bounds[run], bounds[min(run + 1, runs)], bounds[min(run + 2, runs)]
+            i, j, out = np.uint64(first), np.uint64(middle), np.uint64(first)
+            i_end, j_end, back = np.uint64(middle), np.uint64(end), np.uint64(end) - one
+            apart = middle == first or middle == end or times[middle - 1] <= times[middle]
+            # As many steps from both ends as neither side can run out in.
+            steps = np.uint64(0) if apart else min(i_end - i, j_end - j) >> one
+            while steps > np.uint64(0):
+                for _ in range(steps):
+                    low, high = times[i], times[j]
+                    later = high < low
+                    spare_times[out] = high if later else low
+                    spare_rows[out] = rows[j if later else i]
+                    out += one
+                    j += np.uint64(later)
+                    i += one - np.uint64(later)
+                    low, high = times[i_end - one], times[j_end - one]
+                    later = low > high
+                    spare_times[back] = low if later else high
+                    spare_rows[back] = rows[(i_end if later else j_end) - one]
+                    back -= one
+                    i_end -= np.uint64(later)
+                    j_end -= one - np.uint64(later)
+                steps = min(i_end - i, j_end - j) >> one
+            while not apart and i < i_end and j < j_end:
+                low, high = times[i], times[j]
+                later = high < low
+                spare_times[out] = high if later else low
+                spare_rows[out] = rows[j if later else i]
+                out += one
+                j += np.uint64(later)
+                i += one - np.uint64(later)
+            while i < i_end:
+                spare_times[out], spare_rows[out] = times[i], rows[i]
+                out += one
+                i += one
+            while j < j_end:
+                spare_times[out], spare_rows[out] = times[j], rows[j]
+                out += one
+                j += one
+            bounds[left] = first
+            left += 1
+        bounds[left] = count
+        runs = left
+        times, spare_times = spare_times, times
+        rows, spare_rows = spare_rows, rows
+    first = 0
+    while first < count:
+        end = first + 1
+        ordered = True
+        while end < count and times[end] == times[first]:
+            ordered = ordered and position[rows[end - 1]] < position[rows[end]]
+            end += 1
+        gap = 0 if ordered else end - first
+        while gap > 1:  # a shell sort: rows of one time are mostly few, and sometimes very many
+            gap = max(gap * 5 // 11, 1)
+            for at in range(first + gap, end):
+                row, to = rows[at], at
+                while to >= first + gap and position[rows[to - gap]] > position[row]:
+                    rows[to] = rows[to - gap]
+                    to -= gap
+                rows[to] = row
+        for at in range(first, end):
+            merged_time[at] = times[at]
+            merged_entry[at] = entry[rows[at]]
+        first = end
