@@ -97,7 +97,9 @@ class Stops:
             begin = ends
 
     @staticmethod
-    def at_ends(reducer: Reducer, tables: Mapping[str, EventTable], ends: Mapping[str, Int64Array], count: int) -> Stops:
+    def at_ends(
+        reducer: Reducer, tables: Mapping[str, EventTable], ends: Mapping[str, Int64Array], count: int
+    ) -> Stops:
         """One stop for each of `count` aggregates, from their first rows to `ends`."""
         nothing = np.zeros(count, np.int64)
         starts = {n: tables[n].offsets[:-1] if n in tables else nothing for n in reducer.handlers}

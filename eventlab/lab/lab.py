@@ -33,8 +33,8 @@ from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.history.history import history
-from eventlab.timetravel.marks import marked
 from eventlab.timetravel.marks.routing import MarkWith
+from eventlab.timetravel.marks.state import marked
 from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
 from eventlab.timetravel.state import State
 
@@ -457,7 +457,7 @@ class Lab:
         """
         reducer, aggregate_id, moment = as_reducer(reducer), aggregate_named(aggregate_id), moment_of(as_of)
         if mark_with is not None:
-            found = marked.state(self._store, reducer, aggregate_id, moment, mark_with, interpret=interpret)
+            found = marked(self._store, reducer, aggregate_id, moment, mark_with, interpret=interpret)
             return views.single(reducer, found)
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
@@ -701,11 +701,10 @@ class Lab:
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
         reducer, aggregate_id = as_reducer(reducer), aggregate_named(aggregate_id)
-        if mark_with is not None:
-            return marked.history(
-                self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
-            )
-        return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
+        return history(
+            self._store, reducer, aggregate_id,
+            at=at, every=every, mark_with=mark_with, tables=tables, interpret=interpret,
+        )  # fmt: skip
 
     def cursor(
         self, reducer: ReducerLike, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None

@@ -9,16 +9,38 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from eventlab.errors import AsOfError
+from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.stops import rows_until
 from eventlab.store.api import UNBOUND, Head, Store
 from eventlab.timetravel.asof import AsOf, as_of
-from eventlab.timetravel.reconstruct import position_bound
 
 MOST_BARS = 10_000_000
 """So many rows `every` gives; more would fill the memory rather than help."""
+
+
+def position_bound(store: Store, moment: AsOf) -> int:
+    """One past the last position a moment includes; UNBOUND where it says nothing of positions."""
+    if moment.position is None and moment.known_at_ns is None:
+        return UNBOUND
+    stop = store.stop_position
+    if moment.position is not None:
+        if moment.position >= stop:
+            raise AsOfError("position lies past the end of the log", got=moment.position, expected=f"below {stop}")
+        stop = moment.position + 1
+    if moment.known_at_ns is not None:
+        stop = min(stop, store.position_at(moment.known_at_ns))
+    return stop
+
+
+def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
+    """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
+    known = {head.aggregate_id: head for head in store.heads(aggregates)}
+    for aggregate in aggregates:
+        if aggregate not in known:
+            raise UnknownAggregate.named(aggregate)
+    return [known[aggregate] for aggregate in aggregates]
 
 
 @dataclass(frozen=True, slots=True)

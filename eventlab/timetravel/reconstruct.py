@@ -10,18 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.errors import AsOfError, UnknownAggregate
+from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.executors import Executor
 from eventlab.fold.fold import derive, fold
-from eventlab.fold.stops import Legs, leading, tables_of, upper_bounds
+from eventlab.fold.stops import Stops, leading, tables_of, upper_bounds
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policy.rules import Read
 from eventlab.snapshots.states import Base, Marks, put
-from eventlab.store.api import UNBOUND, Head, Selection, Store
+from eventlab.store.api import UNBOUND, Selection, Store
 from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.moments import heads_of, position_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +34,6 @@ class Reconstructed:
     emitted: pa.RecordBatch
     """Records and properties, as a fold emits them."""
     marks: Marks
-
-
-def position_bound(store: Store, moment: AsOf) -> int:
-    """One past the last position a moment includes; UNBOUND where it says nothing of positions."""
-    if moment.position is None and moment.known_at_ns is None:
-        return UNBOUND
-    stop = store.stop_position
-    if moment.position is not None:
-        if moment.position >= stop:
-            raise AsOfError("position lies past the end of the log", got=moment.position, expected=f"below {stop}")
-        stop = moment.position + 1
-    if moment.known_at_ns is not None:
-        stop = min(stop, store.position_at(moment.known_at_ns))
-    return stop
-
-
-def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
-    """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
-    known = {head.aggregate_id: head for head in store.heads(aggregates)}
-    for aggregate in aggregates:
-        if aggregate not in known:
-            raise UnknownAggregate.named(aggregate)
-    return [known[aggregate] for aggregate in aggregates]
 
 
 def reconstruct(
@@ -205,11 +183,11 @@ def _folded(
     """Fold each aggregate's rows up to those ends."""
     whole = _is_all(members, base.states.num_rows)
     part = base.states if whole else base.states.take(pa.array(members))
-    legs = _one_leg(reducer, frame, ends)
-    tables = tables_of(reducer, frame)
+    stops = Stops.at_ends(reducer, frame.tables, ends, len(frame.aggregates))
     folded = fold(
-        reducer, frame.aggregates, part, tables, legs, emit=emit and whole, interpret=interpret, executor=executor
-    )
+        reducer, frame.aggregates, part, tables_of(reducer, frame), stops,
+        emit=emit and whole, interpret=interpret, executor=executor,
+    )  # fmt: skip
     states = folded.states if whole else put(base.states, folded.states, members)
     return Base(states, _advanced(base.marks, frame, members, ends)), folded.emitted
 
@@ -267,14 +245,6 @@ def _ends(frame: EventFrame, moment: AsOf) -> tuple[dict[str, Int64Array], npt.N
             scattered |= among
         ends[name] = stops
     return ends, scattered
-
-
-def _one_leg(reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]) -> Legs:
-    count = len(frame.aggregates)
-    nothing = np.zeros(count, np.int64)
-    starts = {n: frame.tables[n].offsets[:-1] if n in frame.tables else nothing for n in reducer.handlers}
-    bounds = {n: ends.get(n, nothing) for n in reducer.handlers}
-    return Legs(np.arange(count + 1), starts, bounds)
 
 
 def _advanced(marks: Marks, frame: EventFrame, members: Int64Array, ends: Mapping[str, Int64Array]) -> Marks:

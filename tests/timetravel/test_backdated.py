@@ -279,8 +279,8 @@ def test_moments_share_what_they_can(times, chains, extras):
     found = world.lab.history(Merged, "a/one", asked)
     for row, moment in zip(rows_of(found), asked, strict=True):
         check_row(world, Merged, "a/one", row, moment)
-    past = backdated.Past.read(world.lab.store, Merged, "a/one", {}, world.lab.store.stop_position)
-    plan = backdated._Plan.of(past, backdated.Bounds.of_times(np.array([moment.time for moment in asked])))
+    past = backdated.OwnEvents.read(world.lab.store, Merged, "a/one", {}, world.lab.store.stop_position)
+    plan = backdated._BranchPlan.of(past, backdated.Bounds.of_times(np.array([moment.time for moment in asked])))
     assert (len(plan.chains), sum(len(chain.extras) for chain in plan.chains)) == (chains, extras)
 
 

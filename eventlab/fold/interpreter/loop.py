@@ -46,8 +46,8 @@ def interpreted(
         tables, stops = _sequential(tables, stops, list(reducer.handlers))
     readers = {name: _Reader(name, tables[name], reducer) for name in reducer.handlers}
     finished, emitted = [], []
-    for a, row in enumerate(states.to_pylist()):
-        state = types.load(row)
+    for a, portable in enumerate(states.to_pylist()):
+        state = types.load(portable)
         at = {name: int(rows[a]) for name, rows in stops.starts.items()}
         version = 0
         for stop in range(int(stops.offsets[a]), int(stops.offsets[a + 1])):
@@ -68,13 +68,13 @@ def interpreted(
             if emit:
                 emitted.append(_emitted(reducer, types, state, aggregates[a], version))
         finished.append(types.dump(state))
-    portable = pa.RecordBatch.from_pylist(finished, schema=reducer.layout.arrow_schema)
+    folded = pa.RecordBatch.from_pylist(finished, schema=reducer.layout.arrow_schema)
     if not emit:
-        return Folded(portable)
+        return Folded(folded)
     schema = emission_schema(reducer)
     if not schema.names:
-        return Folded(portable, without_columns(len(emitted)))
-    return Folded(portable, pa.RecordBatch.from_pylist(emitted, schema=schema))
+        return Folded(folded, without_columns(len(emitted)))
+    return Folded(folded, pa.RecordBatch.from_pylist(emitted, schema=schema))
 
 
 def _by_version(

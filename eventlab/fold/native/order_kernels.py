@@ -50,7 +50,9 @@ def rows_until(values, sought, out):
         out[at] = row
 
 
-def merge_runs(timestamp, position, entry, bounds, times, rows, spare_times, spare_rows, merged_time, merged_entry):
+def merge_runs(
+    timestamp, position, entry, bounds, times, rows, spare_times, spare_rows, merged_time, merged_entry, places
+):
     """Merge runs of rows that each ascend by (timestamp, position): the sorted times, and the rows' entries in order.
 
     Neighbours merge in pairs until one run is left, by timestamp alone, the lower row first; then rows of equal time
@@ -66,6 +68,8 @@ def merge_runs(timestamp, position, entry, bounds, times, rows, spare_times, spa
         Space to work in.
     merged_time, merged_entry : int64 array, shape (rows,)
         The outcome.
+    places : int64 array
+        Where the first so many rows stand in it.
     """
     count, runs, one = len(timestamp), len(bounds) - 1, np.uint64(1)
     for row in range(count):
@@ -138,4 +142,6 @@ def merge_runs(timestamp, position, entry, bounds, times, rows, spare_times, spa
         for at in range(first, end):
             merged_time[at] = times[at]
             merged_entry[at] = entry[rows[at]]
+            if rows[at] < len(places):
+                places[rows[at]] = at
         first = end

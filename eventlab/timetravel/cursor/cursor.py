@@ -20,8 +20,8 @@ from eventlab.timetravel.asof import AsOf, AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.cursor.event_cache import VERSIONS, Stretches
 from eventlab.timetravel.cursor.state_cache import Limit, Waypoints, version_of
-from eventlab.timetravel.moments import Bounds
-from eventlab.timetravel.reconstruct import Reconstructed, advance, heads_of, reconstruct
+from eventlab.timetravel.moments import Bounds, heads_of
+from eventlab.timetravel.reconstruct import Reconstructed, advance, reconstruct
 from eventlab.timetravel.state import State
 
 _MEMBER = np.zeros(1, np.int64)

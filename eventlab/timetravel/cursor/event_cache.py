@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.store.api import Head, Selection, Store
-from eventlab.timetravel.own_events import by_version
+from eventlab.timetravel.stream import by_version
 
 VERSIONS = 16_384
 """Versions of a stretch, as many as a row group has rows. An order book's are folded in a third of the time that

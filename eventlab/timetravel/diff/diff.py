@@ -22,14 +22,15 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
-from eventlab.fold.stops import Legs, rows_until, tables_of
+from eventlab.fold.stops import Stops, rows_until, tables_of
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store.api import UNBOUND, Selection, Store
 from eventlab.store.read import frames as public
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.diff import changes
-from eventlab.timetravel.reconstruct import Reconstructed, position_bound, reconstruct
+from eventlab.timetravel.moments import position_bound
+from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 from eventlab.timetravel.state import State
 
 BoolArray = npt.NDArray[np.bool_]
@@ -259,8 +260,8 @@ class _Trace:
         for low in range(0, len(version), step):
             some = slice(low, low + step)
             bounds = {name: rows_until(table.version, version[some]) for name, table in tables.items()}
-            legs = Legs(np.array([0, len(version[some])]), starts, bounds)
-            folded = fold(self.reducer, [self.aggregate], states, tables, legs, emit=True, interpret=self.interpret)
+            stops = Stops(np.array([0, len(version[some])]), starts, bounds)
+            folded = fold(self.reducer, [self.aggregate], states, tables, stops, emit=True, interpret=self.interpret)
             starts = {name: rows[-1:] for name, rows in bounds.items()}
             states, emitted = folded.states, cast(pa.RecordBatch, folded.emitted)
             for name in self.wanted:
