@@ -123,9 +123,10 @@ def kind_bits(kinds: int) -> int:
     return kinds.bit_length()
 
 
-def entries(rows: Int64Array, kind: int, kinds: int) -> Int64Array:
+def entries(rows: Int64Array, kind: int, kinds: int, out: Int64Array | None = None) -> Int64Array:
     """Rows of the event type number `kind` of `kinds`, as `Stops.order` holds them; type `kinds` is not handled."""
-    return (rows << kind_bits(kinds)) | kind
+    found: Int64Array = np.left_shift(rows, kind_bits(kinds), out=out)
+    return np.bitwise_or(found, kind, out=found)
 
 
 def narrowed(tables: Mapping[str, EventTable], stops: Stops) -> tuple[dict[str, EventTable], Stops]:

@@ -7,13 +7,14 @@ Nothing but the order of its rows is made for a fold: columns stay as they were 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from eventlab.events.clock import MIN_NS
 from eventlab.events.frame import EventTable, Int64Array
@@ -26,10 +27,10 @@ from eventlab.timetravel.marks.routing import RoutedLog, RoutedRun
 from eventlab.timetravel.moments import Bounds
 from eventlab.timetravel.stream import OwnEvents, Piece, concatenated
 
-PIECE_EVENTS = 131_072
+PIECE_EVENTS = 262_144
 """Events of a piece, about: what is made for one stays near the processor, and folding one takes longer than a call."""
-_SAMPLE = 2_048
-"""Rows of a run from one sampled time to the next, at most."""
+_SAMPLE_STEPS = 16, 2_048
+"""Rows of a run from one sampled time to the next, at least and at most."""
 
 _merge_runs = Function(order_kernels.merge_runs)
 
@@ -184,7 +185,7 @@ class MergedStream:
     def _own_entries(self) -> Int64Array:
         """Entries of the own events by version."""
         kinds = len(self.reducer.handlers)
-        found = np.full(self.own.head, entries(np.int64(0), kinds, kinds))
+        found = np.full(self.own.head, kinds)
         for kind, table in enumerate(self._own_tables.values()):
             found[table.version - 1] = entries(np.arange(len(table)), kind, kinds)
         return found
@@ -195,7 +196,7 @@ class MergedStream:
         A sample has each n-th time of every run, which stands for n events.
         """
         times = [self.own.timestamp, *(run.timestamp for run in self.runs)]
-        step = int(np.clip(PIECE_EVENTS // (2 * len(times)), 16, _SAMPLE))
+        step = int(np.clip(PIECE_EVENTS // (2 * len(times)), *_SAMPLE_STEPS))
         sample = np.sort(np.concatenate([one[step - 1 :: step] for one in times]))
         events = max(PIECE_EVENTS // step, 1)
         cuts = np.unique(sample[events - 1 :: events])
@@ -213,82 +214,82 @@ class MergedStream:
             begin, stop = np.searchsorted(table.version, (low, high), side="right").tolist()
             tables[name], shift[kind] = table.part(begin, stop, np.array([0, stop - begin])), begin << bits
         own = self._own_entries[low:high]
-        space.begin(self.own.timestamp[low:high], self.own.position[low:high], own - shift[own & ((1 << bits) - 1)])
-        rows: dict[str, list[tuple[EventTable, int, int]]] = {name: [] for name in self.reducer.routed}
+        chosen: dict[str, list[EventTable]] = {name: [] for name in self.reducer.routed}
         for number in np.flatnonzero(end[1:] > first[1:]).tolist():
-            run = self.runs[number]
-            begin, stop = run.low + int(first[number + 1]), run.low + int(end[number + 1])
-            rows[run.name].append((run.table, begin, stop))
-        for kind, (name, several) in enumerate(rows.items(), len(tables)):
-            tables[name] = self._routed_table(name, several)
-            space.add(tables[name], np.cumsum([stop - begin for _, begin, stop in several]), kind, kinds)
+            run, rows = self.runs[number], end[number + 1] - first[number + 1]
+            begin = run.low + int(first[number + 1])
+            chosen[run.name].append(run.table.part(begin, begin + int(rows), np.array([0, rows])))
+        columns = self.own.timestamp[low:high], self.own.position[low:high], own - shift[own & ((1 << bits) - 1)]
+        space.gather(columns, [table for several in chosen.values() for table in several])
+        done = high - low
+        for kind, (name, several) in enumerate(chosen.items(), len(tables)):
+            rows = sum(map(len, several))
+            tables[name] = self._routed_table(name, several, space, done, done + rows)
+            space.number(done, done + rows, kind, kinds)
+            done += rows
         times, order, places = space.merged(high - low)
-        own_part = self.own.position[low:high], self.own.timestamp[low:high]
-        return MergedPiece(tables, before, *own_part, last, order, times, places)
+        return MergedPiece(tables, before, columns[1], columns[0], last, order, times, places)
 
-    def _routed_table(self, name: str, several: Sequence[tuple[EventTable, int, int]]) -> EventTable:
-        """Rows of tables of one type, each given by its first row and one past its last."""
+    def _routed_table(self, name: str, several: Sequence[EventTable], space: _Space, low: int, high: int) -> EventTable:
+        """Tables of one type as one, whose envelope was gathered as ``low:high``."""
+        if not several:
+            return empty_table(self.reducer, name, 1)
         wanted = self.reducer.columns[name]
-        parts = [
-            replace(table, columns={column: table.columns[column] for column in wanted}).part(
-                begin, stop, np.array([0, stop - begin])
-            )
-            for table, begin, stop in several
-        ]
-        return concatenated(parts) if parts else empty_table(self.reducer, name, 1)
+        columns = {column: pa.concat_arrays([table.columns[column] for table in several]) for column in wanted}
+        envelope = (space.column(column, low, high) for column in ("position", "version", "timestamp"))
+        return EventTable(several[0].type, np.array([0, high - low]), *envelope, columns)
 
 
 class _Space:
-    """Memory that pieces of a stream are merged in, one after the other."""
+    """Memory that pieces of a stream are merged in, one after the other: new memory costs as much as the merging."""
+
+    _WIDE = ("timestamp", "position", "version", "entries", "times", "spare_times", "merged", "order")
 
     def __init__(self) -> None:
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
-        self._timestamp: list[Int64Array] = []
-        self._position: list[Int64Array] = []
-        self._entries: list[Int64Array] = []
+        self._numbers = np.empty(0, np.int64)
+        self._memory: dict[str, Int64Array] = {}
+        self._rows, self._spare_rows = (np.empty(0, np.int32) for _ in range(2))
         self._ends: list[int] = []
 
-    def begin(self, timestamp: Int64Array, position: Int64Array, own: Int64Array) -> None:
-        """A new piece: the own events come first, as a run."""
-        self._timestamp, self._position, self._entries, self._ends = [timestamp], [position], [own], [len(own)]
+    def gather(self, own: tuple[Int64Array, Int64Array, Int64Array], routed: Sequence[EventTable]) -> None:
+        """Timestamps, positions and entries of own events, and after them the envelope of tables, each of one run."""
+        self._ends = list(itertools.accumulate([len(own[0]), *map(len, routed)]))
+        count = self._ends[-1]
+        if count > len(self._numbers):
+            self._numbers = np.arange(count)
+            self._memory = {name: np.empty(count, np.int64) for name in self._WIDE}
+            self._rows, self._spare_rows = (np.empty(count, np.int32) for _ in range(2))
+        for name, column in zip(("timestamp", "position", "version"), (*own[:2], own[0]), strict=True):
+            np.concatenate([column, *(getattr(table, name) for table in routed)], out=self._memory[name][:count])
+        self._memory["entries"][: len(own[2])] = own[2]
 
-    def add(self, table: EventTable, ends: Int64Array, kind: int, kinds: int) -> None:
-        """The rows of an event type: runs that end at `ends`."""
-        self._timestamp.append(table.timestamp)
-        self._position.append(table.position)
-        self._entries.append(entries(np.arange(len(table)), kind, kinds))
-        self._ends += (self._ends[-1] + ends).tolist()
+    def column(self, name: str, low: int, high: int) -> Int64Array:
+        """What was gathered of an envelope column."""
+        return self._memory[name][low:high]
+
+    def number(self, low: int, high: int, kind: int, kinds: int) -> None:
+        """Make the rows ``low:high`` the entries of an event type, from its first row on."""
+        entries(self._numbers[: high - low], kind, kinds, out=self._memory["entries"][low:high])
 
     def merged(self, own: int) -> tuple[Int64Array, Int64Array, Int64Array]:
         """The event times in order, the entries in that order, and the places of the first `own` rows."""
-        entry = np.concatenate(self._entries)
-        return self._merge(entry, self._array("order", len(entry), np.int64), np.empty(own, np.int64))
+        return self._merge(self._memory["entries"], self._memory["order"], np.empty(own, np.int64))
 
     def rows(self) -> Int64Array:
-        """The rows in order, numbered as they were added."""
+        """The rows in order, numbered as they were gathered."""
+        return self._merge(self._numbers, np.empty(self._ends[-1], np.int64), np.empty(0, np.int64))[1]
+
+    def _merge(
+        self, entry: Int64Array, order: Int64Array, own: Int64Array
+    ) -> tuple[Int64Array, Int64Array, Int64Array]:
         count = self._ends[-1]
-        return self._merge(np.arange(count), np.empty(count, np.int64), np.empty(0, np.int64))[1]
-
-    def _merge(self, entry: Int64Array, order: Int64Array, own: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]:
-        count = len(entry)
-        wide = {name: self._array(name, count, np.int64) for name in ("timestamp", "position", "times", "spare times")}
-        rows, spare = self._array("rows", count, np.int32), self._array("spare rows", count, np.int32)
-        merged = self._array("merged", count, np.int64)
-        np.concatenate(self._timestamp, out=wide["timestamp"])
-        np.concatenate(self._position, out=wide["position"])
+        timestamp, position, times, spare, merged = (
+            self._memory[name][:count] for name in ("timestamp", "position", "times", "spare_times", "merged")
+        )
+        rows, spare_rows, order = self._rows[:count], self._spare_rows[:count], order[:count]
         bounds = np.unique([0, *self._ends])
-        _merge_runs(
-            wide["timestamp"], wide["position"], entry, bounds, wide["times"], rows, wide["spare times"], spare,
-            merged, order, own,
-        )  # fmt: skip
+        _merge_runs(timestamp, position, entry[:count], bounds, times, rows, spare, spare_rows, merged, order, own)
         return merged, order, own
-
-    def _array(self, name: str, count: int, dtype: type) -> npt.NDArray[Any]:
-        """An array that earlier pieces had, too, unless it has to grow."""
-        found = self._arrays.get(name)
-        if found is None or len(found) < count:
-            found = self._arrays[name] = np.empty(count, dtype)
-        return found[:count]
 
 
 def _latest(own: OwnEvents, bounds: Bounds) -> int:
