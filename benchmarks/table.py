@@ -25,11 +25,11 @@ def results(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "python": machine["python_version"],
         "cores": machine["cpu"]["count"],
-        "rows": [_row(one["extra_info"], one["stats"]) for one in raw["benchmarks"] if "row" in one["extra_info"]],
+        "rows": [row_of(one["extra_info"], one["stats"]) for one in raw["benchmarks"] if "row" in one["extra_info"]],
     }
 
 
-def _row(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
+def row_of(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
     if "placements" in info:
         return {"row": info["row"], "placements": [_placement(one) for one in info["placements"]]}
     row: Row = {"row": info["row"], "median_seconds": _rounded(stats["median"])}

@@ -1,6 +1,7 @@
 """Every error eventlab raises on purpose.
 
-One base class, and a message of four parts: what was wrong, what was got, what was expected, and the usual fix.
+All derive from one base class. A message has four parts: what is wrong, what was given, what is expected, and the usual
+fix.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Self
 
 __all__ = [
-    "AccessesDropped",
     "AsOfError",
     "BudgetTooSmall",
     "DamagedSegment",
@@ -24,6 +24,7 @@ __all__ = [
     "NotCompiled",
     "PlotError",
     "ReadOnlyStore",
+    "ReadsDropped",
     "ReducerError",
     "SchemaMismatch",
     "SequenceGap",
@@ -54,9 +55,9 @@ class EventlabError(Exception):
     Parameters
     ----------
     what : str
-        What was wrong, as a clause without a full stop.
+        What is wrong, as a clause without a full stop.
     got, expected : object, optional
-        The offending value and what would have been right; bounded in length when shown.
+        The value that was given and the values that are allowed; long ones are shortened in the message.
     hint : str, optional
         The usual fix.
     """
@@ -84,7 +85,7 @@ class InvalidEvent(EventlabError, ValueError):
 
 
 class UnknownEventType(EventlabError, LookupError):
-    """An event type that neither this process nor the store has declared."""
+    """An event type that is neither declared in this process nor known to the store."""
 
 
 class SchemaMismatch(EventlabError):
@@ -92,18 +93,18 @@ class SchemaMismatch(EventlabError):
 
 
 class MissingUpcaster(SchemaMismatch):
-    """Events were stored by an older version of their type, and nothing says how they read as the declared one."""
+    """Events were stored with an older version of their type, and no upcaster converts them to the declared one."""
 
 
 class UpcastError(EventlabError):
-    """An upcaster that cannot be declared, failed, or gave what its event type does not hold."""
+    """An upcaster that cannot be declared, raised, or returned columns that its event type cannot hold."""
 
 
 class LateEvent(InvalidEvent):
-    """An event time lower than one its aggregate already has."""
+    """An event time before the last one of its aggregate."""
 
     row: int | None = None
-    """Row of what was appended, from 0, where the error comes from an append."""
+    """Row in the append, from 0; None where the error does not come from an append."""
 
 
 class WrongVersion(EventlabError):
@@ -111,11 +112,11 @@ class WrongVersion(EventlabError):
 
 
 class DuplicateEvent(EventlabError):
-    """An event id that is there already with other content, or twice in one call."""
+    """An event id that the store already has with other content, or that one call gives twice."""
 
 
 class UnknownAggregate(EventlabError, LookupError):
-    """No event was ever appended under this aggregate id."""
+    """No event was appended under this aggregate id."""
 
     @classmethod
     def named(
@@ -126,15 +127,15 @@ class UnknownAggregate(EventlabError, LookupError):
 
 
 class AsOfError(EventlabError, ValueError):
-    """A moment that cannot be read as one, or lies past what is recorded."""
+    """A moment that cannot be parsed, or that is after the last recorded event."""
 
 
 class StoreError(EventlabError):
-    """Base of what can go wrong with the store itself."""
+    """Base of errors of the store itself."""
 
 
 class NotAStore(StoreError):
-    """The path holds something that is not an eventlab store."""
+    """The path is not an eventlab store."""
 
 
 class StoreTooNew(StoreError):
@@ -142,30 +143,30 @@ class StoreTooNew(StoreError):
 
 
 class StoreTooOld(StoreError):
-    """The store was written in an older format, and was opened so that it cannot be brought up to date."""
+    """The store was written in an older format than this eventlab reads."""
 
 
 class StoreLocked(StoreError):
-    """Another writer kept the store for longer than the waiting time."""
+    """Another writer held the lock for longer than the timeout."""
 
 
 class StoreCorrupt(StoreError):
-    """Bytes on disk that are not what was written."""
+    """Bytes on disk differ from what was written."""
 
     report: Any = None
-    """Where it comes from `verify`: a Report of all that is damaged, and of what was proved all the same."""
+    """Set by `verify`: a Report of everything damaged, and of what was proved intact."""
 
 
 class StoreFull(StoreError):
-    """The disk is full or a write failed; nothing of the commit was kept."""
+    """The disk is full or a write failed; no part of the commit is in the store."""
 
 
 class ReadOnlyStore(StoreError):
-    """A write to a store that was opened to be read."""
+    """A write to a store that was opened read-only."""
 
 
 class FeedError(EventlabError, ValueError):
-    """A source file that cannot be read as the feed says: names file, row, column, value."""
+    """A source file that the feed cannot parse; names file, row, column and value."""
 
 
 class ReducerError(EventlabError, TypeError):
@@ -177,38 +178,38 @@ class FoldError(EventlabError):
 
 
 class SnapshotError(EventlabError):
-    """A snapshot request that makes no sense, or a snapshot that cannot be read."""
+    """Invalid arguments of a snapshot or an experiment, or a snapshot that cannot be read."""
 
 
 class BudgetTooSmall(SnapshotError):
-    """A storage budget that not even one snapshot fits into."""
+    """A storage budget smaller than one snapshot."""
 
 
 class PlotError(EventlabError, ValueError):
-    """Data that cannot be drawn: no rows, or not the columns that the chart shows."""
+    """Data that cannot be plotted: no rows, or a column that the chart needs is missing."""
 
 
-class AccessesDropped(UserWarning):
-    """Warning: recorded reads could not be written, or read back, and are left out. Nothing else depends on them."""
+class ReadsDropped(UserWarning):
+    """Warning: recorded reads could not be written or read back, and are lost. Nothing else depends on them."""
 
 
 class DamagedSegment(UserWarning):
-    """Warning: a segment could not be rewritten, and is left as it is. `lab.verify()` names what is damaged."""
+    """Warning: a damaged segment could not be rewritten, and stays as it is. `lab.verify()` names the damage."""
 
 
 class HandlerFailed(UserWarning):
     """Warning: a handler registered with `lab.on` raised. The commit stands."""
 
     position: int | None = None
-    """Of the first event of the frame it was called with: where to replay from."""
+    """Position of the first event of the frame it was called with, where a replay begins."""
 
 
 class SnapshotSkipped(UserWarning):
-    """Warning: a snapshot could not be made. The append, or the answer, stands; says why."""
+    """Warning: a snapshot could not be made, and why. The append or read succeeded."""
 
 
 class NotCompiled(UserWarning):
-    """Warning: a reducer cannot be compiled, and is folded as plain Python, which is right but slow. Says why."""
+    """Warning: a reducer cannot be compiled, and why. It is interpreted in Python: correct, but slow."""
 
 
 class SequenceGap(UserWarning):

@@ -11,7 +11,7 @@ import pytest
 
 import eventlab as el
 from eventlab.fold.declare import operations
-from tests.fold.test_operators import EVENTS, answer
+from tests.fold.declare.test_operations import EVENTS, answer
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- operations:begin -->", "<!-- operations:end -->"

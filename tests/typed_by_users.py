@@ -19,6 +19,18 @@ class Mine:
         state.positions[event.symbol].quantity += event.volume
 
 
+@el.reducer
+class Mean(el.Moments):
+    """A reducer that inherits from a built-in one."""
+
+    last: float = 0.0
+
+    @property
+    def distance(state: Any) -> float:
+        """How far the last price is from the mean."""
+        return float(state.last - state.mean)
+
+
 def asked(lab: el.Lab) -> list[object]:
     """States and histories of reducers, called for a parameter and not."""
     bars = el.TickBars(size=100)

@@ -13,7 +13,7 @@ from eventlab.errors import EventlabError, SnapshotError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from eventlab.snapshots.placement.workloads import Access
+    from eventlab.snapshots.placement.workloads import Workload
     from eventlab.snapshots.policy.rules import Policy
 
 _LONGEST = 1_000
@@ -47,7 +47,7 @@ def policy(text: str) -> Policy:
     return found
 
 
-def workload(text: str) -> Access:
+def workload(text: str) -> Workload:
     """A workload, e.g. ``zipf`` or ``HotSpots(count=4)``.
 
     Raises
@@ -60,11 +60,11 @@ def workload(text: str) -> Access:
     >>> workload("zipf"), workload("HotSpots(count=4, share=0.8)").count
     (Zipf(exponent=1.0), 4)
     """
-    from eventlab.snapshots.placement.workloads import Access
+    from eventlab.snapshots.placement.workloads import Workload
 
     reader = _Reader("workload", text, _workloads(), "zipf, or Drift(0.1)")
     found = reader.read()
-    if not isinstance(found, Access):
+    if not isinstance(found, Workload):
         raise reader.refused()
     return found
 

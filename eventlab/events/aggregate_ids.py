@@ -1,4 +1,4 @@
-"""Aggregate ids as templates, ``market/{symbol}``: filled by plain text work; nothing is looked up or evaluated."""
+"""Templates of aggregate ids, e.g. ``market/{symbol}``. Filling one only replaces text; nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Template:
         Raises
         ------
         FeedError
-            Not text, empty, an unknown placeholder, or a brace that belongs to none.
+            Not a string, empty, an unknown placeholder, or an unmatched brace.
         """
         if not isinstance(text, str):
-            raise FeedError("aggregate_id must be a text", got=text, expected="e.g. 'market/{symbol}'")
+            raise FeedError("aggregate_id must be a string", got=text, expected="e.g. 'market/{symbol}'")
         return _parsed(text, allowed)
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """The aggregate id of one set of values. A value is never itself read as a template."""
+        """The aggregate id for one set of values. Braces inside a value are kept as they are."""
         return _PLACEHOLDER.sub(lambda match: values[match[1]], self.text)
 
     def column(self, frame: pl.DataFrame) -> pl.Series:
-        """The aggregate id of each row, from the frame's columns named by the placeholders.
+        """The aggregate id of each row, from the columns that the placeholders name.
 
         Returns
         -------
@@ -68,11 +68,11 @@ class Template:
 def _parsed(text: str, allowed: tuple[str, ...]) -> Template:
     known = ", ".join(f"{{{name}}}" for name in allowed)
     if not text:
-        raise FeedError("aggregate_id must be a text", got=text, expected=f"e.g. 'market/{{symbol}}', from {known}")
+        raise FeedError("aggregate_id must not be empty", got=text, expected=f"e.g. 'market/{{symbol}}', from {known}")
     fields = tuple(_PLACEHOLDER.findall(text))
     for name in fields:
         if name not in allowed:
             raise FeedError(f"aggregate_id {text!r}: unknown placeholder", got=f"{{{name}}}", expected=known)
     if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
-        raise FeedError(f"aggregate_id {text!r}: a brace without its partner", expected=f"placeholders {known}")
+        raise FeedError(f"aggregate_id {text!r}: unmatched brace", expected=f"placeholders {known}")
     return Template(text, fields)

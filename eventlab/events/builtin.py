@@ -1,4 +1,4 @@
-"""The event types that come with eventlab. This module says what each field means, its unit and its bounds."""
+"""The built-in event types: the meaning, unit and bounds of each field."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Funding:
 
 @event
 class TradingSignal:
-    """What a strategy wants. `action` is the strategy's own word, e.g. buy, sell, hold; `strength` its own scale."""
+    """A decision of a strategy. The strategy defines the values of `action`, e.g. buy, and the scale of `strength`."""
 
     symbol: Symbol
     action: str
@@ -93,7 +93,7 @@ class PortfolioChange:
 
     `quantity` is signed: positive buys or pays in. A fill moves cash by ``-quantity * price - fee``; `cash` and
     `funding` move it by ``quantity * price - fee``, with price 1.0 for amounts in the account's currency.
-    `fee` is in that currency, positive a cost, negative a rebate.
+    `fee` is in that currency: positive is a cost, negative a rebate.
     """
 
     symbol: Symbol

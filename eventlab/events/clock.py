@@ -1,4 +1,4 @@
-"""Moments and durations: every accepted spelling becomes int64 nanoseconds since the epoch, UTC."""
+"""Moments and durations: every accepted form becomes int64 nanoseconds since the epoch, UTC."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def to_ns(moment: Moment, *, what: str = "time") -> int:
     Parameters
     ----------
     moment : int, datetime, str or numpy.datetime64
-        Nanoseconds; an aware datetime; an ISO 8601 string of up to nine fractional digits, UTC where it names no
+        Nanoseconds; an aware datetime; an ISO 8601 string with up to nine fractional digits, UTC unless it has an
         offset; or a NumPy datetime, which is UTC by definition.
     what : str
-        What the moment is for, named in the error.
+        Name of the argument, for the error.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def to_ns(moment: Moment, *, what: str = "time") -> int:
             expected="an aware datetime, an ISO string, numpy.datetime64, or int nanoseconds",
         )
     if not MIN_NS <= ns <= MAX_NS:
-        raise AsOfError(f"{what} lies outside what int64 nanoseconds hold", got=moment, expected="1677 to 2262")
+        raise AsOfError(f"{what} does not fit into int64 nanoseconds", got=moment, expected="1677 to 2262")
     return ns
 
 
@@ -93,7 +93,7 @@ def _from_datetime(moment: dt.datetime, what: str) -> int:
 
 
 def _from_datetime64(moment: np.datetime64) -> int:
-    # In Python's integers: NumPy's own conversion wraps around silently where nanoseconds do not hold a date.
+    # NumPy's own conversion overflows silently, so this counts in Python's integers.
     unit, step = np.datetime_data(moment.dtype)
     if unit in ("Y", "M"):
         moment, unit, step = moment.astype("datetime64[D]"), "D", 1
@@ -109,22 +109,22 @@ def _from_iso(text: str, what: str) -> int:
             raise ValueError(text)
         zone = (match["zone"] or "Z").upper().replace("Z", "+00:00")
         clock = (match["time"] or "00:00").partition(".")[0]
-        whole = dt.datetime.fromisoformat(f"{match['date']}T{clock}{zone}")
+        seconds = dt.datetime.fromisoformat(f"{match['date']}T{clock}{zone}")
     except ValueError as error:
         raise AsOfError(
             f"{what} cannot be read as an ISO 8601 moment",
             got=text,
             expected="e.g. '2024-08-09T00:00:00Z'",
         ) from error
-    return _from_datetime(whole, what) + int((match["fraction"] or "0").ljust(9, "0"))
+    return _from_datetime(seconds, what) + int((match["fraction"] or "0").ljust(9, "0"))
 
 
 def format_ns(ns: int) -> str:
-    """Nanoseconds since the epoch as an ISO string in UTC, with only the digits it needs."""
+    """Nanoseconds since the epoch as an ISO string in UTC, without trailing zeros."""
     seconds, fraction = divmod(ns, 1_000_000_000)
-    whole = (EPOCH + dt.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    text = (EPOCH + dt.timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
     digits = f"{fraction:09d}".rstrip("0")
-    return f"{whole}.{digits}Z" if digits else f"{whole}Z"
+    return f"{text}.{digits}Z" if digits else f"{text}Z"
 
 
 def duration_ns(duration: str | dt.timedelta, *, what: str = "duration") -> int:
@@ -139,5 +139,5 @@ def duration_ns(duration: str | dt.timedelta, *, what: str = "duration") -> int:
             )
         ns = int(match["count"]) * _UNIT_NS[match["unit"]]
     if not 0 < ns <= MAX_NS:
-        raise AsOfError(f"{what} must be positive, and below 292 years", got=duration)
+        raise AsOfError(f"{what} must be positive and below 292 years", got=duration)
     return ns

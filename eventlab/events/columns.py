@@ -1,6 +1,6 @@
-"""The one boundary at which values become event columns: conversion to canonical Arrow types, and every check.
+"""Values become event columns here, and only here: conversion to canonical Arrow types, and all checks.
 
-Callers hand in objects or frames; what comes out is a payload batch that the store may keep as it is.
+The input is objects or frames; the result is a payload batch that the store can keep as it is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Frame: TypeAlias = "pl.DataFrame | pa.Table | pa.RecordBatch"
 
 
 def frame_of(frame: Frame) -> pl.DataFrame:
-    """A Polars or Arrow frame as a Polars one, without copying where the layouts agree."""
+    """A Polars or Arrow frame as a Polars one, without a copy where the layouts agree."""
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, (pa.Table, pa.RecordBatch)):
@@ -40,9 +40,9 @@ def frame_of(frame: Frame) -> pl.DataFrame:
 
 
 def payload_from_frame(
-    declared: EventType, frame: pl.DataFrame, *, beside: Collection[str] = (), where: str = ""
+    declared: EventType, frame: pl.DataFrame, *, ignore: Collection[str] = (), where: str = ""
 ) -> pa.RecordBatch:
-    """Check a frame's payload columns and bring them into canonical types.
+    """Check a frame's payload columns and convert them to canonical types.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ def payload_from_frame(
     frame : polars.DataFrame
         One column per field, in any order; a field with a default may be absent. Times are UTC, with or without a
         zone, or int64 nanoseconds.
-    beside : collection of str
-        Columns that the frame has for other purposes.
+    ignore : collection of str
+        Columns of the frame that are not payload.
     where : str
-        The source, e.g. a file, named in errors.
+        Name of the source, e.g. a file, for errors.
 
     Returns
     -------
@@ -66,10 +66,10 @@ def payload_from_frame(
         A missing or surplus column, a wrong dtype, or a value out of bounds: names row, column and value.
     """
     known = {field.name for field in declared}
-    surplus = [name for name in frame.columns if name not in known and name not in beside]
+    surplus = [name for name in frame.columns if name not in known and name not in ignore]
     if surplus:
         raise InvalidEvent(
-            f"{within(where)}{declared.name} has no column {surplus[0]!r}",
+            f"{prefix(where)}{declared.name} has no column {surplus[0]!r}",
             expected=", ".join(field.name for field in declared),
             hint="Select or rename columns before appending.",
         )
@@ -89,7 +89,7 @@ def payload_from_frame(
             array = _constant(field, len(frame))
         else:
             raise InvalidEvent(
-                f"{within(where)}{declared.name} needs a column {field.name!r}", got=", ".join(frame.columns) or "none"
+                f"{prefix(where)}{declared.name} needs a column {field.name!r}", got=", ".join(frame.columns) or "none"
             )
         arrays.append(_checked(field, array, where))
     return pa.RecordBatch.from_arrays(arrays, schema=declared.arrow_schema)
@@ -105,7 +105,7 @@ def payload_from_objects(declared: EventType, events: Sequence[Any]) -> pa.Recor
 
 
 def default_column(field: Field, rows: int) -> pa.Array:
-    """A payload column in canonical type that holds the field's default in every row."""
+    """A payload column in canonical type with the field's default in every row."""
     return _checked(field, _constant(field, rows), "")
 
 
@@ -115,9 +115,9 @@ _NEWEST = pl.CompatLevel.newest()
 
 
 def plain_column(field: Field, series: pl.Series) -> pa.Array | None:
-    """A column in canonical type if it needs no conversion and breaks no rule; None for any other.
+    """A valid column that needs no conversion, in canonical type; None for any other.
 
-    Most columns are so, and telling takes a tenth of the time that a closer look does.
+    Most columns are plain, and this test takes a tenth of the time of the full check.
     """
     dtype = series.dtype
     if series.null_count() or not len(series):
@@ -146,10 +146,10 @@ def plain_column(field: Field, series: pl.Series) -> pa.Array | None:
 
 
 def _coded(series: pl.Series) -> tuple[np.ndarray[Any, np.dtype[np.int32]], list[str]]:
-    """Codes of a text column without nulls, and the words they stand for."""
+    """Codes of a text column without nulls, and the text of each code."""
     text = series.to_arrow(compat_level=_NEWEST)
     if pa.types.is_string_view(text.type):
-        # A view is 16 bytes: equal ones are of equal text, and a column of one symbol has only such.
+        # Equal 16-byte views mean equal text; a column of one symbol has only equal views.
         views = np.frombuffer(text.buffers()[1], dtype=np.uint64).reshape(-1, 2)[text.offset : text.offset + len(text)]
         if (views == views[0]).all():
             return np.zeros(len(text), dtype=np.int32), [text[0].as_py()]
@@ -161,7 +161,7 @@ def _within(series: pl.Series, field: Field, widest: tuple[float, float]) -> pa.
     low, high = field.limits.minimum, field.limits.maximum
     array = series.to_arrow()
     values = array.to_numpy()
-    # NaN if there is one, which fails every comparison; as Python's numbers, which compare exactly.
+    # NaN if the column has one, and then every comparison fails. Python's numbers compare exactly.
     least, most = values.min().item(), values.max().item()
     bounded = (low is None or least >= low) and (high is None or most <= high)
     return array if bounded and least >= widest[0] and most <= widest[1] else None
@@ -173,7 +173,7 @@ def _vocabulary(words: tuple[str, ...]) -> pa.Array:
 
 
 def timestamps_from(column: pl.Series, *, where: str = "") -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A `timestamp` column (Datetime or int64 ns) as int64 nanoseconds; nulls are refused."""
+    """A `timestamp` column (Datetime or int64 ns) as int64 nanoseconds. Nulls raise InvalidEvent."""
     dtype = column.dtype
     counts_ns = dtype == pl.Int64 or (isinstance(dtype, pl.Datetime) and dtype.time_unit == "ns")
     if counts_ns and not column.null_count():
@@ -191,7 +191,7 @@ def text_of(series: pl.Series) -> pa.DictionaryArray:
 
 
 def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
-    """Metadata as canonical JSON: sorted keys, no spaces; None where there is none."""
+    """Metadata as canonical JSON, with sorted keys and without spaces; None if empty."""
     if not metadata:
         return None
     if not isinstance(metadata, Mapping):
@@ -203,12 +203,12 @@ def metadata_json(metadata: Mapping[str, str] | None) -> str | None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidEvent("metadata that is no valid Unicode text", got=text) from error
+        raise InvalidEvent("metadata is not valid Unicode", got=text) from error
     return text
 
 
 def metadata_column(column: pl.Series, *, where: str = "") -> pa.DictionaryArray | None:
-    """A `metadata` column (JSON objects of text, null for none) as canonical JSON; None where no row has any."""
+    """A `metadata` column (JSON objects of text, or null) as canonical JSON; None if all rows are null."""
     if column.null_count() == len(column):
         return None
     if column.dtype != pl.String:
@@ -228,17 +228,17 @@ def _canonical(text: str, where: str) -> str | None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InvalidEvent(f"{within(where)}metadata cannot be read", got=text, expected="a JSON object of text")
+        raise InvalidEvent(f"{prefix(where)}metadata cannot be read", got=text, expected="a JSON object of text")
     return metadata_json(found)
 
 
-def within(where: str) -> str:
-    """How a message begins that is about a part of a source; nothing where the source has no name."""
+def prefix(where: str) -> str:
+    """The start of an error message: the source's name and a colon, or nothing."""
     return f"{where}: " if where else ""
 
 
 def _wrong_type(field_name: str, where: str, got: object, expected: str) -> InvalidEvent:
-    return InvalidEvent(f"{within(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
+    return InvalidEvent(f"{prefix(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
 
 
 def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
@@ -252,7 +252,7 @@ def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
     if field.kind == "int":
         if not dtype.is_integer():
             raise _wrong_type(field.name, where, dtype, "integers")
-        return _whole(series, field.name, where).to_arrow()
+        return _int64(series, field.name, where).to_arrow()
     if field.kind == "bool":
         if dtype != pl.Boolean:
             raise _wrong_type(field.name, where, dtype, "booleans")
@@ -275,46 +275,46 @@ def _floats(series: pl.Series, name: str, where: str) -> pl.Series:
         if len(rounded):
             row = rounded[0]
             raise InvalidEvent(
-                f"{within(where)}row {row}, column {name!r}: value refused",
+                f"{prefix(where)}row {row}, column {name!r}: value refused",
                 got=series[row],
-                expected="a number that a float64 holds exactly",
+                expected="a number that float64 represents exactly",
             )
     return floats.rechunk()
 
 
-def _whole(series: pl.Series, name: str, where: str) -> pl.Series:
-    whole = series.cast(pl.Int64, strict=False)
-    lost = (whole.is_null() & series.is_not_null()).arg_true()
+def _int64(series: pl.Series, name: str, where: str) -> pl.Series:
+    integers = series.cast(pl.Int64, strict=False)
+    lost = (integers.is_null() & series.is_not_null()).arg_true()
     if len(lost):
         row = lost[0]
         raise InvalidEvent(
-            f"{within(where)}row {row}, column {name!r}: value refused",
+            f"{prefix(where)}row {row}, column {name!r}: value refused",
             got=series[row],
             expected="an int64 above -2**63",
         )
-    return whole.rechunk()
+    return integers.rechunk()
 
 
 _PER_UNIT = {"ns": 1, "us": 1_000, "ms": 1_000_000}
 
 
 def _time_series(series: pl.Series, name: str, where: str) -> pl.Series:
-    """Times as int64 nanoseconds; nulls stay."""
+    """Times as int64 nanoseconds; nulls stay null."""
     dtype = series.dtype
     if isinstance(dtype, pl.Datetime):
-        # Not Polars' own cast: it panics on what does not fit.
+        # Polars' own cast panics on overflow.
         count, per_unit = series.to_physical(), _PER_UNIT[dtype.time_unit]
     elif dtype.is_integer():
-        count, per_unit = _whole(series, name, where), 1
+        count, per_unit = _int64(series, name, where), 1
     else:
         raise _wrong_type(name, where, dtype, "Datetime or int64 nanoseconds")
     outside = (~count.is_between(-(-MIN_NS // per_unit), MAX_NS // per_unit)).arg_true()
     if len(outside):
         row, unit = outside[0], dtype.time_unit if isinstance(dtype, pl.Datetime) else "ns"
         raise InvalidEvent(
-            f"{within(where)}row {row}, column {name!r}: value refused",
+            f"{prefix(where)}row {row}, column {name!r}: value refused",
             got=f"{count[row]} {unit} since 1970",
-            expected="a moment that int64 nanoseconds hold, 1677 to 2262",
+            expected="a time that fits into int64 nanoseconds, 1677 to 2262",
         )
     return (count * per_unit).rechunk()
 
@@ -325,21 +325,18 @@ def _from_values(field: Field, values: list[Any], declared: EventType) -> pa.Arr
         return pa.array(ns, pa.int64()).cast(field.arrow_type)
     wanted = pa.string() if field.is_text else field.arrow_type
     for row, value in enumerate(values):
-        if value is not None and not _is_meant(field.kind, value):
-            raise InvalidEvent(
-                f"row {row}, column {field.name!r}: {declared.name} has another type there",
-                got=value,
-                expected=field.kind,
-            )
+        if value is not None and not _is_of_kind(field.kind, value):
+            raise _wrong_value(field, row, value, declared)
     try:
         return pa.array(values, wanted)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
         row = next(row for row, value in enumerate(values) if not _fits(value, wanted))
-        raise InvalidEvent(
-            f"row {row}, column {field.name!r}: {declared.name} has another type there",
-            got=values[row],
-            expected=field.kind,
-        ) from error
+        raise _wrong_value(field, row, values[row], declared) from error
+
+
+def _wrong_value(field: Field, row: int, value: object, declared: EventType) -> InvalidEvent:
+    what = f"row {row}, column {field.name!r}: wrong type for {declared.name}"
+    return InvalidEvent(what, got=value, expected=field.kind)
 
 
 def _moment(field: Field, row: int, value: Any, declared: EventType) -> int | None:
@@ -351,8 +348,8 @@ def _moment(field: Field, row: int, value: Any, declared: EventType) -> int | No
         ) from error
 
 
-def _is_meant(kind: Kind, value: Any) -> bool:
-    # PyArrow would take True for 1.0, 1 for True, 1.5 for 1 and bytes for text; none is what was meant.
+def _is_of_kind(kind: Kind, value: Any) -> bool:
+    # PyArrow would silently convert True to 1.0, 1 to True, 1.5 to 1 and bytes to text.
     if isinstance(value, (bool, np.bool_)):
         return kind == "bool"
     if kind == "int":
@@ -381,7 +378,7 @@ def _nulls(field: Field, rows: int) -> pa.Array:
 def _no_nulls(array: pa.Array, name: str, where: str) -> None:
     if array.null_count:
         row = int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InvalidEvent(f"{within(where)}row {row}, column {name!r}: null", expected="a value in every row")
+        raise InvalidEvent(f"{prefix(where)}row {row}, column {name!r}: null", expected="a value in every row")
 
 
 def _refuse(bad: pa.Array | np.ndarray[Any, Any], array: pa.Array, field: Field, where: str, expected: str) -> None:
@@ -389,7 +386,7 @@ def _refuse(bad: pa.Array | np.ndarray[Any, Any], array: pa.Array, field: Field,
     if flags.any():
         row = int(np.flatnonzero(flags)[0])
         raise InvalidEvent(
-            f"{within(where)}row {row}, column {field.name!r}: value refused", got=array[row].as_py(), expected=expected
+            f"{prefix(where)}row {row}, column {field.name!r}: value refused", got=array[row].as_py(), expected=expected
         )
 
 
@@ -398,7 +395,7 @@ def _checked(field: Field, array: pa.Array, where: str) -> pa.Array:
         _no_nulls(array, field.name, where)
     low, high = field.limits.minimum, field.limits.maximum
     if field.kind == "float":
-        # One pass: NaN fails every comparison and infinities lie outside, so the bounds say it all.
+        # One pass finds NaN and infinities too: NaN fails every comparison, and infinities are out of bounds.
         floor = -np.finfo(np.float64).max if low is None else float(low)
         ceiling = np.finfo(np.float64).max if high is None else high
         values = (pc.fill_null(array, floor) if array.null_count else array).to_numpy()
@@ -407,7 +404,7 @@ def _checked(field: Field, array: pa.Array, where: str) -> pa.Array:
     elif field.kind == "int":
         _refuse(pc.equal(array, NULL_INT), array, field, where, "an int64 above -2**63")
         if low is not None or high is not None:
-            # Whole bounds: Arrow would compare with fractions as floats, and refuses integers that are none exactly.
+            # Integer bounds, since Arrow compares integers with fractions as floats, which is not exact.
             values = (pc.fill_null(array, 0) if array.null_count else array).to_numpy()
             outside = np.zeros(len(values), dtype=np.bool_)
             if low is not None and np.isfinite(low):

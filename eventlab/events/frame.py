@@ -1,4 +1,4 @@
-"""EventFrame: what flows from the store to the folds. Columns per event type, clustered by aggregate."""
+"""EventFrame: the columns that the store hands to folds, per event type and clustered by aggregate."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EventTable:
     position, version, timestamp : int64 array, shape (rows,)
         The envelope. Timestamps are ns since the epoch, UTC; they ascend in an aggregate unless events are back-dated.
     columns : mapping of str to pyarrow.Array
-        The payload columns that were asked for, in the field's canonical Arrow type, one chunk each.
+        The selected payload columns, in the field's canonical Arrow type, one chunk each.
     """
 
     type: EventType
@@ -41,7 +41,7 @@ class EventTable:
         return len(self.version)
 
     def take(self, rows: Int64Array, offsets: Int64Array) -> EventTable:
-        """Some of the rows as a table of its own, in which aggregate ``a`` has ``offsets[a]:offsets[a + 1]``."""
+        """A table of some rows, in which aggregate ``a`` has rows ``offsets[a]:offsets[a + 1]``."""
         chosen = pa.array(rows)
         return EventTable(
             self.type,
@@ -66,16 +66,16 @@ class EventTable:
 
 @dataclass(frozen=True, slots=True)
 class EventFrame:
-    """A contiguous stretch of the log: every event, of the types asked for, of its aggregates.
+    """A contiguous part of the log: all events of the selected types and aggregates.
 
-    A read gives several frames in position order; the versions of an aggregate in a later frame are all higher.
+    A read yields frames in position order; a later frame has higher versions of an aggregate than an earlier one.
 
     Attributes
     ----------
     aggregates : sequence of str
-        Aggregate ids, without repetition; `EventTable.offsets` follows this order.
+        Distinct aggregate ids; `EventTable.offsets` follows this order.
     tables : mapping of str to EventTable
-        By event type name. A type without rows here may be left out.
+        By event type name. A type without rows may be absent.
     """
 
     aggregates: Sequence[str]

@@ -1,6 +1,6 @@
-"""A few events as plain values: the short way of single appends past Arrow, for values that need no conversion.
+"""The fast path of small appends: a few events as plain Python values, without Arrow.
 
-Anything unusual, be it allowed or not, is left to `events.columns`, which converts it or says what is wrong with it.
+It takes only values that need no conversion. Everything else goes to `events.columns`, which converts or refuses it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _MOST = sys.float_info.max
 _EXACT = 2**53
 
 
-class _UnusualError(Exception):
+class _NotPlainError(Exception):
     pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Checked events of one type, equal to what `events.columns.payload_from_objects` makes of them."""
+    """Checked events of one type, equal to the columns that `events.columns.payload_from_objects` gives."""
 
     type: EventType
     values: Sequence[Row]
@@ -45,13 +45,13 @@ class Rows:
         return len(self.values)
 
     def to_batch(self) -> pa.RecordBatch:
-        """The same as columns in canonical types."""
+        """The events as columns in canonical types."""
         arrays = [array_of(field, [row[index] for row in self.values]) for index, field in enumerate(self.type)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.type.arrow_schema)
 
 
 def array_of(field: Field, values: Sequence[Any]) -> pa.Array:
-    """A column in canonical type from the plain values of one field."""
+    """A column in canonical type from plain values of one field."""
     if field.kind == "enum":
         codes = pa.array(values, pa.int32())
         return pa.DictionaryArray.from_arrays(codes, pa.array(field.vocabulary, pa.string()))
@@ -63,20 +63,21 @@ def array_of(field: Field, values: Sequence[Any]) -> pa.Array:
 
 
 def rows_of(declared: EventType, events: Sequence[Any]) -> Rows | None:
-    """Events of one type as rows; None where a value is not plainly what its field holds."""
-    get, checks = _plan(declared)
+    """Events of one type as rows; None if a value needs conversion or is invalid."""
+    get, checks = _accessors(declared)
     try:
         rows = [tuple([check(value) for check, value in zip(checks, get(item), strict=True)]) for item in events]
-    except (_UnusualError, UnicodeEncodeError, AsOfError):
+    except (_NotPlainError, UnicodeEncodeError, AsOfError):
         return None
     return Rows(declared, rows)
 
 
 @lru_cache(maxsize=256)
-def _plan(declared: EventType) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[Callable[[Any], Any], ...]]:
+def _accessors(declared: EventType) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[Callable[[Any], Any], ...]]:
+    """A function from an event to its values, and a check for each value."""
     names = [field.name for field in declared]
     get = operator.attrgetter(*names)
-    single: Callable[[Any], tuple[Any, ...]] = lambda item: (get(item),)  # noqa: E731  attrgetter of one name gives no tuple
+    single: Callable[[Any], tuple[Any, ...]] = lambda item: (get(item),)  # noqa: E731  attrgetter of one name returns no tuple
     return (get if len(names) > 1 else single), tuple(_check_of(field) for field in declared)
 
 
@@ -96,7 +97,7 @@ def _float(field: Field) -> Callable[[Any], float]:
             value = float(value)
         if type(value) is float and low <= value <= high:
             return value
-        raise _UnusualError
+        raise _NotPlainError
 
     return check
 
@@ -108,7 +109,7 @@ def _int(field: Field) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         if type(value) is int and low <= value <= high:
             return value
-        raise _UnusualError
+        raise _NotPlainError
 
     return check
 
@@ -117,7 +118,7 @@ def _bool(_: Field) -> Callable[[Any], bool]:
     def check(value: Any) -> bool:
         if type(value) is bool:
             return value
-        raise _UnusualError
+        raise _NotPlainError
 
     return check
 
@@ -126,7 +127,7 @@ def _text(field: Field) -> Callable[[Any], bytes]:
     def check(value: Any) -> bytes:
         if type(value) is str and (value or field.kind == "string"):
             return value.encode()
-        raise _UnusualError
+        raise _NotPlainError
 
     return check
 
@@ -137,7 +138,7 @@ def _enum(field: Field) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         code = codes.get(value) if type(value) is str else None
         if code is None:
-            raise _UnusualError
+            raise _NotPlainError
         return code
 
     return check

@@ -1,7 +1,7 @@
-"""What an event is: typed fields with units, nullability and bounds, declared as classes.
+"""Event types: classes declare typed fields with nullability and bounds.
 
-An event class is a frozen dataclass. Its :class:`EventType` says how each field is stored, checked and shown, and is
-what the rest of eventlab works with; the class itself is only for people who append a few events by hand.
+An event class is a frozen dataclass. Its :class:`EventType` says how each field is stored, checked and shown. The rest
+of eventlab works with the `EventType`; the class is for users who append a few events by hand.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ import polars as pl
 import pyarrow as pa
 
 from eventlab.errors import InvalidEvent, SchemaMismatch, UnknownEventType
+from eventlab.events.arguments import checked_int
 
 Symbol = NewType("Symbol", str)
-"""Annotation of a field that names an instrument. Stored as text, dictionary-encoded; never empty."""
+"""Annotation of a field that names an instrument. Stored as dictionary-encoded text; never empty."""
 
 Kind = Literal["float", "int", "bool", "string", "symbol", "enum", "time"]
 
 NULL_INT = -(2**63)
-"""What a fold sees for a null integer or time. Refused as a value, so that it cannot be mistaken for one."""
+"""A null integer or time inside a fold. As a value it is refused, so the two are never confused."""
 
 ENVELOPE = ("position", "aggregate_id", "version", "timestamp", "cause", "event_id", "metadata", "recorded_at")
-"""Columns every event has beside its payload; a payload field may not take one of these names."""
+"""Columns of every event besides its payload; no payload field may have one of these names."""
 
 RESERVED = frozenset({*ENVELOPE, "event_type", "schema_version", "at"})
 
@@ -45,12 +46,12 @@ class _Required(enum.Enum):
 
 
 REQUIRED = _Required.REQUIRED
-"""The default of a field that has none."""
+"""Marks a field without a default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a number, both inclusive. Attach to a field with ``Annotated[float, Limits(minimum=0)]``."""
+    """Inclusive bounds of a number. Attach them to a field with ``Annotated[float, Limits(minimum=0)]``."""
 
     minimum: float | None = None
     maximum: float | None = None
@@ -58,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One payload field: how it is stored and what it may hold. Floats are always finite; missing is null."""
+    """One payload field: its kind and the values it allows. Floats are finite; a missing value is null."""
 
     name: str
     kind: Kind
@@ -73,7 +74,7 @@ class Field:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """Canonical storage type. Text is dictionary-encoded, int32 codes; an enum's codes follow its vocabulary."""
+        """Canonical storage type. Text is dictionary-encoded with int32 codes; codes of an enum follow its words."""
         return _ARROW[self.kind]
 
     @property
@@ -84,7 +85,7 @@ class Field:
         return _POLARS[self.kind]
 
     def to_json(self) -> dict[str, Any]:
-        """What the registry keeps of a field: everything reading the data later depends on."""
+        """The field in the store's registry: everything that later reads depend on."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -130,7 +131,7 @@ _POLARS: dict[Kind, pl.DataType] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventType:
-    """A named list of fields with a schema version. Two are equal if stored data of one can be read as the other."""
+    """A named list of fields with a schema version. Two are equal if data of one can be read as the other."""
 
     name: str
     fields: tuple[Field, ...]
@@ -168,7 +169,7 @@ class EventType:
         return {f.name: f.polars_type for f in self.fields}
 
     def schema_json(self) -> str:
-        """Canonical JSON of the schema: what the store's registry keeps."""
+        """Canonical JSON of the schema, as in the store's registry."""
         return json.dumps(
             {
                 "name": self.name,
@@ -181,7 +182,7 @@ class EventType:
 
     @staticmethod
     def from_schema_json(text: str) -> EventType:
-        """An event type as a store remembers it, with a class made for it. Nothing is evaluated."""
+        """An event type from a store's registry, with a generated class. No code is evaluated."""
         try:
             data = json.loads(text)
             fields = tuple(Field.from_json(field) for field in data["fields"])
@@ -192,7 +193,7 @@ class EventType:
             raise InvalidEvent("not the schema of an event type", got=text) from error
         if not known:
             raise InvalidEvent("not the schema of an event type", got=text, expected=f"kinds {', '.join(_ARROW)}")
-        # Dataclasses want defaults last; a stored schema may have been declared in any order.
+        # kw_only: dataclasses want defaults last, and stored fields may be in any order.
         specs: list[Any] = [(f.name, Any) if f.default is REQUIRED else (f.name, Any, f.default) for f in fields]
         cls = dataclasses.make_dataclass(_class_name(data["name"]), specs, frozen=True, slots=True, kw_only=True)
         declared = EventType(data["name"], fields, data["schema_version"], cls)
@@ -243,8 +244,8 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
         ``datetime.datetime``, or ``Literal["a", "b"]`` for a closed vocabulary; ``| None`` makes a field nullable;
         ``Annotated[float, el.Limits(minimum=0)]`` bounds it. The type's name is the class's in snake_case.
     schema_version : int
-        Raise it when the fields change, and say with ``@el.upcast`` how older events read as the new ones; a field
-        added with a default needs no more than the default.
+        Increase it when the fields change, and convert older events with ``@el.upcast``. A new field with a default
+        needs no upcaster.
 
     Returns
     -------
@@ -256,7 +257,7 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
     InvalidEvent
         A field with a reserved name, an unsupported annotation or a bad default.
     SchemaMismatch
-        The name belongs to one of eventlab's own types.
+        The name is that of a built-in event type.
 
     Examples
     --------
@@ -276,13 +277,12 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
 
 
 def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> type[Any]:
-    if isinstance(schema_version, bool) or not isinstance(schema_version, int) or schema_version < 1:
-        raise InvalidEvent("schema_version must be a positive integer", got=schema_version)
+    schema_version = checked_int("schema_version", schema_version, 1, error=InvalidEvent)
     name = _snake(cls.__name__)
     _check_name(name)
     known = _registry.get(name)
-    if known is not None and _is_own(known) and cls.__module__ != known.cls.__module__:
-        raise SchemaMismatch(f"{name!r} is one of eventlab's own event types", hint="Choose another class name.")
+    if known is not None and _is_builtin(known) and cls.__module__ != known.cls.__module__:
+        raise SchemaMismatch(f"{name!r} is a built-in event type", hint="Choose another class name.")
     hints = _hints_of(cls, around)
     if not hints:
         raise InvalidEvent(f"{cls.__name__} has no fields", hint="Annotate at least one, e.g. price: float.")
@@ -297,7 +297,7 @@ def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> typ
     return made
 
 
-def _is_own(declared: EventType) -> bool:
+def _is_builtin(declared: EventType) -> bool:
     return declared.cls.__module__ == "eventlab.events.builtin"
 
 
@@ -315,7 +315,7 @@ def _hints_of(cls: type, around: dict[str, Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except NameError:
-        pass  # written as text, and the names are not the module's: those around the class, e.g. of a function
+        pass  # a string annotation may use names that are local to the function around the class
     try:
         return typing.get_type_hints(cls, localns=around, include_extras=True)
     except NameError as error:
@@ -328,7 +328,7 @@ def _field_of(cls: type, spec: dataclasses.Field[Any], hint: Any) -> Field:
     name = spec.name
     _check_name(name)
     if name in RESERVED:
-        raise InvalidEvent(f"{cls.__name__}.{name}: the name belongs to the envelope", hint="Choose another name.")
+        raise InvalidEvent(f"{cls.__name__}.{name}: the name is reserved for the envelope", hint="Choose another name.")
     limits, nullable = Limits(), False
     vocabulary: tuple[Any, ...] = ()
     annotation = hint
@@ -354,13 +354,13 @@ def _field_of(cls: type, spec: dataclasses.Field[Any], hint: Any) -> Field:
         raise InvalidEvent(
             f"{cls.__name__}.{name}: unsupported annotation",
             got=hint,
-            expected="el.Symbol, float, int, bool, str, datetime or Literal[...], each perhaps | None",
+            expected="el.Symbol, float, int, bool, str, datetime or Literal[...], each optionally | None",
         )
     default = REQUIRED if spec.default is dataclasses.MISSING else spec.default
     field = Field(name, kind, nullable, limits, vocabulary, default)
     if spec.default_factory is not dataclasses.MISSING or not _is_default(field):
         raise InvalidEvent(
-            f"{cls.__name__}.{name}: not a default that the field can hold",
+            f"{cls.__name__}.{name}: invalid default",
             got=None if spec.default is dataclasses.MISSING else repr(default),
             expected=f"{kind}{' or None' if nullable else ''}",
         )
@@ -385,12 +385,12 @@ def _is_default(field: Field) -> bool:
 
 
 def event_type(of: str | type | object) -> EventType:
-    """The event type of a class, an event, or a name known in this process.
+    """The event type of a class, an event, or a name declared in this process.
 
     Raises
     ------
     UnknownEventType
-        Nothing of that name was declared with ``@el.event``.
+        No ``@el.event`` of that name.
     """
     if isinstance(of, EventType):
         return of
@@ -409,27 +409,27 @@ def event_type(of: str | type | object) -> EventType:
     )
 
 
-def own_or(found: EventType) -> EventType:
-    """A type that came from elsewhere; where this process declares the same, its own, whose class users meet.
+def prefer_declared(found: EventType) -> EventType:
+    """The type declared in this process that equals `found`, so that users get its class; else `found`.
 
     Raises
     ------
     SchemaMismatch
         This process declares that version with other fields.
     """
-    own = _registry.get(found.name)
-    if own is None or own.schema_version != found.schema_version:
+    declared = _registry.get(found.name)
+    if declared is None or declared.schema_version != found.schema_version:
         return found
-    if own != found:
+    if declared != found:
         raise SchemaMismatch(
-            f"{found.name!r} has other fields in version {found.schema_version} than it is declared with here",
+            f"{found.name!r} version {found.schema_version} has other fields than the declared type",
             got=found.schema_json(),
-            expected=own.schema_json(),
-            hint="A type whose fields changed needs a higher schema_version.",
+            expected=declared.schema_json(),
+            hint="Increase schema_version when the fields change.",
         )
-    return own
+    return declared
 
 
 def declared_types() -> tuple[EventType, ...]:
-    """Every event type declared in this process, by name."""
+    """All event types declared in this process, sorted by name."""
     return tuple(_registry[name] for name in sorted(_registry))

@@ -1,8 +1,8 @@
-"""Upcasters: how events stored by an older version of their type read as the version that is declared now.
+"""Upcasters convert events stored with an older version of their type to the declared version.
 
-What is stored never changes. A read takes the payload columns of the stored version through one upcaster a version, up
-to the declared one, and checks the result like columns that are appended. Where the versions differ only by fields with
-defaults, nullability and wider bounds, no upcaster is needed.
+Stored events never change. A read passes the payload columns through one upcaster per version, up to the declared one,
+and checks the result like appended columns. Versions that only add fields with defaults, allow null or widen bounds
+need no upcaster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Upcasted: TypeAlias = "pl.DataFrame | pl.LazyFrame | Mapping[str, pl.Expr | None
 F = TypeVar("F", bound=Callable[[pl.DataFrame], Any])
 
 _PROBED = 32
-"""Rows of a batch that an upcaster is given a second time, to see that a row's neighbours do not matter to it."""
+"""Rows of a batch that an upcaster gets a second time, to check that it treats each row alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +48,41 @@ _declared: dict[tuple[str, int], Upcaster] = {}
 
 
 def upcast(of: str | type, *, from_: int) -> Callable[[F], F]:
-    """Declare how events of an older version of a type read as the next version.
+    """Declare a function that converts events from one version of a type to the next.
 
     Parameters
     ----------
     of : event class or its name
-        Declared before, with a higher `schema_version`.
+        Already declared, with a higher `schema_version`.
     from_ : int
-        The version that the function takes; it gives version ``from_ + 1``.
+        The version of the input; the output is version ``from_ + 1``.
 
     Returns
     -------
     callable
-        A decorator, for a function of one argument: a `polars.DataFrame` with the payload columns of version `from_`,
-        in the types of ``lab.events``, but closed vocabularies as text. It gives either a mapping of column names to
-        expressions over it, where None drops a column and what is not named stays; or all columns, as a frame. What
-        has a default in the declared type may be left out.
+        A decorator for a function of one argument: a `polars.DataFrame` with the payload columns of version `from_`,
+        in the types of ``lab.events``, except that closed vocabularies are text. The function returns either a mapping
+        of column names to expressions, where None drops a column and other columns stay, or a frame of all columns.
+        Columns with a default in the declared type may be missing.
 
     Raises
     ------
     UpcastError
-        `from_` is no version below the declared one; the decorated object is no such function; another place of the
-        same file declares the same step. Running a notebook's cell again replaces what it declared.
+        `from_` is not below the declared version; the decorated object is not a function of one argument; or the same
+        file declares the step twice. Running a notebook cell again replaces its upcaster.
     UnknownEventType
-        Nothing of that name was declared.
+        No event type of that name is declared.
 
     Notes
     -----
-    A function must treat every row by itself, always alike: as many rows come out as went in, in the same order, and a
-    row's values do not depend on other rows, on when it runs, or on how often. A sample of each batch proves it.
+    A function must be deterministic and treat each row alone: it returns as many rows as it gets, in the same order,
+    and a row's values do not depend on other rows. A sample of each batch is checked for this.
 
-    Versions that only add fields with defaults, allow null, widen bounds or vocabularies need no upcaster, and a chain
-    may leave such steps out. A field that is removed needs one (``"name": None``), since a removed field and an added
-    one look just like a rename.
+    Versions that only add fields with defaults, allow null, or widen bounds or vocabularies need no upcaster, and a
+    chain may skip such steps. Removing a field needs one (``"name": None``), because a removed and an added field look
+    like a rename.
 
-    Upcasters are part of the fingerprint of the reducers that handle the type: snapshots made with others are not used.
+    Upcasters are part of the fingerprint of the reducers that handle the type, so a new upcaster invalidates snapshots.
 
     Examples
     --------
@@ -111,10 +111,9 @@ def upcast(of: str | type, *, from_: int) -> Callable[[F], F]:
     declared = event_type(of)
     if isinstance(from_, bool) or not isinstance(from_, int) or not 1 <= from_ < declared.schema_version:
         raise UpcastError(
-            f"from_ is no version below that of {declared.name!r}, which is declared with schema_version "
-            f"{declared.schema_version}",
+            f"from_ must be below the schema_version of {declared.name!r}, which is {declared.schema_version}",
             got=from_,
-            hint="from_ is the version that older events were stored with; raise schema_version in @el.event first.",
+            hint="from_ is the version of the stored events. Increase schema_version in @el.event first.",
         )
 
     def declare(function: F) -> F:
@@ -126,7 +125,7 @@ def upcast(of: str | type, *, from_: int) -> Callable[[F], F]:
         made = Upcaster(declared.name, from_, plain, declared.cls)
         known = _declared.get((declared.name, from_))
         if known is not None and _is_another_place(known, made):
-            raise UpcastError(f"there are two of one step: {made}", got=str(known), hint="Keep one of them.")
+            raise UpcastError(f"the same step is declared twice: {made}", got=str(known), hint="Keep one of them.")
         _declared[declared.name, from_] = made
         return function
 
@@ -142,14 +141,14 @@ def _takes_one(function: FunctionType) -> bool:
 
 
 def _is_another_place(known: Upcaster, made: Upcaster) -> bool:
-    """Whether two places of one file declare the same step; a cell or module that is run again declares anew."""
+    """Whether two places of one file declare the same step. A cell or module that runs again may redeclare."""
     old, new = known.function.__code__, made.function.__code__
     same_file = old.co_filename == new.co_filename and not new.co_filename.startswith("<")
     return known.cls is made.cls and same_file and old.co_firstlineno != new.co_firstlineno
 
 
 def upcasters(declared: EventType, stored_version: int = 1) -> tuple[Upcaster, ...]:
-    """The upcasters that lead from a version to the declared one, in order."""
+    """The upcasters from a version to the declared one, in order."""
     return tuple(
         _declared[name, version]
         for name, version in sorted(_declared)
@@ -158,14 +157,14 @@ def upcasters(declared: EventType, stored_version: int = 1) -> tuple[Upcaster, .
 
 
 def check_readable(stored: EventType, declared: EventType) -> None:
-    """Raise where events stored as one type cannot be read as another of its name.
+    """Check that events stored as one version of a type can be read as another.
 
     Raises
     ------
     SchemaMismatch
         The same version with other fields, or a version newer than the declared one.
     MissingUpcaster
-        The versions differ by more than defaults, and no upcaster was declared.
+        The versions differ by more than defaults, and there is no upcaster.
     """
     if stored is declared or stored == declared:
         return
@@ -178,12 +177,12 @@ def check_readable(stored: EventType, declared: EventType) -> None:
 
 
 def columns_needed(stored: EventType, declared: EventType, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Payload columns of the stored version that must be read for some of the declared one."""
+    """Payload columns of the stored version that are needed for some columns of the declared one."""
     names = tuple(field.name for field in stored)
     return names if upcasters(declared, stored.schema_version) else tuple(name for name in names if name in columns)
 
 
-def upcasted(
+def upcast_columns(
     stored: EventType, declared: EventType, payload: Mapping[str, pa.Array], columns: tuple[str, ...], rows: int
 ) -> dict[str, pa.Array]:
     """Columns of the declared version, in canonical types.
@@ -193,32 +192,32 @@ def upcasted(
     stored, declared : EventType
         Two versions of one type, the older one first.
     payload : mapping of str to pyarrow.Array
-        Those of ``columns_needed(stored, declared, columns)``, in the stored version's canonical types.
+        The columns ``columns_needed(stored, declared, columns)``, in the stored version's canonical types.
     columns : tuple of str
-        Columns wanted of the declared version.
+        The columns of the declared version to return.
     rows : int
 
     Raises
     ------
     UpcastError
-        An upcaster raised, changed the number of rows, does not treat rows by themselves, or gave a column that the
-        declared type does not hold: names type, versions, upcaster and column.
+        An upcaster raised, changed the number of rows, does not treat rows alone, or returned a column that does not
+        fit the declared type; names type, versions, upcaster and column.
     SchemaMismatch, MissingUpcaster
-        As :func:`check_readable`; also where a step without an upcaster would have needed one.
+        As :func:`check_readable`; also if a skipped step needs an upcaster.
     """
     check_readable(stored, declared)
     steps = upcasters(declared, stored.schema_version)
     if not steps:
         return {name: _widened(declared.field(name), stored, payload, rows) for name in columns}
-    frame = pl.DataFrame([_as_users_see(stored.field(name), payload[name]) for name in payload])
+    frame = pl.DataFrame([_public_column(stored.field(name), payload[name]) for name in payload])
     for step in steps:
-        frame = _stepped(step, frame)
-    made = _checked(stored, declared, steps, frame)
+        frame = _apply(step, frame)
+    made = _checked_payload(stored, declared, steps, frame)
     return {name: made.column(name) for name in columns}
 
 
 def _widened(field: Field, stored: EventType, payload: Mapping[str, pa.Array], rows: int) -> pa.Array:
-    """A column that needs no upcaster: as it is, its default, or its words by their codes in a longer vocabulary."""
+    """A column without an upcaster: unchanged, its default, or recoded to a longer vocabulary."""
     if field.name not in payload:
         return default_column(field, rows)
     column = payload[field.name]
@@ -229,20 +228,20 @@ def _widened(field: Field, stored: EventType, payload: Mapping[str, pa.Array], r
     return pa.DictionaryArray.from_arrays(codes.take(column.indices), pa.array(field.vocabulary, pa.string()))
 
 
-def _as_users_see(field: Field, column: pa.Array) -> pl.Series:
+def _public_column(field: Field, column: pa.Array) -> pl.Series:
     if field.is_text:
         return pl.Series(field.name, pc.cast(column, pa.string()), dtype=pl.String)
     return pl.Series(field.name, column, dtype=field.polars_type)
 
 
-def _stepped(step: Upcaster, frame: pl.DataFrame) -> pl.DataFrame:
+def _apply(step: Upcaster, frame: pl.DataFrame) -> pl.DataFrame:
     made = _called(step, frame)
     if len(frame) > 1:
         rows = np.arange(len(frame) - 1, -1, -max(2, len(frame) // _PROBED))
         if not _called(step, frame[rows]).equals(made[rows]):
             raise UpcastError(
-                f"{step} gives a row other values when it stands among other rows",
-                hint="It must treat each row by itself, always alike: no sorting, no sums or shifts over rows.",
+                f"{step} gives other values for a row when other rows surround it",
+                hint="It must be deterministic and treat each row alone: no sorting, sums or shifts over rows.",
             )
     return made
 
@@ -258,7 +257,7 @@ def _called(step: Upcaster, frame: pl.DataFrame) -> pl.DataFrame:
             made = given
         else:
             raise UpcastError(
-                f"{step} gives no columns",
+                f"{step} returned no columns",
                 got=type(given).__name__,
                 expected="a polars.DataFrame, or a mapping of column names to expressions",
             )
@@ -268,14 +267,14 @@ def _called(step: Upcaster, frame: pl.DataFrame) -> pl.DataFrame:
         raise UpcastError(
             f"{step} failed",
             got=f"{type(error).__name__}: {error}",
-            hint=f"The frame that it gets has the columns {', '.join(frame.columns)}.",
+            hint=f"Its argument has the columns {', '.join(frame.columns)}.",
         ) from error
     if len(made) != len(frame):
         raise UpcastError(
-            f"{step} gives another number of rows",
+            f"{step} changed the number of rows",
             got=len(made),
             expected=len(frame),
-            hint="Each event stays one event; a constant column comes from frame.with_columns(pl.lit(...)).",
+            hint="Each event stays one event. For a constant column write frame.with_columns(pl.lit(...)).",
         )
     text = [name for name, dtype in made.schema.items() if dtype == pl.Categorical or isinstance(dtype, pl.Enum)]
     return made.with_columns(pl.col(text).cast(pl.String)) if text else made
@@ -285,7 +284,7 @@ def _mapped(step: Upcaster, frame: pl.DataFrame, given: Mapping[Any, Any]) -> pl
     for name, value in given.items():
         if not isinstance(name, str) or not (value is None or isinstance(value, pl.Expr)):
             raise UpcastError(
-                f"{step}: a mapping is of column names to expressions, or to None to drop the column",
+                f"{step}: a mapping must have column names as keys, and expressions or None as values",
                 got={name: value},
                 hint="Write constants as pl.lit(...).",
             )
@@ -293,18 +292,17 @@ def _mapped(step: Upcaster, frame: pl.DataFrame, given: Mapping[Any, Any]) -> pl
     return made.drop([name for name, expression in given.items() if expression is None])
 
 
-def _checked(
+def _checked_payload(
     stored: EventType, declared: EventType, steps: tuple[Upcaster, ...], frame: pl.DataFrame
 ) -> pa.RecordBatch:
     misfits = _frame_misfits(stored, declared, frame)
     if misfits:
         have = {step.from_ for step in steps}
-        # Steps are as many as versions lie between, where none is left out.
         if len(have) < declared.schema_version - stored.schema_version:
             absent = next(version for version in range(stored.schema_version, 2**63) if version not in have)
             raise _missing(stored, declared, absent, misfits)
         raise UpcastError(
-            f"{steps[-1]} does not give the declared columns: {misfits[0]}",
+            f"{steps[-1]} does not return the declared columns: {misfits[0]}",
             got=", ".join(f"{name}: {dtype}" for name, dtype in frame.schema.items()),
             expected=", ".join(f"{name}: {dtype}" for name, dtype in declared.polars_schema.items()),
             hint='Drop a column by mapping it to None: {"name": None}.',
@@ -313,7 +311,7 @@ def _checked(
         return payload_from_frame(declared, frame)
     except InvalidEvent as error:
         raise UpcastError(
-            f"{steps[-1]} gives what {declared.name!r} does not hold: {error.what}",
+            f"{steps[-1]} returned values that do not fit {declared.name!r}: {error.what}",
             got=error.got,
             expected=error.expected,
             hint=error.hint,
@@ -322,13 +320,13 @@ def _checked(
 
 def _frame_misfits(stored: EventType, declared: EventType, frame: pl.DataFrame) -> list[str]:
     fields = {field.name: field for field in declared}
-    found = [f"column {name!r} is no field of it" for name in frame.columns if name not in fields]
+    found = [f"column {name!r} is not a field" for name in frame.columns if name not in fields]
     found += [
         f"column {field.name!r} is missing"
         for field in declared
         if field.name not in frame.columns and field.default is REQUIRED
     ]
-    for field in stored:  # converting numbers by itself would hide that an upcaster is missing
+    for field in stored:  # an implicit conversion would hide a missing upcaster
         now = fields.get(field.name)
         if now is not None and now.kind != field.kind and field.name in frame.columns:
             before, after = (pl.String() if f.is_text else f.polars_type for f in (field, now))
@@ -338,7 +336,7 @@ def _frame_misfits(stored: EventType, declared: EventType, frame: pl.DataFrame) 
 
 
 def _misfits(stored: EventType, declared: EventType) -> list[str]:
-    """Why events of one version are not those of the other as they are."""
+    """Reasons why events of one version need an upcaster to become the other."""
     found = []
     fields = {field.name: field for field in declared}
     for field in stored:
@@ -370,8 +368,8 @@ def _narrowed(old: Field, new: Field) -> bool:
 
 def _missing(stored: EventType, declared: EventType, absent: int, misfits: list[str]) -> MissingUpcaster:
     return MissingUpcaster(
-        f"events of {declared.name!r} were stored with schema_version {stored.schema_version} and are read as "
-        f"{declared.schema_version}, and no upcaster from version {absent} was declared: {'; '.join(misfits)}",
+        f"events of {declared.name!r} are stored with schema_version {stored.schema_version} and read as "
+        f"{declared.schema_version}, but there is no upcaster from version {absent}: {'; '.join(misfits)}",
         got=described(stored),
         expected=described(declared),
         hint=f"Declare one: @el.upcast({declared.cls.__name__}, from_={absent}) def _(frame): "
@@ -390,27 +388,27 @@ def _suggestion(stored: EventType, declared: EventType) -> str:
 
 
 def other_fields(stored: EventType, declared: EventType) -> SchemaMismatch:
-    """The error for an event type that is not what the store knows by its name and version."""
+    """The error for an event type that differs from the store's type of the same name and version."""
     return SchemaMismatch(
         f"{declared.name!r} was written with other fields",
         got=described(declared),
         expected=described(stored),
-        hint="Raise schema_version in @el.event where the fields changed, or give the new type another name; "
-        "named by a string, the type is read as it was written.",
+        hint="Increase schema_version in @el.event if the fields changed, or rename the new type. "
+        "Pass the type's name as a string to read it as it was written.",
     )
 
 
 def newer(stored: EventType, declared: EventType) -> SchemaMismatch:
-    """The error for an event type of which the store has a later version than the declared one."""
+    """The error for an event type with a newer version in the store."""
     return SchemaMismatch(
-        f"the store has {declared.name!r} with schema_version {stored.schema_version}, newer than it is declared here",
+        f"the store has schema_version {stored.schema_version} of {declared.name!r}, newer than the declared one",
         got=described(declared),
         expected=described(stored),
-        hint="Update the code that declares it; named by a string, the type is read as it was written.",
+        hint="Update the code that declares it, or pass its name as a string to read it as it was written.",
     )
 
 
 def described(declared: EventType) -> str:
-    """The fields and version of a type, for messages."""
+    """The fields and version of a type, for error messages."""
     fields = ", ".join(f"{field.name}: {field.kind}{' | None' if field.nullable else ''}" for field in declared)
     return f"{fields} (schema_version {declared.schema_version})"

@@ -20,7 +20,7 @@ from eventlab.experiments.trials import Ledger, Trial
 from eventlab.experiments.turns import Design, measured
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
 from eventlab.snapshots.placement.optimum import WORTHWHILE
-from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.rules import Policy
 
@@ -71,7 +71,7 @@ def compare(
     lab: HasStore,
     reducer: ReducerLike,
     policies: Sequence[Policy] | Mapping[str, Policy],
-    workloads: Sequence[Access] | Mapping[str, Access],
+    workloads: Sequence[Workload] | Mapping[str, Workload],
     *,
     aggregate_id: str | None = None,
     budgets: Sequence[int | None] = (None,),
@@ -93,7 +93,7 @@ def compare(
     reducer : Reducer
     policies : sequence or mapping of str to Policy
         ``el.snapshots``; those of a sequence go by their repr.
-    workloads : sequence or mapping of str to Access
+    workloads : sequence or mapping of str to Workload
         ``el.workloads``; likewise.
     aggregate_id : str, optional
         The longest aggregate that has events the reducer handles, by default.
@@ -147,7 +147,7 @@ def compare(
     [10, 2]
     """
     design = Design(
-        asked.named("policy", policies, Policy), asked.named("workload", workloads, Access),
+        asked.named("policy", policies, Policy), asked.named("workload", workloads, Workload),
         asked.budgets(budgets), asked.seeds(seeds),
         whole("reads", reads, 2),
     )  # fmt: skip

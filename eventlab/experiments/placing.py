@@ -12,7 +12,7 @@ from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.experiments import asked
 from eventlab.experiments.measuring import HasStore, Subject
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
-from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.history import Past
@@ -56,7 +56,7 @@ def placements(
     lab: HasStore,
     reducer: ReducerLike,
     policies: Sequence[Policy] | Mapping[str, Policy],
-    workload: Access,
+    workload: Workload,
     *,
     aggregate_id: str | None = None,
 ) -> Placements:
@@ -70,7 +70,7 @@ def placements(
     reducer : Reducer
     policies : sequence or mapping of str to Policy
         ``el.snapshots``; those of a sequence go by their repr.
-    workload : Access
+    workload : Workload
         ``el.workloads``
     aggregate_id : str, optional
         The longest aggregate that has events the reducer handles, by default.
@@ -96,7 +96,7 @@ def placements(
     chosen = asked.named("policy", policies, Policy)
     for policy in chosen.values():
         rules.check(policy)
-    if not isinstance(workload, Access):
+    if not isinstance(workload, Workload):
         raise SnapshotError("not a workload", got=workload, expected="e.g. el.workloads.Uniform()")
     reducer = as_reducer(reducer)
     subject = Subject.of(lab, reducer, asked.longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
@@ -107,5 +107,5 @@ def placements(
 
     (head,) = lab.store.heads([subject.aggregate_id])
     past = Past.of(lab.store, head, 0, lab.store.stop_position, measure)
-    placed = {name: policy.kept(past, policy.versions(past)) for name, policy in chosen.items()}
+    placed = {name: policy.retain(past, policy.versions(past)) for name, policy in chosen.items()}
     return Placements(reducer.name, subject.aggregate_id, workload.density(head.version), placed)

@@ -16,7 +16,7 @@ from eventlab.experiments.measuring import FROZEN, HasStore, Subject, private_sh
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
 from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.placement.workloads import Access, Uniform
+from eventlab.snapshots.placement.workloads import Uniform, Workload
 from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.cost_based import CostOptimal
 from eventlab.snapshots.policy.cost_model import Model, Reads
@@ -46,7 +46,7 @@ def predicted_latencies(
     lab: HasStore,
     reducer: ReducerLike,
     policies: Sequence[Policy] | Mapping[str, Policy] = (CostOptimal(),),
-    workload: Access = Uniform(),  # noqa: B008 - frozen
+    workload: Workload = Uniform(),  # noqa: B008 - frozen
     *,
     aggregate_id: str | None = None,
     reads: int = 200,
@@ -65,7 +65,7 @@ def predicted_latencies(
     reducer : Reducer
     policies : sequence or mapping of str to Policy
         Beside no snapshots at all; those of a sequence go by their repr.
-    workload : Access
+    workload : Workload
         Which versions are read: ``el.workloads``.
     aggregate_id : str, optional
         The longest aggregate that has events the reducer handles, by default.
@@ -101,7 +101,7 @@ def predicted_latencies(
     named = asked.named("policy", policies, Policy)
     for policy in named.values():
         rules.check(policy)
-    if not isinstance(workload, Access):
+    if not isinstance(workload, Workload):
         raise SnapshotError("not a workload", got=workload, expected="e.g. el.workloads.Uniform()")
     count, seed = whole("reads", reads, 1), whole("seed", seed, 0)
     reducer, generator = as_reducer(reducer), np.random.default_rng([seed, 1])  # others than those of the calibration

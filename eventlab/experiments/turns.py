@@ -20,7 +20,7 @@ from eventlab.experiments.yardstick import Yardstick, warm
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Snapshots
-from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.rules import Policy
 from eventlab.store.event_log import EventLog
@@ -34,7 +34,7 @@ class Design:
     """What is compared, under which circumstances."""
 
     policies: dict[str, Policy]
-    workloads: dict[str, Access]
+    workloads: dict[str, Workload]
     budgets: list[int | None]
     seeds: list[int]
     reads: int
@@ -45,7 +45,7 @@ class _Group:
     """What is measured in turns: all policies under one workload, budget and seed."""
 
     workload: str
-    access: Access
+    reads: Workload
     budget: int | None
     seed: int
     versions: Int64Array
@@ -54,16 +54,16 @@ class _Group:
 
     @staticmethod
     def all(subject: Subject, design: Design) -> Iterator[_Group]:
-        for name, access in design.workloads.items():
+        for name, workload in design.workloads.items():
             for seed in design.seeds:
-                drawn = access.draw(subject.head, design.reads, np.random.default_rng(seed))
+                drawn = workload.draw(subject.head, design.reads, np.random.default_rng(seed))
                 for budget in design.budgets:
                     shared = (
                         subject.store.store_id, subject.reducer.fingerprint, subject.aggregate_id, subject.head,
-                        name, access, budget, seed, design.reads, drawn,
+                        name, workload, budget, seed, design.reads, drawn,
                     )  # fmt: skip
                     identities = {given: identity(given, policy, *shared) for given, policy in design.policies.items()}
-                    yield _Group(name, access, budget, seed, drawn, identities)
+                    yield _Group(name, workload, budget, seed, drawn, identities)
 
     @property
     def training(self) -> Int64Array:
@@ -92,7 +92,7 @@ class _Machine:
         if group.workload not in self._yardsticks:
             store, head = self._subject.store, self._subject.head
             costs = self.model.costs(head, store.first_versions(self._subject.aggregate_id))
-            self._yardsticks[group.workload] = Yardstick.of(group.access.density(head), costs)
+            self._yardsticks[group.workload] = Yardstick.of(group.reads.density(head), costs)
         return self._yardsticks[group.workload]
 
 

@@ -1,4 +1,4 @@
-"""Sources of events: one module a source, one function a feed."""
+"""Sources of events: one module per source, one function per feed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a feed promises, and what `lab.ingest` may rely on."""
+"""The protocol of feeds, and what they yield to `lab.ingest`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import polars as pl
 from eventlab.events.types import EventType
 
 Clock: TypeAlias = Literal["exchange", "capture", "simulated"]
-"""Whose clock event times are: the exchange's, the capturing machine's, or a generator's."""
+"""The clock of event times: the exchange's, the capturing machine's, or a simulation's."""
 
 Param: TypeAlias = "str | int | float | bool | None"
 
@@ -27,18 +27,16 @@ class FeedBatch:
     type : EventType
     frame : polars.DataFrame
         Payload columns of the type (fields with a default may be absent), `timestamp` (Datetime ns UTC or int64 ns),
-        and, where `aggregate_id` is None, `aggregate_id` (text). `event_id` and `metadata` (JSON) where there are any.
+        and `aggregate_id` (text) if the attribute `aggregate_id` is None. Optional: `event_id` and `metadata` (JSON).
     aggregate_id : str or None
-        A template over ``{symbol}``, filled from the frame's column `symbol` by
-        :meth:`eventlab.events.aggregate_ids.Template.column`.
+        A template over ``{symbol}``, filled with the frame's column `symbol`.
     order : int64 array or None
-        Ascending row numbers in the source, to interleave the batches of a chunk as they were captured; None where the
-        chunk has one batch.
+        Ascending row numbers in the source, which interleave the batches of a chunk as captured; None if the chunk has
+        one batch.
     clock : str or None
-        Whose clock this batch's `timestamp` is, where it is not the feed's.
+        The clock of this batch's `timestamp`, if it differs from the feed's.
     cause_row : int64 array or None
-        The number, from 0, among all events of the source in the order yielded, of the event that caused each; negative
-        for none.
+        For each event the index of its cause, counted from 0 over all events that the feed yields; negative for none.
     """
 
     type: EventType
@@ -51,9 +49,9 @@ class FeedBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """What becomes one atomic commit. `done` is how much of `Feed.total` has been read so far, this chunk included.
+    """The events of one atomic commit. `done` is how much of `Feed.total` has been read, including this chunk.
 
-    A chunk may have no events (all its rows were dropped); it keeps its number all the same.
+    A chunk without events, whose rows were all dropped, still counts as a chunk.
     """
 
     batches: tuple[FeedBatch, ...]
@@ -62,7 +60,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Ids that should be contiguous and are not. `row` is the 1-based data row that has `next_id`."""
+    """A gap in ids that should be contiguous. `row` is the 1-based data row of `next_id`."""
 
     row: int
     previous_id: int
@@ -72,22 +70,22 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class FeedReport:
-    """What one pass over a source saw.
+    """Counts of one pass over a source.
 
     Attributes
     ----------
     rows : int
-        Data rows (or lines, or messages) read.
+        Data rows, lines or messages read.
     events : int
         Events yielded.
     dropped : mapping of str to int
-        Rows left out, by reason.
+        Dropped rows, by reason.
     gaps : int
-        Breaks in trade or update ids, also those that go back or repeat.
+        Gaps in trade or update ids, including ids that go back or repeat.
     first_gaps : tuple of Gap
-        The first few of them.
+        The first few gaps.
     warnings : tuple of str
-        What else a reader should know.
+        Other warnings about the source.
     """
 
     rows: int = 0
@@ -99,27 +97,27 @@ class FeedReport:
 
 
 class Feed(Protocol):
-    """A source of events that can be read again and again, each time in the same chunks.
+    """A source of events that can be read several times, each time in the same chunks.
 
-    `name`, `params` and `content_sha256` are its identity: equal identity, equal chunks, so that an interrupted ingest
+    `name`, `params` and `content_sha256` are its identity. Equal identities mean equal chunks, so an interrupted ingest
     resumes and a repeated one writes nothing.
     """
 
     @property
     def name(self) -> str:
-        """The function that made it, e.g. ``"binance_trades"``."""
+        """The name of its function, e.g. ``"binance_trades"``."""
 
     @property
     def params(self) -> Mapping[str, Param]:
-        """Everything beside the content that changes what is yielded; not the path."""
+        """Everything besides the content that changes the events; not the path."""
 
     @property
     def clock(self) -> Clock | None:
-        """Whose clock `timestamp` is, unless a batch says otherwise; None where the source does not tell."""
+        """The clock of `timestamp`, unless a batch has its own; None if unknown."""
 
     @property
     def source(self) -> str:
-        """The source in words, for progress bars and errors: a file name, or what a generator makes."""
+        """The source's name in progress bars and errors, e.g. a file name."""
 
     @property
     def content_sha256(self) -> str:
@@ -127,18 +125,18 @@ class Feed(Protocol):
 
     @property
     def total(self) -> int | None:
-        """What `Chunk.done` runs up to, in `unit`s; None where unknown."""
+        """The final value of `Chunk.done`, in `unit`; None if unknown."""
 
     @property
     def unit(self) -> str:
-        """``"B"`` for bytes of the file, ``"event"`` for generated events."""
+        """``"B"`` for file bytes, ``"event"`` for events."""
 
     @property
     def report(self) -> FeedReport:
-        """What the last pass has seen so far; final once `chunks` is exhausted."""
+        """Counts of the last pass; final once `chunks` is exhausted."""
 
     def chunks(self) -> Iterator[Chunk]:
-        """Bounded pieces in source order. Raises FeedError before yielding anything of a bad piece.
+        """Chunks of bounded size in source order. Raises FeedError before it yields any event of an invalid chunk.
 
-        Warns with SequenceGap once, at the end of a pass that found gaps.
+        Warns with SequenceGap at the end of a pass that found gaps.
         """

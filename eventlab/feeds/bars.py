@@ -1,4 +1,4 @@
-"""Bars from any CSV or Parquet file, its columns named by the caller."""
+"""Bars from any CSV or Parquet file; the caller names the columns."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Chunk, FeedBatch
 from eventlab.feeds.reading.csv_table import NS_OF, Piece, TimeColumn, TimeUnit
-from eventlab.feeds.reading.file_feed import UTC_NS, FileFeed, Tally, batches_of, checked_symbol
+from eventlab.feeds.reading.file_feed import UTC_NS, FileFeed, Tally, checked_symbol, non_empty
 from eventlab.feeds.reading.text import TextFile
 
 _PRICES = ("open", "high", "low", "close", "volume")
 _PARQUET_ROWS = 1 << 18
 _FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S%.f")
 _ZONED_FORMATS = ("%Y-%m-%d %H:%M%z", "%Y-%m-%d %H:%M:%S%.f%z")
-_FIRST_YEAR, _LAST_YEAR = 1678, 2261  # whole years that int64 nanoseconds hold
+_FIRST_YEAR, _LAST_YEAR = 1678, 2261  # full years within int64 nanoseconds
 _RANGE = f"from {_FIRST_YEAR} to {_LAST_YEAR}"
 
 
@@ -46,36 +46,36 @@ def bars(
     stamped: Literal["end", "start"] = "end",
     aggregate_id: str = "bar/{symbol}",
 ) -> FileFeed:
-    r"""Bars of a CSV or Parquet file.
+    r"""Bars from a CSV or Parquet file.
 
     Parameters
     ----------
     path : path
-        CSV with header, plain or in gzip or zip, or Parquet; told by content.
+        CSV with header, plain, gzip or zip, or Parquet; the content decides.
     symbol : str
-        The file does not name it.
+        The file does not have it.
     time, open, high, low, close, volume : str
-        The file's names for these columns; ``""`` for a nameless first column. Times are dates, ISO date-times (UTC
-        where they name no offset), or numbers since the epoch.
+        The file's names of these columns; ``""`` for a first column without a name. Times are dates, ISO date-times
+        (UTC without an offset), or numbers since the epoch.
     time_unit : {"s", "ms", "us", "ns"}, optional
-        Of numbers; None tells it by magnitude, for times from 2009 to 2099.
+        Unit of numeric times; by default the magnitude decides, for times from 2009 to 2099.
     interval : str or timedelta, optional
-        A bar's length, e.g. ``"1m"``; needed where bars are stamped with their start.
+        The length of a bar, e.g. ``"1m"``; required with ``stamped="start"``.
     stamped : {"end", "start"}
-        Which end of its interval a bar's time is. An event's time is the end: what is known only then must not be
-        seen before.
+        Whether the file's times are the end or the start of a bar. The event's time is always the end, because a bar is
+        known only then.
     aggregate_id : str
         A template over ``{symbol}``.
 
     Returns
     -------
     Feed
-        Rows in which all five numbers are missing are left out and counted.
+        Drops and counts rows in which all five numbers are missing.
 
     Raises
     ------
     FeedError
-        Now for a missing file or arguments that make no sense, while reading for anything wrong inside.
+        At once for a missing file or an invalid argument; while reading, for invalid content.
 
     Examples
     --------
@@ -94,9 +94,9 @@ def bars(
     if time_unit is not None and time_unit not in NS_OF:
         raise FeedError("unknown time_unit", got=time_unit, expected="s | ms | us | ns, or None")
     if stamped not in ("end", "start"):
-        raise FeedError("unknown value of stamped", got=stamped, expected="end | start")
+        raise FeedError("unknown value for stamped", got=stamped, expected="end | start")
     if stamped == "start" and interval is None:
-        raise FeedError("bars stamped with their start need an interval", hint="Pass interval, e.g. interval='1m'.")
+        raise FeedError("stamped='start' needs an interval", hint="Pass interval, e.g. interval='1m'.")
     length = None if interval is None else duration_ns(interval, what="interval")
     return _BarFeed(path, checked_symbol(symbol), names, time_unit, length, stamped, aggregate_id)
 
@@ -121,7 +121,7 @@ class _BarFeed(FileFeed):
         for piece in self._parquet() if self._is_parquet() else self._csv():
             tally.rows += len(piece.frame)
             frame = self._events(piece, epochs, tally)
-            yield Chunk(batches_of(FeedBatch(event_type(Bar), frame, self._template.text)), piece.done)
+            yield Chunk(non_empty(FeedBatch(event_type(Bar), frame, self._template.text)), piece.done)
 
     def _is_parquet(self) -> bool:
         try:
@@ -187,18 +187,18 @@ class _BarFeed(FileFeed):
         absent = np.logical_and.reduce([series.is_null().to_numpy() for series in numbers])
         for name, series in zip(_PRICES, numbers, strict=True):
             missing = series.is_null().to_numpy() & ~absent
-            piece.refuse(missing, name, "missing in a row that has others", "all five numbers, or none")
+            piece.refuse(missing, name, "missing in a row with other numbers", "all five numbers, or none")
         tally.drop("rows without numbers", int(absent.sum()))
-        kept = pl.Series(~absent)
-        piece.refuse(raw["time"].is_null() & kept, "time", "missing", "a time")
+        present = pl.Series(~absent)
+        piece.refuse(raw["time"].is_null() & present, "time", "missing", "a time")
         time = self._times(piece.frame["time"], piece, epochs)
-        piece.refuse(time > MAX_NS - self._shift, "time", "its bar ends too late", "a bar that ends before 2262-04-11")
+        piece.refuse(time > MAX_NS - self._shift, "time", "the bar ends too late", "a bar that ends before 2262-04-11")
         frame = pl.DataFrame([pl.repeat(self._symbol, len(raw), eager=True).alias("symbol"), *numbers])
-        frame = frame.with_columns((time + self._shift).cast(UTC_NS).alias("timestamp")).filter(kept)
+        frame = frame.with_columns((time + self._shift).cast(UTC_NS).alias("timestamp")).filter(present)
         top, bottom = pl.max_horizontal("open", "close", "low"), pl.min_horizontal("open", "close", "high")
         odd = frame.select(((pl.col("high") < top) | (pl.col("low") > bottom)).sum())
         if odd.item():
-            tally.warnings.append(f"{odd.item()} bars whose high and low do not bound open and close")
+            tally.warnings.append(f"{odd.item()} bars have open or close outside low and high")
         return frame
 
     @staticmethod
@@ -207,9 +207,7 @@ class _BarFeed(FileFeed):
         if series.dtype == pl.String:
             series = series.str.strip_chars().replace("", None)
         elif not (series.dtype.is_numeric() or series.dtype.is_decimal() or series.dtype == pl.Null):
-            piece.refuse(
-                np.ones(len(series), bool), name, f"{series.dtype} where numbers belong", "a column of numbers"
-            )
+            piece.refuse(np.ones(len(series), bool), name, f"column of type {series.dtype}", "a column of numbers")
         values = series.cast(pl.Float64, strict=False)
         unread = (values.is_null() & series.is_not_null()) | ~(values.is_finite() & (values >= 0))
         piece.refuse(unread, name, "cannot be read", "a finite number, not negative")
@@ -220,7 +218,7 @@ class _BarFeed(FileFeed):
             zoned = series.cast(pl.Datetime("ns", getattr(series.dtype, "time_zone", None)), strict=False)
             piece.refuse(zoned.is_null() & series.is_not_null(), "time", "out of range", _RANGE)
             return zoned.to_physical()
-        numbers = series.cast(pl.Int64, strict=False) if series.dtype.is_integer() else _whole_numbers(series)
+        numbers = series.cast(pl.Int64, strict=False) if series.dtype.is_integer() else _integers(series)
         if numbers.count() == series.count():
             return epochs.ns(Piece(pl.DataFrame({"time": numbers}), piece.first_row, piece.done, piece.file))
         moments = (
@@ -228,26 +226,26 @@ class _BarFeed(FileFeed):
         )
         piece.refuse(
             moments.is_null() & series.is_not_null(), "time", "cannot be read",
-            f"an ISO date or date-time, {_RANGE}, or a whole number since the epoch", "Convert the column first.",
+            f"an ISO date or date-time, {_RANGE}, or an integer since the epoch", "Convert the column first.",
         )  # fmt: skip
         return moments
 
 
-def _whole_numbers(series: pl.Series) -> pl.Series:
-    """Cells that are whole numbers, also when written as floats (1614556800.0); null for others."""
+def _integers(series: pl.Series) -> pl.Series:
+    """Integers, also if written as floats (1614556800.0); null for other cells."""
     values = series.cast(pl.Float64, strict=False) if series.dtype != pl.String else None
     if values is None:
         return series.str.strip_chars().str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
-    whole = (values == values.floor()) & (values.abs() < 2**53)
-    return values.set(~whole.fill_null(value=False), None).cast(pl.Int64)
+    integral = (values == values.floor()) & (values.abs() < 2**53)
+    return values.set(~integral.fill_null(value=False), None).cast(pl.Int64)
 
 
 def _moments(series: pl.Series) -> pl.Series:
-    """ISO dates and date-times in int64 ns; null where a cell is neither, or out of range."""
+    """ISO dates and date-times in int64 ns; null for other cells and out of range."""
     text = series.str.strip_chars().str.replace(r"^(\d{4}-\d{2}-\d{2})T", "$1 ").str.replace(r"\s*(Z|UTC)$", "+0000")
     zoned = text.str.replace(r"([+-]\d{2}):(\d{2})$", "$1$2")
     has_zone = zoned.str.contains(r":.*[+-]\d{4}$")
-    # Polars wraps years around that nanoseconds do not hold.
+    # Polars overflows silently on years outside the range of nanoseconds.
     inside = text.str.slice(0, 4).cast(pl.Int32, strict=False).is_between(_FIRST_YEAR, _LAST_YEAR)
     plain, aware = _parsed(text, _FORMATS, None), _parsed(zoned, _ZONED_FORMATS, "UTC")
     return plain.zip_with(~has_zone.fill_null(value=False), aware).set(~inside.fill_null(value=False), None)

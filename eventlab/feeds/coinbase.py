@@ -1,4 +1,4 @@
-"""Captures of Coinbase's websocket feed as cryptofeed writes them: ``<local seconds>: <message>``."""
+"""Captures of Coinbase's websocket feed in cryptofeed's format: ``<local seconds>: <message>``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import polars as pl
 from eventlab.events.builtin import BookChange, MarketData
 from eventlab.feeds.api import Chunk, Clock, FeedBatch
 from eventlab.feeds.reading.capture import CaptureFeed, levels
+from eventlab.feeds.reading.csv_table import FIRST_S, STOP_S
 from eventlab.feeds.reading.file_feed import (
     UTC_NS,
-    Contiguous,
+    GapDetector,
     IntArray,
     Tally,
-    batches_of,
-    no_events_of,
-    only_symbol,
+    check_symbol_found,
+    filter_symbol,
+    non_empty,
     symbol_rows,
 )
-from eventlab.feeds.reading.missing_times import NullTimes
+from eventlab.feeds.reading.missing_times import MissingTimes
 
 _TEXT = pl.String()
 _PAIRS = pl.List(pl.List(_TEXT))
@@ -33,7 +34,7 @@ _LEVEL2 = pl.Struct(
     {"type": _TEXT, "product_id": _TEXT, "bids": _PAIRS, "asks": _PAIRS, "changes": _PAIRS, "time": _TEXT}
 )
 _TRADES, _BOOKS = ("match", "last_match"), ("snapshot", "l2update")
-_FIRST_NS, _LAST_NS = 1_230_768_000 * 10**9, 4_102_444_800 * 10**9  # 2009 to 2099
+_FIRST_NS, _STOP_NS = FIRST_S * 10**9, STOP_S * 10**9
 
 
 def coinbase_capture(
@@ -44,8 +45,7 @@ def coinbase_capture(
     Parameters
     ----------
     path : path
-        Plain, gzip or zip, as cryptofeed writes it: ``<local seconds>: <message>``; lines that name a connection are
-        left out.
+        Plain, gzip or zip, in cryptofeed's format: ``<local seconds>: <message>``. Lines about connections are dropped.
     symbol : str, optional
         Only this product, e.g. ``"BTC-USD"``.
     aggregate_id : str
@@ -55,22 +55,21 @@ def coinbase_capture(
     -------
     Feed
         ``match`` and ``last_match`` as MarketData; `side` is the taker's, the opposite of Coinbase's, which is the
-        maker's ("sell" there is an up-tick). ``snapshot`` and ``l2update`` as BookChange; a snapshot, which has no
-        time, takes its symbol's time before, the first one the next. ``ticker`` lacks sizes and is left out with all
-        others, counted by kind; so is a ``last_match`` that repeats a trade after a reconnect. Gaps in trade ids are
-        reported.
+        maker's. ``snapshot`` and ``l2update`` as BookChange; a snapshot has no time and takes the one before of its
+        symbol, or at the start the next one. Other messages are dropped and counted by kind, also ``ticker``, which has
+        no sizes, and a ``last_match`` that repeats a trade after a reconnect. Reports gaps in trade ids.
 
     Raises
     ------
     FeedError
-        Now for a missing file or a bad template, while reading for anything wrong inside; rows are lines.
+        At once for a missing file or an invalid template; while reading, for invalid content. Rows are lines.
     """
     return _CoinbaseCapture("coinbase_capture", path, symbol, aggregate_id)
 
 
 class _CoinbaseCapture(CaptureFeed):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        nulls, seen, watch = NullTimes(self._timed), dict[str, int](), Contiguous(tally)
+        nulls, seen, watch = MissingTimes(self._timed), dict[str, int](), GapDetector(tally)
         done, empty = 0, None
         for lines, done in self._lines(tally):
             messages = self._messages(lines, tally)
@@ -82,68 +81,62 @@ class _CoinbaseCapture(CaptureFeed):
             rest = self._chunk(None, *nulls.fill(empty, at_end=True), done)
             if rest.batches:
                 yield rest
-        no_events_of(self._file.name, self._symbol, tally)
+        check_symbol_found(self._file.name, self._symbol, tally)
 
     def _chunk(self, trades: pl.DataFrame | None, timed: pl.DataFrame, untimed: pl.DataFrame, done: int) -> Chunk:
         batches = [] if trades is None else [self._stamped(MarketData, "market", trades)]
         batches.append(self._stamped(BookChange, "book", timed))
         if len(untimed):
             batches.append(self._stamped(BookChange, "book", untimed, "capture"))
-        return Chunk(batches_of(*batches), done)
+        return Chunk(non_empty(*batches), done)
 
     def _stamped(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None = None) -> FeedBatch:
         return self.batch(of, kind, frame.with_columns(pl.col("timestamp", "received_at").cast(UTC_NS)), clock)
 
     def _messages(self, lines: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-        """`row`, `received_at` (ns), `kind` and `text` of the messages received."""
+        """`row`, `received_at` (ns), `kind` and `text` of each message."""
         connection = pl.col("line").str.contains(r"^\w+://\S+ <-")
         tally.drop("connection lines", lines.select(connection.sum()).item())
-        parts = pl.col("line").str.extract_groups(r"^(?<whole>\d{1,10})(?:\.(?<part>\d{1,9}))?: (?<text>\{.*\})\s*$")
+        parts = pl.col("line").str.extract_groups(r"^(?<seconds>\d{1,10})(?:\.(?<part>\d{1,9}))?: (?<text>\{.*\})\s*$")
         split = lines.filter(~connection).select("row", "line", parts.alias("parts")).unnest("parts")
-        self.refuse(
-            split, pl.col("text").is_null(), "line", "neither a message nor a connection", "<seconds>: {...}, whole"
-        )
+        self.refuse(split, pl.col("text").is_null(), "line", "neither a message nor a connection", "<seconds>: {...}")
         fraction = pl.col("part").fill_null("").str.pad_end(9, "0").cast(pl.Int64)
-        local = pl.col("whole").cast(pl.Int64) * 1_000_000_000 + fraction
+        local = pl.col("seconds").cast(pl.Int64) * 1_000_000_000 + fraction
         split = split.select(
             "row", local.alias("received_at"), "text", kind=pl.col("text").str.extract(r'"type"\s*:\s*"(\w+)"')
         )
         self.refuse(
-            split, ~pl.col("received_at").is_between(_FIRST_NS, _LAST_NS), "received_at", "not a plausible time",
+            split, ~pl.col("received_at").is_between(_FIRST_NS, _STOP_NS), "received_at", "not a plausible time",
             "seconds, 2009 to 2099",
         )  # fmt: skip
-        others = split.filter(~pl.col("kind").is_in([*_TRADES, *_BOOKS]).fill_null(value=False))
-        for kind, count in others.group_by("kind", maintain_order=True).len().iter_rows():
-            tally.drop(f"messages of kind {kind}" if kind else "messages of no known kind", count)
+        self.count_other_kinds(split, [*_TRADES, *_BOOKS], tally)
         return split
 
     def _decoded(self, messages: pl.DataFrame, kinds: tuple[str, ...], shape: pl.Struct, tally: Tally) -> pl.DataFrame:
         wanted = messages.filter(pl.col("kind").is_in(kinds))
         frame = self.decode(wanted, shape, " or ".join(kinds)).rename({"product_id": "symbol"})
         self.required(frame, "symbol")
-        frame = only_symbol(frame, self._symbol, tally)
-        # Coinbase writes the year 1 where it means no time.
+        frame = filter_symbol(frame, self._symbol, tally)
+        # Coinbase writes a time in the year 1 for no time.
         text = pl.when(~pl.col("time").str.starts_with("0001-")).then("time")
         time = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="ns", strict=False).to_physical()
         frame = frame.with_columns(time.alias("timestamp"), text.alias("time"))
-        # By the text as well: Polars wraps years around that nanoseconds do not hold.
-        plausible = pl.col("time").str.starts_with("20") & pl.col("timestamp").is_between(_FIRST_NS, _LAST_NS)
+        # Also checks the text, since Polars overflows silently on years outside the range of nanoseconds.
+        plausible = pl.col("time").str.starts_with("20") & pl.col("timestamp").is_between(_FIRST_NS, _STOP_NS)
         wrong = pl.col("time").is_not_null() & ~plausible.fill_null(value=False)
         self.refuse(frame, wrong, "time", "not a plausible time", "ISO, UTC, 2009 to 2099")
         return frame.drop("time")
 
-    def _trades(self, messages: pl.DataFrame, tally: Tally, seen: dict[str, int], watch: Contiguous) -> pl.DataFrame:
+    def _trades(self, messages: pl.DataFrame, tally: Tally, seen: dict[str, int], watch: GapDetector) -> pl.DataFrame:
         frame = self._decoded(messages, _TRADES, _MATCH, tally)
         self.required(frame, "trade_id", "timestamp")
-        self.refuse(
-            frame, ~pl.col("side").is_in(["buy", "sell"]).fill_null(value=False), "side", "unknown word", "buy | sell"
-        )
+        self.check_sides(frame)
         frame = self.amounts(frame, "price", "size")
         repeated = np.zeros(len(frame), bool)
         ids, rows = frame["trade_id"].to_numpy(), frame["row"].to_numpy()
-        greeting = (frame["type"] == "last_match").to_numpy()
-        for symbol, at in symbol_rows(frame["symbol"]) if len(frame) else ():
-            repeated[at] = greeting[at] & (ids[at] <= _highest_before(ids[at], seen.get(symbol, -1)))
+        last_match = (frame["type"] == "last_match").to_numpy()
+        for symbol, at in symbol_rows(frame["symbol"]):
+            repeated[at] = last_match[at] & (ids[at] <= _highest_before(ids[at], seen.get(symbol, -1)))
             seen[symbol] = max(seen.get(symbol, -1), int(ids[at].max()))
             fresh = at[~repeated[at]]
             watch.see(symbol, ids[fresh], rows[fresh])
@@ -162,32 +155,30 @@ class _CoinbaseCapture(CaptureFeed):
 
     def _changes(self, messages: pl.DataFrame, tally: Tally) -> pl.DataFrame:
         frame = self._decoded(messages, _BOOKS, _LEVEL2, tally)
-        whole = pl.when(pl.col("type") == "snapshot").then(
+        complete = pl.when(pl.col("type") == "snapshot").then(
             pl.col("bids").is_not_null() & pl.col("asks").is_not_null()
         ).otherwise(pl.col("changes").is_not_null())  # fmt: skip
-        self.refuse(frame, ~whole, "type", "a message without levels", "bids and asks, or changes")
-        kept = ["row", "symbol", "snapshot", "timestamp", "received_at"]
+        self.refuse(frame, ~complete, "type", "message without levels", "bids and asks, or changes")
+        columns = ["row", "symbol", "snapshot", "timestamp", "received_at"]
         frame = frame.with_columns(snapshot=pl.col("type") == "snapshot")
-        snapshot = levels(frame.filter("snapshot"), {"bids": "bid", "asks": "ask"}, kept)
-        rows = pl.concat([snapshot, self._updates(frame.filter(~pl.col("snapshot")), kept)]).sort(
+        snapshot = levels(frame.filter("snapshot"), {"bids": "bid", "asks": "ask"}, columns)
+        rows = pl.concat([snapshot, self._updates(frame.filter(~pl.col("snapshot")), columns)]).sort(
             "row", maintain_order=True
         )
-        return self.amounts(rows, "price", "size").select(*kept, "side", "price", "size")
+        return self.amounts(rows, "price", "size").select(*columns, "side", "price", "size")
 
-    def _updates(self, frame: pl.DataFrame, kept: list[str]) -> pl.DataFrame:
-        rows = frame.select(*kept, "changes").explode("changes", empty_as_null=False, keep_nulls=False)
+    def _updates(self, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+        rows = frame.select(*columns, "changes").explode("changes", empty_as_null=False, keep_nulls=False)
         cells = {
             name: pl.col("changes").list.get(at, null_on_oob=True) for at, name in enumerate(("side", "price", "size"))
         }
         rows = rows.with_columns(**cells).drop("changes")
-        self.refuse(
-            rows, ~pl.col("side").is_in(["buy", "sell"]).fill_null(value=False), "side", "unknown word", "buy | sell"
-        )
+        self.check_sides(rows)
         side = pl.col("side").replace_strict({"buy": "bid", "sell": "ask"}, return_dtype=pl.Enum(["bid", "ask"]))
-        return rows.select(*kept, side, "price", "size")
+        return rows.select(*columns, side, "price", "size")
 
     def _timed(self) -> frozenset[str]:
-        """Products with a book change that has a time."""
+        """Products with a time in any book change."""
         found: set[str] = set()
         for lines, _ in self._lines(Tally()):
             books = self._decoded(self._messages(lines, Tally()), _BOOKS, _LEVEL2, Tally())
@@ -196,5 +187,5 @@ class _CoinbaseCapture(CaptureFeed):
 
 
 def _highest_before(ids: IntArray, before: int) -> IntArray:
-    """The highest id before each one."""
+    """The highest id before each id."""
     return np.maximum.accumulate(np.concatenate([[before], ids[:-1]]))

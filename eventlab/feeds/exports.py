@@ -1,4 +1,4 @@
-"""Exports of a lab as a feed: everything that travels of an event comes back, in the log's order."""
+"""The feed over exported files: restores everything that an export has of its events, in the log's order."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from eventlab.interchange.protobuf.convert import runs
 
 CHUNK_ROWS = 262_144
 CHUNK_TEXT = 1 << 26
-"""A chunk is full when it has so many events, or so many bytes of text."""
+"""A chunk is full with this many events or bytes of text."""
 
 _STREAM_ROWS = 65_536
 _SUFFIXES: dict[str, Columnar] = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 
 Numbered = tuple[EventType, pl.DataFrame, Int64Array]
-"""Events of a type and their numbers in the source."""
+"""Events of one type and their row numbers in the source."""
 
 
 def exported(path: str | Path) -> Exported:
-    """Events that ``lab.export`` wrote, or a stream of DomainEvents by another program.
+    """Events written by ``lab.export``, or a stream of DomainEvents from another program.
 
-    The whole content is checked against its proof before the first event is handed out. Types, aggregates, event
-    times, payloads, causes, supplied ids and metadata come back, in the order of the log. Positions and versions are
-    given anew by the log that takes them: in an empty one, and with a whole log exported, they are the same. A cause
-    that was not exported is left out, and the report says how many. When events were recorded, how they were grouped
-    in commits, computed ids and digests belong to a log and stay with it; ``lab.backup`` copies these too.
+    Checks the complete content against its digest before it yields the first event. Restores types, aggregates, event
+    times, payloads, causes, supplied ids and metadata, in the order of the log. The log that ingests them assigns new
+    positions and versions; for an empty log and the export of a complete one they are the same. A cause that was not
+    exported is dropped and counted in the report. Commit times, commits, computed ids and digests are not exported;
+    ``lab.backup`` copies these too.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def exported(path: str | Path) -> Exported:
     Raises
     ------
     FeedError
-        A file that is missing, damaged, cut off, or no export.
+        A file that is missing, damaged or truncated, or that is not an export.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def exported(path: str | Path) -> Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What lies under the path, found to be whole."""
+    """The checked content of the path."""
 
     sha256: str
     store_id: str | None
@@ -111,7 +111,7 @@ class Exported:
 
     @property
     def store_id(self) -> str | None:
-        """Of the log it was exported from; None for another program's stream."""
+        """Id of the exported log; None for a stream from another program."""
         return self._content.store_id
 
     @property
@@ -125,25 +125,25 @@ class Exported:
 
     @property
     def report(self) -> FeedReport:
-        lost = f"{self._lost:,} events have a cause that was not exported; it is left out"
+        lost = f"{self._lost:,} events have a cause that was not exported; it is dropped"
         return FeedReport(self._rows, self._rows, warnings=(lost,) if self._lost else ())
 
     def chunks(self) -> Iterator[Chunk]:
         """See :class:`eventlab.feeds.api.Feed`."""
-        files = self._content.files  # checked before the first event is handed out
+        files = self._content.files  # checks the content before the first event
         self._rows = self._lost = 0
-        numbers = _Numbers(self.source)
-        held: list[Numbered] = []
+        numbers = _RowNumbers(self.source)
+        pending: list[Numbered] = []
         rows = text = 0
         for done, group in self._stream() if files is None else _files(files):
-            held += group
+            pending += group
             rows += sum(len(frame) for _, frame, _ in group)
             text += sum(text_bytes(frame) for _, frame, _ in group)
             if rows >= CHUNK_ROWS or text >= CHUNK_TEXT:
-                yield self._chunk(held, rows, numbers, done)
-                held, rows, text = [], 0, 0
-        if held:
-            yield self._chunk(held, rows, numbers, done)
+                yield self._chunk(pending, rows, numbers, done)
+                pending, rows, text = [], 0, 0
+        if pending:
+            yield self._chunk(pending, rows, numbers, done)
 
     def _stream(self) -> Iterator[tuple[int, list[Numbered]]]:
         with self._path.open("rb") as file:
@@ -156,18 +156,18 @@ class Exported:
                     f"{self.source}: {error.what}", got=error.got, expected=error.expected, hint=error.hint
                 ) from error
 
-    def _chunk(self, held: list[Numbered], rows: int, numbers: _Numbers, done: int) -> Chunk:
+    def _chunk(self, events: list[Numbered], rows: int, numbers: _RowNumbers, done: int) -> Chunk:
         first = self._rows
-        numbers.learn(held, first)
+        numbers.add(events, first)
         batches = []
-        for declared in {declared.name: declared for declared, _, _ in held}.values():
-            parts = [(frame, number) for kind, frame, number in held if kind.name == declared.name]
+        for declared in {declared.name: declared for declared, _, _ in events}.values():
+            parts = [(frame, number) for kind, frame, number in events if kind.name == declared.name]
             frame = pl.concat([frame for frame, _ in parts])
             cause, lost = numbers.of(frame["cause"])
             self._lost += lost
-            kept = frame.drop("position", "version", "cause", "recorded_at")
+            payload = frame.drop("position", "version", "cause", "recorded_at")
             order = np.concatenate([number for _, number in parts])
-            batches.append(FeedBatch(declared, kept, None, order, cause_row=cause))
+            batches.append(FeedBatch(declared, payload, None, order, cause_row=cause))
         self._rows += rows
         return Chunk(tuple(batches), done)
 
@@ -179,10 +179,10 @@ def _files(files: list[ColumnarFile]) -> Iterator[tuple[int, list[Numbered]]]:
         yield done, [(declared, frame, frame["position"].to_numpy()) for declared, frame in group]
 
 
-class _Numbers:
-    """Which number in the source the event at a position of the exported log has.
+class _RowNumbers:
+    """Maps positions in the exported log to row numbers in the source.
 
-    Kept as stretches in which both rise by one: one for a whole log, at worst one an event.
+    Stores runs in which both rise by one: a single run for a complete log, at worst one per event.
     """
 
     def __init__(self, source: str) -> None:
@@ -190,10 +190,10 @@ class _Numbers:
         self._first = self._number = self._stop = np.empty(0, dtype=np.int64)
         self._next = (0, 0)
 
-    def learn(self, held: list[Numbered], first: int) -> None:
-        """Take events in, of which the first has the number `first`."""
-        order = np.argsort(np.concatenate([number for _, _, number in held]), kind="stable")
-        given = pl.concat([frame["position"] for _, frame, _ in held])[order]
+    def add(self, events: list[Numbered], first: int) -> None:
+        """Add events; the first one has the row number `first`."""
+        order = np.argsort(np.concatenate([number for _, _, number in events]), kind="stable")
+        given = pl.concat([frame["position"] for _, frame, _ in events])[order]
         positions = given.drop_nulls().to_numpy()
         if not len(positions):
             return
@@ -202,7 +202,7 @@ class _Numbers:
         wrong = np.flatnonzero(positions <= before)
         if len(wrong):
             raise FeedError(
-                f"{self._source}: positions do not rise", got=f"{positions[wrong[0]]} after {before[wrong[0]]}"
+                f"{self._source}: positions are not ascending", got=f"{positions[wrong[0]]} after {before[wrong[0]]}"
             )
         begins = np.append(True, (np.diff(positions) != 1) | (np.diff(numbers) != 1))
         stops = positions[np.append(np.flatnonzero(begins)[1:] - 1, len(positions) - 1)] + 1
@@ -214,13 +214,13 @@ class _Numbers:
         self._next = int(positions[-1]) + 1, int(numbers[-1]) + 1
 
     def of(self, cause: pl.Series) -> tuple[Int64Array | None, int]:
-        """Numbers of causes, negative for none, or None where no event has one; and how many are not there."""
+        """Row numbers of causes, negative for none, or None if no event has one; and how many are missing."""
         if cause.null_count() == len(cause):
             return None, 0
         given = cause.fill_null(-1).to_numpy()
         if not len(self._first):
             return None, int((given >= 0).sum())
         at = np.searchsorted(self._first, given, "right") - 1
-        there = (at >= 0) & (given < self._stop[at])
-        found: Int64Array = np.where(there, self._number[at] + given - self._first[at], -1)
-        return found, int(((given >= 0) & ~there).sum())
+        present = (at >= 0) & (given < self._stop[at])
+        found: Int64Array = np.where(present, self._number[at] + given - self._first[at], -1)
+        return found, int(((given >= 0) & ~present).sum())

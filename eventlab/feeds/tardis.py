@@ -1,4 +1,4 @@
-"""Tardis's CSV data sets (docs.tardis.dev): trades, quotes, and level-2 book changes."""
+"""Tardis's CSV data sets (docs.tardis.dev): trades, quotes and level-2 book changes."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from eventlab.events.aggregate_ids import Template
 from eventlab.events.builtin import BookChange, MarketData, Quote
 from eventlab.events.types import EventType, event_type
 from eventlab.feeds.api import Chunk, Clock, FeedBatch
-from eventlab.feeds.binance.book_sync import BookRule, Snapshots, UpdateWatch, update_ids
-from eventlab.feeds.reading.csv_table import Column, Piece, Table, TimeColumn
+from eventlab.feeds.binance.book_sync import BookSnapshots, BookSync, UpdateGapDetector, update_ids
+from eventlab.feeds.reading.csv_table import Column, CsvTable, Piece, TimeColumn
 from eventlab.feeds.reading.file_feed import (
     UTC_NS,
-    Contiguous,
     FileFeed,
+    GapDetector,
     Tally,
-    batches_of,
+    check_symbol_found,
     checked_symbol,
-    no_events_of,
-    only_symbol,
+    filter_symbol,
+    non_empty,
     symbol_rows,
 )  # fmt: skip
-from eventlab.feeds.reading.missing_times import NullTimes
+from eventlab.feeds.reading.missing_times import MissingTimes
 from eventlab.feeds.reading.text import TextFile
 
 LONGEST_UPDATE = 1 << 20
-"""Rows of one update that are kept together in a chunk."""
+"""An update of up to this many rows stays in one chunk."""
 
 _HEAD = (
     Column("exchange", "text"),
@@ -74,8 +74,8 @@ def tardis_trades(
     Parameters
     ----------
     path : path
-        CSV with header, plain or in gzip or zip: ``exchange, symbol, timestamp, local_timestamp, id, side, price,
-        amount``; times in microseconds. One exchange a file, any number of symbols.
+        CSV with header, plain, gzip or zip: ``exchange, symbol, timestamp, local_timestamp, id, side, price, amount``,
+        with times in microseconds. One exchange per file, any number of symbols.
     symbol : str, optional
         Only this symbol.
     aggregate_id : str
@@ -84,15 +84,15 @@ def tardis_trades(
     Returns
     -------
     Feed
-        `side` is the taker's, null where the file says unknown; `trade_id` is null where ids are not integers.
-        `received_at` is the capture time. Gaps in ids are reported for Binance, whose ids are contiguous.
+        `side` is the taker's, null for "unknown" in the file; `trade_id` is null for ids that are not integers.
+        `received_at` is the capture time. Reports gaps in the ids of Binance, which are contiguous.
 
     Raises
     ------
     FeedError
-        Now for a missing file or a bad template, while reading for anything wrong inside.
+        At once for a missing file or an invalid template; while reading, for invalid content.
     """
-    return _Trades("tardis_trades", path, symbol, aggregate_id)
+    return _TardisTrades("tardis_trades", path, symbol, aggregate_id)
 
 
 def tardis_quotes(
@@ -101,10 +101,10 @@ def tardis_quotes(
     """Best bids and asks in Tardis's layout, as Quote.
 
     Columns ``exchange, symbol, timestamp, local_timestamp, ask_amount, ask_price, bid_price, bid_amount
-    [, update_id]``. An empty exchange time takes the one before in its symbol (the first: the next one); a symbol
-    that has none in the whole file is on the capture clock. Everything else as in :func:`tardis_trades`.
+    [, update_id]``. A row without exchange time takes the one before of its symbol, or at the start the next one; a
+    symbol without any in the file gets capture times. Everything else as in :func:`tardis_trades`.
     """
-    return _Quotes("tardis_quotes", path, symbol, aggregate_id)
+    return _TardisQuotes("tardis_quotes", path, symbol, aggregate_id)
 
 
 def tardis_book(
@@ -113,19 +113,19 @@ def tardis_book(
     """Level-2 book changes in Tardis's layout, as BookChange.
 
     Columns of ``incremental_book_L2`` (``exchange, symbol, timestamp, local_timestamp, is_snapshot, side, price,
-    amount``), optionally Binance's ``first_update_id, final_update_id``. Where the file has these, Binance's rule is
-    kept: changes that arrive before a snapshot are dropped where their final id is at or below its id, and applied
-    after it otherwise, so that the feed yields the snapshot first; the report counts the dropped ones. One that is
-    applied after a snapshot with a later time takes that time. Empty exchange
-    times are filled, in the order yielded, as in :func:`tardis_quotes`; everything else as in :func:`tardis_trades`.
+    amount``), optionally Binance's ``first_update_id, final_update_id``. With these ids the feed follows Binance's
+    rule: it yields the snapshot first, drops and counts changes that arrived before the snapshot with a final id at or
+    below the snapshot's, and yields the other early changes after it. An early change takes the snapshot's time if that
+    is later. Missing exchange times are filled in output order, as in :func:`tardis_quotes`; everything else as in
+    :func:`tardis_trades`.
 
-    An update is not split between chunks, unless it has more than a million rows.
+    Chunks do not split an update, unless it has more than a million rows.
     """
-    return _Book("tardis_book", path, symbol, aggregate_id)
+    return _TardisBook("tardis_book", path, symbol, aggregate_id)
 
 
-class _Tardis(FileFeed):
-    """What the three layouts share: one exchange, many symbols, null exchange times, the capture clock."""
+class _TardisFile(FileFeed):
+    """A file in one of the three layouts: one exchange, many symbols, possibly missing exchange times."""
 
     layout: tuple[Column, ...]
     event: EventType
@@ -137,18 +137,21 @@ class _Tardis(FileFeed):
         self._timed_symbols: frozenset[str] | None = None
         super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
 
+    def _pieces(self) -> Iterator[Piece]:
+        return CsvTable(self._file, self.layout, headless=False).pieces()
+
     @property
     def clock(self) -> Clock:
-        for piece in Table(self._file, self.layout, headless=False).pieces():
+        for piece in self._pieces():
             wanted = piece.frame if self._symbol is None else piece.frame.filter(pl.col("symbol") == self._symbol)
             if wanted["timestamp"].count():
                 return "exchange"
         return "capture"
 
     def _frames(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, int]]:
-        """Payload columns, `row`, and int64 `timestamp` and `received_at`, in file order."""
+        """Frames of `row`, int64 `timestamp` and `received_at`, and the payload, in file order."""
         times, local = TimeColumn("timestamp", ("us",)), TimeColumn("local_timestamp", ("us",))
-        for piece in Table(self._file, self.layout, headless=False).pieces():
+        for piece in self._pieces():
             self._check_exchange(piece)
             columns = [
                 pl.Series("row", piece.rows),
@@ -158,30 +161,32 @@ class _Tardis(FileFeed):
                 *self._payload(piece),
             ]
             tally.rows += len(piece.frame)
-            yield only_symbol(pl.DataFrame(columns), self._symbol, tally), piece.done
-        no_events_of(self._file.name, self._symbol, tally)
+            yield filter_symbol(pl.DataFrame(columns), self._symbol, tally), piece.done
+        check_symbol_found(self._file.name, self._symbol, tally)
 
     def _check_exchange(self, piece: Piece) -> None:
         exchange = self._exchange = self._exchange or str(piece.frame["exchange"][0])
-        piece.refuse(piece.frame["exchange"] != exchange, "exchange", "a second exchange", exchange, "Split the file.")
+        piece.refuse(
+            piece.frame["exchange"] != exchange, "exchange", "more than one exchange", exchange, "Split the file."
+        )
         if not re.fullmatch(r"[\w.-]+", exchange):
-            piece.refuse(np.ones(1, bool), "exchange", "not an exchange's name", "letters, digits, dots and hyphens")
+            piece.refuse(np.ones(1, bool), "exchange", "not an exchange name", "letters, digits, dots and hyphens")
 
     @abstractmethod
     def _payload(self, piece: Piece) -> list[pl.Series]:
-        """Columns of the event beside symbol and received_at."""
+        """Payload columns except symbol and received_at."""
 
     def _timed(self) -> frozenset[str]:
-        """Symbols that have an exchange time somewhere in the file."""
+        """Symbols with an exchange time anywhere in the file."""
         if self._timed_symbols is None:
             found: set[str] = set()
-            for piece in Table(self._file, self.layout, headless=False).pieces():
+            for piece in self._pieces():
                 found.update(piece.frame.filter(pl.col("timestamp").is_not_null())["symbol"].unique())
             self._timed_symbols = frozenset(found)
         return self._timed_symbols
 
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        nulls = NullTimes(self._timed)
+        nulls = MissingTimes(self._timed)
         done, last = 0, None
         for frame, done in self._frames(tally):
             last = frame
@@ -195,24 +200,24 @@ class _Tardis(FileFeed):
         template = self._template.text.replace("{exchange}", self._exchange or "")
         clocks: tuple[tuple[pl.DataFrame, Clock], ...] = ((on_exchange, "exchange"), (on_capture, "capture"))
         both = all(len(frame) for frame, _ in clocks)
-        # By place, not by row of the file: what a snapshot moved keeps the order it is applied in.
+        # BookSync has sorted the frame, so its order is kept; `row` only interleaves the two clocks.
         batches = [
             FeedBatch(self.event, _as_events(frame), template, frame["row"].to_numpy() if both else None, clock)
             for frame, clock in clocks
         ]
-        return Chunk(batches_of(*batches), done)
+        return Chunk(non_empty(*batches), done)
 
 
 def _as_events(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.drop("row").with_columns(pl.col("timestamp", "received_at").cast(UTC_NS))
 
 
-class _Trades(_Tardis):
+class _TardisTrades(_TardisFile):
     layout, event = _TRADES, event_type(MarketData)
 
     def _payload(self, piece: Piece) -> list[pl.Series]:
         side = piece.frame["side"]
-        piece.refuse(~side.is_in(["buy", "sell", "unknown"]), "side", "unknown word", "buy | sell | unknown")
+        piece.refuse(~side.is_in(["buy", "sell", "unknown"]), "side", "unknown side", "buy | sell | unknown")
         trade_id = piece.frame["id"].cast(pl.Int64, strict=False).alias("trade_id")
         return [
             piece.frame["price"], piece.frame["amount"].alias("volume"), trade_id,
@@ -220,7 +225,7 @@ class _Trades(_Tardis):
         ]  # fmt: skip
 
     def _frames(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, int]]:
-        watch, unreadable = Contiguous(tally), 0
+        watch, unreadable = GapDetector(tally), 0
         for frame, done in super()._frames(tally):
             unreadable += frame["trade_id"].null_count()
             if (self._exchange or "").startswith("binance"):
@@ -230,10 +235,10 @@ class _Trades(_Tardis):
                     watch.see(symbol, ids.drop_nulls().to_numpy(), frame["row"].to_numpy()[at][known])
             yield frame, done
         if unreadable:
-            tally.warnings.append(f"{unreadable} trade ids are no integers and were left out")
+            tally.warnings.append(f"{unreadable} trade ids are not integers and were dropped")
 
 
-class _Quotes(_Tardis):
+class _TardisQuotes(_TardisFile):
     layout, event = _QUOTES, event_type(Quote)
 
     def _payload(self, piece: Piece) -> list[pl.Series]:
@@ -242,17 +247,17 @@ class _Quotes(_Tardis):
         for side in ("bid", "ask"):
             price, size = frame[f"{side}_price"], frame[f"{side}_amount"]
             half = price.is_null() != size.is_null()
-            piece.refuse(half, f"{side}_price", "price and amount are not both there", "both or neither")
+            piece.refuse(half, f"{side}_price", "price or amount is missing", "both or neither")
             columns += [price.fill_null(0.0), size.fill_null(0.0).alias(f"{side}_size")]
         return [*columns, frame["update_id"]] if "update_id" in frame.columns else columns
 
 
-class _Book(_Tardis):
+class _TardisBook(_TardisFile):
     layout, event = _BOOK, event_type(BookChange)
 
     def _payload(self, piece: Piece) -> list[pl.Series]:
         frame = piece.frame
-        piece.refuse(~frame["side"].is_in(["bid", "ask"]), "side", "unknown word", "bid | ask")
+        piece.refuse(~frame["side"].is_in(["bid", "ask"]), "side", "unknown side", "bid | ask")
         if "first_update_id" in frame.columns and "final_update_id" not in frame.columns:
             raise FeedError(f"{piece.file}: first_update_id without final_update_id", expected="both or neither")
         ids = {"first_update_id": "first_update_id", "final_update_id": "update_id"}
@@ -263,20 +268,20 @@ class _Book(_Tardis):
         ]  # fmt: skip
 
     def _frames(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, int]]:
-        rule, watch = BookRule(self._survey(), tally), None
-        for frame, done in whole_updates(super()._frames(tally)):
-            watch = watch or UpdateWatch(self._exchange or "", tally)
-            ordered = rule.apply(frame)
+        sync, watch = BookSync(self._snapshots(), tally), None
+        for frame, done in split_at_updates(super()._frames(tally)):
+            watch = watch or UpdateGapDetector(self._exchange or "", tally)
+            ordered = sync.apply(frame)
             watch.see(ordered)
             yield ordered, done
-        if rule.raised:
-            tally.warnings.append(f"{rule.raised} changes took the time of the snapshot that they had overtaken")
+        if sync.raised:
+            tally.warnings.append(f"{sync.raised} early changes took the time of the snapshot they follow")
 
-    def _survey(self) -> dict[str, Snapshots]:
-        """Where the snapshots are, if the file has the ids that the rule needs."""
-        found: dict[str, Snapshots] = {}
+    def _snapshots(self) -> dict[str, BookSnapshots]:
+        """The snapshots of each symbol; empty if the file has no update ids."""
+        found: dict[str, BookSnapshots] = {}
         row = 1
-        for piece in Table(self._file, self.layout, headless=False).pieces():
+        for piece in self._pieces():
             frame = piece.frame
             if "final_update_id" not in frame.columns:
                 break
@@ -284,13 +289,13 @@ class _Book(_Tardis):
             ids = update_ids(frame.rename({"final_update_id": "update_id"}))
             is_snapshot = frame["is_snapshot"].to_numpy()
             for symbol, at in symbol_rows(frame["symbol"]):
-                found.setdefault(symbol, Snapshots()).see(rows[at], is_snapshot[at], ids[at])
+                found.setdefault(symbol, BookSnapshots()).see(rows[at], is_snapshot[at], ids[at])
             row += len(frame)
         return found
 
 
-def whole_updates(frames: Iterator[tuple[pl.DataFrame, int]]) -> Iterator[tuple[pl.DataFrame, int]]:
-    """The same rows, cut where an update ends rather than where a block of the file does."""
+def split_at_updates(frames: Iterator[tuple[pl.DataFrame, int]]) -> Iterator[tuple[pl.DataFrame, int]]:
+    """The same rows in frames that end with an update instead of anywhere."""
     ready: tuple[pl.DataFrame, int] | None = None
     rest: pl.DataFrame | None = None
     for fresh, done in frames:

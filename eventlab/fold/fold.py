@@ -20,7 +20,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.executors import Executor, Threads, spans
 from eventlab.fold.interpreter.loop import interpreted
 from eventlab.fold.interpreter.state import StateType
-from eventlab.fold.native.cache import keep, kept, key_of
+from eventlab.fold.native.cache import find, keep, key_of
 from eventlab.fold.native.call import KernelRaised, Native, Types, types_of
 from eventlab.fold.result import Folded, joined
 from eventlab.fold.run.kernel_call import Run
@@ -50,7 +50,7 @@ class _Known:
         total = self.interpreted + work
         key = key_of([reducer.code_key], types)
         if types not in self.not_kept:
-            native = kept(key)
+            native = find(key)
             if native is None:
                 self.not_kept.add(types)
         if native is None and (interpret is not None or (total >= WORTH_COMPILING and not self.refused)):

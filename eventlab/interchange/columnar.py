@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eventlab.errors import EventlabError, FeedError
-from eventlab.events.types import ENVELOPE, EventType, own_or
+from eventlab.events.types import ENVELOPE, EventType, prefer_declared
 from eventlab.interchange import proof
 from eventlab.interchange.pieces import columns_of
 
@@ -128,7 +128,7 @@ class ColumnarFile:
             raise foreign(path)
         try:
             described = json.loads(known[_KEY])
-            declared = own_or(EventType.from_schema_json(json.dumps(described["schema"])))
+            declared = prefer_declared(EventType.from_schema_json(json.dumps(described["schema"])))
             newer = int(described["format"]) > FORMAT
             store_id = str(described["store_id"])
         except EventlabError as error:

@@ -179,7 +179,7 @@ def batch_of_frame(
         raise InvalidEvent(
             "metadata are given both as an argument and as a column", hint="Drop the column or the argument."
         )
-    payload = columns.payload_from_frame(declared, whole, beside=extra, where=where)
+    payload = columns.payload_from_frame(declared, whole, ignore=extra, where=where)
     return Batch(
         declared,
         payload,
@@ -226,7 +226,7 @@ def _filled(template: Template, payload: pa.RecordBatch, where: str) -> str | pa
         if column.null_count:
             row = column.is_null().index(True).as_py()
             raise InvalidEvent(
-                f"{columns.within(where)}row {row}, column {name!r}: null, but it names the aggregate",
+                f"{columns.prefix(where)}row {row}, column {name!r}: null, but it names the aggregate",
                 expected="a value in every row",
             )
     if len(used) == 1:
@@ -242,11 +242,11 @@ def _cause_column(column: pl.Series, where: str) -> Int64Array:
         return np.full(len(column), -1, dtype=np.int64)
     if not column.dtype.is_integer():
         raise InvalidEvent(
-            f"{columns.within(where)}column 'cause' has the wrong type", got=column.dtype, expected="integers"
+            f"{columns.prefix(where)}column 'cause' has the wrong type", got=column.dtype, expected="integers"
         )
     if (column < 0).any() or (column > 2**63 - 1).any():
         raise InvalidEvent(
-            f"{columns.within(where)}column 'cause' holds what is no position", expected="0 or above, or null"
+            f"{columns.prefix(where)}column 'cause' holds what is no position", expected="0 or above, or null"
         )
     return column.cast(pl.Int64).fill_null(-1).to_numpy()
 
@@ -254,7 +254,7 @@ def _cause_column(column: pl.Series, where: str) -> Int64Array:
 def _id_column(column: pl.Series, where: str) -> pa.StringArray:
     if column.dtype not in (pl.String, pl.Null):
         raise InvalidEvent(
-            f"{columns.within(where)}column 'event_id' has the wrong type", got=column.dtype, expected="text"
+            f"{columns.prefix(where)}column 'event_id' has the wrong type", got=column.dtype, expected="text"
         )
     return column.cast(pl.String).rechunk().to_arrow().cast(pa.string())
 

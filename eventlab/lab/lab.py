@@ -22,7 +22,7 @@ from eventlab.lab.append import Cause, Group, batch_of_frame, batches_of
 from eventlab.lab.info import Info, info
 from eventlab.snapshots.collection import Built, Snapshots
 from eventlab.store.api import Codec, Late, Receipt
-from eventlab.store.catalog.database import Durability
+from eventlab.store.catalog.opening import Durability
 from eventlab.store.compaction.garbage import Vacuumed
 from eventlab.store.event_log import EventLog
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named
@@ -56,7 +56,7 @@ def open(  # noqa: A001  el.open reads as it should
     durability: Durability = "full",
     wait: float = 10.0,
     codec: Codec = "parquet",
-    record_access: bool = False,
+    record_reads: bool = False,
 ) -> Lab:
     """Open a lab, creating it where there is none.
 
@@ -76,14 +76,14 @@ def open(  # noqa: A001  el.open reads as it should
     codec : {"parquet", "archive"}
         How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
         hold both, and answers the same.
-    record_access : bool
+    record_reads : bool
         Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
-        version then; nothing of who asked, or when. :meth:`Lab.accesses` gives them.
+        version then; nothing of who asked, or when. :meth:`Lab.read_log` gives them.
 
     Raises
     ------
-    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; a newer format; damage; no permission; a writer that does not finish; a
+    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
+        A path that holds something else; another format; damage; no permission; a writer that does not finish; a
         network file system.
 
     Examples
@@ -97,7 +97,7 @@ def open(  # noqa: A001  el.open reads as it should
     return Lab(
         EventLog.open(
             path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec,
-            record_access=record_access,
+            record_reads=record_reads,
         )
     )  # fmt: skip
 
@@ -462,9 +462,9 @@ class Lab:
         found = reconstruct(
             self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
         )
-        if self._store.accesses.recording:
+        if self._store.read_log.recording:
             (head,) = self._store.heads([aggregate_id])
-            self._store.accesses.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
+            self._store.read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
 
     @overload
@@ -908,11 +908,11 @@ class Lab:
         """What this lab holds."""
         return info(self._store)
 
-    def accesses(self) -> pl.DataFrame:
-        """Which past states were asked for, where the lab was opened with ``record_access=True``, then or earlier.
+    def read_log(self) -> pl.DataFrame:
+        """Which past states were asked for, where the lab was opened with ``record_reads=True``, then or earlier.
 
         Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
-        written each 1,024 reads and when the lab is closed; ``lab.store.accesses`` can write them at once, and forget
+        written each 1,024 reads and when the lab is closed; ``lab.store.read_log`` can write them at once, and forget
         them.
 
         Returns
@@ -923,19 +923,19 @@ class Lab:
 
         Warns
         -----
-        AccessesDropped
+        ReadsDropped
             A part of them is damaged, and left out.
 
         Examples
         --------
         >>> import eventlab as el
-        >>> lab = el.open(":memory:", record_access=True)
+        >>> lab = el.open(":memory:", record_reads=True)
         >>> receipt = lab.append("a", [el.TradingSignal("BTC", "buy", 1.0, "demo")] * 3)
         >>> state = lab.state(el.Signals, "a", as_of=2)
-        >>> lab.accesses().rows()
+        >>> lab.read_log().rows()
         [('Signals', 'a', 2, 3)]
         """
-        return self._store.accesses.frame()
+        return self._store.read_log.frame()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""

@@ -1,4 +1,4 @@
-"""Charts of what a lab gives. Each takes ``ax=None`` and returns the Axes; none shows a window or changes settings."""
+"""Charts of results. Each takes ``ax=None`` and returns the Axes; none opens a window or changes settings."""
 
 from eventlab.plots.experiments import (
     plot_latency_by_length,

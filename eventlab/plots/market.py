@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import PlotError
+from eventlab.events.arguments import checked_int
 from eventlab.events.clock import format_ns
-from eventlab.plots import _look, _series
+from eventlab.plots import series, style
 from eventlab.timetravel.state import State
 
 if TYPE_CHECKING:
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
-    """Price over time, with the volume traded below it.
+    """Price over time, with the traded volume below.
 
     Parameters
     ----------
     frame : polars.DataFrame
-        Trades of one market, from ``lab.events(el.MarketData, "market/BTCUSDT")``; or how its state developed, from
-        ``lab.history(el.Trades, "market/BTCUSDT", every="1m")``, which also shows the running VWAP.
+        Trades of one market, from ``lab.events(el.MarketData, "market/BTCUSDT")``; or the history of its state, from
+        ``lab.history(el.Trades, "market/BTCUSDT", every="1m")``, which also has the running VWAP.
     ax : matplotlib.axes.Axes, optional
-        Its place is shared by the two panels. A new figure by default.
+        Is split into the two panels. A new figure by default.
 
     Returns
     -------
@@ -45,37 +46,37 @@ def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     >>> plot_market(lab.events(el.MarketData)).get_ylabel()
     'price (quote currency)'
     """
-    trades = _series.require(frame, ("volume",), "a market")
+    trades = series.require(frame, ("volume",), "a market")
     history = "price" not in trades.columns
     if history:
-        _series.require(trades, ("last", "vwap"), "a market's history")
+        series.require(trades, ("last", "vwap"), "a market's history")
     else:
         _one_market(trades)
-    trades, moments = _series.in_time_order(trades, "a market")
-    with _look.drawing(ax, height=4.6) as axes:
-        price, below = _look.panels(axes, 2.8, 1.0)
+    trades, moments = series.in_time_order(trades, "a market")
+    with style.drawing(ax, height=4.6) as axes:
+        price, below = style.panels(axes, 2.8, 1.0)
         column = "last" if history else "price"
-        price.plot(*_series.thinned(moments, _series.numbers(trades, column)), color=_look.BLUE, lw=1.2, label="price")
+        price.plot(*series.downsample(moments, series.numbers(trades, column)), color=style.BLUE, lw=1.2, label="price")
         if history:
             price.plot(
-                *_series.thinned(moments, _series.numbers(trades, "vwap")), color=_look.ORANGE, lw=1.2, label="VWAP"
+                *series.downsample(moments, series.numbers(trades, "vwap")), color=style.ORANGE, lw=1.2, label="VWAP"
             )
         starts, totals, step = (
-            _traded(trades, moments) if history else _series.summed(moments, _series.numbers(trades, "volume"))
+            _traded(trades, moments) if history else series.bin_sums(moments, series.numbers(trades, "volume"))
         )
         width = np.timedelta64(step, "ns")
-        below.bar(starts, totals, width=width, align="edge", color=_look.SKY, linewidth=0.0)
-        _look.headed(price, _title(trades), *((price,) if history else ()))
+        below.bar(starts, totals, width=width, align="edge", color=style.SKY, linewidth=0.0)
+        style.set_title(price, _title(trades), *((price,) if history else ()))
         price.set_ylabel("price (quote currency)")
-        below.set_ylabel(f"volume (base)\nper {_series.duration(step)}")
+        below.set_ylabel(f"volume (base)\nper {series.duration(step)}")
         for panel in (price, below):
-            _look.thousands(panel)
-        _look.time_axis(below)
+            style.thousands(panel)
+        style.time_axis(below)
     return price
 
 
 def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
-    """The depth of an order book: the size on offer up to each price.
+    """The depth of an order book: the cumulative size up to each price.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
     ax : matplotlib.axes.Axes, optional
         A new figure by default.
     levels : int
-        Best price levels shown of each side.
+        Price levels per side, from the best.
 
     Returns
     -------
@@ -97,13 +98,12 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
     """
     if not isinstance(state, State) or not {"bids", "asks"} <= {table.name for table in state.reducer.layout.tables}:
         raise PlotError("not the state of a book", got=state, expected="lab.state(el.OrderBook, ...)")
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-        raise PlotError("levels must be a whole number", got=levels, expected="at least 1")
-    sides = {name: getattr(state, name).head(levels) for name in ("bids", "asks")}
+    count = checked_int("levels", levels, 1, error=PlotError)
+    sides = {name: getattr(state, name).head(count) for name in ("bids", "asks")}
     if all(side.is_empty() for side in sides.values()):
-        raise PlotError(f"the book {state.aggregate_id!r} is empty at version {state.version}: nothing to draw")
-    with _look.drawing(ax) as axes:
-        for (name, side), colour in zip(sides.items(), (_look.BLUE, _look.RED), strict=True):
+        raise PlotError(f"the book {state.aggregate_id!r} is empty at version {state.version}")
+    with style.drawing(ax) as axes:
+        for (name, side), colour in zip(sides.items(), (style.BLUE, style.RED), strict=True):
             if not side.is_empty():
                 price = np.append(side["price"][0], side["price"].to_numpy())
                 depth = np.append(0.0, np.cumsum(side["size"].to_numpy()))
@@ -112,17 +112,17 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
         _mark_middle(axes, sides["bids"], sides["asks"])
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.02)
-        _look.headed(axes, f"{_look.safe(state.aggregate_id)}, version {state.version:,}", axes)
+        style.set_title(axes, f"{style.safe(state.aggregate_id)}, version {state.version:,}", axes)
         if state.timestamp is not None:
             axes.annotate(
                 format_ns(state.timestamp), (1.0, 1.0), xycoords="axes fraction", xytext=(0, 5),
-                textcoords="offset points", ha="right", va="bottom", color=_look.MUTED, fontsize=9.0,
+                textcoords="offset points", ha="right", va="bottom", color=style.MUTED, fontsize=9.0,
             )  # fmt: skip
         axes.set_xlabel("price (quote currency)")
         axes.set_ylabel("size up to this price (base currency)")
-        _look.thousands(axes)
-        _look.thousands_across(axes)
-        _look.fewer_ticks(axes)
+        style.thousands(axes)
+        style.thousands_x(axes)
+        style.fewer_ticks(axes)
     return axes
 
 
@@ -130,28 +130,28 @@ def _mark_middle(axes: Axes, bids: pl.DataFrame, asks: pl.DataFrame) -> None:
     if bids.is_empty() or asks.is_empty():
         return
     bid, ask = bids["price"][0], asks["price"][0]
-    axes.axvline((bid + ask) / 2.0, color=_look.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.axvline((bid + ask) / 2.0, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
     axes.annotate(
         f"spread {ask - bid:,.6g}", ((bid + ask) / 2.0, 0.97), xycoords=("data", "axes fraction"),
-        xytext=(6, 0), textcoords="offset points", color=_look.MUTED, fontsize=9.0, va="top",
+        xytext=(6, 0), textcoords="offset points", color=style.MUTED, fontsize=9.0, va="top",
     )  # fmt: skip
 
 
-def _traded(history: pl.DataFrame, moments: _series.TimeArray) -> tuple[_series.TimeArray, _series.FloatArray, int]:
-    """Volume over time from states, each of which has all volume so far."""
-    volume = np.diff(_series.numbers(history, "volume"), prepend=0.0)
+def _traded(history: pl.DataFrame, moments: series.TimeArray) -> tuple[series.TimeArray, series.FloatArray, int]:
+    """Volume per interval from states, which have the cumulative volume."""
+    volume = np.diff(series.numbers(history, "volume"), prepend=0.0)
     if "at" not in history.columns:
-        return _series.summed(moments, volume)
+        return series.bin_sums(moments, volume)
     gaps = np.diff(moments).astype(np.int64)
-    # A row at t has what was traded up to and including t.
-    return _series.summed(moments - np.timedelta64(1, "ns"), volume, least=int(gaps.min()) if len(gaps) else 1)
+    # A row at t includes trades at t.
+    return series.bin_sums(moments - np.timedelta64(1, "ns"), volume, least=int(gaps.min()) if len(gaps) else 1)
 
 
 def _one_market(trades: pl.DataFrame) -> None:
     for name in ("aggregate_id", "symbol"):
         if name in trades.columns and trades[name].n_unique() > 1:
             raise PlotError(
-                "these are trades of several markets",
+                "the frame has trades of several markets",
                 got=", ".join(str(value) for value in trades[name].unique().sort().head(5)),
                 hint='Choose one, e.g. lab.events(el.MarketData, "market/BTCUSDT").',
             )
@@ -159,4 +159,4 @@ def _one_market(trades: pl.DataFrame) -> None:
 
 def _title(trades: pl.DataFrame) -> str:
     named = [trades[name][0] for name in ("symbol", "aggregate_id") if name in trades.columns]
-    return f"{_look.safe(named[0])}: price and volume" if named else "Price and volume"
+    return f"{style.safe(named[0])}: price and volume" if named else "Price and volume"

@@ -1,4 +1,4 @@
-"""A read model: states kept up to date by folding only what is new, and a checkpoint to go on from."""
+"""Read models: states that each update brings up to date by folding only new events, saved as checkpoints."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from eventlab.errors import InvalidEvent, StoreError, UnknownAggregate
 from eventlab.events.frame import EventFrame
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import derive
-from eventlab.projections.held import Held
+from eventlab.projections.folded_states import FoldedStates
 from eventlab.runtime.progress import tqdm
 from eventlab.store.api import Selection
 from eventlab.store.catalog.checkpoints import Mark
 from eventlab.store.event_log import EventLog
-from eventlab.timetravel import state_frames as views
+from eventlab.timetravel import state_frames
 from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.state import State
 
 SHORTEST_PAUSE = 1.0
-"""Seconds between two checkpoints of one catch-up, at least; ten times as long as saving one takes, if that is more."""
+"""Least seconds between two checkpoints of one catch-up; ten times the time of a save, if that is more."""
 
-_UNHEARD = 60.0
-"""Seconds after which a follower looks without a hint: a system whose queue of notifications overflows drops some."""
+_POLL_SECONDS = 60.0
+"""A follower polls after this time, since a full notification queue of the system drops notifications."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ class Lag:
     Attributes
     ----------
     events : int
-        Events of the log that come after its position, of whatever aggregate.
+        Events of the log after its position, of all aggregates.
     seconds : float
-        From the commit of the last event below its position (of the log's first event, where there is none) to the
-        log's last commit: 0.0 when it is up to date.
+        Time between the commit of the last event it has (or of the log's first event) and the log's last commit; 0.0
+        when it is up to date.
     """
 
     events: int
@@ -53,74 +53,76 @@ class Lag:
 
 
 class Projection:
-    """States of a reducer, kept in memory and in a checkpoint. Made by :meth:`eventlab.lab.lab.Lab.projection`.
+    """States of a reducer in memory and in a checkpoint. Made by :meth:`eventlab.lab.lab.Lab.projection`.
 
-    Its states are those of :meth:`eventlab.lab.lab.Lab.states` at its position, bit for bit. Any thread may use it.
+    Its states equal those of :meth:`eventlab.lab.lab.Lab.states` at its position, bit for bit. It is thread-safe.
     """
 
     def __init__(self, store: EventLog, reducer: Reducer, aggregate_id: str = "*", name: str | None = None) -> None:
         if not isinstance(aggregate_id, str) or not aggregate_id:
-            raise InvalidEvent("not an aggregate id or pattern", got=aggregate_id, expected="text")
+            raise InvalidEvent(
+                "aggregate_id must be an id or a pattern", got=aggregate_id, expected="a non-empty string"
+            )
         if name is not None and (not isinstance(name, str) or not name):
-            raise InvalidEvent("not a projection's name", got=name, expected="text")
+            raise InvalidEvent("name must be the name of a projection", got=name, expected="a non-empty string")
         self._store, self._reducer, self._pattern = store, reducer, aggregate_id
         everything = aggregate_id == "*"
         self._name = name or (reducer.name if everything else f"{reducer.name} of {aggregate_id}")
-        # What is folded from other aggregates is another read model, as what another reducer folds.
+        # Another pattern is another read model, like another reducer.
         scope = f"{reducer.fingerprint}\0{aggregate_id}".encode()
         self._fingerprint = reducer.fingerprint if everything else hashlib.sha256(scope).hexdigest()
         self._updating = threading.Lock()
         self._discard: Mark | None = None
-        self._held = self._load() or Held.empty(reducer)
-        self._had = self._held.position > 0
-        self._saved = self._held.position
+        self._folded = self._load() or FoldedStates.empty(reducer)
+        self._had = self._folded.position > 0
+        self._saved = self._folded.position
         self._saved_at, self._cost = time.monotonic(), 0.0
         self._rebuilding = store.checkpoints.others(self._name, self._fingerprint)
 
-    def _load(self) -> Held | None:
+    def _load(self) -> FoldedStates | None:
         found = self._store.checkpoints.load(self._name, self._fingerprint)
         if found is None:
             return None
         why = found.unusable
         if why is None:
             try:
-                return Held.decode(self._reducer, found.state, found.mark.position)
+                return FoldedStates.decode(self._reducer, found.state, found.mark.position)
             except (pa.ArrowException, KeyError, IndexError, ValueError, TypeError) as error:
                 why = f"it cannot be read: {error}"
         self._discard = found.mark
-        warnings.warn(f"the checkpoint {self._name!r} is left aside, and built anew from events: {why}", stacklevel=4)
+        warnings.warn(f"the checkpoint {self._name!r} is ignored and rebuilt from events: {why}", stacklevel=4)
         return None
 
     def __repr__(self) -> str:
-        return f"<eventlab.Projection {self._name!r} at position {self.position}, {len(self._held)} aggregates>"
+        return f"<eventlab.Projection {self._name!r} at position {self.position}, {len(self._folded)} aggregates>"
 
     @property
     def name(self) -> str:
-        """Under which its checkpoint is kept."""
+        """The name of its checkpoint."""
         return self._name
 
     @property
     def reducer(self) -> Reducer:
-        """What folds."""
+        """Its reducer."""
         return self._reducer
 
     @property
     def position(self) -> int:
         """One past the last position folded."""
-        return self._held.position
+        return self._folded.position
 
     @property
     def rebuilding(self) -> bool:
-        """Whether a checkpoint that another reducer left under this name still stands.
+        """Whether another reducer's checkpoint of this name still exists.
 
-        It is removed with the transaction that saves this projection's first one at the end of the log.
+        The transaction that saves this projection's first checkpoint at the end of the log removes it.
         """
         return self._rebuilding
 
     @property
     def lag(self) -> Lag:
-        """How far it is behind the log; folds nothing."""
-        stop, position = self._store.stop_position, self._held.position
+        """How far it is behind the log. Does not fold."""
+        stop, position = self._store.stop_position, self._folded.position
         if position >= stop:
             return Lag(0, 0.0)
         mine, last = (
@@ -129,23 +131,23 @@ class Projection:
         return Lag(stop - position, (last - mine) / 1e9)
 
     def update(self, *, progress: bool = True) -> int:
-        """Fold the events that came since, and save the checkpoint; returns how many of its aggregates' that were.
+        """Fold new events and save the checkpoint; returns the number of folded events of its aggregates.
 
-        A long catch-up saves checkpoints on its way, and goes on from the last one after a crash.
+        A long catch-up saves checkpoints as it goes, and continues from the last one after a crash.
 
         Parameters
         ----------
         progress : bool
-            Show a bar when it takes longer than a second.
+            Show a progress bar after one second.
 
         Raises
         ------
         FoldError
-            A handler of the reducer failed. What was folded before stays.
+            A handler of the reducer failed. States folded before it stay.
         StoreCorrupt
-            Events that cannot be read.
+            Events cannot be read.
         StoreLocked, StoreFull
-            The checkpoint was not saved; the states in memory are up to date.
+            The checkpoint is not saved; the states in memory are up to date.
 
         Examples
         --------
@@ -165,7 +167,7 @@ class Projection:
 
     def _catch_up(self, *, progress: bool) -> int:
         stop, count = self._store.stop_position, 0
-        start = self._held.position
+        start = self._folded.position
         if start >= stop:
             return 0
         with tqdm(
@@ -175,10 +177,10 @@ class Projection:
             for frame in self._frames(start, stop):
                 if count and self._is_due():
                     self._save_before(frame)
-                self._held = self._held.advanced(self._reducer, frame)
+                self._folded = self._folded.advanced(self._reducer, frame)
                 count += len(frame)
-                bar.update(self._held.position - start - bar.n)
-        self._held = self._held.at(stop)
+                bar.update(self._folded.position - start - bar.n)
+        self._folded = self._folded.at(stop)
         return count
 
     def _frames(self, start: int, stop: int) -> Iterator[EventFrame]:
@@ -201,32 +203,32 @@ class Projection:
         return time.monotonic() - self._saved_at >= max(SHORTEST_PAUSE, 10 * self._cost)
 
     def _save_before(self, frame: EventFrame) -> None:
-        """Save what is folded, as far as the end of its last commit, if that lies before a frame's events."""
-        recorded_at = self._store.recorded_at(np.array([self._held.position - 1], np.int64))
+        """Save the states at the end of their last commit, if it ends before a frame's events."""
+        recorded_at = self._store.recorded_at(np.array([self._folded.position - 1], np.int64))
         end = self._store.position_at(int(recorded_at[0]))
         if end <= min(int(table.position.min()) for table in frame.tables.values() if len(table)):
-            self._held = self._held.at(end)
-            with suppress(StoreError):  # the next one, or the last, will be
+            self._folded = self._folded.at(end)
+            with suppress(StoreError):  # a later save may succeed
                 self._save(finished=False)
 
     def _save(self, *, finished: bool) -> None:
-        held = self._held
+        folded = self._folded
         supersede = finished and self._rebuilding
-        if held.position == 0 or (held.position == self._saved and not supersede):
+        if folded.position == 0 or (folded.position == self._saved and not supersede):
             return
         begin = time.monotonic()
         if not self._store.read_only:
             self._had |= self._store.checkpoints.save(
                 self._name,
                 self._fingerprint,
-                held.position,
-                held.encode(self._reducer),
+                folded.position,
+                folded.encode(self._reducer),
                 had=self._had,
                 discard=self._discard,
                 supersede=supersede,
             )
             self._discard = None
-        self._saved, self._saved_at = held.position, time.monotonic()
+        self._saved, self._saved_at = folded.position, time.monotonic()
         self._cost = self._saved_at - begin
         if finished:
             self._rebuilding = False
@@ -234,60 +236,60 @@ class Projection:
     # -- states
 
     def state(self, aggregate_id: str) -> State:
-        """The state of an aggregate at the projection's position, as :meth:`eventlab.lab.lab.Lab.state` gives it.
+        """The state of an aggregate at the projection's position, like :meth:`eventlab.lab.lab.Lab.state`.
 
         Raises
         ------
         UnknownAggregate
             No event of this aggregate was folded.
         """
-        held = self._held
-        row = held.row(aggregate_id)
+        folded = self._folded
+        row = folded.row(aggregate_id)
         if row is None:
             raise UnknownAggregate(
                 "the projection has no event of this aggregate", got=aggregate_id, hint="Is it up to date? See .lag."
             )
-        return views.single(self._reducer, self._found(held, [row]))
+        return state_frames.single(self._reducer, self._found(folded, [row]))
 
     def frame(self, aggregate_id: str = "*") -> pl.DataFrame:
-        """The states of all aggregates it has events of, or of some, as :meth:`eventlab.lab.lab.Lab.states` gives them.
+        """The states of all or some of its aggregates, like :meth:`eventlab.lab.lab.Lab.states`.
 
         Parameters
         ----------
         aggregate_id : str
-            An id, or a pattern in which ``*`` stands for any run of characters.
+            An id, or a pattern in which ``*`` matches any characters.
 
         Raises
         ------
         UnknownAggregate
             No event of this aggregate was folded.
         """
-        held = self._held
-        chosen = [held.row(one) for one in self._store.aggregate_ids(aggregate_id)]
+        folded = self._folded
+        chosen = [folded.row(one) for one in self._store.aggregate_ids(aggregate_id)]
         rows = [row for row in chosen if row is not None]
         if not rows and "*" not in aggregate_id:
             raise UnknownAggregate(
                 "the projection has no event of this aggregate", got=aggregate_id, hint="Is it up to date? See .lag."
             )
-        return views.frame(self._reducer, self._found(held, rows))
+        return state_frames.frame(self._reducer, self._found(folded, rows))
 
-    def _found(self, held: Held, rows: list[int]) -> Reconstructed:
-        aggregates, base = held.take(rows)
+    def _found(self, folded: FoldedStates, rows: list[int]) -> Reconstructed:
+        aggregates, base = folded.take(rows)
         return Reconstructed(aggregates, base.states, derive(self._reducer, aggregates, base.states), base.marks)
 
     # -- following
 
     def follow(self, timeout: float | None = None) -> Follow:
-        """Update whenever a process commits; iterating gives the number of events of each update.
+        """Update after every commit of any process. The iterator yields the number of events of each update.
 
-        The first comes at once where there is something to catch up with. Waiting costs nothing: commits of this
-        process wake it, and the system reports those of others. Checkpoints are saved as in a long catch-up, and at
-        the end. It ends with ``close()``, which any thread may call, when the lab is closed, and after `timeout`.
+        The first update comes at once if there are new events. Waiting uses no CPU: commits of this process wake it,
+        and the operating system reports those of others. It saves checkpoints like a long catch-up, and at the end. It
+        ends with ``close()``, which any thread may call, when the lab closes, or after `timeout`.
 
         Parameters
         ----------
         timeout : float, optional
-            Seconds without a new event after which it ends; never by default.
+            Seconds without a new event after which it ends; None never ends.
 
         Examples
         --------
@@ -315,12 +317,12 @@ class Projection:
 
 
 class Follow(Iterator[int]):
-    """A live tail, made by :meth:`Projection.follow`. Closing it wakes who iterates; it is a context manager, too."""
+    """An iterator over live updates, made by :meth:`Projection.follow`; also a context manager. `close` ends it."""
 
     def __init__(self, projection: Projection, store: EventLog, timeout: float | None) -> None:
         self._projection, self._store, self._timeout = projection, store, timeout
         self._woken = threading.Event()
-        self._deaf = store.listen(self._woken.set)
+        self._stop_listening = store.listen(self._woken.set)
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -337,14 +339,14 @@ class Follow(Iterator[int]):
         quiet_until = None if self._timeout is None else time.monotonic() + self._timeout
         try:
             while True:
-                self._woken.clear()  # before looking: a hint that comes while looking is kept for the next turn
+                self._woken.clear()  # before the update, so that a notification during it is not lost
                 if self._closed:
                     raise StopIteration
-                count = self._projection._step()  # noqa: SLF001  its other half
+                count = self._projection._step()  # noqa: SLF001  same module
                 if count:
                     return count
-                left = _UNHEARD if quiet_until is None else min(quiet_until - time.monotonic(), _UNHEARD)
-                if left <= 0 or (not self._woken.wait(left) and left < _UNHEARD):
+                left = _POLL_SECONDS if quiet_until is None else min(quiet_until - time.monotonic(), _POLL_SECONDS)
+                if left <= 0 or (not self._woken.wait(left) and left < _POLL_SECONDS):
                     raise StopIteration
         except BaseException as error:
             ended = isinstance(error, StoreError) and self._store.closed
@@ -354,11 +356,11 @@ class Follow(Iterator[int]):
             raise
 
     def close(self) -> None:
-        """End it and save the checkpoint; a second time does nothing."""
+        """End the iteration and save the checkpoint. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
         self._woken.set()
-        self._deaf()
+        self._stop_listening()
         if not self._store.closed:
             self._projection._settle()  # noqa: SLF001

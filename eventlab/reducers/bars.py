@@ -60,8 +60,63 @@ def _vwap(notional: float, volume: float) -> float:
     return notional / volume if volume > 0.0 else math.nan
 
 
+# A class's fields begin with those of its last base, and a parameter is a bar's first column: hence a base for each.
+class _Width:
+    width_ns: int
+
+
+class _Trades:
+    size: int
+
+
+class _Amount:
+    size: float
+
+
+class _Building:
+    """The bar that is being built."""
+
+    open: float = math.nan
+    high: float = math.nan
+    low: float = math.nan
+    close: float = math.nan
+    volume: float = 0.0
+    notional: float = 0.0
+    count: int = 0
+    started: int = 0
+
+    @property
+    def vwap(state: Any) -> float:
+        """Volume-weighted average price of the bar being built."""
+        return _vwap(state.notional, state.volume)
+
+
+class _Interval:
+    end: int = 0
+
+
+class _Completed:
+    """The last completed bar."""
+
+    last_open: float = math.nan
+    last_high: float = math.nan
+    last_low: float = math.nan
+    last_close: float = math.nan
+    last_volume: float = 0.0
+    last_notional: float = 0.0
+    last_count: int = 0
+    last_started: int = 0
+    last_end: int = 0
+    bars: int = 0
+
+    @property
+    def last_vwap(state: Any) -> float:
+        """Volume-weighted average price of the last completed bar."""
+        return _vwap(state.last_notional, state.last_volume)
+
+
 @reducer
-class TimeBars:
+class TimeBars(_Completed, _Interval, _Building, _Width):
     """Bars of equal duration, aligned to the epoch: one covers (end - width, end], as `every=` of a history does.
 
     A bar is completed by the first trade after its end, since only that tells that no more will come. Intervals without
@@ -94,25 +149,6 @@ class TimeBars:
     """
 
     width_ns: int = 60_000_000_000
-    open: float = math.nan
-    high: float = math.nan
-    low: float = math.nan
-    close: float = math.nan
-    volume: float = 0.0
-    notional: float = 0.0
-    count: int = 0
-    started: int = 0
-    end: int = 0
-    last_open: float = math.nan
-    last_high: float = math.nan
-    last_low: float = math.nan
-    last_close: float = math.nan
-    last_volume: float = 0.0
-    last_notional: float = 0.0
-    last_count: int = 0
-    last_started: int = 0
-    last_end: int = 0
-    bars: int = 0
 
     def on_market_data(state: Any, event: Any) -> None:
         if state.width_ns < 1:
@@ -123,19 +159,9 @@ class TimeBars:
         state.end = end
         _add(state, event)
 
-    @property
-    def vwap(state: Any) -> float:
-        """Volume-weighted average price of the bar being built."""
-        return _vwap(state.notional, state.volume)
-
-    @property
-    def last_vwap(state: Any) -> float:
-        """Volume-weighted average price of the last completed bar."""
-        return _vwap(state.last_notional, state.last_volume)
-
 
 @reducer
-class TickBars:
+class TickBars(_Completed, _Building, _Trades):
     """Bars of equally many trades. The trade that makes a bar whole is part of it.
 
     Attributes
@@ -155,24 +181,6 @@ class TickBars:
     """
 
     size: int = 100
-    open: float = math.nan
-    high: float = math.nan
-    low: float = math.nan
-    close: float = math.nan
-    volume: float = 0.0
-    notional: float = 0.0
-    count: int = 0
-    started: int = 0
-    last_open: float = math.nan
-    last_high: float = math.nan
-    last_low: float = math.nan
-    last_close: float = math.nan
-    last_volume: float = 0.0
-    last_notional: float = 0.0
-    last_count: int = 0
-    last_started: int = 0
-    last_end: int = 0
-    bars: int = 0
 
     def on_market_data(state: Any, event: Any) -> None:
         if state.size < 1:
@@ -181,19 +189,9 @@ class TickBars:
         if state.count >= state.size:
             _complete(state, event.timestamp)
 
-    @property
-    def vwap(state: Any) -> float:
-        """Volume-weighted average price of the bar being built."""
-        return _vwap(state.notional, state.volume)
-
-    @property
-    def last_vwap(state: Any) -> float:
-        """Volume-weighted average price of the last completed bar."""
-        return _vwap(state.last_notional, state.last_volume)
-
 
 @reducer
-class VolumeBars:
+class VolumeBars(_Completed, _Building, _Amount):
     """Bars completed by the trade with which their volume reaches `size`; that trade is wholly part of its bar.
 
     Attributes
@@ -213,24 +211,6 @@ class VolumeBars:
     """
 
     size: float = 1.0
-    open: float = math.nan
-    high: float = math.nan
-    low: float = math.nan
-    close: float = math.nan
-    volume: float = 0.0
-    notional: float = 0.0
-    count: int = 0
-    started: int = 0
-    last_open: float = math.nan
-    last_high: float = math.nan
-    last_low: float = math.nan
-    last_close: float = math.nan
-    last_volume: float = 0.0
-    last_notional: float = 0.0
-    last_count: int = 0
-    last_started: int = 0
-    last_end: int = 0
-    bars: int = 0
 
     def on_market_data(state: Any, event: Any) -> None:
         if not state.size > 0.0:
@@ -239,19 +219,9 @@ class VolumeBars:
         if state.volume >= state.size:
             _complete(state, event.timestamp)
 
-    @property
-    def vwap(state: Any) -> float:
-        """Volume-weighted average price of the bar being built."""
-        return _vwap(state.notional, state.volume)
-
-    @property
-    def last_vwap(state: Any) -> float:
-        """Volume-weighted average price of the last completed bar."""
-        return _vwap(state.last_notional, state.last_volume)
-
 
 @reducer
-class DollarBars:
+class DollarBars(VolumeBars):
     """Bars completed by the trade with which the value traded reaches `size`; that trade is wholly part of its bar.
 
     Attributes
@@ -271,24 +241,6 @@ class DollarBars:
     """
 
     size: float = 1_000_000.0
-    open: float = math.nan
-    high: float = math.nan
-    low: float = math.nan
-    close: float = math.nan
-    volume: float = 0.0
-    notional: float = 0.0
-    count: int = 0
-    started: int = 0
-    last_open: float = math.nan
-    last_high: float = math.nan
-    last_low: float = math.nan
-    last_close: float = math.nan
-    last_volume: float = 0.0
-    last_notional: float = 0.0
-    last_count: int = 0
-    last_started: int = 0
-    last_end: int = 0
-    bars: int = 0
 
     def on_market_data(state: Any, event: Any) -> None:
         if not state.size > 0.0:
@@ -296,13 +248,3 @@ class DollarBars:
         _add(state, event)
         if state.notional >= state.size:
             _complete(state, event.timestamp)
-
-    @property
-    def vwap(state: Any) -> float:
-        """Volume-weighted average price of the bar being built."""
-        return _vwap(state.notional, state.volume)
-
-    @property
-    def last_vwap(state: Any) -> float:
-        """Volume-weighted average price of the last completed bar."""
-        return _vwap(state.last_notional, state.last_volume)

@@ -11,21 +11,30 @@ from eventlab.fold.declare.reducer import reducer
 DEPTH_LEVELS = 10
 
 
-def _depth(side: Any) -> float:
+def depth(side: Any, levels: int) -> float:
+    """Size of the best levels of a side together."""
     total = 0.0
-    for level in range(min(DEPTH_LEVELS, len(side))):
+    for level in range(min(levels, len(side))):
         total += side.size(level)
     return total
 
 
-@reducer
-class OrderBook:
-    """Price levels of both sides. Prices and sizes of an empty side are NaN.
+def apply_change(state: Any, event: Any) -> None:
+    """Write a level; the first row of a snapshot clears both sides before."""
+    update_id = 0 if is_null(event.update_id) else event.update_id
+    if event.snapshot and (not state.in_snapshot or update_id != state.update_id):
+        state.bids.clear()
+        state.asks.clear()
+    state.in_snapshot = event.snapshot
+    state.update_id = update_id
+    if event.side == "bid":
+        state.bids.set(event.price, event.size)
+    else:
+        state.asks.set(event.price, event.size)
 
-    A snapshot row that follows a change, or has another update id than the snapshot row before it, clears both sides
-    first. `update_id` is the last change's, 0 where it has none. Look at a book at the end of an update: inside one its
-    sides may cross.
-    """
+
+class Levels:
+    """Both sides of a book, rebuilt from its changes."""
 
     bids = Ladder("bid")
     asks = Ladder("ask")
@@ -33,16 +42,17 @@ class OrderBook:
     in_snapshot: bool = False
 
     def on_book_change(state: Any, event: Any) -> None:
-        update_id = 0 if is_null(event.update_id) else event.update_id
-        if event.snapshot and (not state.in_snapshot or update_id != state.update_id):
-            state.bids.clear()
-            state.asks.clear()
-        state.in_snapshot = event.snapshot
-        state.update_id = update_id
-        if event.side == "bid":
-            state.bids.set(event.price, event.size)
-        else:
-            state.asks.set(event.price, event.size)
+        apply_change(state, event)
+
+
+@reducer
+class OrderBook(Levels):
+    """Price levels of both sides. Prices and sizes of an empty side are NaN.
+
+    A snapshot row that follows a change, or has another update id than the snapshot row before it, clears both sides
+    first. `update_id` is the last change's, 0 where it has none. Look at a book at the end of an update: inside one its
+    sides may cross.
+    """
 
     @property
     def best_bid(state: Any) -> float:
@@ -83,9 +93,9 @@ class OrderBook:
     @property
     def bid_depth(state: Any) -> float:
         """Size of the ten best bid levels together."""
-        return _depth(state.bids)
+        return depth(state.bids, DEPTH_LEVELS)
 
     @property
     def ask_depth(state: Any) -> float:
         """Size of the ten best ask levels together."""
-        return _depth(state.asks)
+        return depth(state.asks, DEPTH_LEVELS)

@@ -16,7 +16,7 @@ from typing import Any
 
 from eventlab.fold.declare.layout import Array
 from eventlab.fold.declare.reducer import reducer
-from eventlab.reducers.moments import LONGEST_WINDOW, check_window, sample_variance
+from eventlab.reducers.moments import LONGEST_WINDOW, Ring, Window, check_window, sample_variance
 
 
 def _correlation(comoment: float, price_m2: float, volume_m2: float) -> float:
@@ -127,7 +127,7 @@ def _settle(state: Any) -> None:
 
 
 @reducer
-class RollingCorrelation:
+class RollingCorrelation(Ring, Correlation, Window):
     """Pearson's correlation between price and size over the last `window` trades.
 
     Updated by the trade that arrives and the one that leaves, and computed anew each time the rings have been written
@@ -154,14 +154,6 @@ class RollingCorrelation:
     """
 
     window: int = 20
-    count: int = 0
-    price_mean: float = math.nan
-    volume_mean: float = math.nan
-    price_m2: float = 0.0
-    volume_m2: float = 0.0
-    comoment: float = 0.0
-    place: int = 0
-    prices = Array(float, LONGEST_WINDOW)
     volumes = Array(float, LONGEST_WINDOW)
 
     def on_market_data(state: Any, event: Any) -> None:
@@ -176,13 +168,3 @@ class RollingCorrelation:
         if state.place == state.window:
             state.place = 0
             _settle(state)
-
-    @property
-    def covariance(state: Any) -> float:
-        """Sample covariance."""
-        return sample_variance(state.comoment, state.count)
-
-    @property
-    def correlation(state: Any) -> float:
-        """Pearson's correlation coefficient."""
-        return _correlation(state.comoment, state.price_m2, state.volume_m2)

@@ -4,8 +4,8 @@
 >>> with el.open(":memory:") as lab:
 ...     prices = (1.0, 2.0, 3.0, 4.0, 9.0)
 ...     _ = lab.append("market/X", [el.MarketData("X", price, 1.0) for price in prices])
-...     whole, recent = lab.state(el.Moments, "market/X"), lab.state(el.RollingMoments(window=3), "market/X")
->>> (whole.mean, round(whole.variance, 9)), (round(recent.mean, 9), round(recent.variance, 9))
+...     every, recent = lab.state(el.Moments, "market/X"), lab.state(el.RollingMoments(window=3), "market/X")
+>>> (every.mean, round(every.variance, 9)), (round(recent.mean, 9), round(recent.variance, 9))
 ((3.8, 9.7), (5.333333333, 10.333333333))
 """
 
@@ -32,8 +32,39 @@ def sample_variance(m2: float, count: int) -> float:
     return m2 / (count - 1) if count > 1 else math.nan
 
 
+class Window:
+    """The parameter of rolling reducers, as their first field."""
+
+    window: int
+
+
+class Ring:
+    """The latest prices, of which the next one replaces the oldest."""
+
+    place: int = 0
+    prices = Array(float, LONGEST_WINDOW)
+
+
+class _Spread:
+    """Mean and sum of squared deviations."""
+
+    count: int = 0
+    mean: float = math.nan
+    m2: float = 0.0
+
+    @property
+    def variance(state: Any) -> float:
+        """Sample variance."""
+        return sample_variance(state.m2, state.count)
+
+    @property
+    def std(state: Any) -> float:
+        """Sample standard deviation."""
+        return math.sqrt(sample_variance(state.m2, state.count))
+
+
 @reducer
-class Moments:
+class Moments(_Spread):
     """Count, mean, variance and range of all trade prices, without the cancellation of a sum of squares.
 
     Attributes
@@ -55,9 +86,6 @@ class Moments:
     D. Knuth, The Art of Computer Programming, vol. 2, §4.2.2, (15) and (16).
     """
 
-    count: int = 0
-    mean: float = math.nan
-    m2: float = 0.0
     min: float = math.nan
     max: float = math.nan
 
@@ -73,16 +101,6 @@ class Moments:
         deviation = price - state.mean
         state.mean += deviation / state.count
         state.m2 += deviation * (price - state.mean)
-
-    @property
-    def variance(state: Any) -> float:
-        """Sample variance."""
-        return sample_variance(state.m2, state.count)
-
-    @property
-    def std(state: Any) -> float:
-        """Sample standard deviation."""
-        return math.sqrt(sample_variance(state.m2, state.count))
 
 
 def _settle(state: Any) -> None:
@@ -100,7 +118,7 @@ def _settle(state: Any) -> None:
 
 
 @reducer
-class RollingMoments:
+class RollingMoments(Ring, _Spread, Window):
     """Mean and variance of the last `window` trade prices.
 
     A price that arrives and the one that leaves update mean and deviations together. Each time the ring has been
@@ -130,11 +148,6 @@ class RollingMoments:
     """
 
     window: int = 20
-    count: int = 0
-    mean: float = math.nan
-    m2: float = 0.0
-    place: int = 0
-    prices = Array(float, LONGEST_WINDOW)
 
     def on_market_data(state: Any, event: Any) -> None:
         check_window(state.window)
@@ -156,13 +169,3 @@ class RollingMoments:
         if state.place == state.window:
             state.place = 0
             _settle(state)
-
-    @property
-    def variance(state: Any) -> float:
-        """Sample variance."""
-        return sample_variance(state.m2, state.count)
-
-    @property
-    def std(state: Any) -> float:
-        """Sample standard deviation."""
-        return math.sqrt(sample_variance(state.m2, state.count))

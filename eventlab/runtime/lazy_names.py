@@ -1,4 +1,4 @@
-"""Names that a package offers, each loaded from the module it lives in when it is first used."""
+"""Names of a package that are imported from their module on first use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's ``__getattr__`` and ``__dir__``, from the names that its modules give it."""
+    """``__getattr__`` and ``__dir__`` for a package. `homes` has the public names of each module."""
     home_of = {name: f"{package}.{module}" for module, names in homes.items() for name in names}
 
     def load(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The progress bar: tqdm's, a widget in notebooks that have ipywidgets and text everywhere else."""
+"""The tqdm progress bar: a widget in notebooks with ipywidgets, text elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from tqdm import TqdmWarning
 
 with warnings.catch_warnings():
-    # It advises to install ipywidgets, once for every process; without them the bar is text, which is fine.
+    # tqdm warns once per process if ipywidgets is missing; the text bar is fine.
     warnings.simplefilter("ignore", TqdmWarning)
     from tqdm.auto import tqdm
 

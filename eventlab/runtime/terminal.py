@@ -1,4 +1,4 @@
-"""What commands write: one JSON document, or text and tables in which data cannot act on the terminal."""
+"""Output of commands: one JSON document, or text and tables with control characters escaped."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 LONGEST_CELL = 60
 _GAP = 2
-_PIPED_WIDTH = 10_000  # what is not a terminal has no width to keep to
+_PIPED_WIDTH = 10_000  # without a terminal the width is unlimited
 
 
 def printable(text: str, most: int | None = None) -> str:
-    r"""Text with all that is not plainly visible escaped, so that no control sequence of data reaches a terminal.
+    r"""Text with all unprintable characters escaped, so that no control sequence in data reaches a terminal.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def printable(text: str, most: int | None = None) -> str:
 
 
 def document(content: Mapping[str, Any]) -> None:
-    """Write one JSON document to stdout. ASCII throughout, so that no text in it acts on a terminal either."""
+    """Write one JSON document to stdout, in ASCII, so that no text in it controls a terminal."""
     sys.stdout.write(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
@@ -54,14 +54,14 @@ def _plain(value: Any) -> Any:
 
 
 def iso(ns: int | None) -> str | None:
-    """Nanoseconds since the epoch as JSON and tables have them."""
+    """Nanoseconds since the epoch as an ISO string."""
     from eventlab.events.clock import format_ns
 
     return None if ns is None else format_ns(ns)
 
 
 def columns_of(frame: pl.DataFrame) -> dict[str, list[Any]]:
-    """A frame's columns in plain Python, times as ISO strings with all their digits."""
+    """A frame's columns as Python values, times as ISO strings in nanosecond precision."""
     import polars as pl
 
     columns: dict[str, list[Any]] = {}
@@ -74,13 +74,13 @@ def columns_of(frame: pl.DataFrame) -> dict[str, list[Any]]:
 
 
 def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """A frame as JSON has it."""
+    """A frame as a list of rows, for JSON."""
     columns = columns_of(frame)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def cell(value: Any) -> str:
-    """One value of a table."""
+    """The text of a table cell."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -93,20 +93,20 @@ def cell(value: Any) -> str:
 
 
 def _width() -> int:
-    """Columns of the terminal; what is not one has no width to keep to."""
+    """The width of the terminal."""
     import shutil
 
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
 
 
 def say(*lines: str) -> None:
-    """Write lines of text to stdout, escaped."""
+    """Write escaped lines to stdout."""
     for line in lines:
         typer.echo(printable(line))
 
 
 def grid(rows: Iterable[tuple[str, str]], indent: int = 2) -> None:
-    """Write labels and their values, one pair a line."""
+    """Write labels and their values, one pair per line."""
     pairs = [(printable(label), printable(value, 4 * LONGEST_CELL)) for label, value in rows]
     width = max((len(label) for label, _ in pairs), default=0)
     for label, value in pairs:
@@ -114,11 +114,11 @@ def grid(rows: Iterable[tuple[str, str]], indent: int = 2) -> None:
 
 
 def table(columns: Mapping[str, Sequence[Any]], *, indent: int = 0) -> list[str]:
-    """Write columns as a table; returns the names of those that the terminal is too narrow for.
+    """Write columns as a table; returns the names of columns that do not fit the terminal.
 
-    Columns are left out from the right, whole ones, rather than all of them squeezed until none can be read.
+    Omits columns from the right instead of shortening all of them.
     """
-    from rich.cells import cell_len  # how many columns a text takes; some letters take two
+    from rich.cells import cell_len  # some characters take two terminal columns
 
     texts = {name: [printable(name), *map(cell, values)] for name, values in columns.items()}
     widths = {name: max(map(cell_len, values)) for name, values in texts.items()}
@@ -142,7 +142,7 @@ def table(columns: Mapping[str, Sequence[Any]], *, indent: int = 0) -> list[str]
 
 
 def frame_table(frame: pl.DataFrame, *, more: bool, last: bool = False, choose: str = "") -> None:
-    """Write a frame as a table, with a note on what of it is not shown."""
+    """Write a frame as a table, with notes on rows and columns that are not shown."""
     if not len(frame):
         say("no rows")
         return

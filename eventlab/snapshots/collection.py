@@ -95,8 +95,6 @@ class Snapshots:
         else:
             files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
             found = Snapshots(store, files, measure)
-            if not store.read_only:
-                files.sweep()
         if not store.read_only:
             store.follow(found.after_commit)
         return found
@@ -206,7 +204,7 @@ class Snapshots:
             there = shelf.versions(head.aggregate_id)
             after = 0 if whole or not len(there) else int(there[-1])
             past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
-            versions = _without(policies.chosen(self._policy, past), there)
+            versions = _without(policies.choose(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):
                 chosen.append(head.aggregate_id)
@@ -215,7 +213,7 @@ class Snapshots:
         gone = {}
         for aggregate, past in pasts.items():
             there = shelf.versions(aggregate)
-            stays = policies.kept(self._policy, past, there)
+            stays = policies.retain(self._policy, past, there)
             if len(stays) < len(there):
                 gone[aggregate] = _without(there, stays)
         if gone:

@@ -87,6 +87,38 @@ class Receipt:
     backdated: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """A commit of the log without its events.
+
+    `late` counts the event times that were raised to their aggregate's highest one; below 0, those kept as they are.
+    `last_version` is that of the last event's aggregate.
+    """
+
+    first_position: int
+    events: int
+    late: int
+    recorded_at: int
+    last_version: int
+    digest: bytes
+
+    @property
+    def stop_position(self) -> int:
+        return self.first_position + self.events
+
+    @property
+    def receipt(self) -> Receipt:
+        return Receipt(
+            self.stop_position - 1,
+            self.last_version,
+            self.events,
+            self.first_position,
+            self.recorded_at,
+            max(self.late, 0),
+            max(-self.late, 0),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The last event of an aggregate, and its highest event time: that event's own, unless it is back-dated."""

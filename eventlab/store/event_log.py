@@ -1,10 +1,9 @@
-"""The store: one append-only log, in a directory or in memory. Composes catalog, segments and tail."""
+"""The store: one append-only log, in a directory or in memory. Composes catalog, journal and segments."""
 
 from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,22 +21,21 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store.api import Batch, Codec, Head, Late, Receipt, Selection
 from eventlab.store.blocks import Block, Int64Array
-from eventlab.store.catalog import database as catalogs
-from eventlab.store.catalog.access_log import Accesses
+from eventlab.store.catalog.access_log import ReadLog
 from eventlab.store.catalog.checkpoints import Checkpoints
 from eventlab.store.catalog.commits import Commits
-from eventlab.store.catalog.database import Catalog, Durability
-from eventlab.store.catalog.manifest import Knowledge, View
+from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.manifest import Manifest
+from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME, Durability, open_directory, open_memory
 from eventlab.store.catalog.schemas import check_wanted, check_writable, meaning
 from eventlab.store.commit.seal import Sealer
-from eventlab.store.commit.writer import Ticket, Writer
+from eventlab.store.commit.writer import Writer
 from eventlab.store.compaction.compactor import REWRITING, Compactor
 from eventlab.store.compaction.garbage import Garbage, Vacuumed
 from eventlab.store.disk.read_leases import FileLeases, Lease, Leases, MemoryLeases, leased
 from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock, NoLock
 from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, Journals, MemoryJournals
-from eventlab.store.journal.journal import Record
-from eventlab.store.journal.memtable import part_of
 from eventlab.store.read import frames as public
 from eventlab.store.read import reader
 from eventlab.store.read.commit_watch import News
@@ -65,7 +63,7 @@ class EventLog:
         codec: Codec,
         clock: Clock,
         *,
-        record_access: bool,
+        record_reads: bool,
     ) -> None:
         self._catalog = catalog
         self._vault = vault
@@ -73,31 +71,30 @@ class EventLog:
         self._exclusive = exclusive
         self._leases = leases
         self._lock = threading.RLock()
-        self._knowledge = Knowledge(catalog, journals)
-        self._commits = Commits(catalog, self._knowledge)
+        self._index = LogIndex(catalog, journals)
+        self._commits = Commits(catalog, self._index)
         self._segments = Segments(vault, catalog.where)
-        self._reader = Reader(self._segments, self._knowledge.names)
+        self._reader = Reader(self._segments, self._index.names)
         self._handlers = Handlers(self._default_frame, self._rows_between)
         self._followers: list[Callable[[Collection[str]], None]] = []
-        self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, catalogs.CATALOG_NAME))
+        self._news = News(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
-        self._accesses = Accesses(catalog, self._lock, recording=record_access)
-        self._sealer = Sealer(catalog, vault, journals, self._knowledge, codec)
+        self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
         self._writer = Writer(
             catalog,
             vault,
             journals,
-            self._knowledge,
+            self._index,
             self._reader,
-            self._sealer,
+            Sealer(catalog, vault, journals, self._index, codec),
             clock,
             exclusive,
             self._lock,
-            self._announce,
+            self._handlers,
         )
         self._compactor = Compactor(
-            catalog, vault, self._knowledge, self._segments,
-            Garbage(catalog, vault, journals, self._knowledge, leases), leases,
+            catalog, vault, self._index, self._segments,
+            Garbage(catalog, vault, journals, self._index, leases), leases,
             exclusive=exclusive, right=rewriting, lock=self._lock, settle=self._settle, codec=codec,
         )  # fmt: skip
         self._closed = False
@@ -112,7 +109,7 @@ class EventLog:
         durability: Durability = "full",
         wait: float = 10.0,
         codec: Codec = "parquet",
-        record_access: bool = False,
+        record_reads: bool = False,
     ) -> Self:
         """Open a store, making it where there is none.
 
@@ -131,40 +128,40 @@ class EventLog:
             Seconds to wait for another writer.
         codec : {"parquet", "archive"}
             How new segment files are written; both are read alike. ``"archive"`` takes less room and more time.
-        record_access : bool
-            Keep which past states are asked for; see :attr:`accesses`.
+        record_reads : bool
+            Keep which past states are asked for; see :attr:`read_log`.
         """
         if durability not in ("full", "relaxed"):
             raise StoreError("unknown durability", got=durability, expected="'full' or 'relaxed'")
         if codec not in FORMATS:
             raise StoreError("unknown codec", got=codec, expected=" or ".join(map(repr, FORMATS)))
-        if record_access and read_only:
+        if record_reads and read_only:
             raise ReadOnlyStore(
-                f"{path}: accesses are recorded in the store, which is opened to be read",
-                hint="Leave out record_access or read_only.",
+                f"{path}: reads are recorded in the store, and it is opened read-only",
+                hint="Leave out record_reads or read_only.",
             )
         ticking = time.time_ns if clock is None else clock
         if str(path) == ":memory:":
             if read_only:
                 raise StoreError("a store in memory is always new, so it cannot be opened read_only")
-            catalog = catalogs.open_memory()
+            catalog = open_memory()
             return cls(
                 catalog, MemoryVault(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
-                NoLock(), MemoryLeases(), codec, ticking, record_access=record_access,
+                NoLock(), MemoryLeases(), codec, ticking, record_reads=record_reads,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
         directory = Path(path)
-        catalog = catalogs.open_directory(directory, read_only=read_only, wait=wait)
+        catalog = open_directory(directory, read_only=read_only, wait=wait)
         lock = directory / LOCK_NAME
         exclusive = Exclusive(FileLock(lock, read_only=read_only), wait, str(path))
         journals = DirectoryJournals(
             directory / JOURNALS_NAME, catalog.store_id, read_only=read_only, synced=durability == "full"
         )
         store = cls(
-            catalog, DirectoryVault(directory / catalogs.SEGMENTS_NAME), journals, exclusive,
+            catalog, DirectoryVault(directory / SEGMENTS_NAME), journals, exclusive,
             FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
-            record_access=record_access,
+            record_reads=record_reads,
         )  # fmt: skip
         try:
             store._begin()
@@ -180,15 +177,15 @@ class EventLog:
             return
         if self.read_only:
             free = self._exclusive.is_free()
-            self._knowledge.refresh(alone=free)
+            self._index.refresh(alone=free)
             if free and not self._exclusive.is_free():  # a writer began meanwhile: what is not published may not stay
-                self._knowledge.forget()
-                self._knowledge.refresh()
+                self._index.forget()
+                self._index.refresh()
         elif self._exclusive.try_enter():
             try:
-                self._knowledge.refresh(alone=True)
-                if self._knowledge.journal is not None:
-                    self._knowledge.journal.recover()
+                self._index.refresh(alone=True)
+                if self._index.journal is not None:
+                    self._index.journal.recover()
                 self._compactor.begin()
             finally:
                 self._exclusive.leave()
@@ -220,26 +217,26 @@ class EventLog:
     def stop_position(self) -> int:
         with self._lock:
             self._refresh()
-            return self._knowledge.stop_position
+            return self._index.stop_position
 
     @property
     def head_digest(self) -> str | None:
         """Digest of the last commit, hexadecimal; None for an empty store."""
         with self._lock:
             self._refresh()
-            if self._knowledge.digest is None:
-                self._knowledge.check_whole()
+            if self._index.digest is None:
+                self._index.check_whole()
                 return None
-            return self._knowledge.digest.hex()
+            return self._index.digest.hex()
 
-    def _view(self) -> View:
+    def _manifest(self) -> Manifest:
         with self._lock:
             self._refresh()
-            return self._knowledge.view()
+            return self._index.manifest()
 
     def _refresh(self) -> None:
         self._check_open()
-        self._knowledge.refresh()
+        self._index.refresh()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -265,8 +262,8 @@ class EventLog:
     def types(self) -> Mapping[str, EventType]:
         with self._lock:
             self._check_open()
-            self._knowledge.refresh()
-            return MappingProxyType(dict(self._knowledge.types))
+            self._index.refresh()
+            return MappingProxyType(dict(self._index.types))
 
     # -- writing
 
@@ -282,51 +279,31 @@ class EventLog:
             ways = " or ".join(map(repr, get_args(Late)))
             raise InvalidEvent("unknown way to treat late events", got=late, expected=ways)
         self._check_writable()
-        grown = False
-        with self._exclusive.held():
-            with self._lock:
-                self._check_writable()
-                receipt, made = self._writer.prepare(batches, expected or {}, late, source)
-                if isinstance(made, list):
-                    grown = True
-                    self._handlers.enqueue(receipt.first_position, receipt.position + 1, made)
-            if isinstance(made, Ticket):
-                self._writer.finish(made)
-                if self._writer.is_tail_full:
-                    with self._lock, suppress(StoreError):  # the commit is safe as it is; the next one tries again
-                        grown = self._writer.is_tail_full and self._seal() > 0
-        if made is not None:
-            self._news.tell(others=not isinstance(made, Ticket))
+        with self._exclusive.held(), self._lock:
+            self._check_writable()  # another thread may have closed the store
+            made = self._writer.commit(batches, expected or {}, late, source)
+        if made.aggregates:
+            self._news.tell(others=made.new_segments)
         self._handlers.dispatch()
-        if grown:
+        if made.new_segments:
             self._compactor.merge_due()
-        if self._followers and made is not None:
-            names = {name for batch in batches for name in batch.names()}
+        if made.aggregates:
             for follower in self._followers:
-                follower(names)
-        return receipt
+                follower(made.aggregates)
+        return made.receipt
 
     def follow(self, follower: Callable[[Collection[str]], None]) -> None:
         """Call `follower` after each commit made here, with the aggregates that got events. It must not raise."""
         self._followers.append(follower)
 
-    def _announce(self, record: Record) -> None:
-        """Hand a commit of this process to those who want its events."""
-        if self._handlers.wanted:
-            part = part_of([record], self._knowledge.types_by_number)
-            self._handlers.enqueue(record.first_position, record.stop_position, part.blocks.values())
-
     def seal(self) -> int:
-        """Turn the tail into segment files and merge small ones; returns how many events were in the tail."""
+        """Turn all unsealed commits into segments and merge small ones; returns how many events were unsealed."""
         self._check_writable()
         with self._exclusive.held(), self._lock:
-            sealed = self._seal()
+            self._check_writable()
+            sealed = self._writer.seal()
         self._compactor.merge_all()
         return sealed
-
-    def _seal(self) -> int:
-        self._settle()
-        return self._sealer.seal()
 
     def _settle(self) -> None:
         """Before the catalog is changed: what is prepared must not be left in between."""
@@ -336,14 +313,14 @@ class EventLog:
     def archive(self, before: int | None = None) -> int:
         """Rewrite segments that were wholly recorded before a moment, ns UTC, with the archive codec.
 
-        Returns how many events that were. None means all, the tail too.
+        Returns the number of events. None means all, unsealed ones too.
         """
         self._check_writable()
         with self._exclusive.held(), self._lock:
-            view = self._view()
-            stop = view.stop_position if before is None else self._commits.position_at(before - 1)
-            if any(piece.first_position < stop for piece in view.tail):
-                self._seal()
+            manifest = self._manifest()
+            stop = manifest.stop_position if before is None else self._commits.position_at(before - 1)
+            if any(piece.first_position < stop for piece in manifest.unsealed):
+                self._writer.seal()
         return self._compactor.archive(stop)
 
     def vacuum(self) -> Vacuumed:
@@ -377,9 +354,9 @@ class EventLog:
         return self._checkpoints
 
     @property
-    def accesses(self) -> Accesses:
+    def read_log(self) -> ReadLog:
         """Which past states were asked for."""
-        return self._accesses
+        return self._read_log
 
     # -- ingested sources
 
@@ -394,8 +371,7 @@ class EventLog:
         with self._lock:
             self._check_open()
             with self._catalog.reading():
-                row = self._catalog.execute("SELECT receipt FROM sources WHERE identity = ?", (identity,)).fetchone()
-            return None if row is None else row[0]
+                return self._catalog.source_receipt(identity)
 
     def finish_source(self, identity: str, receipt: str) -> None:
         """Record that all of a source is in the store."""
@@ -413,17 +389,17 @@ class EventLog:
 
     def aggregate_ids(self, pattern: str = "*") -> list[str]:
         matches = re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL).fullmatch
-        self._view()
+        self._manifest()
         if "*" not in pattern:
-            return [pattern] if pattern in self._knowledge.numbers else []
-        return sorted(name for name in self._knowledge.names if matches(name))
+            return [pattern] if pattern in self._index.numbers else []
+        return sorted(name for name in self._index.names if matches(name))
 
     def aggregates_with(self, types: Collection[str]) -> set[str]:
         """Those that have events of any of these types, told without reading any."""
         with self._hold():
-            view = self._view()
-            numbers = reader.aggregates_with(view, types, self._runs_of_file)
-            names = self._knowledge.names
+            manifest = self._manifest()
+            numbers = reader.aggregates_with(manifest, types, self._runs_of_file)
+            names = self._index.names
             return set(names) if numbers is None else {names[number] for number in numbers.tolist()}
 
     def position_at(self, known_at: int) -> int:
@@ -451,48 +427,48 @@ class EventLog:
     def times_ascend_in(self, aggregate: str) -> bool:
         with self._lock:
             self._refresh()
-            return self._knowledge.numbers.get(aggregate) not in self._knowledge.backdated
+            return self._index.numbers.get(aggregate) not in self._index.backdated
 
     def first_versions(self, aggregate: str) -> Int64Array:
         """Where what is decoded at once begins: ascending versions of an aggregate, one a row group of its files."""
         with self._hold():
-            view, want = self._wanted(Selection({}, others=True, aggregates=[aggregate]))
-            files = [file for segment in view.segments for file in segment.files.values()]
+            manifest, want = self._wanted(Selection({}, others=True, aggregates=[aggregate]))
+            files = [file for segment in manifest.segments for file in segment.files.values()]
             runs = [(file, found) for file in files if (found := want.runs(file)) is not None]
             starts = [self._segments.first_versions(*one) for one in runs]
         return np.unique(np.concatenate([np.ones(1, np.int64), *starts]))
 
     def _hold(self) -> Lease:
-        """A lease, to be taken before the view that it protects."""
+        """A lease, to be taken before the manifest that it protects."""
         with self._lock:
             self._check_open()
-            return self._leases.hold(self._knowledge.generation)
+            return self._leases.hold(self._index.generation)
 
-    def _wanted(self, selection: Selection) -> tuple[View, Want]:
+    def _wanted(self, selection: Selection) -> tuple[Manifest, Want]:
         with self._lock:
-            view = self._view()
-            numbers = self._knowledge.numbers
+            manifest = self._manifest()
+            numbers = self._index.numbers
             types = self._types_of(selection)
-            stop = view.stop_position if selection.stop_position is None else selection.stop_position
-            stop = min(stop, view.stop_position)
+            stop = manifest.stop_position if selection.stop_position is None else selection.stop_position
+            stop = min(stop, manifest.stop_position)
             after = {numbers[name]: version for name, version in selection.after_version.items() if name in numbers}
             until = (selection.until_version, selection.until_time)
             bounds = (*until, selection.start_position, types, selection.since_time)
             if selection.aggregates is None:
                 runs_of = self._runs_of_file
-                late = set(self._knowledge.backdated)
-                return view, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds, late)
+                late = set(self._index.backdated)
+                return manifest, Want(selection.columns, selection.others, None, after, stop, runs_of, *bounds, late)
             chosen = sorted({numbers[name] for name in selection.aggregates if name in numbers})
-            runs = self._knowledge.runs_of_aggregates(chosen, after, stop, selection.until_version)
-            view = self._knowledge.view()
-            array, late = np.array(chosen, dtype=np.int64), self._knowledge.backdated.intersection(chosen)
-            return view, Want(
+            runs = self._index.runs_of_aggregates(chosen, after, stop, selection.until_version)
+            manifest = self._index.manifest()
+            array, late = np.array(chosen, dtype=np.int64), self._index.backdated.intersection(chosen)
+            return manifest, Want(
                 selection.columns, selection.others, array, after, stop, lambda file: runs.get(file.no), *bounds, late
             )
 
     def _types_of(self, selection: Selection) -> dict[str, EventType]:
         """The versions in which payload columns are wanted, of types that the store has."""
-        newest = self._knowledge.types
+        newest = self._index.types
         types = {
             name: selection.types.get(name) or meaning(name, newest)
             for name, columns in selection.columns.items()
@@ -501,13 +477,13 @@ class EventLog:
         for name, declared in types.items():
             for column in selection.columns[name]:
                 declared.field(column)
-        check_wanted(types, self._knowledge.types_by_number.values())
+        check_wanted(types, self._index.types_by_number.values())
         return types
 
     def _runs_of_file(self, file: SegmentFile) -> Runs:
         with self._lock:
             self._check_open()
-            return self._knowledge.runs_of_file(file)
+            return self._index.runs_of_file(file)
 
     def rows(
         self,
@@ -527,11 +503,11 @@ class EventLog:
 
         def begin() -> Iterator[pl.DataFrame]:
             columns, types = {declared.name: payload}, {declared.name: declared}
-            view, want = self._wanted(
+            manifest, want = self._wanted(
                 Selection(columns, aggregates=aggregates, stop_position=stop_position, types=types)
             )
             blocks = self._reader.blocks(
-                view, declared.name, want, extra, first_position=first_position, start=start, stop=stop
+                manifest, declared.name, want, extra, first_position=first_position, start=start, stop=stop
             )
             return map(partial(self._frame, columns=wanted, computed_ids=computed_ids), blocks)
 
@@ -542,8 +518,10 @@ class EventLog:
         wanted = public.default_columns(declared)
         payload = [field.name for field in declared]
         with self._hold():
-            view, want = self._wanted(Selection(columns={name: payload}, stop_position=stop, types={name: declared}))
-            for block in self._reader.blocks(view, name, want, ("cause",), first_position=first):
+            manifest, want = self._wanted(
+                Selection(columns={name: payload}, stop_position=stop, types={name: declared})
+            )
+            for block in self._reader.blocks(manifest, name, want, ("cause",), first_position=first):
                 yield self._frame(block, wanted)
 
     def _default_frame(self, block: Block) -> pl.DataFrame:
@@ -554,7 +532,7 @@ class EventLog:
             block,
             columns,
             computed_ids=computed_ids,
-            name_of=self._knowledge.names.__getitem__,
+            name_of=self._index.names.__getitem__,
             store_id=self.store_id,
             recorded_at=self.recorded_at,
         )
@@ -565,9 +543,9 @@ class EventLog:
         A computed id does not say where its event is: ids are computed until one fits, about a million a second.
         """
         with self._lock, self._hold():
-            self._view()
+            self._manifest()
             with self._catalog.reading():
-                block = self._writer.identities.find(event_id)
+                block = self._writer.event_ids.find(event_id)
         return None if block is None else self._frame(block, public.all_columns(block.type))
 
     # -- audit
@@ -575,7 +553,7 @@ class EventLog:
     def verify(self) -> Report:
         """Read everything back and prove it; see :func:`eventlab.store.verify.log.verify_log`."""
         with self._lock, self._hold():
-            return verify_log(self._catalog, self._segments, self._knowledge)
+            return verify_log(self._catalog, self._segments, self._index)
 
     def backup(self, path: str | Path) -> Report:
         """Copy the store as it is now into a new directory; what comes back is the proof of the copy.
@@ -591,7 +569,7 @@ class EventLog:
                 with self._lock:
                     if not self.read_only:
                         self._writer.drain()
-                    names = copy_moment(self._catalog, self._knowledge, target.partial)
+                    names = copy_moment(self._catalog, self._index, target.partial)
                 try:
                     copy_segments(self._vault, names, target.partial)
                 except FileNotFoundError as error:
@@ -610,12 +588,8 @@ class EventLog:
             self._check_open()
             if self.path != ":memory:":
                 return sum(_size(file) for file in Path(self.path).rglob("*"))
-            pages, size = (
-                self._catalog.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")
-            )
-            files = self._catalog.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0]
-            journal = 0 if self._knowledge.journal is None else len(self._knowledge.journal.content())
-            return int(pages * size + files + journal)
+            journal = 0 if self._index.journal is None else len(self._index.journal.content())
+            return self._catalog.size() + self._catalog.bytes_of_files() + journal
 
     def count_commits(self) -> int:
         """Number of commits."""
@@ -626,8 +600,8 @@ class EventLog:
 
     def count_aggregates(self) -> int:
         """Number of aggregates."""
-        self._view()
-        return len(self._knowledge.names)
+        self._manifest()
+        return len(self._index.names)
 
     def close(self) -> None:
         with self._lock:
@@ -637,13 +611,13 @@ class EventLog:
             self._closed = True
             self._news.close()
             try:
-                self._accesses.close()
+                self._read_log.close()
                 if not self.read_only and self._catalog.damage is None and self._exclusive.try_enter():
                     try:
-                        self._knowledge.refresh(alone=True)
-                        if self._knowledge.journal is not None:
-                            self._knowledge.journal.settle()
-                            self._knowledge.journal.trim()
+                        self._index.refresh(alone=True)
+                        if self._index.journal is not None:
+                            self._index.journal.settle()
+                            self._index.journal.trim()
                         self._catalog.tidy()
                     finally:
                         self._exclusive.leave()
@@ -651,13 +625,10 @@ class EventLog:
                 self._release()
 
     def _release(self) -> None:
-        self._knowledge.close()
+        self._index.close()
         self._exclusive.close()
         self._compactor.close()
-        try:
-            self._catalog.close()
-        except sqlite3.Error as error:
-            raise catalogs.translated(error, self.path) from error
+        self._catalog.close()
 
 
 def _size(file: Path) -> int:

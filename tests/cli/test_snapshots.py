@@ -116,8 +116,8 @@ def test_policies_and_workloads_are_needed(compare):
         ('EveryTime("1h")', EveryTime("1h")),
         ("CostOptimal(storage_budget=0.05)", CostOptimal(storage_budget=0.05)),
         ("CostOptimal('2ms', 1000, Zipf(1.5))", CostOptimal("2ms", 1_000, Zipf(1.5))),
-        ("CostOptimal(access=exponential(9))", CostOptimal(access=Recent(9))),
-        ("CostOptimal(access=None)", CostOptimal()),
+        ("CostOptimal(workload=exponential(9))", CostOptimal(workload=Recent(9))),
+        ("CostOptimal(workload=None)", CostOptimal()),
     ],
 )
 def test_a_policy_is_read_as_it_is_written(text, meant):

@@ -134,7 +134,7 @@ def _refused(annotations: dict[str, object], match: str, name: str = "Refused", 
 
 @pytest.mark.parametrize("name", ["timestamp", "position", "recorded_at", "metadata", "at", "event_type"])
 def test_envelope_names_are_taken(name):
-    _refused({name: int}, "belongs to the envelope")
+    _refused({name: int}, "reserved for the envelope")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_annotations_that_no_column_holds(annotation):
     ],
 )
 def test_defaults_that_the_field_cannot_hold(annotation, default):
-    _refused({"value": annotation}, r"Refused.value: not a default", value=default)
+    _refused({"value": annotation}, r"Refused.value: invalid default", value=default)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from eventlab.errors import MissingUpcaster, SchemaMismatch, UnknownEventType, U
 from eventlab.events import upcast as upcasting
 from eventlab.events.columns import payload_from_frame
 from eventlab.events.types import EventType, Field, Limits, event, event_type
-from eventlab.events.upcast import check_readable, columns_needed, upcast, upcasted, upcasters
+from eventlab.events.upcast import check_readable, columns_needed, upcast, upcast_columns, upcasters
 from tests.events.strategies import payloads, user_types
 
 
@@ -41,7 +41,7 @@ def read(stored: EventType, declared: EventType, rows: list[dict[str, Any]], *co
     batch = payload_from_frame(stored, pl.DataFrame(rows, schema=pl.Schema(stored.polars_schema)))
     wanted = columns or tuple(field.name for field in declared)
     payload = {name: batch.column(name) for name in columns_needed(stored, declared, wanted)}
-    made = upcasted(stored, declared, payload, wanted, len(rows))
+    made = upcast_columns(stored, declared, payload, wanted, len(rows))
     for name, column in made.items():
         assert column.type == declared.field(name).arrow_type
     return pa.Table.from_pydict(made).to_pylist()
@@ -96,7 +96,7 @@ def test_any_other_change_asks_for_an_upcaster(old, new, match):
     with pytest.raises(MissingUpcaster, match=match) as caught:
         check_readable(stored, declared)
     message = str(caught.value)
-    assert "'thing' were stored with schema_version 1 and are read as 2" in message
+    assert "'thing' are stored with schema_version 1 and read as 2" in message
     assert "@el.upcast(Thing, from_=1)" in message
     assert isinstance(caught.value, SchemaMismatch)
     upcast("thing", from_=1)(lambda frame: frame)
@@ -107,7 +107,7 @@ def test_one_version_with_other_fields_and_a_newer_one_are_told_apart():
     stored, declared = version(2, x=float), version(2, x=int)
     with pytest.raises(SchemaMismatch, match="other fields"):
         check_readable(stored, declared)
-    with pytest.raises(SchemaMismatch, match="schema_version 2, newer"):
+    with pytest.raises(SchemaMismatch, match="schema_version 2 of .*newer"):
         check_readable(stored, version(1, x=float))
     check_readable(stored, version(2, x=float))
 
@@ -196,7 +196,7 @@ def test_steps_that_only_add_defaults_may_be_left_out_anywhere():
     ("old", "new", "match"),
     [
         # 1 -> 2 changed p, which no upcaster knows; 2 -> 3 renamed a to c
-        ({"a": int, "p": int}, {"c": int, "q": int}, "'p' is no field"),
+        ({"a": int, "p": int}, {"c": int, "q": int}, "'p' is not a field"),
         ({"a": int}, {"c": int, "p": int}, "'p' is missing"),
         ({"a": int, "p": int}, {"c": int, "p": float}, "'p' is still int, not float"),
         ({"a": int, "p": int}, {"c": int, "p": dt.datetime}, "'p' is still int, not time"),
@@ -210,7 +210,7 @@ def test_a_step_left_out_that_was_needed_is_named(old, new, match):
         return {"c": pl.col("a"), "a": None}
 
     rows = [dict.fromkeys(old, 1)]
-    with pytest.raises(MissingUpcaster, match=f"no upcaster from version 1 was declared: column {match}"):
+    with pytest.raises(MissingUpcaster, match=f"there is no upcaster from version 1: column {match}"):
         read(stored, declared, rows)
 
 
@@ -234,7 +234,7 @@ def test_what_needs_no_upcaster_reads_as_if_appended_anew(data):
     stored = payload_from_frame(old, frame)
     payload = {name: stored.column(name) for name in stored.schema.names}
     wanted = tuple(field.name for field in new)
-    quick = upcasted(old, new, payload, wanted, len(frame))
+    quick = upcast_columns(old, new, payload, wanted, len(frame))
     slow = payload_from_frame(new, frame.with_columns(pl.col(pl.Enum).cast(pl.String)))
     for name in wanted:
         assert quick[name].type == slow.column(name).type
@@ -260,27 +260,27 @@ def _zed(frame: pl.DataFrame) -> pl.DataFrame:
         (lambda frame: 1 / 0, "failed; got ZeroDivisionError"),
         (lambda frame: {"z": pl.col("gone"), "y": None}, "failed; got ColumnNotFoundError.*has the columns x, y"),
         (lambda frame: {"q": None}, "failed; got ColumnNotFoundError"),
-        (lambda frame: None, "gives no columns; got NoneType"),
-        (lambda frame: frame["x"], "gives no columns; got Series"),
-        (lambda frame: {"z": 1.0, "y": None}, r"a mapping is of.*pl\.lit"),
-        (lambda frame: {"z": "y", "y": None}, "a mapping is of"),
-        (lambda frame: {1: pl.col("y")}, "a mapping is of"),
-        (lambda frame: _zed(frame).head(1), "another number of rows; got 1; expected 2"),
-        (lambda frame: frame.select(z=pl.lit(1.0), x=pl.lit(1.0)), "another number of rows"),
-        (lambda frame: _zed(frame).filter(pl.col("x") > 2), "another number of rows"),
-        (lambda frame: _zed(pl.concat([frame, frame])), "another number of rows"),
-        (lambda frame: frame, "declared columns: column 'y' is no field"),
+        (lambda frame: None, "returned no columns; got NoneType"),
+        (lambda frame: frame["x"], "returned no columns; got Series"),
+        (lambda frame: {"z": 1.0, "y": None}, r"a mapping must have column names.*pl\.lit"),
+        (lambda frame: {"z": "y", "y": None}, "a mapping must have column names"),
+        (lambda frame: {1: pl.col("y")}, "a mapping must have column names"),
+        (lambda frame: _zed(frame).head(1), "changed the number of rows; got 1; expected 2"),
+        (lambda frame: frame.select(z=pl.lit(1.0), x=pl.lit(1.0)), "changed the number of rows"),
+        (lambda frame: _zed(frame).filter(pl.col("x") > 2), "changed the number of rows"),
+        (lambda frame: _zed(pl.concat([frame, frame])), "changed the number of rows"),
+        (lambda frame: frame, "declared columns: column 'y' is not a field"),
         (lambda frame: {"y": None}, "declared columns: column 'z' is missing"),
-        (lambda frame: _zed(frame).with_columns(z=pl.lit("a")), "does not hold: column 'z' has the wrong type"),
-        (lambda frame: _zed(frame).with_columns(z=pl.lit(None, pl.Float64)), "does not hold: row 0, column 'z': null"),
-        (lambda frame: _zed(frame).with_columns(z=pl.lit(float("nan"))), "does not hold: row 0, column 'z'"),
-        (lambda frame: _zed(frame).sort("x"), "stands among other rows"),
-        (lambda frame: _zed(frame).reverse(), "stands among other rows"),
-        (lambda frame: {"z": pl.col("y").cum_sum(), "y": None}, "stands among other rows"),
-        (lambda frame: {"z": pl.col("y").shift(fill_value=0.0), "y": None}, "stands among other rows"),
-        (lambda frame: {"z": pl.col("y") / pl.col("y").sum(), "y": None}, "stands among other rows"),
-        (lambda frame: {"z": pl.col("y").mean(), "y": None}, "stands among other rows"),
-        (lambda frame: {"z": pl.int_range(pl.len()).cast(pl.Float64), "y": None}, "stands among other rows"),
+        (lambda frame: _zed(frame).with_columns(z=pl.lit("a")), "do not fit 'thing': column 'z' has the wrong type"),
+        (lambda frame: _zed(frame).with_columns(z=pl.lit(None, pl.Float64)), "do not fit .*: row 0, column 'z': null"),
+        (lambda frame: _zed(frame).with_columns(z=pl.lit(float("nan"))), "do not fit 'thing': row 0, column 'z'"),
+        (lambda frame: _zed(frame).sort("x"), "when other rows surround it"),
+        (lambda frame: _zed(frame).reverse(), "when other rows surround it"),
+        (lambda frame: {"z": pl.col("y").cum_sum(), "y": None}, "when other rows surround it"),
+        (lambda frame: {"z": pl.col("y").shift(fill_value=0.0), "y": None}, "when other rows surround it"),
+        (lambda frame: {"z": pl.col("y") / pl.col("y").sum(), "y": None}, "when other rows surround it"),
+        (lambda frame: {"z": pl.col("y").mean(), "y": None}, "when other rows surround it"),
+        (lambda frame: {"z": pl.int_range(pl.len()).cast(pl.Float64), "y": None}, "when other rows surround it"),
     ],
 )
 def test_a_wrong_result_names_type_versions_and_function(function, match):
@@ -300,7 +300,7 @@ def test_a_row_that_depends_on_others_is_found_in_batches_of_any_size(rows):
     assert len(read(stored, declared, values)) == rows
     upcasting._declared.clear()
     upcast("thing", from_=1)(lambda frame: _zed(frame).sort("x", descending=True))
-    with pytest.raises(UpcastError, match="stands among other rows"):
+    with pytest.raises(UpcastError, match="when other rows surround it"):
         read(stored, declared, values)
 
 
@@ -313,14 +313,14 @@ def test_another_answer_another_time_is_found():
         calls.append(1)
         return {"z": pl.lit(float(len(calls))), "y": None}
 
-    with pytest.raises(UpcastError, match="stands among other rows"):
+    with pytest.raises(UpcastError, match="when other rows surround it"):
         read(stored, declared, rows)
 
 
 @pytest.mark.parametrize("from_", [0, -1, 2, 3, 1.0, True, "1", None])
 def test_from_is_a_version_below_the_declared_one(from_):
     version(2, x=float)
-    with pytest.raises(UpcastError, match="from_ is no version below that of 'thing'.*schema_version 2"):
+    with pytest.raises(UpcastError, match="from_ must be below the schema_version of 'thing', which is 2"):
         upcast("thing", from_=from_)
 
 
@@ -351,7 +351,7 @@ def test_two_places_of_a_file_cannot_declare_one_step():
     def kept(frame):
         return frame
 
-    with pytest.raises(UpcastError, match="two of one step.*_twin.*kept"):
+    with pytest.raises(UpcastError, match="declared twice.*_twin.*kept"):
 
         @upcast("thing", from_=1)
         def _twin(frame):

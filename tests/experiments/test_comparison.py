@@ -200,11 +200,11 @@ def test_a_budget_below_one_snapshot_is_told_and_measured_without(small):
     assert frame.select("snapshots", "feasible").rows() == [(0, True)]
 
 
-@pytest.mark.parametrize("access", [None, el.workloads.Uniform()], ids=["even", "planned"])
-def test_a_policy_that_cannot_meet_its_own_budget_does_not_end_a_comparison(access):
+@pytest.mark.parametrize("workload", [None, el.workloads.Uniform()], ids=["even", "planned"])
+def test_a_policy_that_cannot_meet_its_own_budget_does_not_end_a_comparison(workload):
     lab = el.open(":memory:")
     lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=3_000), progress=False)
-    tight = CostOptimal(storage_budget=10, access=access)
+    tight = CostOptimal(storage_budget=10, workload=workload)
     compared = {"tight": tight, "joined": Every(500) | tight, "even": Every(500)}
     with pytest.warns(SnapshotSkipped) as told:
         found = measure(lab, compared, name="budgets")
@@ -217,7 +217,7 @@ def test_a_policy_that_cannot_meet_its_own_budget_does_not_end_a_comparison(acce
         warnings.simplefilter("error")  # what was measured is not measured again
         assert measure(lab, compared, name="budgets").frame.equals(found.frame)
     least = int(words[0].split("at least ")[1].split(".")[0].replace(",", ""))
-    enough = measure(lab, [CostOptimal(storage_budget=least, access=access)]).frame
+    enough = measure(lab, [CostOptimal(storage_budget=least, workload=workload)]).frame
     assert enough.select("snapshots", "feasible").rows() == [(1, True)]
 
 

@@ -53,7 +53,7 @@ def test_none_is_made_and_what_reads_cost_is_measured_once_and_only_where_it_is_
     monkeypatch.setattr(placing, "calibrated", noted)
     placements(lab, el.Trades, POLICIES, el.workloads.Uniform())
     assert asked == []
-    optimal = [el.snapshots.CostOptimal(), el.snapshots.CostOptimal(access=el.workloads.Zipf())]
+    optimal = [el.snapshots.CostOptimal(), el.snapshots.CostOptimal(workload=el.workloads.Zipf())]
     found = placements(lab, el.Trades, optimal, el.workloads.Uniform())
     assert asked == [MARKET]
     assert len(found.versions) == 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eventlab.store.catalog.database import CATALOG_NAME
+from eventlab.store.catalog.opening import CATALOG_NAME
 
 SECTOR = 512
 Image = dict[str, bytes | None]

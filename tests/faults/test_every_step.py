@@ -29,7 +29,7 @@ from tests.faults.world import (
 
 DAILY = (
     "append", "append relaxed", "append a new type", "first append", "bulk append", "seal", "archive", "make a store",
-    "open and sweep", "migrate",
+    "open and sweep",
 )  # fmt: skip
 """Between them these take every kind of step; nightly all operations are tried."""
 
@@ -219,7 +219,7 @@ def test_nothing_more_can_be_written_from_any_step_on(stage: Stage, faults: Laye
             except Exception as problem:
                 problem.add_note(f"{kind} from {moment} on; told {error!r}")
                 raise
-        if store is not None and error is not None and "taking back" in error.what:
+        if store is not None and error is not None and "undoing" in error.what:
             store.close()  # as it says
         try:
             goes_on(stage, path, store, allowed)

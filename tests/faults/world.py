@@ -16,7 +16,7 @@ import polars as pl
 
 from eventlab.errors import NotAStore
 from eventlab.store.api import Batch
-from eventlab.store.catalog.database import Durability
+from eventlab.store.catalog.opening import Durability
 from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
 from eventlab.store.read.frames import all_columns
@@ -26,7 +26,6 @@ from tests.store.helpers import TYPES, batch, trade
 
 NOW = 1_704_067_200_000_000_000
 BULK = 64
-STORE = Path(__file__).parents[1] / "store"
 
 Row = tuple[Any, ...]
 Content = tuple[Row, ...]
@@ -36,12 +35,12 @@ Rows = list[tuple[str, str, dict[str, Any]]]
 @contextlib.contextmanager
 def small_limits() -> Iterator[None]:
     """Bulk commits and row groups of few rows, so that small stores have all that large ones have."""
-    saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.TAIL_COMMITS)
+    saved = (writer.BULK_ROWS, encoding.ROW_GROUP, writer.UNSEALED_COMMITS)
     writer.BULK_ROWS, encoding.ROW_GROUP = BULK, 32
     try:
         yield
     finally:
-        writer.BULK_ROWS, encoding.ROW_GROUP, writer.TAIL_COMMITS = saved
+        writer.BULK_ROWS, encoding.ROW_GROUP, writer.UNSEALED_COMMITS = saved
 
 
 def opened(path: Path, *, read_only: bool = False, durability: Durability = "full") -> EventLog:
@@ -214,7 +213,7 @@ class Operation:
     """Something that is failed, killed and cut off at every moment.
 
     `base` prepares a store, `run` is what is tried on it. Both get a twin, and acknowledge through it. `opens` is tried
-    in place of `run` where opening is the operation; `found` is a directory to copy in place of `base`.
+    in place of `run` where opening is the operation.
     """
 
     base: Callable[[Twin], None]
@@ -222,7 +221,6 @@ class Operation:
     opens: Callable[[Path], EventLog] | None = None
     litter: Callable[[Path], None] = lambda path: None
     durability: Durability = "full"
-    found: Path | None = None
     tail_commits: int = 16_384
 
 
@@ -298,7 +296,6 @@ OPERATIONS: dict[str, Operation] = {
     "close": Operation(history, lambda twin: twin.does(lambda store: store.close())),
     "make a store": Operation(_empty, opens=opened),
     "open and sweep": Operation(history, opens=opened, litter=_litter),
-    "migrate": Operation(_empty, opens=opened, found=STORE / "format1" / "store"),
 }
 
 
@@ -316,12 +313,6 @@ class Stage:
     def of(cls, operation: Operation, folder: Path) -> Stage:
         base = folder / "base"
         twin = Twin()
-        if operation.found is not None:
-            shutil.copytree(operation.found, base)
-            with opened(Path(shutil.copytree(base, folder / "reference"))) as store:
-                reference = content_of(store)
-            shutil.rmtree(folder / "reference")
-            return cls(operation, base, twin, [reference] * 2)
         if operation.base is not _empty:
             with opened(base) as store:
                 twin = Twin(store)
@@ -347,7 +338,7 @@ class Stage:
 
     def open(self, path: Path) -> EventLog | None:
         """The store to run on; None where the operation opens it by itself."""
-        writer.TAIL_COMMITS = self.operation.tail_commits
+        writer.UNSEALED_COMMITS = self.operation.tail_commits
         return None if self.operation.opens is not None else opened(path, durability=self.operation.durability)
 
     def run(self, path: Path, store: EventLog | None, acknowledged: Callable[[], None] = lambda: None) -> EventLog:
@@ -374,9 +365,6 @@ def check_image(path: Path, allowed: Sequence[Content], *, may_be_absent: bool =
             check_content(store, allowed)
     except NotAStore:
         assert may_be_absent, "a store that was there is there"
-    except Exception as error:
-        if type(error).__name__ != "StoreTooOld":
-            raise
     with opened(path) as store:
         check_content(store, allowed)
         check_tidy(path, store)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 
 import polars as pl
 import pytest
@@ -116,9 +117,9 @@ def test_a_book_without_update_ids_is_taken_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("bid", "buy", "row 1, column 'side': unknown word; got buy; expected bid | ask"),
+        ("bid", "buy", "row 1, column 'side': unknown side; got buy; expected bid | ask"),
         ("true", "yes", "row 1, column 'is_snapshot'.*true or false"),
-        ("deribit", "de/ribit", "not an exchange's name"),
+        ("deribit", "de/ribit", "not an exchange name"),
         ("9.5", "-9.5", "row 1, column 'price'"),
         (f"{T},{T},true", f"{T // 1000},{T},true", "row 1, column 'timestamp': not a plausible time"),
         (f"{T},{T},true", f"{T},,true", "row 1, column 'local_timestamp': empty cell"),
@@ -135,7 +136,7 @@ def test_bad_cells_are_named(tmp_path, old, new, message):
 
 
 def test_a_second_exchange_is_refused(tmp_path):
-    with pytest.raises(FeedError, match="row 2, column 'exchange': a second exchange; got kraken"):
+    with pytest.raises(FeedError, match="row 2, column 'exchange': more than one exchange; got kraken"):
         events(tardis_quotes(written(tmp_path, QUOTES + quote("A", 1) + quote("A", 2).replace("binance", "kraken"))))
 
 
@@ -145,8 +146,11 @@ def test_a_row_torn_in_nullable_columns_is_noticed(tmp_path):
         events(tardis_quotes(written(tmp_path, text)))
 
 
-def test_prices_of_the_real_books_are_read_to_the_bit(market_data_dir):
-    path = market_data_dir / "binance" / "usdm_btcusdt_l2.csv.gz"
-    cells = [line.split(",") for line in gzip.decompress(path.read_bytes()).decode().splitlines()[1:]]
+def test_prices_of_the_real_books_are_read_to_the_bit(market_data_dir, tmp_path):
+    path = tmp_path / "book.csv"
+    with gzip.open(market_data_dir / "binance" / "usdm_btcusdt_l2.csv.gz", "rt") as file:
+        lines = list(itertools.islice(file, 50_000))
+    path.write_text("".join(lines))
+    cells = [line.split(",") for line in lines[1:]]
     expected = sorted((float(cell[6]), float(cell[7])) for cell in cells[259:])
     assert sorted(events(tardis_book(path)).select("price", "size").iter_rows()) == expected

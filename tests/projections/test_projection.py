@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_reported_and_built_anew(lab: el.Lab, statement:
     lab.append("p", [fill(), fill()])
     lab.projection(el.Portfolio).update()
     lab.store._catalog.execute(statement)
-    with pytest.warns(UserWarning, match="left aside.*damaged"):
+    with pytest.warns(UserWarning, match="ignored and rebuilt.*damaged"):
         projection = lab.projection(el.Portfolio, name="other" if "'other'" in statement else None)
     assert projection.position == 0
     assert projection.update() == 3
@@ -183,7 +183,7 @@ def test_a_checkpoint_with_an_honest_sum_and_other_content_is_not_used(lab: el.L
     lab.projection(el.Portfolio).update()
     catalog = lab.store._catalog
     name, fingerprint, digest = catalog.execute("SELECT name, fingerprint, digest FROM checkpoints").fetchone()
-    for state in (b"no Arrow", bytes(lab.projection(Tables)._held.encode(Tables))):
+    for state in (b"no Arrow", bytes(lab.projection(Tables)._folded.encode(Tables))):
         crc = _crc(name, fingerprint, 1, digest, state)
         catalog.execute("UPDATE checkpoints SET state = ?, crc = ?", (state, crc))
         with pytest.warns(UserWarning, match="cannot be read"):
@@ -233,7 +233,7 @@ def test_another_reducer_under_the_name_is_built_beside_the_old_one(lab: el.Lab)
     new = lab.projection(two)
     assert (new.position, new.rebuilding) == (0, True)
     for frame in new._frames(0, 2):
-        new._held = new._held.advanced(two, frame)
+        new._folded = new._folded.advanced(two, frame)
     new._save(finished=False)
     # Half-way, and after a crash there: both are there, and each goes on from its own.
     assert sorted(row[2] for row in checkpoints(lab)) == [2, 4]
@@ -321,7 +321,7 @@ def test_a_long_catch_up_saves_on_its_way_at_ends_of_commits(lab: el.Lab, monkey
                 again = lab.projection(reducer, pattern)
                 assert again.position in (0, *seen)
                 assert_is_replay(lab, again, pattern)
-            projection._held = projection._held.advanced(reducer, frame)
+            projection._folded = projection._folded.advanced(reducer, frame)
         assert len(seen) >= 2
         assert seen <= {12_000, 12_001, 24_001, 24_002, 36_002}
         whole = lab.projection(reducer, pattern, name="from the beginning")

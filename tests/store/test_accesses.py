@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eventlab as el
-from eventlab.errors import AccessesDropped, ReadOnlyStore, StoreLocked
+from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreLocked
 from eventlab.store.catalog import access_log as accesses
 from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch
@@ -36,12 +35,12 @@ def path(tmp_path):
 
 
 def recording(path, **more):
-    return EventLog.open(path, record_access=True, **more)
+    return EventLog.open(path, record_reads=True, **more)
 
 
 def fill(store, count, first=0):
     for number in range(first, first + count):
-        store.accesses.record("Trades", f"m/{number % 3}", number, 2 * number)
+        store.read_log.record("Trades", f"m/{number % 3}", number, 2 * number)
 
 
 def reads(count, first=0):
@@ -63,18 +62,18 @@ def batches(path):
 
 def test_what_is_recorded_is_there_at_once_and_after_reopening(path):
     with recording(path) as store:
-        assert store.accesses.frame().schema == accesses.SCHEMA
+        assert store.read_log.frame().schema == accesses.SCHEMA
         fill(store, 5)
-        assert store.accesses.frame().rows() == reads(5)
+        assert store.read_log.frame().rows() == reads(5)
         assert "accesses" not in tables(path)
     with recording(path) as store:
         fill(store, 3, first=5)
-        store.accesses.flush()
+        store.read_log.flush()
         fill(store, 2, first=8)
-        assert store.accesses.frame().rows() == reads(10)
+        assert store.read_log.frame().rows() == reads(10)
     with EventLog.open(path) as store:
-        assert store.accesses.frame().columns == NAMES
-        assert store.accesses.frame().rows() == reads(10)
+        assert store.read_log.frame().columns == NAMES
+        assert store.read_log.frame().rows() == reads(10)
         assert store.verify().ok
     assert batches(path) == [10]
 
@@ -92,9 +91,9 @@ def test_the_newest_reads_are_kept_in_bounds_and_in_order(runs, size, more, flus
                 fill(store, run, first=done)
                 done += run
                 if flushing:
-                    store.accesses.flush()
-            store.accesses.flush()
-            kept = store.accesses.frame().rows()
+                    store.read_log.flush()
+            store.read_log.flush()
+            kept = store.read_log.frame().rows()
             assert kept == reads(len(kept), first=done - len(kept))
             assert min(done, most - size + 1) <= len(kept) <= most
 
@@ -112,56 +111,46 @@ def test_full_batches_are_written_as_they_come(path):
 def test_nothing_is_recorded_unasked(path):
     with EventLog.open(path) as store:
         fill(store, 2_000)
-        assert store.accesses.frame().is_empty()
+        assert store.read_log.frame().is_empty()
     assert "accesses" not in tables(path)
 
 
 def test_a_store_opened_to_be_read_tells_and_does_not_record(path):
-    with pytest.raises(ReadOnlyStore, match="opened to be read"):
+    with pytest.raises(ReadOnlyStore, match="opened read-only"):
         recording(path, read_only=True)
     with EventLog.open(path, read_only=True) as store:
-        assert store.accesses.frame().is_empty()
-        store.accesses.record("Trades", "m/0", 1, 1)
-        store.accesses.flush()
+        assert store.read_log.frame().is_empty()
+        store.read_log.record("Trades", "m/0", 1, 1)
+        store.read_log.flush()
     with recording(path) as store:
         fill(store, 3)
     with EventLog.open(path, read_only=True) as store:
-        store.accesses.record("Trades", "m/0", 1, 1)
-        assert store.accesses.frame().rows() == reads(3)
+        store.read_log.record("Trades", "m/0", 1, 1)
+        assert store.read_log.frame().rows() == reads(3)
         with pytest.raises(ReadOnlyStore, match="cannot be removed"):
-            store.accesses.clear()
+            store.read_log.clear()
 
 
 def test_cleared_reads_are_gone_written_or_not(path):
     with recording(path) as store:
-        store.accesses.clear()
+        store.read_log.clear()
         fill(store, 3)
-        store.accesses.flush()
+        store.read_log.flush()
         fill(store, 3)
-        store.accesses.clear()
-        assert store.accesses.frame().is_empty()
+        store.read_log.clear()
+        assert store.read_log.frame().is_empty()
         fill(store, 2)
     with EventLog.open(path) as store:
-        assert store.accesses.frame().rows() == reads(2)
+        assert store.read_log.frame().rows() == reads(2)
 
 
 def test_a_backup_has_them(path, tmp_path):
     with recording(path) as store:
         fill(store, 4)
-        store.accesses.flush()
+        store.read_log.flush()
         store.backup(tmp_path / "copy")
     with EventLog.open(tmp_path / "copy") as store:
-        assert store.accesses.frame().rows() == reads(4)
-
-
-def test_a_store_of_format_1_records_once_it_is_brought_up_to_date(tmp_path):
-    shutil.copytree(Path(__file__).parent / "format1", tmp_path / "old", dirs_exist_ok=True)
-    place = next((tmp_path / "old").rglob("catalog.sqlite")).parent
-    with recording(place) as store:
-        fill(store, 4)
-    with EventLog.open(place) as store:
-        assert store.accesses.frame().rows() == reads(4)
-        assert store.verify().ok
+        assert store.read_log.frame().rows() == reads(4)
 
 
 def held(path):
@@ -175,11 +164,11 @@ def test_reads_do_not_wait_for_a_writer(path):
     with recording(path, wait=30.0) as store:
         other = held(path)
         fill(store, accesses.BATCH + 7)
-        assert store.accesses.frame().height == accesses.BATCH + 7
+        assert store.read_log.frame().height == accesses.BATCH + 7
         other.close()
         fill(store, accesses.BATCH - 7, first=accesses.BATCH + 7)
         assert batches(path) == [accesses.BATCH, accesses.BATCH]
-        assert store.accesses.frame().rows() == reads(2 * accesses.BATCH)
+        assert store.read_log.frame().rows() == reads(2 * accesses.BATCH)
 
 
 def test_what_waits_for_a_writer_is_bounded(path, monkeypatch):
@@ -187,10 +176,10 @@ def test_what_waits_for_a_writer_is_bounded(path, monkeypatch):
     with recording(path) as store:
         other = held(path)
         fill(store, 2 * accesses.BATCH)
-        with pytest.warns(AccessesDropped, match=f"{accesses.BATCH} recorded reads were dropped"):
+        with pytest.warns(ReadsDropped, match=f"{accesses.BATCH} recorded reads were dropped"):
             fill(store, accesses.BATCH, first=2 * accesses.BATCH)
         other.close()
-        assert store.accesses.frame().rows() == reads(2 * accesses.BATCH, first=accesses.BATCH)
+        assert store.read_log.frame().rows() == reads(2 * accesses.BATCH, first=accesses.BATCH)
 
 
 def test_closing_warns_of_what_cannot_be_written(path):
@@ -198,13 +187,13 @@ def test_closing_warns_of_what_cannot_be_written(path):
     fill(store, 5)
     other = held(path)
     with pytest.raises(StoreLocked):
-        store.accesses.flush()
-    with pytest.warns(AccessesDropped, match="5 recorded reads were dropped: .*another writer"):
+        store.read_log.flush()
+    with pytest.warns(ReadsDropped, match="5 recorded reads were dropped: .*another writer"):
         store.close()
     assert store.closed
     other.close()
     with EventLog.open(path) as again:
-        assert again.accesses.frame().is_empty()
+        assert again.read_log.frame().is_empty()
 
 
 def test_damaged_batches_are_left_out_and_damage_no_read(path):
@@ -217,15 +206,15 @@ def test_damaged_batches_are_left_out_and_damage_no_read(path):
     connection.close()
     (path / "catalog.sums").unlink()
     with recording(path) as store:
-        with pytest.warns(AccessesDropped, match="2 batches of recorded reads are damaged"):
-            assert store.accesses.frame().is_empty()
-        store.accesses.record("Trades", "m/0", 0, 0)
-        with pytest.warns(AccessesDropped, match="1 recorded reads were dropped"):
-            store.accesses.close()
-        store.accesses.clear()
+        with pytest.warns(ReadsDropped, match="2 batches of recorded reads are damaged"):
+            assert store.read_log.frame().is_empty()
+        store.read_log.record("Trades", "m/0", 0, 0)
+        with pytest.warns(ReadsDropped, match="1 recorded reads were dropped"):
+            store.read_log.close()
+        store.read_log.clear()
         fill(store, 2)
-        store.accesses.flush()
-        assert store.accesses.frame().rows() == reads(2)
+        store.read_log.flush()
+        assert store.read_log.frame().rows() == reads(2)
         assert store.verify().ok
 
 
@@ -238,7 +227,7 @@ def test_a_table_of_the_name_that_is_not_ours_costs_the_record_alone(path):
     store = recording(path)
     fill(store, 3)
     assert store.heads()[0].version == 3
-    with pytest.warns(AccessesDropped, match="3 recorded reads were dropped"):
+    with pytest.warns(ReadsDropped, match="3 recorded reads were dropped"):
         store.close()
 
 
@@ -253,20 +242,20 @@ def test_threads_lose_nothing(path, monkeypatch):
             store.seal()
         for thread in threads:
             thread.join()
-        found = store.accesses.frame()
+        found = store.read_log.frame()
     assert sorted(found.rows()) == sorted(row for at in range(4) for row in reads(200, 1_000 * at))
     with EventLog.open(path) as store:
-        assert store.accesses.frame().height == 800
+        assert store.read_log.frame().height == 800
 
 
 CHILD = """
     import sys
     from eventlab.store.event_log import EventLog
 
-    store = EventLog.open(sys.argv[1], record_access=True)
+    store = EventLog.open(sys.argv[1], record_reads=True)
     first, count = int(sys.argv[2]), int(sys.argv[3])
     for number in range(first, first + count):
-        store.accesses.record("Trades", f"m/{number % 3}", number, 2 * number)
+        store.read_log.record("Trades", f"m/{number % 3}", number, 2 * number)
     print("recorded", flush=True)
     sys.stdin.readline()
     store.close()
@@ -290,7 +279,7 @@ def test_two_processes_record_into_one_log(path):
             other.communicate("\n")
             assert other.returncode == 0
     with EventLog.open(path) as store:
-        found = store.accesses.frame()
+        found = store.read_log.frame()
     for first in (0, 100_000, 200_000):
         rows = found.filter(pl.col("version").is_between(first, first + count))
         assert rows.rows() == reads(count, first)
@@ -305,12 +294,12 @@ def test_a_killed_process_loses_no_more_than_its_buffer(path):
     process.stdin.close()
     process.stdout.close()
     with EventLog.open(path) as store:
-        assert store.accesses.frame().rows() == reads(3 * accesses.BATCH)
+        assert store.read_log.frame().rows() == reads(3 * accesses.BATCH)
         assert store.verify().ok
 
 
 def test_a_lab_records_the_versions_that_it_reconstructed(tmp_path):
-    with el.open(tmp_path / "lab", record_access=True) as lab:
+    with el.open(tmp_path / "lab", record_reads=True) as lab:
         lab.append("p", [el.PortfolioChange("BTC", 1.0, 10.0)] * 3, timestamp=["2024-01-01T00:00:00Z"] * 2
                    + ["2024-01-02T00:00:00Z"])  # fmt: skip
         lab.append("m", el.MarketData("BTC", 10.0, 1.0))
@@ -321,7 +310,7 @@ def test_a_lab_records_the_versions_that_it_reconstructed(tmp_path):
         lab.append("p", el.PortfolioChange("BTC", 1.0, 10.0))
         lab.state(el.Portfolio, "p", 2)
         told = [("Portfolio", "p", version, head) for version, head in ((1, 3), (3, 3), (2, 3), (0, 3), (2, 4))]
-        assert lab.accesses().rows() == told
+        assert lab.read_log().rows() == told
     with el.open(tmp_path / "lab") as lab:
         lab.state(el.Portfolio, "p")
-        assert lab.accesses().rows() == told
+        assert lab.read_log().rows() == told

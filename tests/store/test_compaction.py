@@ -328,7 +328,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
     from eventlab.store.disk import operations as disk
     from eventlab.store.commit import seal as sealing
     from eventlab.store.compaction import garbage
-    from eventlab.store.catalog import database as catalog
+    from eventlab.store.catalog import opening as catalog
     store = EventLog.open(sys.argv[1])
     whole, left = {module}.{name}, [{call}]
     def killing(*args, **more):
@@ -518,7 +518,7 @@ class ReadersBesideMerges(RuleBasedStateMachine):
             files = [file for segment in store._view().segments for file in segment.files.values()]
             assert store._vault.names() == {file.name for file in files}
             rows = store._catalog.execute("SELECT count(*) FROM runs").fetchone()[0]
-            assert rows == sum(len(store._knowledge.runs_of_file(file)) for file in files)
+            assert rows == sum(len(store._index.runs_of_file(file)) for file in files)
         for store in self.stores:
             store.close()
         tiers.FANOUT, tiers.SMALL_ROWS, sealing.SEGMENT_ROWS, writer.BULK_ROWS, encoding.ROW_GROUP = self.saved
@@ -544,7 +544,7 @@ def test_unlike_markets_stay_apart_and_one_market_is_joined_for_some_room(
             store.commit([batch(rows, f"market/{symbol}")])
         before = everything(store)
         assert store.seal() == 0
-        assert len(store._knowledge.view().segments) == segments
+        assert len(store._index.manifest().segments) == segments
         assert everything(store).equals(before)
         assert store.vacuum().files == 0
         store.verify()

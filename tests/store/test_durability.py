@@ -24,10 +24,9 @@ from eventlab.errors import (
     StoreError,
     StoreFull,
     StoreLocked,
-    StoreTooNew,
 )
 from eventlab.store.api import Selection
-from eventlab.store.catalog import database as catalog
+from eventlab.store.catalog import opening as catalog
 from eventlab.store.commit import writer
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
@@ -65,7 +64,7 @@ def test_reopening_gives_the_same(tmp_path: Path):
 
 
 def test_the_tail_seals_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer, "TAIL_COMMITS", 50)
+    monkeypatch.setattr(writer, "UNSEALED_COMMITS", 50)
     with EventLog.open(tmp_path, durability="relaxed") as store:
         for _ in range(120):
             store.commit([batch(1)])
@@ -144,7 +143,7 @@ def test_an_interrupt_after_the_commit_leaves_it_standing(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(store._knowledge, "learn_record", interrupted)
+            patched.setattr(store._index, "learn_record", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.commit([batch(1, "new")])
         assert everything(store)["position"].to_list() == [0, 1, 2]
@@ -241,7 +240,7 @@ def test_writers_in_two_processes_take_turns(tmp_path: Path):
 def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path, seed: int):
     code = f"""
         from eventlab.store.commit import writer
-        writer.TAIL_COMMITS = 7
+        writer.UNSEALED_COMMITS = 7
         small, large = batch(3, ["a", "b", "a"]), batch({BULK_ROWS}, "c")
         store = EventLog.open(sys.argv[1])
         number = 0
@@ -365,15 +364,6 @@ def test_paths_that_hold_something_else(tmp_path: Path):
     assert not (tmp_path / "absent").exists()
     assert (full / "notes.txt").read_text() == "mine"
     assert [path.name for path in full.iterdir()] == ["notes.txt"]
-
-
-def test_a_newer_format(tmp_path: Path):
-    with EventLog.open(tmp_path) as store:
-        store.commit([batch(1)])
-        store._catalog.execute(f"PRAGMA user_version = {catalog.FORMAT + 1}")
-    for read_only in (False, True):
-        with pytest.raises(StoreTooNew, match="Upgrade"):
-            EventLog.open(tmp_path, read_only=read_only)
 
 
 def test_an_unfinished_creation_is_finished(tmp_path: Path):
@@ -501,10 +491,10 @@ def test_a_rewritten_event_breaks_the_chain(tmp_path: Path):
     """Someone replaces a small commit's events by others of the same shape, checksums and all."""
     with EventLog.open(tmp_path / "other") as store:
         store.commit([batch([trade(2.0)])])
-        forged = store._knowledge.ledger.records[0].blob
+        forged = store._index.unsealed.records[0].blob
     with EventLog.open(tmp_path / "lab") as store:
         store.commit([batch([trade(1.0)])])
-        record = replace(store._knowledge.ledger.records[0], blob=forged)
+        record = replace(store._index.unsealed.records[0], blob=forged)
         (journal,) = (tmp_path / "lab" / "journal").iterdir()
     content = bytearray(journal.read_bytes())
     packed = record.packed(bytes(8))

@@ -399,7 +399,7 @@ def test_an_older_version_is_refused_once_the_store_has_a_newer_one():
         lambda: lab.on(First),
         lambda: lab.state(OfFirst, "a"),
     ):
-        with pytest.raises(SchemaMismatch, match="'liquidation' with schema_version 2, newer.*Update the code"):
+        with pytest.raises(SchemaMismatch, match="schema_version 2 of 'liquidation', newer.*Update the code"):
             append()
     assert lab.store.stop_position == 2
 

@@ -311,7 +311,7 @@ def _churn(path: str, name: str, rounds: int) -> None:
     """Small and bulk commits and seals, in turn; each commit is of one aggregate and three events or many."""
     from eventlab.store.commit import writer
 
-    writer.BULK_ROWS, writer.TAIL_COMMITS = 40, 25
+    writer.BULK_ROWS, writer.UNSEALED_COMMITS = 40, 25
     with EventLog.open(path, wait=60.0) as store:
         for number in range(rounds):
             store.commit([batch(40 if number % 9 == 8 else 3, f"{name}{number % 4}")])

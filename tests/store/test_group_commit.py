@@ -16,7 +16,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import EventlabError, StoreError, StoreFull, StoreLocked, WrongVersion
-from eventlab.store.commit import writer
+from eventlab.store.commit import group_commit, writer
 from eventlab.store.disk import operations as disk
 from eventlab.store.disk import writer_lock as exclusive
 from eventlab.store.event_log import EventLog
@@ -59,7 +59,8 @@ class Syncs:
 
     def gather(self, store: EventLog, first: Callable[[], Any], *others: Callable[[], Any]) -> list[Any]:
         """Run calls in threads: one writes, the others are prepared meanwhile. Gives what each gave or raised."""
-        prepare = store._writer.prepare
+        group = store._writer._group
+        prepare = group._add
 
         def prepared(*args: Any) -> Any:
             made = prepare(*args)
@@ -67,7 +68,7 @@ class Syncs:
                 self._prepared.release()
             return made
 
-        store._writer.prepare = prepared
+        group._add = prepared
         self._began.clear()
         self.others = len(others)
         found: list[Any] = [None] * (1 + len(others))
@@ -86,7 +87,7 @@ class Syncs:
             thread.start()
         for thread in threads:
             thread.join()
-        del store._writer.prepare
+        del group._add
         return found
 
 
@@ -201,7 +202,7 @@ def test_what_is_prepared_is_known_though_many_aggregates_are_in_use(
     tmp_path: Path, syncs: Syncs, monkeypatch: pytest.MonkeyPatch
 ):
     """Heads that are kept for speed may be let go only once they are known elsewhere."""
-    monkeypatch.setattr(writer, "_KEPT_STREAMS", 1)
+    monkeypatch.setattr(group_commit, "_MOST_HEADS", 1)
     with EventLog.open(tmp_path) as store:
         store.commit([batch(1, "a")])
         calls = [lambda name=name: store.commit([batch(1, name)]) for name in "abcabcabc"]
@@ -240,7 +241,7 @@ def test_handlers_are_called_in_position_order(tmp_path: Path, syncs: Syncs):
 
 def test_small_and_large_commits_seals_and_reads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writer, "BULK_ROWS", 30)
-    monkeypatch.setattr(writer, "TAIL_COMMITS", 20)
+    monkeypatch.setattr(writer, "UNSEALED_COMMITS", 20)
     rounds, failures = 25, []
     with EventLog.open(tmp_path) as store:
         running = threading.Event()
@@ -411,22 +412,22 @@ def test_an_interrupt_anywhere_leaves_a_whole_log_and_no_lock(
         assert again.verify().ok
 
 
-@pytest.mark.parametrize("where", ["prepare", "finish"])
+@pytest.mark.parametrize("where", ["_add", "_finish"])
 def test_what_an_interrupted_thread_left_prepared_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ):
     """It is written by whoever is next in the same turn, or dropped with it; another process may write in between."""
     with EventLog.open(tmp_path) as store, EventLog.open(tmp_path) as other:
         store.commit([batch(2, "a")])
-        plainly = getattr(store._writer, where)
+        plainly = getattr(store._writer._group, where)
 
         def interrupted(*args: Any) -> Any:
-            if where == "prepare":
+            if where == "_add":
                 plainly(*args)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(store._writer, where, interrupted)
+            patched.setattr(store._writer._group, where, interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.commit([batch(2, "a")])
         assert other.commit([batch(1, "a")]).version == 3

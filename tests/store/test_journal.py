@@ -35,9 +35,11 @@ class Disk(MemoryFile):
             self.failing.remove(what)
             raise OSError(5, what)
 
-    def write_at(self, content: bytes, offset: int) -> None:
+    def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None:
         self._maybe_fail("publish" if offset == END.start else "write")
         super().write_at(content, offset)
+        if synced:
+            self.sync()
 
     def allocate(self, offset: int, length: int) -> None:
         self._maybe_fail("allocate")
@@ -98,9 +100,9 @@ def test_records_come_back_however_they_were_grouped(sizes: list[int], cuts: set
     found: list[Record | Lost] = []
     for start, stop in itertools.pairwise(bounds):
         writing.append(records[start:stop])
-        assert reading.is_news
+        assert reading.has_more()
         found += reading.read()
-        assert not reading.is_news
+        assert not reading.has_more()
     for again in (found, seen(file), seen(file, beyond=True), seen(writing.content())):
         assert [plain(record) for record in again] == [plain(record) for record in records]
     assert file.syncs == (len(bounds) - 1 if synced else 0)
@@ -237,7 +239,7 @@ def test_nothing_follows_even_where_the_failed_append_could_not_be_undone():
     journal = opened(file)
     journal.read()
     file.failing = ["sync", "sync"]
-    with pytest.raises(StoreFull, match="taking back"):
+    with pytest.raises(StoreFull, match="undoing"):
         journal.append([first, second, third])
     following = opened(file)
     assert following.read(beyond=True) == []
@@ -252,8 +254,8 @@ def test_an_interrupt_after_publishing_leaves_the_record_to_those_who_read_it():
     journal.read()
     plainly = file.write_at
 
-    def interrupted(content: bytes, offset: int) -> None:
-        plainly(content, offset)
+    def interrupted(content: bytes, offset: int, *, synced: bool = False) -> None:
+        plainly(content, offset, synced=synced)
         if offset == END.start:
             raise KeyboardInterrupt
 

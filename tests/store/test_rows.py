@@ -18,8 +18,8 @@ from eventlab.events.rows import rows_of
 from eventlab.events.types import EventType
 from eventlab.store.api import Batch
 from eventlab.store.blocks import Block, decoded
-from eventlab.store.commit import validate as intake
-from eventlab.store.commit.validate import Stream, incoming
+from eventlab.store.commit import numbering
+from eventlab.store.commit.validate import PendingHead, check_batches
 from eventlab.store.event_log import EventLog
 from eventlab.store.hash_chain import columns as chain
 from eventlab.store.hash_chain import rows as row_chain
@@ -131,7 +131,7 @@ def test_blobs_of_rows_and_of_columns_give_the_same_block(data: st.DataObject):
 
 
 @given(st.data())
-def test_assigning_one_batch_to_one_aggregate_the_short_way(data: st.DataObject):
+def test_numbering_one_batch_of_one_aggregate_the_short_way(data: st.DataObject):
     count = data.draw(st.integers(1, 6))
     timed = data.draw(st.none() | st.lists(st.integers(0, 9), min_size=count, max_size=count))
     order = data.draw(st.none() | st.lists(st.integers(0, 9), min_size=count, max_size=count))
@@ -139,26 +139,26 @@ def test_assigning_one_batch_to_one_aggregate_the_short_way(data: st.DataObject)
     events = objects(CHANGE, [("BTC", float(n), 1.0, 0.0, "fill") for n in range(count)])
     made = []
     for short in (True, False):
-        stream = Stream(3, "a", version, version - 1, 4 if version else 0, None, is_new=not version)
+        head = PendingHead(3, "a", version, version - 1, 4 if version else 0, None, is_new=not version)
         given_ = Batch(
             CHANGE, payload_from_objects(CHANGE, events), "a",
             timestamp=None if timed is None else np.array(timed), order=None if order is None else np.array(order),
             metadata={"k": "v"},
         )  # fmt: skip
-        items, _ = incoming([given_])
+        items, _ = check_batches([given_])
         if short:
-            found = intake._assign_one(items[0], stream, 7, clock)
+            found = numbering._number_one(items[0], head, 7, clock)
             if found is None:
                 return
         else:
-            kept = intake._assign_one
-            intake._assign_one = lambda *_: None
+            plainly = numbering._number_one
+            numbering._number_one = lambda *_: None
             try:
-                found = intake.assign(items, [stream], 7, clock, "reject")
+                found = numbering.number_batches(items, [head], 7, clock, "reject")
             finally:
-                intake._assign_one = kept
-        head = (stream.version, stream.position, stream.timestamp)
-        made.append((bits(found.blocks[0]), found.first_position, found.last_version, found.late, head))
+                numbering._number_one = plainly
+        ends = (head.version, head.position, head.timestamp)
+        made.append((bits(found.blocks[0]), found.first_position, found.last_version, found.late, ends))
     assert made[0] == made[1]
 
 

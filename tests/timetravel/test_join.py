@@ -141,7 +141,7 @@ def test_portfolios_are_marked_where_asked_for():
         ({"timestamp": [1]}, {"aggregate_id": "a/{m}"}, InvalidEvent, "unknown placeholder; got {m}"),
         ({"timestamp": [1], "x": [1.0]}, {"aggregate_id": "a/{x}"}, InvalidEvent, "unknown placeholder"),
         ({"timestamp": [1]}, {"aggregate_id": "a/{"}, InvalidEvent, "brace"),
-        ({"timestamp": [1]}, {"aggregate_id": None}, InvalidEvent, "must be a text"),
+        ({"timestamp": [1]}, {"aggregate_id": None}, InvalidEvent, "must be a string"),
         ({"timestamp": [1]}, {"suffix": None}, InvalidEvent, "suffix"),
     ],
 )

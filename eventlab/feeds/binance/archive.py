@@ -11,8 +11,16 @@ from eventlab.events.aggregate_ids import Template
 from eventlab.events.builtin import Bar, MarketData
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Chunk, FeedBatch
-from eventlab.feeds.reading.csv_table import Column, Piece, Table, TimeColumn, TimeUnit, refuse_cell
-from eventlab.feeds.reading.file_feed import Contiguous, FileFeed, Tally, as_time, batches_of, checked_symbol, words
+from eventlab.feeds.reading.csv_table import Column, CsvTable, Piece, TimeColumn, TimeUnit, refuse_cell
+from eventlab.feeds.reading.file_feed import (
+    FileFeed,
+    GapDetector,
+    Tally,
+    as_time,
+    checked_symbol,
+    flags_as_enum,
+    non_empty,
+)
 from eventlab.feeds.reading.text import TextFile
 
 _TRADES = (
@@ -59,24 +67,24 @@ def binance_trades(path: str | os.PathLike[str], symbol: str, *, aggregate_id: s
     Parameters
     ----------
     path : path
-        CSV, plain or in gzip or zip (told by content), with or without header: ``id, price, qty, quote_qty, time,
-        is_buyer_maker[, is_best_match]``, optionally ``local_ts_ns``, the capture time, which becomes `received_at`.
-        Times are milliseconds or microseconds (spot archives since 2025), told apart by magnitude.
+        CSV, plain, gzip or zip, with or without header: ``id, price, qty, quote_qty, time, is_buyer_maker
+        [, is_best_match]``, optionally ``local_ts_ns``, the capture time, which becomes `received_at`. Times are
+        milliseconds or microseconds (spot archives since 2025); their magnitude decides.
     symbol : str
-        The file does not name it.
+        The file does not have it.
     aggregate_id : str
         A template over ``{symbol}``.
 
     Returns
     -------
     Feed
-        `side` is the taker's: sell where the buyer was the maker. Trade ids that are not contiguous are reported.
+        `side` is the taker's: sell if the buyer was the maker. Reports gaps in trade ids.
 
     Raises
     ------
     FeedError
-        Now for a missing file or a bad template, while reading for anything wrong inside: names file, row, column,
-        value.
+        At once for a missing file or an invalid template; while reading, for invalid content: names file, row, column
+        and value.
 
     Examples
     --------
@@ -87,7 +95,7 @@ def binance_trades(path: str | os.PathLike[str], symbol: str, *, aggregate_id: s
     >>> chunk.batches[0].frame.select("price", "side", "trade_id").row(0)
     (61837.63, 'sell', 7)
     """
-    return _Trades("binance_trades", path, symbol, aggregate_id, _TRADES)
+    return _ArchiveTrades("binance_trades", path, symbol, aggregate_id, _TRADES)
 
 
 def binance_agg_trades(path: str | os.PathLike[str], symbol: str, *, aggregate_id: str = "market/{symbol}") -> FileFeed:
@@ -96,19 +104,19 @@ def binance_agg_trades(path: str | os.PathLike[str], symbol: str, *, aggregate_i
     Columns ``agg_trade_id, price, quantity, first_trade_id, last_trade_id, transact_time, is_buyer_maker
     [, is_best_match]``; everything else as in :func:`binance_trades`.
     """
-    return _Trades("binance_agg_trades", path, symbol, aggregate_id, _AGG_TRADES)
+    return _ArchiveTrades("binance_agg_trades", path, symbol, aggregate_id, _AGG_TRADES)
 
 
 def binance_klines(path: str | os.PathLike[str], symbol: str, *, aggregate_id: str = "bar/{symbol}") -> FileFeed:
     """Klines of Binance's public archive, as Bar.
 
     Columns ``open_time, open, high, low, close, volume, close_time, ...``; everything else as in
-    :func:`binance_trades`. A bar's event time is its interval's end, which is one unit after `close_time`.
+    :func:`binance_trades`. A bar's event time is the end of its interval, one unit after `close_time`.
     """
-    return _Klines(path, symbol, aggregate_id)
+    return _ArchiveKlines(path, symbol, aggregate_id)
 
 
-class _Trades(FileFeed):
+class _ArchiveTrades(FileFeed):
     def __init__(
         self, name: str, path: str | os.PathLike[str], symbol: str, aggregate_id: str, layout: tuple[Column, ...]
     ) -> None:
@@ -121,13 +129,12 @@ class _Trades(FileFeed):
 
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         times, captured = TimeColumn(self._time, _MS_OR_US), TimeColumn("local_ts_ns", ("ns",))
-        watch = Contiguous(tally)
-        for piece in Table(self._file, self._layout, headless=True).pieces():
+        watch = GapDetector(tally)
+        for piece in CsvTable(self._file, self._layout, headless=True).pieces():
             frame = self._events(piece, times, captured)
             tally.rows += len(frame)
             watch.see(self._symbol, frame["trade_id"].to_numpy(), piece.rows)
-            batch = FeedBatch(event_type(MarketData), frame, self._template.text)
-            yield Chunk(batches_of(batch), piece.done)
+            yield Chunk(non_empty(FeedBatch(event_type(MarketData), frame, self._template.text)), piece.done)
 
     def _events(self, piece: Piece, times: TimeColumn, captured: TimeColumn) -> pl.DataFrame:
         raw = piece.frame
@@ -135,7 +142,7 @@ class _Trades(FileFeed):
             pl.repeat(self._symbol, len(raw), eager=True).alias("symbol"),
             raw["price"],
             raw[self._volume].alias("volume"),
-            words(raw["is_buyer_maker"], "sell", "buy", _SIDES).alias("side"),
+            flags_as_enum(raw["is_buyer_maker"], "sell", "buy", _SIDES).alias("side"),
             raw[self._id].alias("trade_id"),
             as_time(times.ns(piece), "timestamp"),
         ]
@@ -144,32 +151,31 @@ class _Trades(FileFeed):
         return pl.DataFrame(columns)
 
 
-class _Klines(FileFeed):
+class _ArchiveKlines(FileFeed):
     def __init__(self, path: str | os.PathLike[str], symbol: str, aggregate_id: str) -> None:
         self._symbol, self._template = checked_symbol(symbol), Template.parse(aggregate_id)
         super().__init__("binance_klines", TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
 
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         opened, closed = TimeColumn("open_time", _MS_OR_US), TimeColumn("close_time", _MS_OR_US)
-        for piece in Table(self._file, _KLINES, headless=True).pieces():
+        for piece in CsvTable(self._file, _KLINES, headless=True).pieces():
             tally.rows += len(piece.frame)
-            end = interval_end(piece, opened, closed)
+            end = _interval_end(piece, opened, closed)
             frame = pl.DataFrame([
                 pl.repeat(self._symbol, len(end), eager=True).alias("symbol"),
                 *piece.frame.select("open", "high", "low", "close", "volume"),
                 as_time(end, "timestamp"),
             ])  # fmt: skip
-            batch = FeedBatch(event_type(Bar), frame, self._template.text)
-            yield Chunk(batches_of(batch), piece.done)
+            yield Chunk(non_empty(FeedBatch(event_type(Bar), frame, self._template.text)), piece.done)
 
 
-def interval_end(piece: Piece, opened: TimeColumn, closed: TimeColumn) -> pl.Series:
-    """The moment after each `close_time`, in ns; a bar must last, and both times must be in one unit."""
+def _interval_end(piece: Piece, opened: TimeColumn, closed: TimeColumn) -> pl.Series:
+    """The time after each `close_time`, in ns. Checks that both times have one unit and are in order."""
     start, last = opened.ns(piece), closed.ns(piece)
     if opened.unit != closed.unit:
         refuse_cell(
-            piece.file, piece.first_row, "close_time", "not in the unit of open_time", piece.frame["close_time"][0],
+            piece.file, piece.first_row, "close_time", "other unit than open_time", piece.frame["close_time"][0],
             f"a time in {opened.unit}",
         )  # fmt: skip
-    piece.refuse(last < start, "close_time", "before open_time", "the interval's last moment")
+    piece.refuse(last < start, "close_time", "before open_time", "the end of the interval")
     return last + closed.step

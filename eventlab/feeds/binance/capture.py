@@ -1,4 +1,4 @@
-"""Captures of Binance's websocket streams: a line is the capture time in ns, a space, and the message."""
+"""Captures of Binance's websocket streams: lines of capture time in ns, a space, and the message."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from eventlab.feeds.reading.capture import CaptureFeed, levels
 from eventlab.feeds.reading.csv_table import Piece, TimeColumn, TimeUnit
 from eventlab.feeds.reading.file_feed import (
     UTC_NS,
-    Contiguous,
+    GapDetector,
     Tally,
-    batches_of,
-    no_events_of,
-    only_symbol,
+    check_symbol_found,
+    filter_symbol,
+    non_empty,
     symbol_rows,
 )
 
-_WORDS = pl.Enum(["buy", "sell"])
+_SIDE = pl.Enum(["buy", "sell"])
 _PAIRS = pl.List(pl.List(pl.String()))
 _TRADE = {
     "s": pl.String(),
@@ -51,8 +51,8 @@ def binance_capture(
     Parameters
     ----------
     path : path
-        Plain, gzip or zip. A line is ``<local ns> <message>``; a message is one of a combined stream
-        (``{"stream": ..., "data": ...}``) or a bare one.
+        Plain, gzip or zip. A line is ``<local ns> <message>``; a message comes from a combined stream
+        (``{"stream": ..., "data": ...}``) or from a single one.
     symbol : str, optional
         Only this symbol.
     aggregate_id : str
@@ -62,21 +62,21 @@ def binance_capture(
     -------
     Feed
         ``trade`` as MarketData at trade time, ``depthUpdate`` as BookChange at transaction time (spot: event time),
-        ``bookTicker`` as Quote at transaction time, or, on spot where it has none, at capture time. Other messages
-        are counted and left out. Book changes are differences: without a snapshot before them the book starts empty.
-        Gaps in trade ids and between depth updates are reported.
+        ``bookTicker`` as Quote at transaction time (spot: capture time). Other messages are dropped and counted. Book
+        changes are differences: without an earlier snapshot the book starts empty. Reports gaps in trade ids and
+        between depth updates.
 
     Raises
     ------
     FeedError
-        Now for a missing file or a bad template, while reading for anything wrong inside; rows are lines.
+        At once for a missing file or an invalid template; while reading, for invalid content. Rows are lines.
     """
     return _BinanceCapture("binance_capture", path, symbol, aggregate_id)
 
 
 class _BinanceCapture(CaptureFeed):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        reader = _Reader(self, self._symbol, tally)
+        reader = _MessageDecoder(self, self._symbol, tally)
         for lines, done in self._lines(tally):
             messages = self._messages(lines, tally)
             batches = [
@@ -87,17 +87,17 @@ class _BinanceCapture(CaptureFeed):
                     (BookChange, "book", reader.changes(messages.filter(pl.col("kind") == "depthUpdate"))),
                 )
             ]
-            yield Chunk(batches_of(*batches), done)
-        no_events_of(self._file.name, self._symbol, tally)
+            yield Chunk(non_empty(*batches), done)
+        check_symbol_found(self._file.name, self._symbol, tally)
 
     def _messages(self, lines: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-        """`row`, `received_at`, `kind`, and `text`: the message wrapped in ``{"data": ...}``."""
+        """`row`, `received_at`, `kind` and `text` of each message, wrapped in ``{"data": ...}``."""
         split = lines.with_columns(pl.col("line").str.splitn(" ", 2).struct.rename_fields(["local", "text"])).unnest(
             "line"
         )
         split = split.with_columns(pl.col("local").cast(pl.Int64, strict=False).alias("received_at"))
         self.refuse(split, pl.col("received_at").is_null(), "local", "not a capture time", "integer nanoseconds")
-        self.refuse(split, pl.col("text").is_null(), "text", "no message behind the capture time", "<local ns> <JSON>")
+        self.refuse(split, pl.col("text").is_null(), "text", "no message after the capture time", "<local ns> <JSON>")
         local = TimeColumn("received_at", ("ns",))
         local.ns(Piece(split.select("received_at"), int(split["row"][0]), 0, self._file.name))
         text = pl.col("text")
@@ -108,22 +108,20 @@ class _BinanceCapture(CaptureFeed):
             text=pl.when(text.str.contains(r'^\s*\{\s*"stream"\s*:')).then(text)
             .otherwise(pl.concat_str([pl.lit('{"data":'), text, pl.lit("}")])),
         )  # fmt: skip
-        others = split.filter(~pl.col("kind").is_in(["trade", "bookTicker", "depthUpdate"]).fill_null(value=False))
+        others = self.count_other_kinds(split, ["trade", "bookTicker", "depthUpdate"], tally)
         if len(others):
             self.decode(others.select("row", "received_at", "text"), pl.Struct({"stream": pl.String()}), "JSON")
-            for kind, count in others.group_by("kind", maintain_order=True).len().iter_rows():
-                tally.drop(f"messages of kind {kind}" if kind else "messages of no known kind", count)
         return split.drop("local")
 
 
-class _Reader:
-    """Turns messages into events; keeps time units and ids between pieces of the capture."""
+class _MessageDecoder:
+    """Converts messages to events; remembers time units and ids from block to block."""
 
     def __init__(self, feed: _BinanceCapture, symbol: str | None, tally: Tally) -> None:
         self._feed, self._symbol, self._tally = feed, symbol, tally
         self._trade_times, self._depth_times = TimeColumn("timestamp", _MS_OR_US), TimeColumn("timestamp", _MS_OR_US)
         self._quote_times = TimeColumn("timestamp", _MS_OR_US)
-        self._trade_ids = Contiguous(tally)
+        self._trade_ids = GapDetector(tally)
         self._quote_clock: Clock | None = None
         self._updates: dict[str, int] = {}
 
@@ -131,10 +129,10 @@ class _Reader:
         frame = self._decoded(messages, _TRADE, "trade")
         self._feed.required(frame, "symbol", "t", "T", "m")
         frame = self._feed.amounts(frame, "p", "q")
-        for symbol, at in symbol_rows(frame["symbol"]) if len(frame) else ():
+        for symbol, at in symbol_rows(frame["symbol"]):
             self._trade_ids.see(symbol, frame["t"].to_numpy()[at], frame["row"].to_numpy()[at])
         frame = self._at(frame, pl.col("T"), self._trade_times)
-        side = pl.when("m").then(pl.lit("sell", _WORDS)).otherwise(pl.lit("buy", _WORDS)).alias("side")
+        side = pl.when("m").then(pl.lit("sell", _SIDE)).otherwise(pl.lit("buy", _SIDE)).alias("side")
         return frame.select(
             "row", "symbol", pl.col("p").alias("price"), pl.col("q").alias("volume"), side,
             pl.col("t").alias("trade_id"), pl.col("timestamp", "received_at").cast(UTC_NS),
@@ -149,7 +147,7 @@ class _Reader:
             self._quote_clock = "exchange" if frame.select(time.is_not_null()).item(0, 0) else "capture"
         clock = self._quote_clock or "capture"
         wrong = time.is_null() if clock == "exchange" else time.is_not_null()
-        self._feed.refuse(frame, wrong, "u", "exchange times on some quotes only", f"the {clock} clock, as before")
+        self._feed.refuse(frame, wrong, "u", "only some quotes have exchange times", f"the {clock} clock, as before")
         if clock == "capture":
             frame = frame.with_columns(pl.col("received_at").alias("timestamp"))
         else:
@@ -176,24 +174,24 @@ class _Reader:
     def _decoded(self, messages: pl.DataFrame, fields: dict[str, pl.DataType], what: str) -> pl.DataFrame:
         shape = pl.Struct({"data": pl.Struct(fields)})
         frame = self._feed.decode(messages, shape, what).unnest("data").rename({"s": "symbol"})
-        return only_symbol(frame, self._symbol, self._tally)
+        return filter_symbol(frame, self._symbol, self._tally)
 
     def _at(self, frame: pl.DataFrame, time: pl.Expr, column: TimeColumn) -> pl.DataFrame:
         frame = frame.with_columns(time.alias("timestamp"))
         if not len(frame):
             return frame
-        # Rows of one kind are not consecutive lines, so the line is looked up where the column is refused.
+        # Rows of one kind are not consecutive lines, so `refuse` finds the line of an error.
         try:
             ns = column.ns(Piece(frame.select("timestamp"), 1, 0, self._feed.file_name))
         except FeedError:
-            unlike = ~pl.col("timestamp").is_between(*column.bounds)
-            self._feed.refuse(frame, unlike, "timestamp", "not a time in the capture's unit", "ms or µs, 2009 to 2099")
+            outside = ~pl.col("timestamp").is_between(*column.bounds)
+            self._feed.refuse(frame, outside, "timestamp", "not a time in the capture's unit", "ms or µs, 2009 to 2099")
             raise
         return frame.with_columns(ns.alias("timestamp"))
 
     def _watch(self, frame: pl.DataFrame) -> None:
-        """Spot: an update starts one past the end of the one before. Futures: `pu` names the end of the one before."""
-        for symbol, at in symbol_rows(frame["symbol"]) if len(frame) else ():
+        """Record gaps. Spot: an update starts one past the last one's end. Futures: `pu` is the last one's end."""
+        for symbol, at in symbol_rows(frame["symbol"]):
             part = frame[at].select("row", "u", first=pl.coalesce(pl.col("pu") + 1, "U"))
             first, rows = part["first"].to_numpy(), part["row"].to_numpy()
             previous = part["u"].shift(1, fill_value=self._updates.get(symbol, int(first[0]) - 1)).to_numpy()

@@ -1,10 +1,10 @@
-"""Raw websocket captures: lines with a capture time, JSON decoded column-wise into declared shapes."""
+"""Raw websocket captures: lines of a capture time and a JSON message, decoded by column."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import polars as pl
@@ -17,30 +17,30 @@ from eventlab.feeds.reading.csv_table import refuse_cell
 from eventlab.feeds.reading.file_feed import FileFeed, Tally, checked_symbol
 from eventlab.feeds.reading.text import TextFile
 
-_SEPARATOR = "\x01"  # not in JSON text: control characters are escaped there
+_SEPARATOR = "\x01"  # JSON escapes control characters, so this never occurs in a line
 
 
 class CaptureFeed(FileFeed):
-    """A feed over a capture of several event types. Rows are lines, numbered from 1."""
+    """A feed over a capture of several event types. Row numbers are line numbers, from 1."""
 
     def __init__(self, name: str, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
         self._symbol = None if symbol is None else checked_symbol(symbol)
         template = Template.parse(aggregate_id, ("symbol", "kind"))
-        if "kind" not in template.fields:  # event types must not share an aggregate: their clocks differ
+        if "kind" not in template.fields:  # clocks differ between event types, so each needs its own aggregate
             raise FeedError(
-                f"aggregate_id {aggregate_id!r} puts trades, quotes and books into one aggregate",
+                f"aggregate_id {aggregate_id!r} has trades, quotes and books in one aggregate",
                 expected="{kind} in it",
             )
         self._template = template.text
         super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
 
     def batch(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None) -> FeedBatch:
-        """Events of one type; `frame` has their columns and `row`, the line each came from."""
+        """Events of one type from their columns and `row`, their line numbers."""
         template = self._template.replace("{kind}", kind)
         return FeedBatch(event_type(of), frame.drop("row"), template, frame["row"].to_numpy(), clock)
 
     def _lines(self, tally: Tally) -> Iterator[tuple[pl.DataFrame, int]]:
-        """Frames of `row` and `line`, blank lines left out."""
+        """Frames of `row` and `line`, without blank lines."""
         row = 1
         for block in self._file.blocks():
             try:
@@ -57,7 +57,7 @@ class CaptureFeed(FileFeed):
             yield numbered.filter(pl.col("line").is_not_null()), block.done
 
     def refuse(self, frame: pl.DataFrame, bad: pl.Expr, column: str, what: str, expected: object) -> None:
-        """Raise FeedError about the first row for which `bad` holds; `column` is the one shown."""
+        """Raise FeedError for the first row where `bad` holds; shows `column`."""
         found = frame.filter(bad).head(1)
         if len(found):
             refuse_cell(self._file.name, int(found["row"][0]), column, what, found[column][0], expected)
@@ -68,7 +68,7 @@ class CaptureFeed(FileFeed):
         Raises
         ------
         FeedError
-            Text that is not whole JSON of this shape.
+            Text that is not complete JSON of this shape.
         """
         try:
             decoded = frame["text"].str.json_decode(shape)
@@ -83,32 +83,45 @@ class CaptureFeed(FileFeed):
                 pl.Series([text]).str.json_decode(shape)
             except (ValueError, pl.exceptions.PolarsError):
                 raise FeedError(
-                    f"{self._file.name}, line {row}: not a whole {what} message", got=text, expected="JSON",
-                    hint="A torn last line means an interrupted capture: remove it.",
+                    f"{self._file.name}, line {row}: incomplete or invalid {what} message", got=text,
+                    expected="JSON", hint="An incomplete last line means an interrupted capture: remove it.",
                 ) from None  # fmt: skip
         raise FeedError(f"{self._file.name}: {what} messages cannot be read", got=otherwise)
 
     def required(self, frame: pl.DataFrame, *columns: str) -> None:
-        """Refuse messages that lack a field."""
+        """Raise FeedError for the first message without one of the fields."""
         for column in columns:
-            self.refuse(frame, pl.col(column).is_null(), column, "missing or of a wrong type", "a value")
+            self.refuse(frame, pl.col(column).is_null(), column, "missing or of the wrong type", "a value")
 
     def amounts(self, frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
-        """Text columns as finite numbers that are not negative."""
+        """Text columns as finite, non-negative numbers."""
         for column in columns:
             value = pl.col(column).cast(pl.Float64, strict=False)
-            right = (value.is_finite() & (value >= 0)).fill_null(value=False)
-            self.refuse(frame, ~right, column, "cannot be read", "a finite number, not negative")
+            valid = (value.is_finite() & (value >= 0)).fill_null(value=False)
+            self.refuse(frame, ~valid, column, "cannot be read", "a finite number, not negative")
         return frame.with_columns(pl.col(*columns).cast(pl.Float64))
 
+    def check_sides(self, frame: pl.DataFrame) -> None:
+        """Raise FeedError for the first row whose `side` is neither buy nor sell."""
+        bad = ~pl.col("side").is_in(["buy", "sell"]).fill_null(value=False)
+        self.refuse(frame, bad, "side", "unknown side", "buy | sell")
 
-def levels(frame: pl.DataFrame, sides: dict[str, str], kept: list[str]) -> pl.DataFrame:
-    """One row a price level: the columns `kept`, then `side`, `price` and `size` (text); message by message.
+    @staticmethod
+    def count_other_kinds(messages: pl.DataFrame, known: Sequence[str], tally: Tally) -> pl.DataFrame:
+        """The messages whose `kind` the feed ignores; counts them as dropped."""
+        others = messages.filter(~pl.col("kind").is_in(known).fill_null(value=False))
+        for kind, count in others.group_by("kind", maintain_order=True).len().iter_rows():
+            tally.drop(f"messages of kind {kind}" if kind else "messages of unknown kind", count)
+        return others
 
-    `sides` maps columns of ``[[price, size], ...]`` to book sides, in the order wanted inside a message.
+
+def levels(frame: pl.DataFrame, sides: dict[str, str], columns: list[str]) -> pl.DataFrame:
+    """One row per price level, by message: the given columns, then `side`, `price` and `size` (text).
+
+    `sides` maps columns of ``[[price, size], ...]`` to book sides, in their order within a message.
     """
     parts = [
-        frame.select(*kept, pl.lit(side, pl.Enum(["bid", "ask"])).alias("side"), pl.col(column).alias("level"))
+        frame.select(*columns, pl.lit(side, pl.Enum(["bid", "ask"])).alias("side"), pl.col(column).alias("level"))
         .explode("level", empty_as_null=False, keep_nulls=False)
         .with_columns(
             price=pl.col("level").list.get(0, null_on_oob=True), size=pl.col("level").list.get(1, null_on_oob=True)

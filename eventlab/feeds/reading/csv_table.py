@@ -1,4 +1,4 @@
-"""CSV files as typed, checked frames. A fast columnar pass; a slow line-by-line one only to say what is wrong where."""
+"""CSV files as typed, checked frames. A fast columnar pass parses; a slow pass by line only locates an error."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ _WANTED: dict[CellKind, str] = {
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 
 NS_OF: dict[TimeUnit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-_FIRST_S, _LAST_S = 1_230_768_000, 4_102_444_800  # 2009-01-01 (no exchange here is older), 2100-01-01
+FIRST_S, STOP_S = 1_230_768_000, 4_102_444_800
+"""Plausible times: from 2009-01-01, before any supported exchange, to 2100-01-01."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a CSV layout: its own name, further names it goes by in headers, and what its cells hold."""
+    """A column of a CSV layout: its name, its aliases in headers, and the kind of its cells."""
 
     name: str
     kind: CellKind
@@ -41,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Consecutive data rows as a frame. `first_row` is the 1-based number of the first data row."""
+    """Consecutive data rows as a frame. `first_row` is the 1-based number of its first row in the file."""
 
     frame: pl.DataFrame
     first_row: int
@@ -50,13 +51,13 @@ class Piece:
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
-        """The 1-based row number of each row."""
+        """The 1-based number of each row in the file."""
         return np.arange(self.first_row, self.first_row + len(self.frame), dtype=np.int64)
 
     def refuse(
         self, bad: pl.Series | npt.NDArray[np.bool_], column: str, what: str, expected: object, hint: str | None = None
     ) -> None:
-        """Raise FeedError about the first row flagged in `bad`, if there is one."""
+        """Raise FeedError for the first row flagged in `bad`, if any."""
         flags = bad.fill_null(value=False).to_numpy() if isinstance(bad, pl.Series) else bad
         if flags.any():
             row = int(np.flatnonzero(flags)[0])
@@ -66,30 +67,30 @@ class Piece:
 def refuse_cell(
     file: str, row: int, column: str, what: str, got: object, expected: object, hint: str | None = None
 ) -> NoReturn:
-    """Raise a FeedError about one cell."""
+    """Raise FeedError for one cell."""
     raise FeedError(
         f"{file}, row {row}, column {column!r}: {what}", got="null" if got is None else got, expected=expected,
         hint=hint or "Correct or remove the row, or download the file again.",
     )  # fmt: skip
 
 
-class Table:
+class CsvTable:
     """A CSV file of a known layout.
 
     Parameters
     ----------
     source : TextFile
     layout : sequence of Column
-        In the order a file without header has them; optional ones last.
+        In the order of a file without header; optional columns last.
     headless : bool
-        Whether a file may lack the header line.
+        Whether the header line is optional.
     """
 
     def __init__(self, source: TextFile, layout: Sequence[Column], *, headless: bool) -> None:
         self.source, self._layout, self._headless = source, tuple(layout), headless
 
     def pieces(self) -> Iterator[Piece]:
-        """Frames with the layout's own column names; optional columns only where the file has them.
+        """Frames with the layout's column names; optional columns only if the file has them.
 
         Raises
         ------
@@ -106,7 +107,7 @@ class Table:
                 columns, is_header = self._columns_of(cells)
                 data = tail if is_header else data
             if data.endswith((b"\n\n", b"\n\r\n", b"\r\n")) or len(data) < 3:
-                data = data.rstrip(b"\r\n")  # blank lines at the end of a file are common and mean nothing
+                data = data.rstrip(b"\r\n")  # blank lines at the end of a file are common
             if not data:
                 continue
             frame = self._parse(data, columns, row)
@@ -153,16 +154,16 @@ class Table:
             frame = pl.read_csv(data, has_header=False, schema=schema, quote_char=None)
         except pl.exceptions.PolarsError as error:
             self._diagnose(data, columns, row, str(error))
-        # Polars fills a short line with nulls; only where the last column may be null do they need telling apart.
-        torn = frame[columns[-1].name].null_count() and data.count(b",") != len(frame) * (len(columns) - 1)
-        checked = None if torn else self._checked(frame, columns)
+        # Polars fills a short line with nulls; if the last column has nulls, counting commas finds short lines.
+        short = frame[columns[-1].name].null_count() and data.count(b",") != len(frame) * (len(columns) - 1)
+        checked = None if short else self._checked(frame, columns)
         if checked is None:
-            self._diagnose(data, columns, row, "cells that do not fit their columns")
+            self._diagnose(data, columns, row, "invalid cells")
         return checked
 
     @staticmethod
     def _checked(frame: pl.DataFrame, columns: tuple[Column, ...]) -> pl.DataFrame | None:
-        """The frame with flags as booleans, or None where a cell is not what its column holds."""
+        """The frame with flags as booleans, or None if a cell is invalid."""
         flags: list[pl.Series] = []
         for column in columns:
             series = frame[column.name]
@@ -170,7 +171,7 @@ class Table:
                 return None
             if column.kind == "amount" and series.count():
                 low, high = series.min(), series.max()
-                # min and max skip NaN, so that it is asked for on its own.
+                # min and max skip NaN.
                 if series.is_nan().any() or not 0 <= float(low) <= float(high) < np.inf:  # type: ignore[arg-type]
                     return None
             elif column.kind == "flag":
@@ -187,7 +188,7 @@ class Table:
                 raise FeedError(
                     f"{self.source.name}, row {row + index}: {len(cells)} cells", got=",".join(cells),
                     expected=f"{len(columns)}: {','.join(column.name for column in columns)}",
-                    hint="A short last row means a torn file: download it again.",
+                    hint="A short last row means a truncated file: download it again.",
                 )  # fmt: skip
             for column, cell in zip(columns, cells, strict=True):
                 if not _cell_fits(column, cell):
@@ -218,10 +219,10 @@ def _cell_fits(column: Column, cell: str) -> bool:
 
 
 class TimeColumn:
-    """An integer time column whose unit is told by magnitude, once for the whole file.
+    """An integer time column. The magnitude of the first value decides the unit of the whole file.
 
-    Between 2009 and 2100 the ranges of s, ms, µs and ns do not meet, so a value names its unit; a value outside all
-    ranges, or of another unit than the first one's, is refused.
+    From 2009 to 2099 the ranges of s, ms, µs and ns do not overlap. A value outside all ranges, or in another unit than
+    the first one, raises FeedError.
     """
 
     def __init__(self, column: str, units: Sequence[TimeUnit]) -> None:
@@ -230,7 +231,7 @@ class TimeColumn:
 
     @property
     def unit(self) -> TimeUnit | None:
-        """The file's unit; None before the first value was seen."""
+        """The file's unit; None before the first value."""
         return self._unit
 
     @property
@@ -240,9 +241,9 @@ class TimeColumn:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """The first and last plausible value, in the file's unit, or of all units while that is unknown."""
+        """The lowest and highest plausible value in the file's unit, or over all units while it is unknown."""
         scales = [1_000_000_000 // NS_OF[unit] for unit in ([self._unit] if self._unit else self._units)]
-        return _FIRST_S * min(scales), _LAST_S * max(scales) - 1
+        return FIRST_S * min(scales), STOP_S * max(scales) - 1
 
     def ns(self, piece: Piece) -> pl.Series:
         """The column in int64 nanoseconds; nulls stay null."""
@@ -260,14 +261,14 @@ class TimeColumn:
     def _unit_of(self, value: Any) -> TimeUnit | None:
         for unit in self._units:
             scale = 1_000_000_000 // NS_OF[unit]
-            if _FIRST_S * scale <= int(value) < _LAST_S * scale:
+            if FIRST_S * scale <= int(value) < STOP_S * scale:
                 return unit
         return None
 
     def _refuse(self, piece: Piece, series: pl.Series) -> NoReturn:
         for unit in self._units if self._unit is None else (self._unit,):
             scale = 1_000_000_000 // NS_OF[unit]
-            bad = ~series.is_between(_FIRST_S * scale, _LAST_S * scale, closed="left")
+            bad = ~series.is_between(FIRST_S * scale, STOP_S * scale, closed="left")
             row = int(np.flatnonzero(bad.fill_null(value=False).to_numpy())[0])
             other = self._unit_of(series[row])
             what = "not a plausible time" if other is None else f"a time in {other} among times in {unit}"
@@ -275,4 +276,4 @@ class TimeColumn:
                 piece.file, piece.first_row + row, self._column, what, series[row],
                 f"{' or '.join(self._units)} since the epoch, one unit for the whole file, 2009 to 2099",
             )  # fmt: skip
-        raise AssertionError("a column without units")
+        raise AssertionError("a time column needs at least one unit")

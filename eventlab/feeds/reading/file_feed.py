@@ -1,4 +1,4 @@
-"""What every feed over a file shares: identity, the running report, the watch over ids."""
+"""The base of feeds over one file: identity, running report, and detection of gaps in ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UTC_NS = pl.Datetime("ns", "UTC")
 
 
 class Tally:
-    """A report in the making."""
+    """Counts of the current pass, which become its FeedReport."""
 
     def __init__(self) -> None:
         self.rows = self.events = self.gaps = 0
@@ -34,7 +34,7 @@ class Tally:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def gap(self, broken: npt.NDArray[np.intp], rows: IntArray, previous: IntArray, ids: IntArray, symbol: str) -> None:
-        """Note gaps at the indices `broken`."""
+        """Record gaps at the indices `broken`."""
         self.gaps += len(broken)
         for index in broken[: SHOWN_GAPS - len(self.first_gaps)]:
             self.first_gaps.append(Gap(int(rows[index]), int(previous[index]), int(ids[index]), symbol))
@@ -49,15 +49,15 @@ class Tally:
 IntArray = npt.NDArray[np.int64]
 
 
-class Contiguous:
-    """Watches ids that should rise by one, each symbol for itself, across the pieces of a file."""
+class GapDetector:
+    """Finds gaps in ids that should rise by one per symbol, also across pieces of a file."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._last: dict[str, int] = {}
 
     def see(self, symbol: str, ids: IntArray, rows: IntArray) -> None:
-        """Note gaps among `ids` and between them and the ones seen before."""
+        """Record gaps in `ids`, including the step from the last call."""
         if not len(ids):
             return
         previous = np.empty_like(ids)
@@ -70,6 +70,8 @@ class Contiguous:
 
 def symbol_rows(symbols: pl.Series) -> Iterator[tuple[str, npt.NDArray[np.intp]]]:
     """Each symbol, in order of first appearance, and the indices of its rows."""
+    if not len(symbols):
+        return
     if symbols.n_unique() == 1:
         yield str(symbols[0]), np.arange(len(symbols))
         return
@@ -79,7 +81,7 @@ def symbol_rows(symbols: pl.Series) -> Iterator[tuple[str, npt.NDArray[np.intp]]
 
 
 class FileFeed(ABC):
-    """A feed over one file. Subclasses read; identity, report and warnings are kept here."""
+    """A feed over one file. Subclasses read the file; this class has identity, report and warnings."""
 
     unit = "B"
 
@@ -102,7 +104,7 @@ class FileFeed(ABC):
 
     @property
     def file_name(self) -> str:
-        """The file as named in messages."""
+        """The file's name in messages."""
         return self._file.name
 
     @property
@@ -118,7 +120,7 @@ class FileFeed(ABC):
         return self._tally.report()
 
     def chunks(self) -> Iterator[Chunk]:
-        """One pass over the file; see :class:`eventlab.feeds.api.Feed`."""
+        """See :class:`eventlab.feeds.api.Feed`."""
         self._tally = tally = Tally()
         for chunk in self._read(tally):
             tally.events += sum(len(batch.frame) for batch in chunk.batches)
@@ -135,44 +137,44 @@ class FileFeed(ABC):
 
     @abstractmethod
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        """Chunks; rows and gaps go to the tally."""
+        """Yields chunks, and counts rows and gaps in the tally."""
 
 
 def checked_symbol(symbol: object) -> str:
-    """A symbol given by the caller."""
+    """The `symbol` argument. Raises FeedError unless it is a non-empty string."""
     if not isinstance(symbol, str) or not symbol:
-        raise FeedError("symbol must be a non-empty text", got=symbol, expected="e.g. 'BTCUSDT'")
+        raise FeedError("symbol must be a non-empty string", got=symbol, expected="e.g. 'BTCUSDT'")
     return symbol
 
 
-def only_symbol(frame: pl.DataFrame, symbol: str | None, tally: Tally) -> pl.DataFrame:
-    """The rows of one symbol; the others are counted."""
+def filter_symbol(frame: pl.DataFrame, symbol: str | None, tally: Tally) -> pl.DataFrame:
+    """The rows of one symbol; counts the others as dropped."""
     if symbol is None:
         return frame
-    kept = frame.filter(pl.col("symbol") == symbol)
-    tally.of_symbol += len(kept)
-    tally.drop("other symbols", len(frame) - len(kept))
-    return kept
+    rows = frame.filter(pl.col("symbol") == symbol)
+    tally.of_symbol += len(rows)
+    tally.drop("other symbols", len(frame) - len(rows))
+    return rows
 
 
-def no_events_of(file: str, symbol: str | None, tally: Tally) -> None:
-    """Refuse a file in which the symbol asked for never occurs: more likely a typing error than a quiet market."""
+def check_symbol_found(file: str, symbol: str | None, tally: Tally) -> None:
+    """Raise FeedError if the file never has the symbol, which is more likely a typo than a quiet market."""
     if symbol is not None and not tally.of_symbol and "other symbols" in tally.dropped:
-        raise FeedError(f"{file} has no rows of the symbol", got=symbol, hint="Leave symbol out to read all of them.")
+        raise FeedError(f"{file} has no rows of the symbol", got=symbol, hint="Omit symbol to read all.")
 
 
-def batches_of(*batches: FeedBatch) -> tuple[FeedBatch, ...]:
-    """Those batches that have events."""
+def non_empty(*batches: FeedBatch) -> tuple[FeedBatch, ...]:
+    """The batches that have events."""
     return tuple(batch for batch in batches if len(batch.frame))
 
 
 def as_time(series: pl.Series, name: str) -> pl.Series:
-    """Int64 nanoseconds as a Datetime column, without copying."""
+    """Int64 nanoseconds as a Datetime column, without a copy."""
     return series.cast(UTC_NS).alias(name)
 
 
-def words(flags: pl.Series, true: str, false: str, vocabulary: Sequence[str]) -> pl.Series:
-    """A boolean column as a closed vocabulary."""
+def flags_as_enum(flags: pl.Series, true: str, false: str, vocabulary: Sequence[str]) -> pl.Series:
+    """A boolean column as an enum with the words `true` and `false`."""
     enum = pl.Enum(list(vocabulary))
     picked = pl.when(pl.lit(flags)).then(pl.lit(true, enum)).otherwise(pl.lit(false, enum))
     return pl.select(picked).to_series()

@@ -1,4 +1,4 @@
-"""Exchange times that are missing: a row without one takes the row before's, the first rows the next one's."""
+"""Fills missing exchange times: with the time of the row before, or at the start with the next one."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from collections.abc import Callable, Collection
 import polars as pl
 
 
-class NullTimes:
-    """Fills null `timestamp`s, each symbol for itself, in the order of output.
+class MissingTimes:
+    """Fills null timestamps per symbol, in output order.
 
-    A symbol that has no exchange time in the whole file is on the capture clock.
+    A symbol without any exchange time in the file gets capture times.
 
     Parameters
     ----------
     timed : callable
-        Returns the symbols that have an exchange time somewhere; called when it first matters.
+        Returns the symbols with an exchange time anywhere in the file; called on first need.
     """
 
     def __init__(self, timed: Callable[[], Collection[str]]) -> None:
         self._timed = timed
         self._last: dict[str, int] = {}
-        self._held: list[pl.DataFrame] = []
+        self._pending: list[pl.DataFrame] = []
 
     def fill(self, frame: pl.DataFrame, *, at_end: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Fill a frame, together with what was held back.
+        """Fill a frame, together with the rows held back before.
 
         Parameters
         ----------
         frame : polars.DataFrame
             With `symbol`, `timestamp` (int64 ns, nulls), `received_at` (int64 ns).
         at_end : bool
-            Nothing follows: nothing is held back.
+            True for the last frame: no rows are held back.
 
         Returns
         -------
         on_exchange_clock, on_capture_clock : polars.DataFrame
-            Both empty while a symbol's first time is still to come.
+            Both are empty until each symbol has its first time.
         """
-        if self._held:
-            frame = pl.concat([*self._held, frame], how="diagonal") if len(frame) else pl.concat(self._held)
-            self._held = []
+        if self._pending:
+            frame = pl.concat([*self._pending, frame], how="diagonal") if len(frame) else pl.concat(self._pending)
+            self._pending = []
         if not frame["timestamp"].null_count():
             self._remember(frame)
             return frame, frame.clear()
@@ -54,7 +54,7 @@ class NullTimes:
             filled = filled.with_columns(pl.col("timestamp").backward_fill().over("symbol"))
         untimed = filled.filter(pl.col("timestamp").is_null())["symbol"].unique().to_list()
         if untimed and not at_end and set(untimed) & set(self._timed()):
-            self._held = [frame]
+            self._pending = [frame]
             return frame.clear(), frame.clear()
         self._remember(filled)
         on_capture = pl.col("symbol").is_in(untimed)

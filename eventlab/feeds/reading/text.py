@@ -1,4 +1,4 @@
-"""Opening source files: plain, gzip or zip by their first bytes, as blocks of whole lines in bounded memory."""
+"""Source files, plain, gzip or zip, as blocks of whole lines in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, cast
 from eventlab.errors import FeedError
 
 BLOCK_BYTES = 1 << 24
-"""Decompressed bytes read at a time. Chunks follow from it and an ingest resumes by chunk: never change it."""
+"""Decompressed bytes per read. Never change it: chunks depend on it, and an ingest resumes by chunk."""
 
 LONGEST_LINE = 1 << 26
 
@@ -33,15 +33,15 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """Whole lines. `done` counts raw bytes of the file read so far."""
+class TextBlock:
+    """Whole lines. `done` is the number of raw file bytes read so far."""
 
     data: bytes
     done: int
 
 
 class TextFile:
-    """A text file to be read from its start, again and again.
+    """A text file that can be read several times.
 
     Raises
     ------
@@ -65,11 +65,11 @@ class TextFile:
 
     @property
     def name(self) -> str:
-        """The file as named in messages."""
+        """The file's name in messages."""
         return str(self.path)
 
     def digest(self) -> str:
-        """SHA-256 over the raw bytes, in hex; computed once."""
+        """SHA-256 of the raw bytes, in hex; computed once."""
         if self._digest is None:
             try:
                 with self.path.open("rb") as raw:
@@ -78,13 +78,13 @@ class TextFile:
                 raise FeedError(f"{self.name} cannot be read", got=str(error)) from error
         return self._digest
 
-    def blocks(self) -> Iterator[Block]:
-        """Blocks of whole lines, in valid UTF-8, the same ones each time.
+    def blocks(self) -> Iterator[TextBlock]:
+        """Blocks of whole lines in valid UTF-8, identical each time.
 
         Raises
         ------
         FeedError
-            An empty, torn or foreign file, a zip with more or less than one member, bytes that are not UTF-8.
+            An empty or truncated file, an unsupported format, a zip without exactly one member, or invalid UTF-8.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -93,7 +93,7 @@ class TextFile:
                 yield from self._lines(raw, stream)
             except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
                 raise FeedError(
-                    f"{self.name} is torn or damaged",
+                    f"{self.name} is truncated or damaged",
                     got=str(error) or type(error).__name__,
                     expected="a whole compressed file",
                     hint="Download it again and compare its checksum.",
@@ -117,14 +117,14 @@ class TextFile:
                 f"{self.name}: the zip holds {len(members)} files",
                 got=", ".join(member.filename for member in members[:5]) or "nothing",
                 expected="one file",
-                hint="Extract it and name the file wanted.",
+                hint="Extract it and pass one of its files.",
             )
         try:
             return stack.enter_context(archive.open(members[0]))
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a way zipfile does not know
+        except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unsupported compression
             raise FeedError(f"{self.name}: the zip cannot be unpacked", got=str(error)) from error
 
-    def _lines(self, raw: IO[bytes], stream: IO[bytes]) -> Iterator[Block]:
+    def _lines(self, raw: IO[bytes], stream: IO[bytes]) -> Iterator[TextBlock]:
         rest, start = b"", 0
         while True:
             fresh = _read_fully(stream, BLOCK_BYTES)
@@ -137,7 +137,7 @@ class TextFile:
                 rest = fresh[cut:]
                 self._check_text(data, start)
                 if data:
-                    yield Block(data, self.size if at_end else raw.tell())
+                    yield TextBlock(data, self.size if at_end else raw.tell())
                 start += len(data)
             elif len(rest := rest + fresh) > LONGEST_LINE:
                 raise FeedError(f"{self.name}: a line longer than {LONGEST_LINE} bytes", expected="lines of text")
@@ -167,14 +167,14 @@ class TextFile:
             line = self._lines_before(start) + data.count(b"\n", 0, error.start) + 1
             raise FeedError(
                 f"{self.name}, line {line}: not UTF-8 text", got=text, expected="UTF-8 text",
-                hint="The file may be torn: download it again, or convert it.",
+                hint="The file may be truncated: download it again, or convert it.",
             ) from error  # fmt: skip
 
     def _lines_before(self, start: int) -> int:
-        """Count lines up to an offset, by reading again: counting on every pass would cost a tenth of it."""
+        """Number of lines before an offset. Reads the file again, since counting on every pass would cost 10%."""
         count = seen = 0
         blocks = self.blocks()
-        while seen < start:  # not one block further: that is the bad one
+        while seen < start:  # the next block is the invalid one
             block = next(blocks)
             count += block.data.count(b"\n")
             seen += len(block.data)
@@ -182,7 +182,7 @@ class TextFile:
 
 
 def _read_fully(stream: IO[bytes], size: int) -> bytes:
-    """Exactly `size` bytes unless the stream ends: a decompressor may hand out less at a time."""
+    """Exactly `size` bytes unless the stream ends; one read of a decompressor may return less."""
     data = stream.read(size)
     if len(data) == size:
         return data

@@ -1,4 +1,4 @@
-"""A seeded market: trades, books and bars of many symbols, the same bits on every machine."""
+"""A simulated market from a seed: trades, books and bars of several symbols, bit-identical on every machine."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import polars as pl
 
 from eventlab.errors import FeedError
 from eventlab.events.aggregate_ids import Template
+from eventlab.events.arguments import checked_int
 from eventlab.events.builtin import Bar, BookChange, MarketData
 from eventlab.events.clock import MAX_NS, Moment, duration_ns, to_ns
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Chunk, Clock, FeedBatch, FeedReport, Param
-from eventlab.feeds.reading.file_feed import batches_of, checked_symbol
-from eventlab.feeds.simulation.frames import Bars, book_frame, trade_frame
-from eventlab.feeds.simulation.market import BLOCK_TRADES, Market
+from eventlab.feeds.reading.file_feed import checked_symbol, non_empty
+from eventlab.feeds.simulation.frames import BarBuilder, book_frame, trade_frame
+from eventlab.feeds.simulation.market import BLOCK_TRADES, SimulatedMarket
 
 GENERATOR_VERSION = 1
-"""Part of the identity of what is generated: raise it with any change of output."""
+"""Part of the feed's identity: increase it with any change of the output."""
 
 BLOCKS_A_CHUNK = 4
 
@@ -37,26 +38,26 @@ def simulate(
     bars: str | None = None,
     aggregate_id: str = "{kind}/{symbol}",
 ) -> Simulation:
-    """Make up a market.
+    """Simulate a market.
 
     Parameters
     ----------
     symbols : sequence of str
-        Earlier ones are more active.
+        Earlier symbols trade more often.
     trades : int
-        How many, of all symbols together.
+        Number of trades over all symbols.
     seed : int
-        Not negative. Equal arguments give equal bits, on any machine.
+        Not negative. Equal arguments give identical bits on any machine.
     start : datetime, ISO string or int ns
         Just before the first trade.
     rate : int
-        Trades a second, of all symbols together, on average.
+        Average number of trades per second over all symbols.
     books : bool
         Also level-2 book changes: a snapshot of ten levels a side, then one update after every trade. Books are never
         crossed at the end of an update, and each trade is at the best price of the side it takes.
     bars : str, optional
-        Also bars of this interval, e.g. ``"1m"``, of the trades; intervals are aligned to the epoch, empty ones have
-        no bar, and the last ones are closed by the simulation's end.
+        Also bars of the trades with this interval, e.g. ``"1m"``. Intervals are aligned to the epoch, an empty one has
+        no bar, and the end of the simulation closes the last ones.
     aggregate_id : str
         A template over ``{symbol}`` and ``{kind}``, which is market, book or bar.
 
@@ -68,7 +69,7 @@ def simulate(
     Raises
     ------
     FeedError
-        An argument that makes no sense.
+        An invalid argument.
 
     Examples
     --------
@@ -91,11 +92,11 @@ class Simulation:
         books: bool, bars: str | None, aggregate_id: str,  # noqa: FBT001 - only simulate() calls
     ) -> None:  # fmt: skip
         if isinstance(symbols, str) or not symbols or len(set(symbols)) != len(symbols):
-            raise FeedError("symbols must be different names", got=symbols, expected="e.g. ('BTCUSDT', 'ETHUSDT')")
+            raise FeedError("symbols must be distinct names", got=symbols, expected="e.g. ('BTCUSDT', 'ETHUSDT')")
         self.symbols = tuple(checked_symbol(symbol) for symbol in symbols)
-        self._trades = _whole("trades", trades, 0, 10**12)
-        self._seed = _whole("seed", seed, 0, 2**63 - 1)
-        self._rate = _whole("rate", rate, 1, 10**6)
+        self._trades = checked_int("trades", trades, 0, 10**12, error=FeedError)
+        self._seed = checked_int("seed", seed, 0, error=FeedError)
+        self._rate = checked_int("rate", rate, 1, 10**6, error=FeedError)
         self._start = to_ns(start, what="start")
         if not 0 <= self._start <= MAX_NS // 2:
             raise FeedError("start is out of range", got=start, expected="1970 to 2116")
@@ -103,7 +104,7 @@ class Simulation:
         self._bar_ns = None if bars is None else duration_ns(bars, what="bars")
         template = Template.parse(aggregate_id, ("symbol", "kind"))
         if books and "kind" not in template.fields:
-            raise FeedError("trades and books need aggregates of their own", got=aggregate_id, expected="{kind} in it")
+            raise FeedError("trades and books need separate aggregates", got=aggregate_id, expected="{kind} in it")
         self._template = aggregate_id
         self.params: Mapping[str, Param] = MappingProxyType({
             "symbols": json.dumps(self.symbols), "trades": self._trades, "seed": self._seed, "start": self._start,
@@ -120,7 +121,7 @@ class Simulation:
 
     @property
     def content_sha256(self) -> str:
-        """Digest of what determines the output: all parameters and the generator's version."""
+        """Digest of all parameters and the generator's version, which determine the output."""
         made_of = {"generator": GENERATOR_VERSION, **self.params}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
@@ -129,10 +130,10 @@ class Simulation:
         return self._trades
 
     def chunks(self) -> Iterator[Chunk]:
-        """One pass; see :class:`eventlab.feeds.api.Feed`. `done` counts trades."""
+        """See :class:`eventlab.feeds.api.Feed`. `done` counts trades."""
         self.report = FeedReport()
-        market = Market(self.symbols, self._seed, self._start, self._rate)
-        bars = None if self._bar_ns is None else Bars(self._bar_ns)
+        market = SimulatedMarket(self.symbols, self._seed, self._start, self._rate)
+        bars = None if self._bar_ns is None else BarBuilder(self._bar_ns)
         events = done = 0
         while done < self._trades:
             wanted = min(self._trades - done, BLOCK_TRADES * BLOCKS_A_CHUNK)
@@ -156,16 +157,10 @@ class Simulation:
                     event_type(Bar), pl.concat([frame for frame, _ in closed]), self._aggregate("bar"),
                     np.concatenate([order for _, order in closed]),
                 ))  # fmt: skip
-            chunk = Chunk(batches_of(*batches), done)
+            chunk = Chunk(non_empty(*batches), done)
             events += sum(len(batch.frame) for batch in chunk.batches)
             self.report = FeedReport(rows=events, events=events)
             yield chunk
 
     def _aggregate(self, kind: str) -> str:
         return self._template.replace("{kind}", kind)
-
-
-def _whole(name: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise FeedError(f"{name} must be a whole number", got=value, expected=f"{low} to {high}")
-    return int(value)

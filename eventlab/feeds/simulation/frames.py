@@ -1,4 +1,4 @@
-"""Simulated trades, books and bars as frames: integers divided once, by a power of ten, which rounds correctly."""
+"""Simulated trades, books and bars as frames. One division by a power of ten makes correctly rounded floats."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from eventlab.feeds.reading.file_feed import UTC_NS, IntArray
-from eventlab.feeds.simulation.market import SIZE_DECIMALS, Block, Market
+from eventlab.feeds.reading.file_feed import UTC_NS, IntArray, flags_as_enum
+from eventlab.feeds.simulation.market import SIZE_DECIMALS, SimulatedMarket, TradeBlock
 
 DEPTH = 10
 """Price levels on each side of a book."""
@@ -28,26 +28,21 @@ def _size(lots: IntArray) -> npt.NDArray[np.float64]:
     return size
 
 
-def _word(flags: npt.NDArray[np.bool_], true: str, false: str, vocabulary: list[str]) -> pl.Series:
-    chosen = np.where(flags, vocabulary.index(true), vocabulary.index(false)).astype(np.uint8)
-    return pl.Series(vocabulary, dtype=pl.Enum(vocabulary)).gather(chosen)
-
-
-def trade_frame(market: Market, block: Block) -> pl.DataFrame:
+def trade_frame(market: SimulatedMarket, block: TradeBlock) -> pl.DataFrame:
     """Trades: a buy takes the best ask, one tick above the middle before the trade moves it."""
     ticks = block.before + np.where(block.buys, 1, -1)
     return pl.DataFrame({
         "symbol": market.names.gather(block.symbol),
         "price": _price(ticks, market.decimals[block.symbol]),
         "volume": _size(block.lots),
-        "side": _word(block.buys, "buy", "sell", ["buy", "sell"]),
+        "side": flags_as_enum(pl.Series(block.buys), "buy", "sell", ("buy", "sell")),
         "trade_id": block.number,
         "timestamp": pl.Series(block.time).cast(UTC_NS),
     })  # fmt: skip
 
 
-def book_frame(market: Market, block: Block) -> tuple[pl.DataFrame, IntArray]:
-    """One update a trade: where the middle moves by d, min(d, DEPTH) levels come and go a side; else one changes."""
+def book_frame(market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
+    """One update per trade. If the middle moves by d, min(d, DEPTH) levels change on each side; otherwise one level."""
     moved = block.middle - block.before
     levels = np.minimum(np.abs(moved), DEPTH)
     lengths = np.where(levels == 0, 1, 4 * levels)
@@ -58,8 +53,8 @@ def book_frame(market: Market, block: Block) -> tuple[pl.DataFrame, IntArray]:
     up, old, new = moved[row] > 0, block.before[row], block.middle[row]
     still = moved[row] == 0
     spare = block.spare[row]
-    # Groups: 0 levels swept away next to the old middle, 1 new ones next to the new middle on the other side,
-    # 2 new far ones ahead, 3 old far ones behind. `toward` points the way the price goes.
+    # Groups: 0 deletes levels next to the old middle, 1 adds levels next to the new middle on the other side,
+    # 2 adds far levels ahead, 3 deletes far levels behind. `toward` is the direction of the price.
     toward = np.where(up, 1, -1)
     tick = np.select(
         [still, group == 0, group == 1, group == 2],
@@ -83,7 +78,7 @@ def book_frame(market: Market, block: Block) -> tuple[pl.DataFrame, IntArray]:
     updates = np.concatenate([np.ones(len(snapshot.code), np.int64), update])[place]
     frame = pl.DataFrame({
         "symbol": market.names.gather(code),
-        "side": _word(np.concatenate([snapshot.ask, ask])[place], "ask", "bid", ["bid", "ask"]),
+        "side": flags_as_enum(pl.Series(np.concatenate([snapshot.ask, ask])[place]), "ask", "bid", ("bid", "ask")),
         "price": _price(np.concatenate([snapshot.tick, tick])[place], market.decimals[code]),
         "size": _size(np.concatenate([snapshot.lots, lots])[place]),
         "snapshot": np.concatenate([np.ones(len(snapshot.code), bool), np.zeros(len(row), bool)])[place],
@@ -104,8 +99,8 @@ class _SnapshotRows:
     ask: npt.NDArray[np.bool_]
 
 
-def _snapshot_rows(block: Block) -> _SnapshotRows:
-    """Ten levels a side for each symbol that trades for the first time, right before its first trade."""
+def _snapshot_rows(block: TradeBlock) -> _SnapshotRows:
+    """Ten levels per side for each symbol, right before its first trade."""
     codes = block.symbol[block.by_symbol][block.starts]
     at = block.by_symbol[block.starts][np.isin(codes, block.fresh)]
     row = np.repeat(at, 2 * DEPTH)
@@ -118,15 +113,15 @@ def _snapshot_rows(block: Block) -> _SnapshotRows:
     )  # fmt: skip
 
 
-class Bars:
-    """Bars in the making: one open bar a symbol, everything in integers."""
+class BarBuilder:
+    """Builds bars in integers, with one open bar per symbol."""
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
         self._open: dict[int, tuple[int, int, int, int, int, int]] = {}  # code: bucket, open, high, low, close, lots
 
-    def see(self, market: Market, block: Block) -> tuple[pl.DataFrame, IntArray]:
-        """Return the bars that ended at or before the block's last trade."""
+    def see(self, market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
+        """Add a block; returns the bars that end at or before its last trade."""
         at = block.by_symbol
         code, bucket = block.symbol[at], block.time[at] // self._interval
         tick = (block.before + np.where(block.buys, 1, -1))[at]
@@ -138,7 +133,7 @@ class Bars:
             tick[stops].tolist(), np.add.reduceat(block.lots[at], starts).tolist(), strict=True,
         )  # fmt: skip
         closed: list[tuple[int, ...]] = []
-        for symbol, slot, first, high, low, last, lots in pieces:  # a step a bar, not a trade
+        for symbol, slot, first, high, low, last, lots in pieces:  # one step per bar, not per trade
             now = self._open.get(symbol)
             if now is not None and now[0] == slot:
                 self._open[symbol] = (slot, now[1], max(now[2], high), min(now[3], low), last, now[5] + lots)
@@ -151,13 +146,15 @@ class Bars:
         closed += [(symbol, *self._open.pop(symbol)) for symbol in overdue]
         return self._frame(market, block, closed)
 
-    def rest(self, market: Market, block: Block) -> tuple[pl.DataFrame, IntArray]:
-        """Return the bars still open."""
+    def rest(self, market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
+        """Close and return the open bars."""
         closed = [(symbol, *now) for symbol, now in self._open.items()]
         self._open = {}
         return self._frame(market, block, closed)
 
-    def _frame(self, market: Market, block: Block, closed: Iterable[tuple[int, ...]]) -> tuple[pl.DataFrame, IntArray]:
+    def _frame(
+        self, market: SimulatedMarket, block: TradeBlock, closed: Iterable[tuple[int, ...]]
+    ) -> tuple[pl.DataFrame, IntArray]:
         rows = np.array(sorted(closed, key=lambda bar: (bar[1], bar[0])), np.int64).reshape(-1, 7)
         code, bucket = rows[:, 0], rows[:, 1]
         end = (bucket + 1) * self._interval

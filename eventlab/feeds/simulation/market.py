@@ -1,12 +1,12 @@
-"""The integers behind a simulation: when trades happen, of which symbol, where prices go.
+"""The integer model of a simulated market: times, symbols, prices and sizes of trades.
 
-Only raw PCG64 words and integer arithmetic: no libm, no BLAS, no floats. Quantile tables come from integer roots and
-from Decimal.ln, which is correctly rounded by specification. So every machine gets the same bits, and the first n
-trades of a longer run are the n trades of a shorter one.
+It uses raw PCG64 words and integer arithmetic only: no libm, no BLAS, no floats. Quantile tables come from integer
+roots and from Decimal.ln, which is correctly rounded by specification. So every machine computes the same bits, and a
+shorter run is a prefix of a longer one.
 
-What it imitates: prices move by whole ticks with cubic-law tails; sizes are whole lots with heavier tails; activity
-comes in bursts under slowly changing regimes, in which busier means more volatile; most trades share their time stamp
-with the one before and take the same side.
+The model imitates these facts: prices move by whole ticks with cubic-law tails; sizes are whole lots with heavier
+tails; activity comes in bursts under slowly changing regimes, in which busier means more volatile; most trades have the
+timestamp and the side of the trade before.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def _cube_root(number: int) -> int:
         root = closer
 
 
-# Per regime, in quarters: how long gaps are, how far prices move.
+# Per regime, in quarters: length of gaps, size of price moves.
 _GAP_OF = np.array([1, 2, 4, 8], np.int64)
 _MOVE_OF = np.array([10, 6, 4, 2], np.int64)
 
 
 @dataclass(slots=True)
-class Block:
-    """Consecutive trades, all integers: ns, symbol codes, ticks, lots."""
+class TradeBlock:
+    """Consecutive trades as integers: ns, symbol codes, ticks, lots."""
 
     time: IntArray
     symbol: IntArray
@@ -82,8 +82,8 @@ class Block:
     fresh: IntArray  # codes that trade for the first time
 
 
-class Market:
-    """The state that carries over from block to block, and the making of a block."""
+class SimulatedMarket:
+    """Makes blocks of trades, and carries the state from one block to the next."""
 
     def __init__(self, symbols: tuple[str, ...], seed: int, start: int, rate: int) -> None:
         count = len(symbols)
@@ -103,8 +103,8 @@ class Market:
         self._symbol = self._regime = 0
         self._made = 0
 
-    def block(self, count: int) -> Block:
-        """Make the next trades. Words are always drawn for a whole block, so that a shorter run is a prefix."""
+    def block(self, count: int) -> TradeBlock:
+        """The next trades. Draws random words for a full block, so that a shorter run is a prefix."""
         words = self._words.random_raw(2 * BLOCK_TRADES).reshape(2, BLOCK_TRADES)[:, :count]
         first, second = _Bits(words[0]), _Bits(words[1])
         time, symbol, regime = self._arrivals(first, count)
@@ -120,7 +120,7 @@ class Market:
         side = groups.running_sum(flips, self._side) & 1
         moves = np.where(second.take(4) < 6, _heavy(1)[second.take(_TABLE_BITS)] * _MOVE_OF[regime], 0)
         ticks = (moves * self._step[symbol]) >> (_FRACTION_BITS + 2)
-        # Buying drives prices up a little more often than not.
+        # A buy moves the price up slightly more often than down.
         upward = (second.take(6) < 36) == (side == 1)
         walk = groups.running_sum(np.where(upward, ticks, -ticks), self._walk)
         middle = self._reflected(walk, symbol)
@@ -129,17 +129,17 @@ class Market:
         lots = 1 + ((_heavy(2)[second.take(_TABLE_BITS)] * self._lot_scale(symbol)) >> _FRACTION_BITS)
         order = (np.arange(self._made, self._made + count, dtype=np.int64) + 1) * 4
         self._made += count
-        return Block(
+        return TradeBlock(
             time, symbol, middle, before, side == 1, lots, number, order, by_symbol, starts, first.rest,
             fresh,
         )  # fmt: skip
 
     def _arrivals(self, bits: _Bits, count: int) -> tuple[IntArray, IntArray, IntArray]:
         kind, waiting = bits.take(6), _exponential()[bits.take(_TABLE_BITS)]
-        burst = kind >= 52  # a new burst: a long wait, perhaps another symbol; below 36 the same moment
-        regime = _held(bits.take(2), burst & (bits.take(6) == 0), self._regime)
+        burst = kind >= 52  # a new burst: a long gap, perhaps another symbol; below 36: no gap
+        regime = _hold(bits.take(2), burst & (bits.take(6) == 0), self._regime)
         drawn = bits.take(12)
-        symbol = _held((drawn * drawn * len(self.names)) >> 24, burst, self._symbol)
+        symbol = _hold((drawn * drawn * len(self.names)) >> 24, burst, self._symbol)
         self._regime, self._symbol = int(regime[-1]), int(symbol[-1])
         scale = np.where(burst, 5 * self._gap_ns * _GAP_OF[regime] // 4, np.where(kind < 36, 0, self._gap_ns // 20))
         gaps = ((waiting >> 4) * (scale // 1_000)) >> (_FRACTION_BITS - 4)
@@ -148,13 +148,13 @@ class Market:
         return time, symbol, regime
 
     def _lot_scale(self, symbol: IntArray) -> IntArray:
-        """Lots that make a typical trade worth some hundreds of the quote currency."""
+        """Lots of a typical trade, worth some hundreds of the quote currency."""
         scale = np.array([10**d for d in range(12)], np.int64)[self.decimals]
         lots: IntArray = np.maximum(300 * 10**SIZE_DECIMALS * scale // self._home, 1)
         return lots[symbol]
 
     def _reflected(self, walk: IntArray, symbol: IntArray) -> IntArray:
-        """A free walk folded into a quarter to four times the first price, so that it stays a price."""
+        """A walk reflected at a quarter and at four times the first price."""
         span = self._span[symbol]
         inside = np.mod(walk, 2 * span)
         folded: IntArray = self._low[symbol] + np.where(inside < span, inside, 2 * span - inside)
@@ -177,22 +177,22 @@ class _Bits:
         return (self._words >> np.uint64(self._used)).astype(np.int64)
 
 
-def _held(values: IntArray, change: npt.NDArray[np.bool_], before: int) -> IntArray:
-    """Each value from where `change` is set until the next such place."""
+def _hold(values: IntArray, change: npt.NDArray[np.bool_], before: int) -> IntArray:
+    """Values held from each row where `change` is set to the next such row."""
     at = np.maximum.accumulate(np.where(change, np.arange(1, len(values) + 1), 0))
     return np.concatenate([[before], values])[at]
 
 
 @dataclass(slots=True)
 class _Groups:
-    """Rows of a block gathered by symbol: running values for each symbol, carried in and out of its state."""
+    """Rows of a block grouped by symbol, with running values that continue each symbol's state."""
 
     by_symbol: npt.NDArray[np.intp]
     starts: npt.NDArray[np.intp]
     codes: IntArray
 
     def running_sum(self, values: IntArray, state: IntArray) -> IntArray:
-        """`state` plus the sum up to each row, its symbol's rows only; `state` moves on."""
+        """`state` plus the sum over the symbol's rows up to each row; updates `state`."""
         total = np.cumsum(values[self.by_symbol])
         at_start = np.concatenate([[0], total[self.starts[1:] - 1]])
         lengths = np.diff(np.append(self.starts, len(values)))
@@ -203,7 +203,7 @@ class _Groups:
         return out
 
     def shifted(self, values: IntArray, state: IntArray) -> IntArray:
-        """Each row's value of the row before of its symbol; `state` takes the last ones."""
+        """The value of the symbol's row before each row; `state` becomes the last values."""
         ordered = values[self.by_symbol]
         previous = np.concatenate([[0], ordered[:-1]])
         previous[self.starts] = state[self.codes]
@@ -214,7 +214,7 @@ class _Groups:
 
 
 def _instrument(symbol: str) -> tuple[int, int]:
-    """First price in ticks, and decimals of the tick; from the name alone."""
+    """First price in ticks and decimals of the tick, from the name."""
     known = {"BTCUSDT": (6_000_000, 2), "ETHUSDT": (250_000, 2), "SOLUSDT": (15_000, 2), "XRPUSDT": (55_000, 5)}
     if symbol in known:
         return known[symbol]

@@ -1,4 +1,4 @@
-"""What the compiler has against a handler, in a user's words: the line, what is on it, and what to write instead."""
+"""Compiler errors in a user's words: the line, the types on it, and what to write instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CALLS = {
     "_size": ("size", "(index)"), "_queue_push": ("push", "(key)"), "_queue_first": ("first", "(key)"),
     "_queue_pop": ("pop", "(key)"), "_queue_count": ("count", "(key)"),
 }  # fmt: skip
-"""What stands for a function or method in compiled code: its name, and what it takes."""
+"""Functions of compiled code: what a user calls each, and what it takes."""
 _METHODS_OF = ("LadderView(", "QueueView(")
 _TYPES = (
     (r"StateView\(.*\)", "the state"),
@@ -46,7 +46,7 @@ _TYPES = (
     (r"Literal\[bool\]\(.*\)|bool(?:ean)?", "a bool"),
     (r"float\d+", "a float"),
     (r"slice<.*>", "a slice"),
-    (r"eventlab\.Text", "text"),
+    (r"eventlab\.Text|Literal\[str\]\(.*\)", "text"),
     (r"none", "None"),
 )
 _HINTS = {
@@ -58,7 +58,7 @@ _HINTS = {
 def complaint(reducer: Reducer, error: BaseException) -> ReducerError:
     """The error for a reducer that the compiler refuses."""
     message = str(error)
-    what, hint = _said(message)
+    what, hint = _explained(message)
     functions = [seen for function in reducer.functions for seen in lower.reached(function)]
     found = _places(functions, error, message)
     if not found:
@@ -77,7 +77,7 @@ def complaint(reducer: Reducer, error: BaseException) -> ReducerError:
 
 
 def _places(functions: list[FunctionType], error: BaseException, message: str) -> list[tuple[FunctionType, int]]:
-    """The lines of handlers and helpers that the compiler names, the innermost first."""
+    """The lines of handlers and helpers that the compiler's message names, the innermost first."""
     named = [(file, int(line)) for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', message)]
     named += [
         (file, int(line))
@@ -111,8 +111,8 @@ def _described(reducer: Reducer, function: FunctionType, line: int) -> Iterator[
     kinds = {
         f"{event}.{field.name}": "text" if field.is_text else field.kind for field in reducer.event_types[events[0]]
     }
-    for held in reducer.layout.record:
-        kinds[f"{state}.{held.name}"] = held.kind if isinstance(held, Scalar) else "an array"
+    for field in reducer.layout.record:
+        kinds[f"{state}.{field.name}"] = field.kind if isinstance(field, Scalar) else "an array"
     kinds |= {f"{state}.{table.name}": f"a {type(table).__name__}" for table in reducer.layout.tables}
     seen: list[str] = []
     before: dis.Instruction | None = None
@@ -128,12 +128,12 @@ def _described(reducer: Reducer, function: FunctionType, line: int) -> Iterator[
             before = instruction
 
 
-def _said(message: str) -> tuple[str, str | None]:
-    """What is wrong, and what to write instead."""
-    for pattern, told in _PATTERNS:
+def _explained(message: str) -> tuple[str, str | None]:
+    """The problem, and what to write instead."""
+    for pattern, explain in _PATTERNS:
         found = re.search(pattern, message)
         if found is not None:
-            return told(found)
+            return explain(found)
     first = next((line.strip() for line in message.splitlines() if line.strip() and "pipeline" not in line), message)
     return first, "Call with interpret=True to step through the handler in a debugger."
 
@@ -159,13 +159,13 @@ def _operation(found: re.Match[str]) -> tuple[str, str | None]:
     return _about(f"{of}{called}() takes {takes}, and is given {listed}", ",".join(operands))
 
 
-def _element(held: str, index: str, value: str | None = None) -> tuple[str, str | None]:
-    if held.startswith("KeyedView") and value is not None:
-        return f"{_typed(held)} does not take {_typed(value)} for a row", "Assign to the row's columns."
-    if held.startswith("KeyedView"):
-        return f"{_typed(held)} has no row of {_typed(index)}", "A table's keys are text."
+def _element(container: str, index: str, value: str | None = None) -> tuple[str, str | None]:
+    if container.startswith("KeyedView") and value is not None:
+        return f"{_typed(container)} does not take {_typed(value)} for a row", "Assign to the row's columns."
+    if container.startswith("KeyedView"):
+        return f"{_typed(container)} has no row of {_typed(index)}", "A table's keys are text."
     stored = "" if value is None else f" that takes {_typed(value)}"
-    return f"{_typed(held)} has no element at {_typed(index)}{stored}", None
+    return f"{_typed(container)} has no element at {_typed(index)}{stored}", None
 
 
 def _about(what: str, types: str) -> tuple[str, str | None]:
@@ -178,7 +178,7 @@ def _listed(types: str) -> str:
 
 
 def _split(types: str) -> list[str]:
-    """Types between commas, of which some stand inside others' brackets."""
+    """The types in a list of them; commas inside brackets do not separate."""
     parts, depth = [""], 0
     for letter in types:
         depth += (letter in "(<[{") - (letter in ")>]}")
@@ -190,7 +190,7 @@ def _split(types: str) -> list[str]:
 
 
 def _typed(numbas: str) -> str:
-    """One of Numba's types in a user's words."""
+    """A type of Numba's in a user's words."""
     named = re.fullmatch(r"(\w+)=(.*)", numbas.strip())
     if named is not None:
         return f"{named[1]}={_typed(named[2])}"
@@ -248,4 +248,4 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str | None]]], 
         lambda f: _about(f"{_typed(f[1])} stands where {_typed(f[2])} is needed", f[1]),
     ),
 )
-"""The compiler's sentences, innermost first."""
+"""Messages of the compiler, and how each is explained. The innermost come first: messages quote one another."""

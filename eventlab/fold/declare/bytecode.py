@@ -60,8 +60,8 @@ def check(function: Function, where: str) -> None:
                 hint=f"Give {name} a value on every way that leads here, e.g. before the `if` or the loop.",
             )
         _check_constants(seen, where)
-        for name in _global_names(seen):
-            _check_global(seen, name, where)
+        for name, line in _global_lines(seen).items():
+            _check_global(seen, name, f"{where} ({_place(seen, line)})")
 
 
 def check_handler(function: Function, where: str) -> None:
@@ -254,11 +254,15 @@ def _is_constant(value: Any) -> bool:
     return value is None or isinstance(value, bool | float | str | slice)
 
 
-def _check_global(function: Function, name: str, where: str) -> None:
+def _check_global(function: Function, name: str, place: str) -> None:
     value = resolve(function, name)
-    place = f"{where} ({_place(function, None)})"
     if value is _MISSING:
         raise ReducerError(f"{place}: name {name!r} is not defined")
+    if value is super:
+        raise ReducerError(
+            f"{place}: super() is not supported in a handler, which replaces the base's",
+            hint="Put what both do into a function outside the classes, and call it in both.",
+        )
     if isinstance(value, types.BuiltinFunctionType | type) and getattr(builtins, name, None) is value:
         if name not in BUILTINS and not (isinstance(value, type) and issubclass(value, BaseException)):
             raise ReducerError(
@@ -299,10 +303,18 @@ def resolve(function: Function, name: str) -> Any:
     return getattr(builtins, name, _MISSING)
 
 
-def _global_names(function: Function) -> list[str]:
+def _global_lines(function: Function) -> dict[str, int | None]:
+    """Globals and closure names that a function loads, in its order, each with the line of the first load."""
     loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF"}
-    names = {str(i.argval) for i in flow.instructions(function.__code__) if i.opname in loads}
-    return sorted(names)
+    lines: dict[str, int | None] = {}
+    for instruction in flow.instructions(function.__code__):
+        if instruction.opname in loads:
+            lines.setdefault(str(instruction.argval), _line(instruction))
+    return lines
+
+
+def _global_names(function: Function) -> list[str]:
+    return sorted(_global_lines(function))
 
 
 def _attributes_after(function: Function, module: str) -> Iterator[str]:
@@ -425,6 +437,7 @@ def lower(
     lowered = Function(code, {"__builtins__": builtins, **scope}, function.__name__, defaults, cells)
     lowered.__qualname__, lowered.__module__ = function.__qualname__, function.__module__
     lowered.__annotations__, lowered.__doc__ = function.__annotations__, function.__doc__
+    lowered.__dict__.update(function.__dict__)
     return lowered
 
 

@@ -20,14 +20,13 @@ from eventlab.events.types import EventType, event_type
 from eventlab.events.upcast import upcasters
 from eventlab.fold.declare import bytecode as lower
 from eventlab.fold.declare import fingerprint as fingerprints
-from eventlab.fold.declare.class_body import Routed, check_named, functions_of, layout_of, scalar_of
-from eventlab.fold.declare.layout import SCALARS, Keyed, Ladder, Layout
+from eventlab.fold.declare.class_body import ANNOTATIONS, Routed, check_named, functions_of, layout_of, scalar_of
+from eventlab.fold.declare.layout import Keyed, Ladder, Layout
 
 F = TypeVar("F", bound=Callable[..., None])
 
 _declared: WeakSet[Reducer] = WeakSet()
 
-_ANNOTATIONS = {kind: annotation for annotation, kind in SCALARS.items()}
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
 """What a handler may read of every event beside its payload."""
 
@@ -41,14 +40,17 @@ class Reducer:
     handlers: Mapping[str, FunctionType]
     properties: Mapping[str, FunctionType]
     event_types: Mapping[str, EventType]
-    module: str
+    declaration: type[Any]
+    """The decorated class, which a subclass finds fields and functions in."""
     routed: Mapping[str, Routed]
     """By event type name. Not among the handlers: they run only where a caller asks for them."""
-    doc: str | None = None
-    """The class's own docstring, which is the reducer's."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", self.doc)
+        object.__setattr__(self, "__doc__", self.declaration.__doc__)
+
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type[Any]]:
+        """What Python takes as the base where a class inherits from a reducer."""
+        return (self.declaration,)
 
     def __call__(self, **initial: Any) -> Reducer:
         """The same reducer with other initial values: how a parameter is set.
@@ -84,9 +86,11 @@ class Reducer:
             plain = value.item() if isinstance(value, np.generic) else value
             if plain is None:
                 raise ReducerError(f"{self.name}.{name}: no value", got=value)
-            scalars[name] = scalar_of(f"{self.name}.{name}", name, _ANNOTATIONS[scalars[name].kind], plain)
+            scalars[name] = scalar_of(f"{self.name}.{name}", name, ANNOTATIONS[scalars[name].kind], plain)
         record = tuple(scalars.get(field.name, field) for field in self.layout.record)
-        return replace(self, layout=replace(self.layout, record=record))
+        values = {name: scalars[name].default for name in initial}
+        declaration = type(self.name, (self.declaration,), {"__doc__": self.__doc__, **values})
+        return replace(self, layout=replace(self.layout, record=record), declaration=declaration)
 
     def __repr__(self) -> str:
         routed = [f"{name} by {one.key}" for name, one in self.routed.items()]
@@ -274,7 +278,8 @@ def reducer(cls: type[Any]) -> Reducer:
         Annotated fields with defaults are the state: ``float``, ``int``, ``bool``, ``str``; or a field is an
         ``el.Array``, ``el.Keyed``, ``el.Ladder`` or ``el.Queue``. A function ``on_<event type>(state, event)``, or one
         marked with ``@el.on``, changes the state in place. Properties are derived and never stored. Handlers marked
-        ``@el.on(..., routed="symbol")`` hear the events of other aggregates, where a caller asks for it.
+        ``@el.on(..., routed="symbol")`` hear the events of other aggregates, where a caller asks for it. Fields and
+        functions of base classes, which are reducers or plain classes, are inherited.
 
     Returns
     -------
@@ -301,8 +306,6 @@ def reducer(cls: type[Any]) -> Reducer:
     """
     if not inspect.isclass(cls):
         raise ReducerError("@el.reducer decorates a class", got=cls)
-    if cls.__bases__ != (object,):
-        raise ReducerError(f"{cls.__name__}: a reducer has no base classes", got=cls.__bases__)
     handlers, properties, event_types, routed = functions_of(cls)
     if not handlers:
         raise ReducerError(
@@ -311,13 +314,13 @@ def reducer(cls: type[Any]) -> Reducer:
         )
     for one in routed.values():
         check_named(cls.__name__, one, event_types.values())
-    for name in properties:
-        if name in inspect.get_annotations(cls):
-            raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
     layout = layout_of(cls)
+    for name in properties:
+        if name in layout.arrow_schema.names:
+            raise ReducerError(f"{cls.__name__}.{name} is both a field and a property")
     if not layout.arrow_schema.names:
         raise ReducerError(f"{cls.__name__} has no state", hint="Annotate a field, e.g. count: int = 0.")
-    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls.__module__, routed, cls.__doc__)
+    made = Reducer(cls.__name__, layout, handlers, properties, event_types, cls, routed)
     for handler in made.with_routed.handlers.values():
         lower.check_handler(handler, f"{cls.__name__}.{handler.__name__}")
     fields = {scalar.name for scalar in layout.scalars}
@@ -340,14 +343,25 @@ def reducer(cls: type[Any]) -> Reducer:
     for name, function in properties.items():
         lower.check_names(function, [state_names], f"{cls.__name__}.{name}")
         lower.check_reads_only(function, f"{cls.__name__}.{name}")
-    heard = {name: replace(one, handler=lower.frozen(one.handler)) for name, one in routed.items()}
-    made = replace(made, handlers=_frozen(handlers), properties=_frozen(properties), routed=heard)
+    made = _frozen(made)
     _declared.add(made)
     return made
 
 
-def _frozen(functions: Mapping[str, FunctionType]) -> dict[str, FunctionType]:
-    return {name: lower.frozen(function) for name, function in functions.items()}
+def _frozen(made: Reducer) -> Reducer:
+    """The reducer with functions that keep today's values of globals; a subclass declared later inherits these."""
+    frozen: dict[Any, FunctionType] = {f: lower.frozen(f) for f in made.with_routed.functions}
+    for name, value in list(vars(made.declaration).items()):
+        if isinstance(value, property):
+            setattr(made.declaration, name, property(frozen[value.fget]))
+        elif isinstance(value, FunctionType):
+            setattr(made.declaration, name, frozen[value])
+    return replace(
+        made,
+        handlers={name: frozen[handler] for name, handler in made.handlers.items()},
+        properties={name: frozen[function] for name, function in made.properties.items()},
+        routed={name: replace(one, handler=frozen[one.handler]) for name, one in made.routed.items()},
+    )
 
 
 def _state_names(made: Reducer) -> dict[str, bool]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 
 class _Exposed:
-    """Offers an array's memory under a type without the read-only flag. Kernels never write to event columns."""
+    """An array's memory without the read-only flag, which Numba makes part of the type. Kernels never write to it."""
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         self.keep = array
@@ -17,7 +17,7 @@ class _Exposed:
 
 
 def writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same memory, contiguous, under the one type kernels are compiled for: Numba tells read-only arrays apart."""
+    """The same memory as a contiguous, writable array: kernels are compiled for no read-only ones."""
     array = np.ascontiguousarray(array)
     if array.flags.writeable:
         return array

@@ -1,8 +1,8 @@
-"""Compiled kernels, kept on disk between processes as the object files that LLVM made of them.
+"""Compiled kernels on disk, as the object files that LLVM made: later processes load one in a few milliseconds.
 
-Loading one takes a few milliseconds. It is named by all that it was made from: the reducer's code, the types of the
-arguments, this room's own source, the versions of compiler and interpreter, and the processor. A file that is not whole
-is made again, and what somebody else could have written is not loaded.
+A file's name is a hash of everything that it was made from: the reducer's code, the types of the arguments, the source
+of `eventlab.fold`, the versions of compiler and interpreter, and the processor. A damaged file is compiled again, and
+one that another user could have written is not loaded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FOLDER = "EVENTLAB_KERNELS"
 _MAGIC = b"ELKERN01"
 _NAME = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED, _UNFINISHED_DAYS = ".kernel-", 1.0
-"""How the name of a file begins that is being written, and after how many days nobody is writing it any more."""
+"""Prefix of files that are being written, and the age at which their writer is taken for dead."""
 
 
 def key_of(parts: Iterable[str], types: Types) -> str:
@@ -48,13 +48,12 @@ def _described(kind: str | np.dtype[Any]) -> str:
     return kind if isinstance(kind, str) else f"{kind.descr}{kind.itemsize}"
 
 
-def _source() -> str:
-    room = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in room)).hexdigest()
+def _files_of_the_room() -> list[Path]:
+    return sorted(Path(__file__).parents[1].rglob("*.py"))
 
 
-_SOURCE = _source()
-"""Of this room, as it is loaded: not as an upgrade leaves it while the process runs."""
+_SOURCE = hashlib.sha256(b"\0".join(path.read_bytes() for path in _files_of_the_room())).hexdigest()
+"""Hashed on import, since an upgrade may replace the files while the process runs."""
 
 
 @cache
@@ -65,24 +64,24 @@ def _environment() -> tuple[str, ...]:
 
 
 def folder() -> Path:
-    """Where kernels are kept."""
+    """The folder of the kernels."""
     named = os.environ.get(FOLDER)
     return Path(named) if named else platformdirs.user_cache_path("eventlab") / "kernels"
 
 
 def _own(path: Path) -> bool:
-    """Whether nobody else can have put there what is there: it is machine code, to be run as it is."""
+    """Whether only this user or root can have written there: a kernel is machine code, and runs as it is."""
     found = path.stat()
     return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _digest(key: str, content: bytes) -> bytes:
-    """Of name and content: a whole kernel under another's name is none."""
+    # The name is hashed, too: an undamaged kernel under another kernel's name is not valid.
     return hashlib.sha256(key.encode() + content).digest()
 
 
 def usable(place: Path) -> bool:
-    """Whether kernels can be kept in a folder, and would be loaded from it. Makes it where it is missing."""
+    """Whether kernels can be written to a folder, and would be loaded from it. A missing folder is made."""
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
         return _own(place) and os.access(place, os.W_OK | os.X_OK)
@@ -90,8 +89,8 @@ def usable(place: Path) -> bool:
         return False
 
 
-def kept(key: str) -> Native | None:
-    """A kernel that this or another process kept; None where there is none that can be used."""
+def find(key: str) -> Native | None:
+    """A kernel that this or another process kept, or None where the folder has none that is fit for use."""
     path = folder() / key
     try:
         if not (_own(path.parent) and _own(path)):
@@ -102,8 +101,8 @@ def kept(key: str) -> Native | None:
         rest = content[head + 36 :]
         if content[:head] != _MAGIC or _digest(key, rest) != digest:
             return None
-        said = json.loads(rest[:size])
-        native = load(Code(said["entry"], rest[size:], said["needs"]))
+        header = json.loads(rest[:size])
+        native = load(Code(header["entry"], rest[size:], header["needs"]))
     except (OSError, ValueError, LookupError, RuntimeError):
         return None
     with contextlib.suppress(OSError):
@@ -112,7 +111,7 @@ def kept(key: str) -> Native | None:
 
 
 def files() -> dict[str, int]:
-    """Names and sizes (bytes) of the kernels that are kept."""
+    """Names of the kernels, and their sizes in bytes."""
     found: dict[str, int] = {}
     with contextlib.suppress(OSError), os.scandir(folder()) as entries:
         for entry in entries:
@@ -123,16 +122,16 @@ def files() -> dict[str, int]:
 
 
 def sweep(unused_days: float = 90.0) -> int:
-    """Remove kernels that no process used for so long, and what killed processes left; gives how many files.
+    """Remove kernels that no process used for this long, and what killed processes left. Returns the number of files.
 
-    Other processes may read and write the folder meanwhile: one that misses a kernel compiles it again.
+    Other processes may read and write the folder at the same time: one that misses a kernel compiles it again.
     """
     now, removed = time.time(), 0
     with contextlib.suppress(OSError), os.scandir(folder()) as entries:
         for entry in entries:
             unfinished = entry.name.startswith(_UNFINISHED)
             if not (unfinished or _NAME.fullmatch(entry.name)):
-                continue  # somebody else's
+                continue  # not a file of ours
             limit = _UNFINISHED_DAYS if unfinished else unused_days
             with contextlib.suppress(OSError):
                 if now - entry.stat().st_mtime > limit * 86_400:
@@ -142,19 +141,19 @@ def sweep(unused_days: float = 90.0) -> int:
 
 
 def keep(key: str, code: Code) -> None:
-    """Keep a kernel for later processes. A folder that cannot be written is nobody's harm."""
-    said = json.dumps({"entry": code.entry, "needs": list(code.needs)}).encode()
-    rest = said + code.content
-    content = b"".join([_MAGIC, _digest(key, rest), len(said).to_bytes(4, "little"), rest])
+    """Keep a kernel for later processes. Where the folder cannot be written, nothing happens."""
+    header = json.dumps({"entry": code.entry, "needs": list(code.needs)}).encode()
+    rest = header + code.content
+    content = b"".join([_MAGIC, _digest(key, rest), len(header).to_bytes(4, "little"), rest])
     place = folder()
     with contextlib.suppress(OSError):
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, beside = tempfile.mkstemp(dir=place, prefix=_UNFINISHED)
+        descriptor, unfinished = tempfile.mkstemp(dir=place, prefix=_UNFINISHED)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            Path(beside).replace(place / key)  # whole or not at all, whoever else writes the same
+            Path(unfinished).replace(place / key)  # atomic, also where other processes write the same kernel
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(beside).unlink()
+                Path(unfinished).unlink()
             raise

@@ -1,7 +1,7 @@
-"""Kernels as machine code: loaded with LLVM alone, not the compiler, and called by address without the GIL.
+"""Kernels as machine code: loaded by LLVM without the compiler, and called by address without the GIL.
 
-A kernel takes words as Numba passes them: where its result and its error go, an integer as it is, and of an array its
-owners (none), length, item size, address, shape and strides.
+A kernel takes 64-bit words in Numba's calling convention: the addresses of its result and error, then an integer as it
+is, and an array as meminfo and parent (both null), length, item size, address, shape and strides.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ Types: TypeAlias = "tuple[str | np.dtype[Any], ...]"
 
 _Result = ctypes.c_int64 * 2
 
-_RAISED = 1  # status words of an entry; others than this and below zero mean that it came to its end
+_RAISED = 1
+"""Status words from here on, and -1, are exceptions; all others are normal returns."""
 
 
 class KernelRaised(Exception):
-    """A handler raised in a kernel, or a table outgrew its space: a kernel cannot say where."""
+    """A handler raised in a kernel, or a table outgrew its space. A kernel cannot say which event that was."""
 
 
 def types_of(arguments: Iterable[Argument]) -> Types:
-    """What an entry is compiled for."""
+    """The argument types that an entry is compiled for."""
     return tuple("int" if isinstance(argument, int) else argument.dtype for argument in arguments)
 
 
 def words_of(arguments: Iterable[Argument]) -> list[int]:
-    """What an entry is called with. Whoever calls it keeps the arrays."""
+    """The words that an entry is called with. The caller keeps the arrays alive."""
     words = []
     for argument in arguments:
         if isinstance(argument, int):
             words.append(argument)
         else:
             rows, size = len(argument), argument.itemsize
-            address = pa.py_buffer(argument).address  # a fifth of what argument.ctypes.data takes
+            address = pa.py_buffer(argument).address  # five times as fast as argument.ctypes.data
             words += [0, 0, rows, size, address, rows, size]
     return words
 
@@ -59,7 +60,7 @@ class Native:
     owner: Any = field(repr=False)
 
     def __call__(self, *arguments: Argument) -> None:
-        """Run it; the GIL is free meanwhile.
+        """Run the kernel, without the GIL.
 
         Raises
         ------
@@ -68,17 +69,17 @@ class Native:
         self.run(words_of(arguments))
 
     def run(self, words: Sequence[int]) -> None:
-        """Run it as `__call__` does, with what `words_of` made of arguments."""
+        """Run the kernel with words that `words_of` made."""
         result, error = _Result(), ctypes.c_void_p()
-        whole = [ctypes.addressof(result), ctypes.addressof(error), *words]
-        status = _prototype(len(whole))(self.address)(*whole)
+        arguments = [ctypes.addressof(result), ctypes.addressof(error), *words]
+        status = _prototype(len(arguments))(self.address)(*arguments)
         if status >= _RAISED or status == -1:
             raise KernelRaised
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A kernel as it is kept: an object file, its entry, and what it needs from outside."""
+    """A kernel as it is kept: an object file, its entry, and the symbols that it needs from the process."""
 
     entry: str
     content: bytes = field(repr=False)
@@ -86,12 +87,12 @@ class Code:
 
 
 def load(code: Code) -> Native:
-    """Put a kernel's code into memory.
+    """Load a kernel into memory.
 
     Raises
     ------
     LookupError
-        Something that it needs is not in this process.
+        The process lacks a symbol that the kernel needs.
     """
     import llvmlite.binding as llvm
 
@@ -116,7 +117,7 @@ def _target() -> Any:
 
 @cache
 def host() -> dict[str, str]:
-    """The processor, as LLVM compiles for it."""
+    """The processor, as LLVM names it."""
     import llvmlite.binding as llvm
 
     features = llvm.get_host_cpu_features().flatten()

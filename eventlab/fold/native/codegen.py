@@ -14,10 +14,10 @@ from eventlab.fold.native.call import Code, Native, Types
 _OUTSIDE = frozenset({
     "exp", "log", "log10", "sqrt", "fmod", "floor", "ceil", "trunc", "fabs", "copysign", "memcpy", "memset", "memmove",
 })  # fmt: skip
-"""What code that is kept may need from outside: the C library, which every process has."""
+"""Symbols that a kept kernel may need: those of the C library, which every process has."""
 
 ALONE = {"_nrt": False}
-"""Nothing is allocated, so nothing is counted, nor is Numba's runtime needed where the code is loaded."""
+"""Kernels allocate nothing. So they need no reference counts, and a loading process needs no Numba runtime."""
 
 
 def compiled(
@@ -28,7 +28,7 @@ def compiled(
     Returns
     -------
     Native, Code or None
-        None where the code needs more than another process is sure to have.
+        None where the kernel needs a symbol that another process may lack.
     """
     kernel = njit(**options, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
     signature = tuple(

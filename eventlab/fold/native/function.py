@@ -1,4 +1,4 @@
-"""Kernels that no reducer has a part in."""
+"""Kernels that belong to no reducer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from eventlab.fold.native.cache import keep, kept, key_of
+from eventlab.fold.native.cache import find, keep, key_of
 from eventlab.fold.native.call import Argument, Native, Types, types_of
 
 
 class Function:
-    """A kernel that no reducer has a part in: loaded or compiled when it is first called."""
+    """A kernel that belongs to no reducer: loaded or compiled at its first call."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self._function = function
         self._native: dict[Types, Native] = {}
-        # As it is loaded: it may be of another room, whose source is not part of every kernel's name.
+        # The function's file may be of another room, whose source is not part of every kernel's name.
         self._source = hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
 
     def __call__(self, *arguments: Argument) -> None:
@@ -30,7 +30,7 @@ class Function:
     def _made(self, types: Types) -> Native:
         function = self._function
         key = key_of([function.__module__, function.__qualname__, self._source], types)
-        found = kept(key)
+        found = find(key)
         if found is None:
             from eventlab.fold.native.codegen import compiled
 

@@ -1,4 +1,4 @@
-"""Kernels that rank prices which are decimals: by marking ticks in a bitmap, without sorting or hashing any.
+"""Kernels that rank decimal prices by marking ticks in a bitmap, without sorting or hashing.
 
 A *source* is a run of prices per aggregate: a column of an event type, or the levels that a ladder already has.
 Aggregate a's prices in source s are ``prices[starts[s * count + a]:stops[s * count + a]]``.
@@ -16,17 +16,17 @@ _FEWEST_WORDS, _MOST_WORDS = 4_096, 2**24
 
 
 def fit_ticks(prices, starts, stops, powers, origins, lowest, words, ticks):
-    """The power of ten that makes each aggregate's prices whole numbers, these, and the bitmap that they need.
+    """For each aggregate the power of ten that makes its prices integers (ticks), the ticks, and the bitmap's size.
 
-    `powers` is 0 where there is none up to 10**12, or where the bitmap would be far larger than the prices are many.
-    `ticks` and `lowest`, the tick in the bitmap's first place, count from `origins`; `words` is the bitmap's length.
+    `powers` is 0 where no power up to 10**12 does, or where the bitmap would be far larger than the number of prices.
+    `ticks` and `lowest`, the tick of the bitmap's first bit, count from `origins`; `words` is the bitmap's length.
     """
     count = len(powers)
     sources = len(starts) // count
     for a in range(count):
         power, origin, low, high, wrong, total = 1.0, np.int64(0), _LIMIT, -_LIMIT, 1, 0
         while wrong and power <= _MOST:
-            # First a few prices here and there, then all. Neither loop ends early: so processors take eight at a time.
+            # First a sample of the prices, then all. Neither loop ends early, so that LLVM vectorises both.
             for looks in range(2):
                 wrong, total, low, high = 0, 0, _LIMIT, -_LIMIT
                 for source in range(sources):
@@ -37,7 +37,7 @@ def fit_ticks(prices, starts, stops, powers, origins, lowest, words, ticks):
                     step = 1 if looks else max((stop - start) // _LOOKS, 1)
                     for at in range(np.uint64(start), np.uint64(stop), np.uint64(step)):
                         tick = np.rint(prices[at] * power)
-                        # Both operands are exact, so the quotient is the price it came from, or tells that it is not.
+                        # Both operands are exact: the quotient is the price, or the price has more digits.
                         wrong += not (tick / power == prices[at] and abs(tick) <= _EXACT)
                         place = np.int64(tick) - origin
                         low, high = min(low, place), max(high, place)
@@ -47,7 +47,7 @@ def fit_ticks(prices, starts, stops, powers, origins, lowest, words, ticks):
             if wrong:
                 power *= 10.0
         needed = (high - low) // 64 + 1 if total and not wrong else 0
-        # A place takes 32 bits.
+        # `_MOST_WORDS` also keeps places within the 32 bits of `ticks`.
         fits = not wrong and needed <= min(2 * total + _FEWEST_WORDS, _MOST_WORDS)
         powers[a] = power if fits else 0.0
         origins[a] = origin
@@ -58,14 +58,13 @@ def fit_ticks(prices, starts, stops, powers, origins, lowest, words, ticks):
 def rank_ticks(starts, stops, powers, origins, lowest, words, bitmap, ranks, base, ascending, descending):
     """The rank of every price among its aggregate's, and the distinct prices, ascending and descending.
 
-    `ranks` holds ticks at first. Aggregate a's distinct prices are put at ``base[a]:base[a + 1]``, none where its power
-    is 0. `bitmap` is twice as long as the longest: each word stands beside how many bits are set before it, or at first
-    in it.
+    `ranks` comes in with ticks. Aggregate a's distinct prices go to ``base[a]:base[a + 1]``, none where its power is 0.
+    `bitmap` holds pairs: a word of the bitmap and the number of bits set in it, later in all words before it.
     """
     one, two, six, last = np.uint64(1), np.uint64(2), np.uint64(6), np.uint64(63)
 
     def ones(word):
-        """How many bits are set, in the form that compilers know and make one instruction of."""
+        """The number of set bits, in the form that LLVM turns into one instruction."""
         word -= (word >> one) & np.uint64(0x5555555555555555)
         word = (word & np.uint64(0x3333333333333333)) + ((word >> two) & np.uint64(0x3333333333333333))
         word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)

@@ -20,7 +20,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from eventlab.errors import InvalidEvent, SchemaMismatch, UnknownEventType
 from eventlab.events.columns import metadata_json, payload_from_frame, timestamps_from
 from eventlab.events.frame import Int64Array
-from eventlab.events.types import ENVELOPE, EventType, event_type, own_or
+from eventlab.events.types import ENVELOPE, EventType, event_type, prefer_declared
 from eventlab.interchange.protobuf.delimited import delimited, messages
 from eventlab.interchange.protobuf.domain_event_pb2 import DomainEvent
 from eventlab.interchange.protobuf.messages import BUILTIN, Codec, codec_of, get_ns, put_ns
@@ -299,7 +299,7 @@ def _learn(event: DomainEvent, known: dict[str, EventType]) -> None:
     brought = EventType.from_schema_json(event.schema)
     if brought.name != event.event_type:
         raise InvalidEvent("an event brings the schema of another type", got=brought.name, expected=event.event_type)
-    known.setdefault(brought.name, own_or(brought))
+    known.setdefault(brought.name, prefer_declared(brought))
 
 
 def decode(data: bytes, *, types: Mapping[str, EventType] | None = None) -> dict[str, pl.DataFrame]:

@@ -14,10 +14,10 @@ import polars as pl
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Float64Array, Int64Array
 
-__all__ = ["Access", "Drift", "Exponential", "HotSpots", "Recorded", "Scrubbing", "Uniform", "Zipf"]
+__all__ = ["Drift", "Exponential", "HotSpots", "Recorded", "Scrubbing", "Uniform", "Workload", "Zipf"]
 
 
-class Access(ABC):
+class Workload(ABC):
     """How past states of one aggregate are asked for."""
 
     __slots__ = ()
@@ -51,7 +51,7 @@ def _whole(what: str, value: object, least: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform(Access):
+class Uniform(Workload):
     """All versions alike.
 
     Examples
@@ -65,7 +65,7 @@ class Uniform(Access):
 
 
 @dataclass(frozen=True, slots=True)
-class Zipf(Access):
+class Zipf(Workload):
     """Recent versions most: the k-th from the end is read in proportion to ``1 / k**exponent``.
 
     Raises
@@ -89,7 +89,7 @@ class Zipf(Access):
 
 
 @dataclass(frozen=True, slots=True)
-class Exponential(Access):
+class Exponential(Workload):
     """Recent versions most: half as often for every `half_life` events back.
 
     Raises
@@ -113,7 +113,7 @@ class Exponential(Access):
 
 
 @dataclass(frozen=True, slots=True)
-class HotSpots(Access):
+class HotSpots(Workload):
     """A few stretches get most reads, the rest are spread over all versions.
 
     Parameters
@@ -158,7 +158,7 @@ class HotSpots(Access):
 
 
 @dataclass(frozen=True, slots=True)
-class Drift(Access):
+class Drift(Workload):
     """A window that moves through the history: reads begin at its start and end at its end.
 
     Parameters
@@ -197,7 +197,7 @@ class Drift(Access):
 
 
 @dataclass(frozen=True, slots=True)
-class Scrubbing(Access):
+class Scrubbing(Workload):
     """Sessions in a notebook: each begins at any version and goes back and forth by steps of up to `page` events.
 
     Its density is taken as uniform: where a session begins is, and it does not go far.
@@ -240,7 +240,7 @@ class Scrubbing(Access):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recorded(Access):
+class Recorded(Workload):
     """Reads as they were recorded, scaled to the length of the history where it has grown since.
 
     Parameters
@@ -277,7 +277,7 @@ class Recorded(Access):
 
     @staticmethod
     def of(frame: pl.DataFrame, aggregate_id: str, reducer: str | None = None) -> Recorded:
-        """From `lab.accesses()`: the reads of one aggregate, by one reducer or by all.
+        """From `lab.read_log()`: the reads of one aggregate, by one reducer or by all.
 
         Parameters
         ----------
@@ -295,10 +295,10 @@ class Recorded(Access):
         Examples
         --------
         >>> import eventlab as el
-        >>> lab = el.open(":memory:", record_access=True)
+        >>> lab = el.open(":memory:", record_reads=True)
         >>> receipt = lab.append("market/BTC", [el.MarketData("BTC", 100.0, 1.0)] * 3)
         >>> state = lab.state(el.Trades, "market/BTC", 2)
-        >>> Recorded.of(lab.accesses(), "market/BTC").versions
+        >>> Recorded.of(lab.read_log(), "market/BTC").versions
         array([2])
         """
         rows = frame.filter(pl.col("aggregate_id") == aggregate_id, pl.col("version") > 0)

@@ -12,7 +12,7 @@ from eventlab.errors import BudgetTooSmall, SnapshotError
 from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.placement.optimum import within
-from eventlab.snapshots.placement.workloads import Access
+from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.history import Past
 from eventlab.snapshots.policy.rules import Policy
@@ -27,10 +27,10 @@ _MOST_CANDIDATES = 65_536
 class CostOptimal(Policy):
     """Snapshots where they are worth their room, as measured on this machine, and a hard maximum gap between them.
 
-    Without `access` they are evenly spaced, by a power of two: as densely as the storage budget allows, but so densely
-    in any case that a read keeps to the latency budget, and never closer than 2,048 events. With it, `build` places
-    them where reads of that kind take least time on average, by dynamic programming, under the same two bounds, as far
-    as the gap leaves room to choose; what is appended later is spaced evenly.
+    Without `workload` they are evenly spaced, by a power of two: as densely as the storage budget allows, but always so
+    densely that a read keeps to the latency budget, and never closer than 2,048 events. With it, `build` places them
+    where reads of that kind take least time on average, by dynamic programming, under the same two bounds, as far as
+    the gap leaves room to choose; what is appended later is spaced evenly.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class CostOptimal(Policy):
         the one whose events take as long to fold as all the rest of a read.
     storage_budget : float or int
         A float is a part of what the events of an aggregate take, an int bytes for each aggregate.
-    access : Access, optional
+    workload : Workload, optional
         How past states are asked for: ``el.workloads``.
 
     Raises
@@ -52,12 +52,12 @@ class CostOptimal(Policy):
     Examples
     --------
     >>> CostOptimal(latency_budget="2ms", storage_budget=0.05)
-    CostOptimal(latency_budget='2ms', storage_budget=0.05, access=None)
+    CostOptimal(latency_budget='2ms', storage_budget=0.05, workload=None)
     """
 
     latency_budget: str | dt.timedelta = "1ms"
     storage_budget: float | int = 0.1
-    access: Access | None = None
+    workload: Workload | None = None
 
     def __post_init__(self) -> None:
         duration_ns(self.latency_budget, what="latency_budget")
@@ -66,8 +66,8 @@ class CostOptimal(Policy):
             raise SnapshotError(
                 "a storage budget must be an int or float above zero", got=size, expected="e.g. 0.1, or 1_000_000"
             )
-        if self.access is not None and not isinstance(self.access, Access):
-            raise SnapshotError("not a workload", got=self.access, expected="e.g. el.workloads.Uniform()")
+        if self.workload is not None and not isinstance(self.workload, Workload):
+            raise SnapshotError("not a workload", got=self.workload, expected="e.g. el.workloads.Uniform()")
 
     def should_snapshot(self, version: int) -> bool:
         """Whether one may be made at this version: without events at hand nothing is measured."""
@@ -83,13 +83,14 @@ class CostOptimal(Policy):
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
         # So much an even placement among the candidates takes that keeps to the bound on the gap.
         needed = past.head / max(longest - step, step) * float(model.size.max())
-        if self.access is None or past.after or room < needed:
+        if self.workload is None or past.after or room < needed:
             return np.arange(past.after // gap + 1, past.head // gap + 1, dtype=np.int64) * gap
-        if room < float(model.sizes(np.arange(past.head + 1)).min()):
+        candidates = np.arange(step, past.head + 1, step)
+        if room < float(model.sizes(candidates).min()):
             return np.empty(0, np.int64)
         placed = within(
-            self.access.density(past.head), model.costs(past.head, past.starts), size=room,
-            max_gap=longest, candidates=np.arange(step, past.head + 1, step),
+            self.workload.density(past.head), model.costs(past.head, past.starts), size=room,
+            max_gap=longest, candidates=candidates,
         )  # fmt: skip
         return np.asarray(placed.versions, np.int64)
 

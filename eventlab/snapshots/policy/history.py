@@ -45,7 +45,7 @@ class Past:
         return Past(head.version, after, store, head.aggregate_id, stop, measure)
 
     @property
-    def whole(self) -> Past:
+    def from_start(self) -> Past:
         """The same past from its beginning."""
         return replace(self, after=0)
 

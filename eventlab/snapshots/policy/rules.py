@@ -1,7 +1,9 @@
-"""When a snapshot is worth making, and how long it is worth keeping: small frozen objects that compose.
+"""Policies: at which versions a snapshot is made, and how long it stays. Small frozen objects that compose.
 
-``a | b`` makes what either makes; ``a & b`` only what both would. ``Keep`` and ``MaxGap`` look at what the others
-chose: ``Every(100) & Keep(last=3)``, ``Exponential() | MaxGap(10_000)``.
+``a | b`` makes what either makes; ``a & b`` only what both would. Every policy is also a filter of the versions that
+the policies before it propose: with ``|`` it adds to them (`fill`), with ``&`` it takes some away (`limit`). Most do
+this by what they would choose alone. ``MaxGap`` adds where the proposed versions leave a gap, and ``Keep`` leaves the
+last of them: ``Exponential() | MaxGap(10_000)``, ``Every(100) & Keep(last=3)``.
 """
 
 from __future__ import annotations
@@ -43,15 +45,14 @@ class Read:
 
 
 class Policy:
-    """Decides at which versions of an aggregate a snapshot is made.
-
-    One of one's own overrides `versions` at least.
-    """
+    """Decides at which versions of an aggregate a snapshot is made. A user's policy overrides `versions` at least."""
 
     __slots__ = ()
 
     on_read: ClassVar[bool] = False
-    """Whether reads are looked at: `after_read` is asked only then."""
+    """Whether the policy looks at reads: only then `after_read` is called."""
+    rank: ClassVar[int] = 0
+    """Composed policies filter in the order of their ranks: those that look at what others propose come last."""
 
     def should_snapshot(self, version: int) -> bool:
         """Whether to make one at this version, of a history that ends there."""
@@ -61,12 +62,20 @@ class Policy:
         """All versions in ``(past.after, past.head]`` that should have one, ascending."""
         return _NONE
 
-    def kept(self, past: Past, there: Int64Array) -> Int64Array:
-        """Which of the snapshots that are there stay; all by default."""
-        return there
+    def fill(self, past: Past, proposed: Int64Array) -> Int64Array:
+        """The proposed versions and what this policy adds to them, ascending."""
+        return np.union1d(proposed, self.versions(past))
+
+    def limit(self, past: Past, proposed: Int64Array) -> Int64Array:
+        """The proposed versions that this policy lets stand, ascending."""
+        return np.intersect1d(proposed, self.versions(past))
+
+    def retain(self, past: Past, stored: Int64Array) -> Int64Array:
+        """The versions, of those that have a snapshot, whose snapshots stay; all by default."""
+        return stored
 
     def after_read(self, read: Read) -> bool:
-        """Whether to keep the state that was just reconstructed."""
+        """Whether the state that was just reconstructed becomes a snapshot."""
         return self.should_snapshot(read.version)
 
     def __or__(self, other: Policy) -> Policy:
@@ -272,13 +281,13 @@ class Exponential(Policy):
         found = np.unique(np.concatenate(levels))
         return found[found > past.after]
 
-    def kept(self, past: Past, there: Int64Array) -> Int64Array:
-        return np.intersect1d(there, self.versions(Past(past.head)))
+    def retain(self, past: Past, stored: Int64Array) -> Int64Array:
+        return np.intersect1d(stored, self.versions(Past(past.head)))
 
 
 @dataclass(frozen=True, slots=True)
 class Keep(Policy):
-    """Of what the policies beside it make, only the last so many: ``Every(100) & Keep(last=3)``.
+    """The last so many of the snapshots that other policies make: ``Every(100) & Keep(last=3)``. Makes none itself.
 
     Raises
     ------
@@ -293,16 +302,24 @@ class Keep(Policy):
 
     last: int
 
+    rank: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "last", _positive("Keep", self.last, "snapshots", 3))
 
-    def kept(self, past: Past, there: Int64Array) -> Int64Array:
-        return there[-self.last :]
+    def limit(self, past: Past, proposed: Int64Array) -> Int64Array:
+        return proposed[-self.last :]
+
+    def retain(self, past: Past, stored: Int64Array) -> Int64Array:
+        return self.limit(past, stored)
+
+    def after_read(self, read: Read) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
 class MaxGap(Policy):
-    """At most `n` events from one snapshot to the next: it fills what the policies beside it leave open.
+    """At most `n` events from one snapshot to the next: fills the gaps that other policies leave.
 
     Raises
     ------
@@ -317,95 +334,90 @@ class MaxGap(Policy):
 
     n: int
 
+    rank: ClassVar[int] = 1
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", _positive("MaxGap", self.n, "events", 10_000))
 
     def versions(self, past: Past) -> Int64Array:
-        return self.filled(past, _NONE)
+        return self.fill(past, _NONE)
 
-    def filled(self, past: Past, chosen: Int64Array) -> Int64Array:
-        """What was chosen, and every n-th event of what lies between."""
-        begins = np.concatenate([[past.after], chosen])
-        inside = (np.append(chosen, past.head + 1) - begins - 1) // self.n
+    def fill(self, past: Past, proposed: Int64Array) -> Int64Array:
+        begins = np.concatenate([[past.after], proposed])
+        inside = (np.append(proposed, past.head + 1) - begins - 1) // self.n  # versions to add in each gap
         first = np.repeat(begins, inside)
         number = np.arange(len(first)) - np.repeat(np.cumsum(inside) - inside, inside) + 1
-        return np.union1d(chosen, first + number * self.n)
+        return np.union1d(proposed, first + number * self.n)
+
+    def after_read(self, read: Read) -> bool:
+        return read.version - read.base >= self.n
 
 
 @dataclass(frozen=True, slots=True, init=False)
-class Either(Policy):
-    """What any of several policies makes: ``a | b``."""
-
+class _Composed(Policy):
     policies: tuple[Policy, ...]
 
     def __init__(self, *policies: Policy) -> None:
         object.__setattr__(self, "policies", policies)
 
-    def __repr__(self) -> str:
-        return " | ".join(map(repr, self.policies))
-
     @property
     def on_read(self) -> bool:  # type: ignore[override]
         return any(policy.on_read for policy in self.policies)
 
-    def versions(self, past: Past) -> Int64Array:
-        chosen = [policy.versions(past) for policy in self.policies if not isinstance(policy, MaxGap)]
-        found = np.unique(np.concatenate([_NONE, *chosen]))
-        for policy in self.policies:
-            if isinstance(policy, MaxGap):
-                found = policy.filled(past, found)
-        return found
+    @property
+    def _by_rank(self) -> list[Policy]:
+        # Policies of reads propose nothing, and with & that spares the others' work.
+        return sorted(self.policies, key=lambda policy: (policy.rank, not policy.on_read))
 
-    def kept(self, past: Past, there: Int64Array) -> Int64Array:
-        stays = [policy.kept(past, there) for policy in self.policies]
-        if all(len(some) == len(there) for some in stays):
-            return there
-        thinned = [some for some in stays if len(some) < len(there)]
-        return np.intersect1d(there, np.concatenate([*thinned, self.versions(past.whole)]))
+
+class Either(_Composed):
+    """What any of several policies makes: ``a | b``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.policies))
+
+    def versions(self, past: Past) -> Int64Array:
+        proposed = _NONE
+        for policy in self._by_rank:
+            proposed = policy.fill(past, proposed)
+        return proposed
+
+    def retain(self, past: Past, stored: Int64Array) -> Int64Array:
+        stays = [policy.retain(past, stored) for policy in self.policies]
+        if all(len(some) == len(stored) for some in stays):
+            return stored
+        thinned = [some for some in stays if len(some) < len(stored)]
+        return np.intersect1d(stored, np.concatenate([*thinned, self.versions(past.from_start)]))
 
     def after_read(self, read: Read) -> bool:
         return any(policy.after_read(read) for policy in self.policies if policy.on_read)
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Both(Policy):
+class Both(_Composed):
     """What all of several policies make: ``a & b``."""
 
-    policies: tuple[Policy, ...]
-
-    def __init__(self, *policies: Policy) -> None:
-        object.__setattr__(self, "policies", policies)
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return " & ".join(f"({p!r})" if isinstance(p, Either) else repr(p) for p in self.policies)
 
-    @property
-    def on_read(self) -> bool:  # type: ignore[override]
-        return any(policy.on_read for policy in self.policies)
-
     def versions(self, past: Past) -> Int64Array:
-        choosing = [policy for policy in self.policies if not isinstance(policy, Keep)]
-        if not choosing or any(policy.on_read and not len(policy.versions(past)) for policy in choosing):
-            return _NONE
-        found = choosing[0].versions(past)
-        for policy in choosing[1:]:
-            found = np.intersect1d(found, policy.versions(past))
-        for policy in self.policies:
-            if isinstance(policy, Keep):
-                found = policy.kept(past, found)
-        return found
+        first, *others = self._by_rank
+        proposed = first.versions(past)
+        for policy in others:
+            if len(proposed):
+                proposed = policy.limit(past, proposed)
+        return proposed
 
-    def kept(self, past: Past, there: Int64Array) -> Int64Array:
+    def retain(self, past: Past, stored: Int64Array) -> Int64Array:
         for policy in self.policies:
-            there = policy.kept(past, there)
-        return there
+            stored = policy.retain(past, stored)
+        return stored
 
     def after_read(self, read: Read) -> bool:
-        asked = [policy for policy in self.policies if not isinstance(policy, Keep)]
-        return bool(asked) and all(
-            read.version - read.base >= policy.n if isinstance(policy, MaxGap) else policy.after_read(read)
-            for policy in asked
-        )
+        return all(policy.after_read(read) for policy in self.policies)
 
 
 def check(given: object) -> Policy:
@@ -430,15 +442,15 @@ def _never(policy: Policy) -> bool:
     return type(policy).versions is Policy.versions and not policy.on_read
 
 
-def chosen(policy: Policy, past: Past) -> Int64Array:
+def choose(policy: Policy, past: Past) -> Int64Array:
     """The versions that a policy chooses, ascending.
 
     Raises
     ------
     SnapshotError
-        It fails, or chooses what is no version behind ``past.after``, up to ``past.head``.
+        The policy fails, or chooses something else than versions after ``past.after``, up to ``past.head``.
     """
-    found = _asked(policy, lambda: _ascending(np.atleast_1d(policy.versions(past))))
+    found = _guarded(policy, lambda: _ascending(np.atleast_1d(policy.versions(past))))
     if not len(found):
         return _NONE
     if found.dtype.kind not in "iu" or found[0] <= past.after or found[-1] > past.head:
@@ -449,28 +461,28 @@ def chosen(policy: Policy, past: Past) -> Int64Array:
     return found.astype(np.int64)
 
 
-def kept(policy: Policy, past: Past, there: Int64Array) -> Int64Array:
-    """Which of the snapshots that are there a policy lets stay. Raises SnapshotError where it fails."""
-    return _asked(policy, lambda: _among(there, policy.kept(past, there)))
+def retain(policy: Policy, past: Past, stored: Int64Array) -> Int64Array:
+    """The stored snapshots' versions that a policy retains. Raises SnapshotError where the policy fails."""
+    return _guarded(policy, lambda: _among(stored, policy.retain(past, stored)))
 
 
 def wants(policy: Policy, read: Read) -> bool:
-    """Whether a policy keeps what was read. Raises SnapshotError where it fails."""
-    return _asked(policy, lambda: bool(policy.after_read(read)))
+    """Whether a policy wants a snapshot of what was read. Raises SnapshotError where the policy fails."""
+    return _guarded(policy, lambda: bool(policy.after_read(read)))
 
 
 def _ascending(versions: Int64Array) -> Int64Array:
     return versions if (versions[1:] > versions[:-1]).all() else np.unique(versions)
 
 
-def _among(there: Int64Array, kept: Int64Array) -> Int64Array:
-    return there if kept is there else there[np.isin(there, kept)]
+def _among(stored: Int64Array, retained: Int64Array) -> Int64Array:
+    return stored if retained is stored else stored[np.isin(stored, retained)]
 
 
-def _asked(policy: Policy, ask: Callable[[], T]) -> T:
-    """What a policy answers. One of one's own may fail with anything: no append or read may."""
+def _guarded(policy: Policy, answer: Callable[[], T]) -> T:
+    """A policy's answer. A user's policy may raise any error, and none of them may fail an append or a read."""
     try:
-        return ask()
+        return answer()
     except (EventlabError, OSError):
         raise
     except Exception as error:

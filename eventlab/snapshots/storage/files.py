@@ -15,8 +15,6 @@ from eventlab.store.disk import operations as disk
 from eventlab.store.disk import range_locks as ofd
 
 _NAME = re.compile(r"[0-9a-f]{32}\.snapshots")
-_OLD = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{16}\.arrow(\.part)?")
-"""What format 1 named its files, one a build, and unfinished ones."""
 
 _LOCKED = 1 << 62
 """The byte whose lock is the right to change a file: past all content, for locks keep nobody from reading."""
@@ -194,13 +192,6 @@ class DirectoryFiles:
         if not self._directory.is_dir():
             return []
         return sorted(file.name for file in self._directory.iterdir() if _NAME.fullmatch(file.name))
-
-    def sweep(self) -> None:
-        """Remove what format 1 left, which nothing reads any more."""
-        with suppress(OSError):  # nothing depends on it
-            for file in list(self._directory.iterdir()):
-                if _OLD.fullmatch(file.name):
-                    disk.remove(file)
 
     def state(self, name: str) -> tuple[int, int] | None:
         try:

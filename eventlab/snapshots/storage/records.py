@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from eventlab.snapshots.states import MARKS, Marks
 
-FORMAT = 2
+FORMAT = 1
 
 _MAGIC = b"EVLABSNP"
 _HEAD = struct.Struct("<8sHHIIQI16sI")

@@ -1,9 +1,8 @@
 """The access log: which past states were asked for, so that snapshots can be planned for what is really read.
 
-It is off unless a store is opened with ``record_access=True``. Of a read it keeps the reducer's name, the aggregate,
+It is off unless a store is opened with ``record_reads=True``. Of a read it keeps the reducer's name, the aggregate,
 the version and the aggregate's last version then; no time of day, no user, no process. It is derived and disposable,
-and no part of the log: its table is made when the first reads are written, and whoever does not know it never looks at
-it.
+and no part of the log: its table is made when the first reads are written.
 
 Reads are gathered in memory and written in batches, so a process that is killed loses those of its last batch. A read
 does not wait for others who write, and does not fail by its being recorded: what cannot be written is dropped with a
@@ -20,8 +19,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from eventlab.errors import AccessesDropped, ReadOnlyStore, StoreError
-from eventlab.store.catalog.database import UNREADABLE, Catalog, translating
+from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreError
+from eventlab.store.catalog.connection import UNREADABLE, translating
+from eventlab.store.catalog.database import Catalog
 
 BATCH = 1_024
 """So many reads are written at once."""
@@ -44,7 +44,7 @@ _LAST = f"{_BATCHES} DESC LIMIT 1"
 _Read = tuple[str, str, int, int]
 
 
-class Accesses:
+class ReadLog:
     """The access log of one store.
 
     Attributes
@@ -60,7 +60,7 @@ class Accesses:
         self._buffering = threading.Lock()
 
     def record(self, reducer: str, aggregate_id: str, version: int, head: int) -> None:
-        """Keep that a state was asked for, if this store records accesses.
+        """Keep that a state was asked for, if this store records reads.
 
         Parameters
         ----------
@@ -74,7 +74,7 @@ class Accesses:
 
         Warns
         -----
-        AccessesDropped
+        ReadsDropped
             Reads could not be written.
         """
         if not self.recording:
@@ -109,7 +109,7 @@ class Accesses:
 
         Warns
         -----
-        AccessesDropped
+        ReadsDropped
             A batch is damaged, and left out.
         """
         with self._lock:
@@ -120,7 +120,7 @@ class Accesses:
         frames = [_decoded(*row[2:]) for row in kept]
         damaged = sum(frame is None for frame in frames)
         if damaged:
-            warnings.warn(f"{damaged} batches of recorded reads are damaged", AccessesDropped, stacklevel=2)
+            warnings.warn(f"{damaged} batches of recorded reads are damaged", ReadsDropped, stacklevel=2)
         return pl.concat([*(frame for frame in frames if frame is not None), _framed(gathered)])
 
     def clear(self) -> None:
@@ -157,13 +157,13 @@ class Accesses:
             with self._buffering:
                 lost = len(self._buffer)
                 self._buffer.clear()
-            warnings.warn(f"{lost} recorded reads were dropped: {error}", AccessesDropped, stacklevel=4)
+            warnings.warn(f"{lost} recorded reads were dropped: {error}", ReadsDropped, stacklevel=4)
         with self._buffering:
             beyond = len(self._buffer) - MOST_BUFFERED
             if beyond > 0:
                 del self._buffer[:beyond]
         if beyond > 0:
-            warnings.warn(f"{beyond} recorded reads were dropped: others write", AccessesDropped, stacklevel=4)
+            warnings.warn(f"{beyond} recorded reads were dropped: others write", ReadsDropped, stacklevel=4)
 
     def _flush(self, *, patient: bool) -> None:
         """Write the buffer; where not `patient`, not while others write."""

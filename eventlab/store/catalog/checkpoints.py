@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from eventlab.errors import ReadOnlyStore
-from eventlab.store.catalog.database import Catalog, translating
+from eventlab.store.catalog.connection import translating
+from eventlab.store.catalog.database import Catalog
 
 _MARK = "position, digest, saved_at, crc"
 _REPLACE = (

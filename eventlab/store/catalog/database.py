@@ -1,530 +1,352 @@
-"""The catalog: one SQLite database that is the single source of truth. What it does not name does not exist.
+"""The catalog: a database of event types, aggregates, commits, segments and ids. What it does not name does not exist.
 
-This module holds the schema, the opening and every translation of SQLite's errors; `log.py` holds the statements.
+Every question and every change is a method. Methods take and give plain values, so that another catalog can answer
+them without SQL. Those that change something run inside a transaction.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import os
-import sqlite3
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from eventlab.errors import (
-    EventlabError,
-    NotAStore,
-    ReadOnlyStore,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-    StoreTooNew,
-    StoreTooOld,
+import numpy as np
+
+from eventlab.events.types import EventType
+from eventlab.store.api import UNBOUND, Commit
+from eventlab.store.blocks import Int64Array
+from eventlab.store.catalog.connection import UNREADABLE, Connection, unreadable
+from eventlab.store.segments.segments import Runs, SegmentFile
+
+_IDS_AT_ONCE = 500
+_ROWS_AT_ONCE = 16_384
+
+_COMMIT = "first_position, events, clamped, recorded_at, last_version, digest"
+_RUN = (
+    "aggregate, row, rows, first_version, last_version, first_position, last_position, first_timestamp, last_timestamp"
 )
-from eventlab.store.catalog.page_checksums import Sums, mark
-from eventlab.store.disk import operations as disk
-from eventlab.store.migration import migrate
-from eventlab.store.segments.files import DirectoryVault
 
-Durability = Literal["full", "relaxed"]
+_MOST_PROBLEMS = 20
 
-FORMAT = 3
-UNTIL_BACKDATED = 2
-"""The format that a store has until its first back-dated event: so long, who knows of none reads it rightly."""
+_CONTRADICTIONS = (
+    (
+        "a segment's files do not hold all its events",
+        (
+            "SELECT s.first_position, s.stop_position, coalesce(sum(f.rows), 0) FROM segments s LEFT JOIN files f "
+            "ON f.segment = s.first_position GROUP BY s.first_position "
+            "HAVING coalesce(sum(f.rows), 0) <> s.stop_position - s.first_position"
+        ),
+    ),
+    (
+        "a commit has impossible numbers",
+        (
+            "SELECT first_position, events, clamped FROM commits "
+            "WHERE events < 1 OR abs(clamped) > events OR (source IS NULL) <> (chunk IS NULL) OR chunk < 0"
+        ),
+    ),
+    (
+        "aggregates are not numbered without gap",
+        "SELECT max(no), count(*) FROM aggregates HAVING count(*) > 0 AND (max(no) <> count(*) - 1 OR min(no) <> 0)",
+    ),
+    (
+        "a file's runs do not hold all its rows",
+        (
+            "SELECT f.name, f.rows, coalesce(sum(r.rows), 0) FROM files f LEFT JOIN runs r ON r.file = f.no "
+            "GROUP BY f.no HAVING coalesce(sum(r.rows), 0) <> f.rows"
+        ),
+    ),
+)
+"""What is wrong, and a query that finds the first such row."""
 
-CATALOG_NAME = "catalog.sqlite"
-SEGMENTS_NAME = "segments"
+Source = tuple[str, int]
+"""An ingested source's identity and the number of one of its chunks."""
 
-_APPLICATION_ID = 0x65764C62  # "evLb"
-_PAGE_LIMIT_ON_WAL = 16 * 1024 * 1024
-
-# An aggregate's `timestamp` is the highest of its event times, and a run's first and last are its lowest and highest.
-# A commit's `clamped` counts event times that were raised, or below 0, those kept back-dated: it has one or the other.
-# Aggregates that have back-dated events are named by a table `backdated`, which format 3 has beside those of format 2.
-#
-# Small columns come before blobs: SQLite keeps a row's start in the page and reads overflow pages only when asked.
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE event_types (
-    no INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    schema_version INTEGER NOT NULL,
-    schema TEXT NOT NULL,
-    UNIQUE (name, schema_version)
-);
-CREATE TABLE aggregates (
-    no INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    version INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    timestamp INTEGER NOT NULL,
-    clock TEXT
-);
-CREATE TABLE commits (
-    first_position INTEGER PRIMARY KEY,
-    events INTEGER NOT NULL,
-    recorded_at INTEGER NOT NULL,
-    last_version INTEGER NOT NULL,
-    clamped INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    source INTEGER REFERENCES sources (no),
-    chunk INTEGER
-);
-CREATE UNIQUE INDEX commits_source ON commits (source, chunk) WHERE source IS NOT NULL;
-CREATE TABLE segments (
-    first_position INTEGER PRIMARY KEY,
-    stop_position INTEGER NOT NULL
-);
-CREATE TABLE files (
-    no INTEGER PRIMARY KEY AUTOINCREMENT,
-    segment INTEGER NOT NULL REFERENCES segments (first_position),
-    event_type INTEGER NOT NULL REFERENCES event_types (no),
-    name TEXT NOT NULL UNIQUE,
-    rows INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    footer_bytes INTEGER NOT NULL,
-    footer_crc INTEGER NOT NULL
-);
-CREATE TABLE runs (
-    aggregate INTEGER NOT NULL REFERENCES aggregates (no),
-    file INTEGER NOT NULL,
-    row INTEGER NOT NULL,
-    rows INTEGER NOT NULL,
-    first_version INTEGER NOT NULL,
-    last_version INTEGER NOT NULL,
-    first_position INTEGER NOT NULL,
-    last_position INTEGER NOT NULL,
-    first_timestamp INTEGER NOT NULL,
-    last_timestamp INTEGER NOT NULL,
-    PRIMARY KEY (aggregate, file)
-) WITHOUT ROWID;
-CREATE INDEX runs_file ON runs (file);
-CREATE TABLE garbage (
-    file INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    bytes INTEGER NOT NULL,
-    dropped INTEGER NOT NULL
-);
-CREATE TABLE event_ids (
-    event_id TEXT PRIMARY KEY,
-    position INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE sources (
-    no INTEGER PRIMARY KEY,
-    identity TEXT NOT NULL UNIQUE,
-    receipt TEXT
-);
-CREATE TABLE checkpoints (
-    name TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    saved_at INTEGER NOT NULL,
-    crc INTEGER NOT NULL,
-    state BLOB NOT NULL,
-    PRIMARY KEY (name, fingerprint)
-);
-"""
-
-_NETWORK_FILE_SYSTEMS = frozenset(
-    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "9p", "afs", "glusterfs", "ceph", "lustre", "fuse.sshfs",
-     "fuse.s3fs")
-)  # fmt: skip
+Head = tuple[int, str, int, int, int, str | None]
+"""An aggregate's number, name, version, position, highest event time, and whose clock its times are by."""
 
 
-def translated(error: sqlite3.Error, where: str) -> StoreError:
-    """What an SQLite error means to a caller."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreLocked(
-            f"{where}: another writer holds the store", hint="Wait for it, or raise el.open(..., wait=seconds)."
+@dataclass(frozen=True, slots=True)
+class DroppedFile:
+    """A segment file that compaction replaced; readers that began before `generation` may still read it."""
+
+    no: int
+    name: str
+    bytes: int
+    generation: int
+
+
+class Catalog(Connection):
+    """The catalog of one store."""
+
+    # -- the journal
+
+    def journal_name(self) -> str:
+        """The journal that goes on after the catalog's commits; empty where there is none yet."""
+        return str(self.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()[0])
+
+    def set_journal(self, name: str) -> None:
+        self.execute("UPDATE meta SET value = ? WHERE key = 'journal'", (name,))
+
+    # -- event types
+
+    def event_types(self, first: int = 0) -> list[tuple[int, str, int, str]]:
+        """Number, name, version and schema (JSON) of every version of an event type, from a number on."""
+        query = "SELECT no, name, schema_version, schema FROM event_types WHERE no >= ? ORDER BY no"
+        return self.execute(query, (first,)).fetchall()
+
+    def add_event_type(self, number: int, declared: EventType) -> None:
+        row = (number, declared.name, declared.schema_version, declared.schema_json())
+        self.execute("INSERT INTO event_types VALUES (?, ?, ?, ?)", row)
+
+    # -- aggregates
+
+    def aggregate_names(self, first: int = 0) -> Iterator[tuple[int, str]]:
+        """Numbers and names of the aggregates from a number on."""
+        return iter(self.execute("SELECT no, name FROM aggregates WHERE no >= ? ORDER BY no", (first,)))
+
+    def head(self, number: int) -> tuple[int, int, int, str | None] | None:
+        """Version and position of an aggregate's last event, its highest event time, and whose clock its times are by.
+
+        None for an aggregate that the catalog does not have.
+        """
+        query = "SELECT version, position, timestamp, clock FROM aggregates WHERE no = ?"
+        found: tuple[int, int, int, str | None] | None = self.execute(query, (number,)).fetchone()
+        return found
+
+    def heads(self) -> Int64Array:
+        """Number, version, position and highest event time of all aggregates: an array of shape (aggregates, 4)."""
+        rows = self.execute("SELECT no, version, position, timestamp FROM aggregates ORDER BY no")
+        tables = [np.empty((0, 4), dtype=np.int64)]
+        with self._readable():
+            while found := rows.fetchmany(_ROWS_AT_ONCE):
+                tables.append(np.array(found, dtype=np.int64))
+        return np.concatenate(tables)
+
+    def put_heads(self, heads: Iterable[Head]) -> None:
+        """Add aggregates, and raise the heads of those that are there with lower versions."""
+        self.executemany(
+            "INSERT INTO aggregates VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO UPDATE SET "
+            "version = excluded.version, position = excluded.position, timestamp = excluded.timestamp, "
+            "clock = coalesce(excluded.clock, clock) WHERE version < excluded.version",
+            heads,
         )
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return StoreFull(
-            f"{where}: the disk is full or a write failed",
-            got=str(error),
-            hint="Free some space; nothing of this commit was kept.",
-        )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
-    if code == sqlite3.SQLITE_NOTADB:
-        return NotAStore(f"{where}: not an eventlab store", got=str(error))
-    if code == sqlite3.SQLITE_CORRUPT:
-        return StoreCorrupt(f"{where}: the catalog is damaged", got=str(error), hint="Restore the store from a copy.")
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return StoreError(f"{where}: cannot be opened", got=str(error), hint="Check that it exists and may be read.")
-    return StoreError(f"{where}: the catalog failed", got=str(error))
 
-
-UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, sqlite3.Error)
-"""What a damaged catalog raises where its values are used."""
-
-
-def unreadable(error: Exception, where: str) -> StoreError:
-    """What it means when the catalog holds values that cannot be its own."""
-    if isinstance(error, sqlite3.OperationalError) and getattr(error, "sqlite_errorcode", 1) & 0xFF != 1:
-        return translated(error, where)
-    return StoreCorrupt(
-        f"{where}: the catalog is damaged: it holds what eventlab never writes",
-        got=f"{type(error).__name__}: {error}",
-        hint="Restore the store from a copy.",
-    )
-
-
-@contextlib.contextmanager
-def translating(where: str) -> Iterator[None]:
-    """Raise StoreErrors in place of SQLite's."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise translated(error, where) from error
-
-
-class Catalog:
-    """A connection to the database, with transactions that cannot be left open."""
-
-    def __init__(self, connection: sqlite3.Connection, where: str, *, read_only: bool, wait: float = 0.0) -> None:
-        self.connection = connection
-        self._wait = wait
-        self.executemany = connection.executemany
-        self.where = where
-        self.read_only = read_only
-        self._sums = Sums(connection, None if where == ":memory:" else Path(where))
-        self.damage: StoreCorrupt | None = None
-        with self.reading():
-            self.damage = self._sums.damage()
-            self.store_id = str(self.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()[0])
-
-    def execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        """Run a statement; what SQLite has against it comes as a StoreError."""
-        try:
-            return self.connection.execute(statement, values)
-        except sqlite3.Error as error:
-            raise translated(error, self.where) from error
-
-    def check(self) -> None:
-        """Raise StoreCorrupt where the catalog was found damaged when it was opened."""
-        if self.damage is not None:
-            raise copy.copy(self.damage)  # without the traceback of the last time
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """One consistent view of the catalog. Keep it short: an open one keeps the WAL from shrinking."""
-        if self.connection.in_transaction:
-            yield
-            return
-        try:
-            self.execute("BEGIN")
-            yield
-        except sqlite3.Error as error:
-            raise translated(error, self.where) from error
-        finally:
-            self.rollback()
-
-    @property
-    def in_transaction(self) -> bool:
-        return self.connection.in_transaction
-
-    def data_version(self) -> int:
-        """A number that changes when another connection has committed."""
-        with translating(self.where):
-            return int(self.execute("PRAGMA data_version").fetchone()[0])
-
-    @property
-    def keeps_backdated(self) -> bool:
-        """Whether the store is of the format that may have back-dated events."""
-        return bool(self.execute("PRAGMA user_version").fetchone()[0] > UNTIL_BACKDATED)
-
-    def keep_backdated(self) -> None:
-        """Make it of that format, inside a transaction: an older eventlab would take event times to ascend."""
-        if not self.keeps_backdated:
-            self.execute("CREATE TABLE backdated (aggregate INTEGER PRIMARY KEY REFERENCES aggregates (no))")
-            self.execute(f"PRAGMA user_version = {FORMAT}")
-
-    def backdated(self) -> set[int]:
+    def backdated_aggregates(self) -> set[int]:
         """Numbers of the aggregates that have back-dated events."""
-        if not self.keeps_backdated:
-            return set()
         return {number for (number,) in self.execute("SELECT aggregate FROM backdated")}
 
-    def add_backdated(self, numbers: Iterable[int]) -> None:
-        """Note that aggregates have back-dated events, inside a transaction."""
+    def add_backdated_aggregates(self, numbers: Iterable[int]) -> None:
         self.executemany("INSERT OR IGNORE INTO backdated VALUES (?)", [(number,) for number in numbers])
 
-    def begin_write(self) -> None:
-        """Take the write lock, waiting as long as the store was opened to."""
-        try:
-            self.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise translated(error, self.where) from error
-        except BaseException:
-            self.rollback()
-            raise
+    # -- commits
 
-    def try_begin_write(self) -> bool:
-        """Take the write lock if nobody has it."""
-        with self._impatient():
-            try:
-                self.begin_write()
-            except StoreLocked:
-                return False
-        return True
+    def count_commits(self) -> int:
+        return int(self.execute("SELECT count(*) FROM commits").fetchone()[0])
+
+    def commit_at(self, position: int = UNBOUND) -> Commit | None:
+        """The last commit that begins at a position or before it; by default the last of all."""
+        return self._one_commit("WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1", position)
+
+    def commits(self, first: int, stop: int) -> Iterator[Commit]:
+        """Commits that begin at positions ``first:stop``, read in stretches: others may write meanwhile."""
+        query = (
+            f"SELECT {_COMMIT} FROM commits WHERE first_position >= ? AND first_position < ? "  # noqa: S608  constants
+            f"ORDER BY first_position LIMIT {_ROWS_AT_ONCE}"
+        )
+        while rows := self.execute(query, (first, stop)).fetchall():
+            yield from (Commit(*row) for row in rows)
+            first = rows[-1][0] + 1
+
+    def commit_times(self, low: int, high: int) -> list[tuple[int, int]]:
+        """First position and `recorded_at` of the commits that hold positions from `low` to `high`."""
+        return self.execute(
+            "SELECT first_position, recorded_at FROM commits WHERE first_position <= ? AND first_position >= "
+            "coalesce((SELECT max(first_position) FROM commits WHERE first_position <= ?), 0)",
+            (high, low),
+        ).fetchall()
+
+    def add_commits(self, commits: Sequence[tuple[Commit, Source | None]]) -> None:
+        """Add commits, each with the chunk that it ingested."""
+        identities = {source[0] for _, source in commits if source is not None}
+        self.executemany(
+            "INSERT OR IGNORE INTO sources (identity) VALUES (?)", [(identity,) for identity in identities]
+        )
+        self.executemany(
+            "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, (SELECT no FROM sources WHERE identity = ?), ?)",
+            [
+                (c.first_position, c.events, c.recorded_at, c.last_version, c.late, c.digest, *(source or (None, None)))
+                for c, source in commits
+            ],
+        )
+
+    def _one_commit(self, condition: str, *values: object) -> Commit | None:
+        row = self.execute(f"SELECT {_COMMIT} FROM commits {condition}", values).fetchone()  # noqa: S608  constants
+        return None if row is None else Commit(*row)
+
+    # -- ingested sources
+
+    def commit_of_chunk(self, identity: str, chunk: int) -> Commit | None:
+        """The commit that ingested a source's chunk."""
+        return self._one_commit("JOIN sources ON no = source WHERE identity = ? AND chunk = ?", identity, chunk)
+
+    def source_receipt(self, identity: str) -> str | None:
+        """The receipt of a source that is ingested completely."""
+        row = self.execute("SELECT receipt FROM sources WHERE identity = ?", (identity,)).fetchone()
+        return None if row is None else row[0]
+
+    def finish_source(self, identity: str, receipt: str) -> None:
+        """Note that all of a source is in the log."""
+        self.execute(
+            "INSERT INTO sources (identity, receipt) VALUES (?, ?) "
+            "ON CONFLICT (identity) DO UPDATE SET receipt = excluded.receipt",
+            (identity, receipt),
+        )
+
+    # -- ids that callers supplied
+
+    def positions_of_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        """Positions of the events that have these ids; ids of no event are left out."""
+        found: dict[str, int] = {}
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            some = ids[start : start + _IDS_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            found.update(self.execute(f"SELECT * FROM event_ids WHERE event_id IN ({marks})", some))  # noqa: S608  marks only
+        return found
+
+    def count_ids(self) -> int:
+        return int(self.execute("SELECT count(*) FROM event_ids").fetchone()[0])
+
+    def add_ids(self, positions: Iterable[tuple[str, int]]) -> None:
+        self.executemany("INSERT INTO event_ids VALUES (?, ?)", positions)
+
+    # -- segments and their files
+
+    def files_after(self, number: int, types: Mapping[int, EventType]) -> list[tuple[int, SegmentFile]]:
+        """Segment files with a higher number, each with its event type's number.
+
+        `types` are the event types by number.
+        """
+        rows = self.execute(
+            "SELECT f.event_type, f.no, f.segment, s.stop_position, f.name, f.rows, f.bytes, f.footer_bytes, "
+            "f.footer_crc FROM files f JOIN segments s ON s.first_position = f.segment WHERE f.no > ? ORDER BY f.no",
+            (number,),
+        )
+        return [(kind, SegmentFile(no, first, stop, types[kind], *rest)) for kind, no, first, stop, *rest in rows]
+
+    def last_file(self) -> int:
+        """The highest number of a segment file; 0 where there is none."""
+        return int(self.execute("SELECT max(no) FROM files").fetchone()[0] or 0)
+
+    def file_names(self) -> set[str]:
+        """Names of all segment files, dropped ones included."""
+        return {name for (name,) in self.execute("SELECT name FROM files UNION ALL SELECT name FROM garbage")}
+
+    def bytes_of_files(self) -> int:
+        """Bytes of all segment files, without dropped ones."""
+        return int(self.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0])
+
+    def add_segment(self, first: int, stop: int) -> None:
+        """Add a segment of positions ``first:stop``; its files follow."""
+        self.execute("INSERT INTO segments VALUES (?, ?)", (first, stop))
+
+    def add_file(self, kind: int, file: SegmentFile, runs: Int64Array) -> SegmentFile:
+        """Add a file that is complete and synced to its segment; gives it with its number.
+
+        Parameters
+        ----------
+        kind : int
+            The number of its event type.
+        runs : int64 array, shape (aggregates, 9)
+            One row a run, in the order of the fields of `Runs`.
+        """
+        no = self.execute(
+            "INSERT INTO files (segment, event_type, name, rows, bytes, footer_bytes, footer_crc) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING no",
+            (file.segment, kind, file.name, file.rows, file.bytes, file.footer_bytes, file.footer_crc),
+        ).fetchone()[0]
+        numbered = np.insert(runs, 1, no, axis=1)
+        self.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", numbered.tolist())
+        return replace(file, no=no)
+
+    def merge_segments(
+        self,
+        first: int,
+        stop: int,
+        old: Collection[SegmentFile],
+        new: Mapping[int, tuple[SegmentFile, Int64Array]],
+    ) -> dict[int, SegmentFile]:
+        """Replace the segments of positions ``first:stop`` by one; the old files become garbage.
+
+        Parameters
+        ----------
+        old : collection of SegmentFile
+            All files of these segments.
+        new : mapping of int to (SegmentFile, runs)
+            The files that replace them, by number of the event type. They are given back with their numbers.
+        """
+        self.execute("UPDATE segments SET stop_position = ? WHERE first_position = ?", (stop, first))
+        files = {kind: self.add_file(kind, file, runs) for kind, (file, runs) in new.items()}
+        generation = max(file.no for file in files.values())
+        self.executemany(
+            "INSERT INTO garbage (file, name, bytes, dropped) VALUES (?, ?, ?, ?)",
+            [(file.no, file.name, file.bytes, generation) for file in old],
+        )
+        self.executemany("DELETE FROM files WHERE no = ?", [(file.no,) for file in old])
+        self.execute("DELETE FROM segments WHERE first_position > ? AND first_position < ?", (first, stop))
+        return files
+
+    def runs_of_file(self, number: int) -> Runs:
+        """The runs of a file, by ascending aggregate."""
+        rows = self.execute(f"SELECT {_RUN} FROM runs WHERE file = ? ORDER BY aggregate", (number,))  # noqa: S608  constants
+        with self._readable():
+            return Runs.of(rows.fetchall())
+
+    def runs_of_aggregate(self, number: int) -> list[tuple[int, ...]]:
+        """The runs of an aggregate: the number of the file, then the fields of `Runs`."""
+        return self.execute(f"SELECT file, {_RUN} FROM runs WHERE aggregate = ?", (number,)).fetchall()  # noqa: S608  constants
+
+    # -- dropped files
+
+    def dropped_files(self) -> list[DroppedFile]:
+        """Files that compaction replaced, by ascending generation. Their runs stay as long as they may be read."""
+        rows = self.execute("SELECT file, name, bytes, dropped FROM garbage ORDER BY dropped")
+        return [DroppedFile(*row) for row in rows]
+
+    def forget_dropped(self, numbers: Sequence[int]) -> None:
+        """Remove dropped files and their runs."""
+        for statement in ("DELETE FROM runs WHERE file = ?", "DELETE FROM garbage WHERE file = ?"):
+            self.executemany(statement, [(number,) for number in numbers])
+
+    # -- the database
+
+    def contradictions(self) -> list[str]:
+        """What is wrong with the tables; call it inside a transaction."""
+        found = [str(text) for (text,) in self.execute(f"PRAGMA integrity_check({_MOST_PROBLEMS})")]
+        problems = [text for text in found if text != "ok"]
+        problems += [
+            f"row {row} of table {table} refers to a row of {parent} that is not there"
+            for table, row, parent, _ in self.execute("PRAGMA foreign_key_check").fetchmany(_MOST_PROBLEMS)
+            if table != "runs"  # runs of dropped files stay as long as readers may need them
+        ]
+        for at, (no, name, version, schema) in enumerate(self.event_types()):
+            declared = EventType.from_schema_json(schema)
+            if (no, name, version) != (at, declared.name, declared.schema_version):
+                problems.append(f"event type {name!r} of version {version} has another schema or number")
+        for what, query in _CONTRADICTIONS:
+            row = self.execute(query).fetchone()
+            if row is not None:
+                problems.append(f"{what}: {', '.join(map(str, row))}")
+        return problems
+
+    def size(self) -> int:
+        """Bytes of the database."""
+        pages, size = (int(self.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size"))
+        return pages * size
 
     @contextlib.contextmanager
-    def _impatient(self) -> Iterator[None]:
-        self.execute("PRAGMA busy_timeout = 0")
+    def _readable(self) -> Iterator[None]:
+        """Raise StoreCorrupt for values that are not numbers."""
         try:
             yield
-        finally:
-            self.execute(f"PRAGMA busy_timeout = {int(self._wait * 1000)}")
-
-    def commit(self) -> None:
-        mark(self.connection)
-        self.execute("COMMIT")
-
-    def rollback(self) -> None:
-        """Undo the transaction; on an I/O error SQLite may have done so by itself."""
-        if self.connection.in_transaction:
-            with contextlib.suppress(StoreError):
-                self.execute("ROLLBACK")
-
-    def tidy(self) -> None:
-        """Give freed pages back and empty the WAL, as far as no reader is in the way; none is waited for."""
-        with contextlib.suppress(sqlite3.Error, StoreError), self._impatient():
-            if self.execute("PRAGMA freelist_count").fetchone()[0]:
-                self._alone(self._vacuum)
-            self._alone(self._sums.write)
-            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _alone(self, action: Callable[[], None]) -> None:
-        try:
-            self.begin_write()
-            action()
-        finally:
-            self.rollback()
-
-    def _vacuum(self) -> None:
-        self.execute("PRAGMA incremental_vacuum").fetchall()
-        self.commit()
-
-    def close(self) -> None:
-        self.connection.close()
-
-
-def open_memory() -> Catalog:
-    """A catalog that lives as long as its connection."""
-    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute("PRAGMA foreign_keys = ON")
-    _create(connection)
-    return Catalog(connection, ":memory:", read_only=False)
-
-
-def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
-    """The catalog of a store's directory, which is created where there is none.
-
-    Raises
-    ------
-    NotAStore, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; a newer format; damage; no permission; another writer; a network file system.
-    """
-    where = str(directory)
-    path = directory / CATALOG_NAME
-    try:
-        _check_place(directory, path, read_only=read_only)
-    except OSError as error:
-        raise NotAStore(f"{where}: no place for a store", got=str(error), expected="a directory's path") from error
-    if not read_only:
-        try:
-            _make(directory)
-        except PermissionError as error:
-            raise ReadOnlyStore(f"{where}: cannot be created", got=str(error)) from error
-        except OSError as error:
-            raise StoreError(f"{where}: cannot be created", got=str(error)) from error
-        if not os.access(directory, os.W_OK):
-            raise ReadOnlyStore(f"{where}: cannot be written", hint="Open it with read_only=True.")
-    with translating(where):
-        connection = _connect(path, wait, read_only=read_only)
-        try:
-            _prepare(connection, where, wait, read_only=read_only)
-            return Catalog(connection, where, read_only=read_only, wait=wait)
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, OSError) and not isinstance(error, StoreError):
-                raise as_store_error(error, where) from error
-            if isinstance(error, (LookupError, TypeError, ValueError)) and not isinstance(error, StoreError):
-                raise unreadable(error, where) from error
-            raise
-
-
-def _make(directory: Path) -> None:
-    """Make a directory durably: SQLite syncs what is in it, not the names that lead to it."""
-    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        disk.sync_directory(folder.parent)
-
-
-def _check_place(directory: Path, path: Path, *, read_only: bool) -> None:
-    where = str(directory)
-    if "\0" in where:
-        raise NotAStore("a path cannot hold a NUL character", got=where)
-    if directory.exists() and not directory.is_dir():
-        raise NotAStore(f"{where}: is a file", expected="a directory", hint="Give el.open a directory.")
-    if not path.exists():
-        if read_only:
-            raise NotAStore(f"{where}: no eventlab store here", expected=f"a directory with {CATALOG_NAME}")
-        if directory.is_dir() and any(directory.iterdir()):
-            raise NotAStore(
-                f"{where}: the directory holds other things than an eventlab store",
-                expected="an empty directory, or one that does not exist yet",
-            )
-    kind = file_system(directory)
-    if kind in _NETWORK_FILE_SYSTEMS:
-        raise StoreError(
-            f"{where}: lies on a network file system, where SQLite's locks do not hold",
-            got=kind,
-            hint="Keep the store on a local disk and copy it when closed.",
-        )
-
-
-def file_system(path: Path) -> str | None:
-    """Type of the file system that holds a path, or would; None where the system does not tell."""
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError:
-        return None
-    here = os.path.realpath(path)
-    best, kind = "", None
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
-        inside = here == point or here.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, kind = point, fields[2]
-    return kind
-
-
-def _connect(path: Path, wait: float, *, read_only: bool) -> sqlite3.Connection:
-    uri = path.absolute().as_uri()
-    if not read_only:
-        uri += "?mode=rwc"
-    elif os.access(path.parent, os.W_OK) or _is_in_use(path):
-        uri += "?mode=ro"
-    else:
-        uri += "?mode=ro&immutable=1"  # SQLite cannot make the WAL's index there, and no writer has made it
-    return sqlite3.connect(
-        uri, uri=True, isolation_level=None, timeout=wait, check_same_thread=False, cached_statements=256
-    )
-
-
-def _is_in_use(path: Path) -> bool:
-    """Whether a WAL holds commits, or its index is there: as long as a writer lives, also while the WAL is empty."""
-    wal, index = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
-    return index.exists() or (wal.exists() and wal.stat().st_size > 0)
-
-
-def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_only: bool) -> None:
-    def identity() -> tuple[int, int]:
-        return (
-            connection.execute("PRAGMA application_id").fetchone()[0],
-            connection.execute("PRAGMA user_version").fetchone()[0],
-        )
-
-    application, version = identity()
-    fresh = application == 0 and version == 0 and _is_empty(connection)
-    if not fresh:
-        _check_identity(where, application, version)
-    elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
-        # Taken for a new store, it would be filled anew, and its segments swept away as nobody's.
-        raise StoreCorrupt(
-            f"{where}: {CATALOG_NAME} is empty, but there are segment files",
-            hint="Restore the catalog from a copy of the store.",
-        )
-    elif read_only:
-        raise NotAStore(f"{where}: the store was never finished", hint="Open it once without read_only.")
-    connection.execute("PRAGMA foreign_keys = ON")
-    is_old = not fresh and version < UNTIL_BACKDATED
-    if read_only:
-        if is_old:
-            raise StoreTooOld(
-                f"{where}: written by an older eventlab", got=f"format {version}",
-                expected=f"format {UNTIL_BACKDATED} or {FORMAT}",
-                hint="Open it once without read_only: it is brought up to date in one transaction.",
-            )  # fmt: skip
-        connection.execute("PRAGMA query_only = ON")
-        return
-    if fresh:
-        connection.execute("PRAGMA page_size = 2048")  # two dozen tables and indexes, most of them small
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchall(), wait)
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
-    if is_old:
-        migrate(connection, Path(where))
-    if fresh:
-        _create(connection)
-        _check_identity(where, *identity())
-
-
-def _patiently(action: Callable[[], object], wait: float) -> None:
-    # SQLite does not call its busy handler while it changes the journal mode.
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            action()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)
-
-
-def _check_identity(where: str, application: int, version: int) -> None:
-    if application != _APPLICATION_ID:
-        raise NotAStore(f"{where}: {CATALOG_NAME} is not eventlab's", got=f"application id {application:#x}")
-    if version < 1:
-        raise StoreCorrupt(f"{where}: the catalog has no format", got=version, expected=f"1 to {FORMAT}")
-    if version > FORMAT:
-        raise StoreTooNew(
-            f"{where}: written by a newer eventlab", got=f"format {version}", expected=f"format {FORMAT} or older",
-            hint="Upgrade eventlab.",
-        )  # fmt: skip
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if _is_empty(connection):  # another process may have been first
-            for statement in _SCHEMA.split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {UNTIL_BACKDATED}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def as_store_error(error: OSError, where: str) -> EventlabError:
-    """What a failed file operation means to a caller."""
-    if isinstance(error, PermissionError):
-        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
-    return StoreFull(
-        f"{where}: the disk is full or a write failed",
-        got=str(error),
-        hint="Free some space; nothing of this commit was kept.",
-    )
+        except UNREADABLE as error:
+            raise unreadable(error, self.where) from error

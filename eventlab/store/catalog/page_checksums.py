@@ -41,8 +41,8 @@ def mark(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('mark', ?)", (secrets.token_hex(8),))
 
 
-class Sums:
-    """The sums of one catalog. `directory` None is for a catalog in memory, which has none."""
+class PageChecksums:
+    """The page checksums of one catalog; none are kept for a catalog in memory, whose `directory` is None."""
 
     def __init__(self, connection: sqlite3.Connection, directory: Path | None) -> None:
         self._connection = connection

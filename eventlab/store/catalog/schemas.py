@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from eventlab.errors import SchemaMismatch, UnknownEventType
 from eventlab.events.types import EventType, event_type
-from eventlab.events.upcast import check_readable, columns_needed, described, newer, other_fields, upcasted
+from eventlab.events.upcast import check_readable, columns_needed, described, newer, other_fields, upcast_columns
 from eventlab.store.blocks import Block, null_column
 
 
@@ -102,7 +102,7 @@ class Reading:
         """The same events with the wanted columns of the wanted version."""
         rows = len(block)
         if rows:
-            made = upcasted(block.type, self.declared, block.columns, self.wanted, rows)
+            made = upcast_columns(block.type, self.declared, block.columns, self.wanted, rows)
         else:
             made = {name: null_column(self.declared.field(name), 0) for name in self.wanted}
         return replace(block, type=self.declared, columns=made)

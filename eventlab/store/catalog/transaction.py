@@ -7,27 +7,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eventlab.errors import StoreError
-from eventlab.store.catalog.database import Catalog, as_store_error, translated
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.connection import as_store_error, translated
+from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.segments.files import Vault
 
 
 @contextmanager
-def transaction(catalog: Catalog, vault: Vault, knowledge: Knowledge) -> Iterator[list[str]]:
+def transaction(catalog: Catalog, vault: Vault, index: LogIndex) -> Iterator[list[str]]:
     """A write transaction. Whatever fails inside, nothing remains: neither rows nor the files named in the list."""
     written: list[str] = []
     begun = committing = False
     try:
         catalog.begin_write()
         begun = True
-        knowledge.refresh()
+        index.refresh()
         yield written
         committing = True
         catalog.commit()
     except BaseException as error:
         catalog.rollback()
         if begun:
-            knowledge.forget()  # what was learned inside
+            index.forget()  # what was learned inside
         # A COMMIT that was interrupted, or said that it failed, may stand, and name these files. If not, they are
         # swept when the store is next opened.
         if not committing:

@@ -1,32 +1,34 @@
-"""What the journal says beyond the catalog: commits, heads, new aggregates, clocks, ids and ingested chunks."""
+"""What the journal adds to the catalog until it is sealed: commits, heads, aggregates, clocks, ids and chunks."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from eventlab.events.types import EventType
-from eventlab.store.api import Receipt
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.journal.journal import Record
+from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.journal.memtable import part_of
 
 
-def receipt_of(record: Record) -> Receipt:
-    """The receipt of a commit in the journal."""
-    return Receipt(
-        record.stop_position - 1,
-        record.last_version,
-        record.events,
-        record.first_position,
-        record.recorded_at,
-        max(record.late, 0),
-        max(-record.late, 0),
-    )
+class Unsealed:
+    """Grows record by record. A seal writes all of it to the catalog, and an empty one takes its place.
 
-
-class Ledger:
-    """Grows record by record until the tail is sealed; then the catalog says it all, and the ledger is empty."""
+    Attributes
+    ----------
+    records : list of Record
+        The commits of the journal.
+    heads, clocks : dict
+        By number of the aggregate: version, position and highest event time; and whose clock its times are by.
+    names : dict of int to str
+        Aggregates that the catalog does not have, by number.
+    chunks : dict of (str, int) to Record
+        Commits that ingested a chunk of a source.
+    backdated : set of int
+        Aggregates that got back-dated events.
+    rows, bytes : int
+        Number of events, and bytes of their blobs.
+    """
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -37,14 +39,14 @@ class Ledger:
         self.backdated: set[int] = set()
         self.rows = self.bytes = 0
         self._ids: dict[str, int] = {}
-        self._unread: list[Record] = []
+        self._without_ids: list[Record] = []
 
     def learn(self, record: Record) -> None:
-        """Take in the next record."""
+        """Add the next record."""
         self.records.append(record)
         self.rows += record.events
         self.bytes += 0 if record.blob is None else len(record.blob)
-        for number, version, position, timestamp in record.unpacked_heads():
+        for number, version, position, timestamp in HEAD.iter_unpack(record.heads):
             self.heads[number] = (version, position, timestamp)
         if not record.extras:
             return
@@ -56,52 +58,41 @@ class Ledger:
             identity, chunk = record.extras["source"]
             self.chunks[identity, chunk] = record
         if record.extras.get("ids"):
-            self._unread.append(record)
+            self._without_ids.append(record)
 
     def record_of(self, position: int) -> Record | None:
-        """The commit that an event came with; None where it is not the journal's."""
+        """The commit that holds a position; None where the journal does not have it."""
         at = bisect.bisect_right(self.records, position, key=lambda record: record.first_position) - 1
         return self.records[at] if at >= 0 and position < self.records[at].stop_position else None
 
     def ids(self, types: Mapping[int, EventType]) -> Mapping[str, int]:
         """Positions of supplied ids."""
-        while self._unread:
-            for block in part_of(self._unread[-1:], types).blocks.values():
+        while self._without_ids:
+            for block in part_of(self._without_ids[-1:], types).blocks.values():
                 if block.event_id is not None:
                     pairs = zip(block.event_id.to_pylist(), block.position.tolist(), strict=True)
                     self._ids.update((given, position) for given, position in pairs if given is not None)
-            self._unread.pop()
+            self._without_ids.pop()
         return self._ids
 
     def write_names(self, catalog: Catalog) -> None:
-        """Put the aggregates only the journal has into the catalog, inside a transaction.
+        """Add the new aggregates to the catalog, inside a transaction.
 
-        Whoever adds further ones does this first, so that the catalog's numbers have no gaps.
+        A commit that adds further ones to the catalog calls this first, so that its numbers have no gaps.
         """
-        catalog.executemany(
-            "INSERT INTO aggregates VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO NOTHING",
-            [(no, name, *self.heads[no], self.clocks.get(no)) for no, name in self.names.items()],
-        )
+        self._put_heads(catalog, self.names, self.names)
 
-    def write(self, catalog: Catalog, types: Mapping[int, EventType]) -> None:
-        """Put everything into the catalog, inside the transaction that seals the tail."""
-        self.write_names(catalog)
-        catalog.executemany(
-            "UPDATE aggregates SET version = ?2, position = ?3, timestamp = ?4, clock = coalesce(?5, clock) "
-            "WHERE no = ?1 AND version < ?2",
-            [(no, *head, self.clocks.get(no)) for no, head in self.heads.items()],
-        )
-        catalog.executemany(
-            "INSERT OR IGNORE INTO sources (identity) VALUES (?)", [(source,) for source, _ in self.chunks]
-        )
-        catalog.executemany(
-            "INSERT INTO commits SELECT ?, ?, ?, ?, ?, ?, (SELECT no FROM sources WHERE identity = ?), ?",
-            [
-                (r.first_position, r.events, r.recorded_at, r.last_version, r.late, r.digest,
-                 *r.extras.get("source", (None, None)))
-                for r in self.records
-            ],
-        )  # fmt: skip
-        if self.backdated:
-            catalog.add_backdated(self.backdated)
-        catalog.executemany("INSERT INTO event_ids VALUES (?, ?)", self.ids(types).items())
+    def write(self, catalog: Catalog, types: Mapping[int, EventType], names: Sequence[str]) -> None:
+        """Write everything to the catalog, inside the transaction that seals it.
+
+        `types` and `names` are all event types and aggregates by number.
+        """
+        self._put_heads(catalog, self.heads, names)
+        catalog.add_commits([(record, record.extras.get("source")) for record in self.records])
+        catalog.add_backdated_aggregates(self.backdated)
+        catalog.add_ids(self.ids(types).items())
+
+    def _put_heads(
+        self, catalog: Catalog, numbers: Mapping[int, object], names: Mapping[int, str] | Sequence[str]
+    ) -> None:
+        catalog.put_heads([(no, names[no], *self.heads[no], self.clocks.get(no)) for no in sorted(numbers)])

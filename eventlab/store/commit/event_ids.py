@@ -15,58 +15,44 @@ from eventlab.errors import DuplicateEvent, InvalidEvent, StoreCorrupt
 from eventlab.events.types import EventType
 from eventlab.store.api import Late, Receipt
 from eventlab.store.blocks import Block, Int64Array, decoded, joined
+from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import meaning
-from eventlab.store.catalog.unsealed import receipt_of as receipt_of_record
-from eventlab.store.commit.validate import Incoming
+from eventlab.store.commit.validate import CheckedBatch
 from eventlab.store.read.frames import event_id_of
 from eventlab.store.read.reader import Reader, Want
 
-_ASKED_AT_ONCE = 500
 _LONGEST_ID = 200
 _EXTRA = ("cause", "event_id", "metadata")
 
-COMMIT = "first_position, events, recorded_at, last_version, clamped"
-"""Columns of a commit that make a receipt."""
 
+class EventIds:
+    """Finds events by id, and compares them with events that come with the same ids."""
 
-def receipt_of(commit: Sequence[int]) -> Receipt:
-    """The receipt of a commit from its row in the catalog."""
-    first, events, recorded_at, last_version, late = commit
-    return Receipt(first + events - 1, last_version, events, first, recorded_at, max(late, 0), max(-late, 0))
-
-
-class Identities:
-    """Looks events up by id and compares what is there with what comes in."""
-
-    def __init__(self, catalog: Catalog, knowledge: Knowledge, reader: Reader) -> None:
+    def __init__(self, catalog: Catalog, index: LogIndex, reader: Reader) -> None:
         self._catalog = catalog
-        self._knowledge = knowledge
+        self._index = index
         self._reader = reader
+        self._commits = Commits(catalog, index)
 
-    def insert(self, blocks: Sequence[Block]) -> None:
-        """Record the supplied ids of a commit."""
+    def add(self, blocks: Sequence[Block]) -> None:
+        """Add the supplied ids of a commit to the catalog."""
         for block in blocks:
             if block.event_id is not None:
                 rows = zip(block.event_id.to_pylist(), block.position.tolist(), strict=True)
-                self._catalog.executemany(
-                    "INSERT INTO event_ids VALUES (?, ?)", ((given, at) for given, at in rows if given is not None)
-                )
+                self._catalog.add_ids((given, at) for given, at in rows if given is not None)
 
     def positions(self, ids: Sequence[str]) -> dict[str, int]:
         """Positions of the ids that are there."""
-        recent = self._knowledge.ledger.ids(self._knowledge.types_by_number)
-        found = {given: recent[given] for given in ids if given in recent} if recent else {}
-        for start in range(0, len(ids), _ASKED_AT_ONCE):
-            asked = ids[start : start + _ASKED_AT_ONCE]
-            marks = ",".join("?" * len(asked))
-            found.update(self._catalog.execute(f"SELECT * FROM event_ids WHERE event_id IN ({marks})", asked))  # noqa: S608  constants; values are bound
+        unsealed = self._index.unsealed.ids(self._index.types_by_number)
+        found = {given: unsealed[given] for given in ids if given in unsealed} if unsealed else {}
+        found |= self._catalog.positions_of_ids(ids)
         if len(found) < len(ids):
-            self._knowledge.check_whole()
+            self._index.check_whole()
         return found
 
-    def earlier_receipt(self, items: Sequence[Incoming], names: Sequence[str], late: Late) -> Receipt | None:
+    def earlier_receipt(self, items: Sequence[CheckedBatch], names: Sequence[str], late: Late) -> Receipt | None:
         """The receipt of the commit that brought all these events before; None where none of them is there.
 
         Raises
@@ -97,42 +83,38 @@ class Identities:
             stored = self._compare(item, positions, rows, names, late)
             at_end = np.flatnonzero(stored.position == places[-1])
             last_version = int(stored.version[at_end[0]]) if len(at_end) else last_version
-        receipt = self._commit_of(places[-1])
+        receipt = self._receipt_of(places[-1])
         if (receipt.first_position, receipt.count) == (places[0], len(places)):
             return receipt
         return Receipt(places[-1], last_version, len(places), places[0], receipt.recorded_at)
 
-    def _commit_of(self, position: int) -> Receipt:
+    def _receipt_of(self, position: int) -> Receipt:
         """The receipt of the commit that brought an event."""
-        record = self._knowledge.ledger.record_of(position)
-        if record is not None:
-            return receipt_of_record(record)
-        commit = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits WHERE first_position <= ? ORDER BY first_position DESC LIMIT 1",  # noqa: S608  constants; values are bound
-            (position,),
-        ).fetchone()
-        return receipt_of(commit)
+        commit = self._commits.of(position)
+        if commit is None:
+            raise StoreCorrupt("no commit has the event of a known id", got=f"position {position}")
+        return commit.receipt
 
     def _compare(
-        self, item: Incoming, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
+        self, item: CheckedBatch, positions: Int64Array, places: Int64Array, names: Sequence[str], late: Late
     ) -> Block:
         """The stored events of an item, whose content must be the same. `places` are positions by row of the call."""
         stored = self._block_at(item.batch.type, positions)
         if stored is None:
             raise _other_content(item, 0, "event_type")
-        kept = [self._knowledge.names[number] for number in stored.aggregate.tolist()]
+        names_stored = [self._index.names[number] for number in stored.aggregate.tolist()]
         given = (
             [names[item.aggregate]] * item.rows
             if isinstance(item.aggregate, int)
             else [names[i] for i in item.aggregate]
         )
-        _same([a == b for a, b in zip(kept, given, strict=True)], item, "aggregate_id")
+        _same([a == b for a, b in zip(names_stored, given, strict=True)], item, "aggregate_id")
         for index, field in enumerate(item.batch.type):
             _same(_equal(stored.columns[field.name], item.payload.column(index)), item, field.name)
         given_at = item.batch.timestamp
-        if given_at is not None:  # one that was clamped stands higher than it was given
-            kept_at = stored.timestamp
-            _same(kept_at >= given_at if late == "clamp" else kept_at == given_at, item, "timestamp")
+        if given_at is not None:  # clamped times are higher than given ones
+            stored_at = stored.timestamp
+            _same(stored_at >= given_at if late == "clamp" else stored_at == given_at, item, "timestamp")
         cause = np.full(item.rows, -1) if stored.cause is None else np.maximum(stored.cause, -1)
         wanted = np.full(item.rows, -1) if item.batch.cause is None else np.maximum(item.batch.cause, -1)
         if item.batch.cause_row is not None:
@@ -150,12 +132,12 @@ class Identities:
         """Events of a type at some positions, in the order given; None unless all are of that type."""
         order = np.argsort(positions)
         ordered = positions[order]
-        view = self._knowledge.view()
+        manifest = self._index.manifest()
         columns = {declared.name: [field.name for field in declared]}
         types = {declared.name: declared}
-        want = Want(columns, False, None, {}, int(ordered[-1]) + 1, self._knowledge.runs_of_file, types=types)
+        want = Want(columns, False, None, {}, int(ordered[-1]) + 1, self._index.runs_of_file, types=types)
         rows = []
-        blocks = self._reader.blocks(view, declared.name, want, _EXTRA, first_position=int(ordered[0]))
+        blocks = self._reader.blocks(manifest, declared.name, want, _EXTRA, first_position=int(ordered[0]))
         for block in blocks:
             at = np.flatnonzero(np.isin(block.position, ordered))
             if len(at):
@@ -165,7 +147,7 @@ class Identities:
         return joined(rows).take(np.argsort(order, kind="stable"))
 
     def _readable(self) -> list[EventType]:
-        return [meaning(name, self._knowledge.types) for name in self._knowledge.types]
+        return [meaning(name, self._index.types) for name in self._index.types]
 
     def _event_at(self, position: int) -> Block:
         for declared in self._readable():
@@ -190,7 +172,7 @@ class Identities:
         return None
 
     def _uncomputed(self, event_id: str) -> tuple[int, int] | None:
-        """Aggregate number and version of which a computed id is made."""
+        """The aggregate's number and the version that make up a computed id."""
         try:
             wanted = uuid.UUID(event_id)
         except ValueError:
@@ -200,8 +182,8 @@ class Identities:
         start = hashlib.sha1(uuid.UUID(self._catalog.store_id).bytes, usedforsecurity=False)
         # A name-based UUID is the first 16 bytes of a SHA-1 with six bits overwritten; compare those before them.
         prefix = wanted.bytes[:6]
-        for number, name in enumerate(self._knowledge.names):
-            head = self._knowledge.head(number)[0]
+        for number, name in enumerate(self._index.names):
+            head = self._index.head(number)[0]
             end = f"@{name}".encode()
             for version in range(1, head + 1):
                 attempt = start.copy()
@@ -212,11 +194,11 @@ class Identities:
 
     def _version_of(self, declared: EventType, number: int, version: int) -> Block | None:
         columns = {declared.name: [field.name for field in declared]}
-        after, stop = {number: version - 1}, self._knowledge.stop_position
-        runs = self._knowledge.runs_of_aggregates([number], after, stop, version)
+        after, stop = {number: version - 1}, self._index.stop_position
+        runs = self._index.runs_of_aggregates([number], after, stop, version)
         types = {declared.name: declared}
         want = Want(columns, False, np.array([number]), after, stop, lambda file: runs.get(file.no), types=types)
-        for block in self._reader.blocks(self._knowledge.view(), declared.name, want, _EXTRA):
+        for block in self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA):
             at = np.flatnonzero(block.version == version)
             if len(at):
                 return block.take(at)
@@ -224,9 +206,9 @@ class Identities:
 
 
 def _places_by_row(
-    items: Sequence[Incoming], ids: Sequence[Sequence[str] | None], found: Mapping[str, int]
+    items: Sequence[CheckedBatch], ids: Sequence[Sequence[str] | None], found: Mapping[str, int]
 ) -> Int64Array:
-    """Stored positions of a call's events, by their place among its rows: what causes inside a group refer to."""
+    """Stored positions of a call's events by row; causes inside the call refer to rows."""
     places = np.empty(sum(item.rows for item in items), dtype=np.int64)
     first = 0
     for item, supplied in zip(items, ids, strict=True):
@@ -246,22 +228,22 @@ def _check_ids(ids: Sequence[str]) -> None:
         raise DuplicateEvent("an event id comes twice in the call", got=twice)
 
 
-def _equal(kept: pa.Array, given: pa.Array) -> npt.NDArray[np.bool_]:
-    if pa.types.is_dictionary(kept.type):
-        kept, given = decoded(kept), decoded(given)
-    elif pa.types.is_floating(kept.type):  # by bits: -0.0 is another value than 0.0
-        kept, given = kept.view(pa.int64()), given.view(pa.int64())
-    same = pc.or_(pc.fill_null(pc.equal(kept, given), False), pc.and_(kept.is_null(), given.is_null()))
+def _equal(stored: pa.Array, given: pa.Array) -> npt.NDArray[np.bool_]:
+    if pa.types.is_dictionary(stored.type):
+        stored, given = decoded(stored), decoded(given)
+    elif pa.types.is_floating(stored.type):  # by bits: -0.0 is another value than 0.0
+        stored, given = stored.view(pa.int64()), given.view(pa.int64())
+    same = pc.or_(pc.fill_null(pc.equal(stored, given), False), pc.and_(stored.is_null(), given.is_null()))
     return np.asarray(same.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def _same(flags: Sequence[bool] | npt.NDArray[np.bool_], item: Incoming, what: str) -> None:
+def _same(flags: Sequence[bool] | npt.NDArray[np.bool_], item: CheckedBatch, what: str) -> None:
     wrong = np.flatnonzero(~np.asarray(flags, dtype=bool))
     if len(wrong):
         raise _other_content(item, int(wrong[0]), what)
 
 
-def _other_content(item: Incoming, row: int, what: str) -> DuplicateEvent:
+def _other_content(item: CheckedBatch, row: int, what: str) -> DuplicateEvent:
     given = None if item.batch.event_id is None else item.batch.event_id[row].as_py()
     return DuplicateEvent(
         f"an event with this id is there already with another {what}",

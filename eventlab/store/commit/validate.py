@@ -1,34 +1,30 @@
-"""From batches to blocks: the checks of an append, and the numbers every event gets, all vectorised."""
+"""Checks of the batches of a commit, before any event gets a number."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.errors import InvalidEvent, LateEvent
-from eventlab.events.clock import format_ns
+from eventlab.errors import InvalidEvent
 from eventlab.events.columns import metadata_json
-from eventlab.events.rows import Rows
+from eventlab.events.rows import Row, Rows
 from eventlab.events.types import EventType
-from eventlab.store.api import Batch, Late
-from eventlab.store.blocks import Block, Int64Array, cluster_order, running_maxima
+from eventlab.store.api import Batch
+from eventlab.store.blocks import Int64Array
+from eventlab.store.journal.rows_codec import MOST_FIELDS
 
 _LONGEST_ID = 1024
 
-ScalarT = TypeVar("ScalarT", bound=np.generic)
-
 
 @dataclass(slots=True)
-class Stream:
-    """An aggregate's head while a commit is being made; version 0 and no position where it is new.
+class PendingHead:
+    """An aggregate's head while a commit is being made; version 0 and position -1 where it is new.
 
-    `timestamp` is its highest event time, which an event that comes late does not lower. `backdated` says whether this
-    commit has such events of it, and keeps their times.
+    `timestamp` is its highest event time, which a late event does not lower. `backdated` says whether this commit has
+    events of it with earlier times.
     """
 
     no: int
@@ -42,8 +38,8 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Incoming:
-    """A batch whose aggregates are indices into the commit's list of names."""
+class CheckedBatch:
+    """A batch whose aggregates are indices into the commit's list of ids."""
 
     batch: Batch
     payload: pa.RecordBatch
@@ -53,16 +49,55 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Assigned:
-    """A commit ready to be written; `last_version` is that of the last event.
+class CheckedRows:
+    """A few plain events of one aggregate and of one type, whose number is `kind`."""
 
-    `late` tells of events whose time goes back: how many were raised, or below 0, how many were kept.
+    type: EventType
+    kind: int
+    aggregate_id: str
+    rows: Sequence[Row]
+    timestamps: list[int] | None
+    causes: list[int] | None
+    metadata: str | None
+
+
+def check_rows(
+    batches: Sequence[Batch], numbers: Mapping[tuple[str, int], int], newest: Mapping[str, EventType]
+) -> CheckedRows | None:
+    """The events of a commit where they are a few plain rows; None where they need `check_batches`.
+
+    Parameters
+    ----------
+    numbers : mapping
+        Number of each event type in the store, by name and version.
+    newest : mapping of str to EventType
+        The newest version of each type.
     """
-
-    blocks: list[Block]
-    first_position: int
-    last_version: int
-    late: int
+    if len(batches) != 1 or not isinstance(batches[0].payload, Rows):
+        return None
+    batch = batches[0]
+    declared, rows = batch.type, batch.payload.values
+    kind = numbers.get((declared.name, declared.schema_version))
+    known = newest.get(declared.name)
+    if kind is None or (known is not declared and known != declared) or len(declared.fields) > MOST_FIELDS:
+        return None
+    if batch.event_id is not None or batch.cause_row is not None or batch.clock is not None:
+        return None
+    if not rows or not isinstance(batch.aggregate_id, str):
+        return None
+    if batch.order is not None and (batch.order[1:] < batch.order[:-1]).any():
+        return None
+    if any(given is not None and len(given) != len(rows) for given in (batch.timestamp, batch.cause, batch.order)):
+        return None
+    return CheckedRows(
+        declared,
+        kind,
+        check_aggregate_id(batch.aggregate_id),
+        rows,
+        None if batch.timestamp is None else batch.timestamp.tolist(),
+        None if batch.cause is None else [max(cause, -1) for cause in batch.cause.tolist()],
+        metadata_json(batch.metadata) if batch.metadata else None,
+    )
 
 
 def check_aggregate_id(name: object) -> str:
@@ -88,7 +123,7 @@ def check_aggregate_id(name: object) -> str:
     return name
 
 
-def incoming(batches: Sequence[Batch]) -> tuple[list[Incoming], list[str]]:
+def check_batches(batches: Sequence[Batch]) -> tuple[list[CheckedBatch], list[str]]:
     """Batches with rows, and the distinct aggregate ids they use, in order of first mention."""
     index: dict[str, int] = {}
     found = []
@@ -100,7 +135,7 @@ def incoming(batches: Sequence[Batch]) -> tuple[list[Incoming], list[str]]:
                 raise InvalidEvent(f"{batch.type.name}: {name} has another length", got=len(given), expected=rows)
         if rows:
             payload = batch.payload.to_batch() if isinstance(batch.payload, Rows) else batch.payload
-            found.append(Incoming(batch, payload, rows, _indices(batch, rows, index), _metadata(batch)))
+            found.append(CheckedBatch(batch, payload, rows, _indices(batch, rows, index), _metadata(batch)))
     ordered = [item for item in found if item.batch.order is not None]
     if ordered and len(ordered) < len(found):
         raise InvalidEvent("some batches of the commit have an order and some have none")
@@ -131,7 +166,7 @@ def _indices(batch: Batch, rows: int, index: dict[str, int]) -> int | Int64Array
     return int(only[0]) if len(only) == 1 else places[codes]
 
 
-def check_clocks(items: Sequence[Incoming], streams: Sequence[Stream]) -> None:
+def check_clocks(items: Sequence[CheckedBatch], heads: Sequence[PendingHead]) -> None:
     """Note whose clock each aggregate's times are by; raise InvalidEvent where one would mix two."""
     for item in items:
         clock = item.batch.clock
@@ -139,253 +174,10 @@ def check_clocks(items: Sequence[Incoming], streams: Sequence[Stream]) -> None:
             continue
         used = [item.aggregate] if isinstance(item.aggregate, int) else np.unique(item.aggregate).tolist()
         for index in used:
-            stream = streams[index]
-            if stream.clock is not None and stream.clock != clock:
+            head = heads[index]
+            if head.clock is not None and head.clock != clock:
                 raise InvalidEvent(
-                    f"{stream.name!r} has event times by the {stream.clock} clock; these are by the {clock} clock",
+                    f"{head.name!r} has event times by the {head.clock} clock; these are by the {clock} clock",
                     hint="Give them another aggregate id.",
                 )
-            stream.clock = clock
-
-
-def assign(
-    items: Sequence[Incoming], streams: Sequence[Stream], first_position: int, recorded_at: int, late: Late
-) -> Assigned:
-    """Give positions, versions and times to the events of a commit, and move the heads in `streams` on.
-
-    Raises
-    ------
-    LateEvent
-        An event time that goes back, unless `late` clamps or accepts it.
-    InvalidEvent
-        A cause that is not before its effect.
-    """
-    if len(items) == 1 and len(streams) == 1:
-        made = _assign_one(items[0], streams[0], first_position, recorded_at)
-        if made is not None:
-            return made
-    rows = sum(item.rows for item in items)
-    order = _order(items)
-    aggregate = _in_order([_spread(item.aggregate, item.rows) for item in items], order)
-    position = np.arange(first_position, first_position + rows, dtype=np.int64)
-    auto = [item.batch.timestamp is None for item in items]
-    timestamp = _in_order([_times(item, recorded_at) for item in items], order)
-    automatic = (
-        _in_order([np.full(i.rows, flag) for i, flag in zip(items, auto, strict=True)], order) if any(auto) else None
-    )
-    version, timestamp, came_late = _number(aggregate, timestamp, automatic, streams, position, late)
-    cause = _causes(items, order, position, first_position)
-    blocks = _blocks(items, order, np.array([s.no for s in streams])[aggregate], position, version, timestamp, cause)
-    return Assigned(blocks, first_position, int(version[-1]), came_late)
-
-
-def _assign_one(item: Incoming, stream: Stream, first_position: int, recorded_at: int) -> Assigned | None:
-    """What `assign` gives for one batch of one aggregate, the usual commit; None where that takes a closer look."""
-    batch, rows = item.batch, item.rows
-    if batch.timestamp is None:
-        at = recorded_at if stream.version == 0 else max(recorded_at, stream.timestamp)
-        timestamp = np.full(rows, at, dtype=np.int64)
-    else:
-        timestamp = batch.timestamp
-        if (stream.version and timestamp[0] < stream.timestamp) or (timestamp[1:] < timestamp[:-1]).any():
-            return None
-    ordered = batch.order is None or bool((batch.order[1:] >= batch.order[:-1]).all())
-    if not ordered or batch.cause is not None or batch.cause_row is not None:
-        return None
-    first_version = stream.version + 1
-    stream.version, stream.position = stream.version + rows, first_position + rows - 1
-    stream.timestamp = int(timestamp[-1])
-    block = Block(
-        batch.type,
-        np.arange(first_position, first_position + rows),
-        np.full(rows, stream.no),
-        np.arange(first_version, first_version + rows),
-        timestamp,
-        None,
-        batch.event_id,
-        None if item.metadata is None else _text_rows(item.metadata, rows),
-        dict(zip(item.payload.schema.names, item.payload.columns, strict=True)),
-    )
-    return Assigned([block], first_position, stream.version, 0)
-
-
-def _order(items: Sequence[Incoming]) -> Int64Array | None:
-    """Which incoming row stands at each place of the commit; None for one batch after the other."""
-    if items[0].batch.order is None:
-        return None
-    places = np.concatenate([np.asarray(item.batch.order) for item in items])
-    if (places[1:] >= places[:-1]).all():
-        return None
-    return np.argsort(places, kind="stable")
-
-
-def _spread(value: int | Int64Array, rows: int) -> Int64Array:
-    return np.full(rows, value, dtype=np.int64) if isinstance(value, int) else value
-
-
-def _times(item: Incoming, recorded_at: int) -> Int64Array:
-    given = item.batch.timestamp
-    return np.full(item.rows, recorded_at, dtype=np.int64) if given is None else np.asarray(given, dtype=np.int64)
-
-
-def _in_order(parts: Sequence[npt.NDArray[ScalarT]], order: Int64Array | None) -> npt.NDArray[ScalarT]:
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return whole if order is None else whole[order]
-
-
-def _number(
-    aggregate: Int64Array,
-    timestamp: Int64Array,
-    automatic: npt.NDArray[np.bool_] | None,
-    streams: Sequence[Stream],
-    position: Int64Array,
-    late: Late,
-) -> tuple[Int64Array, Int64Array, int]:
-    """Versions, times that go back inside an aggregate only where `late` accepts that, and `Assigned.late`."""
-    perm = cluster_order(aggregate) if len(streams) > 1 else None
-    grouped = aggregate if perm is None else aggregate[perm]
-    times = timestamp if perm is None else timestamp[perm]
-    starts = np.flatnonzero(np.diff(grouped, prepend=-1)) if len(streams) > 1 else np.zeros(1, dtype=np.int64)
-    stops = np.append(starts[1:], len(grouped))
-    members = grouped[starts]
-    heads = np.array([streams[int(i)].version for i in members], dtype=np.int64)
-    versions = np.arange(1, len(grouped) + 1, dtype=np.int64) + np.repeat(heads - starts, stops - starts)
-    floors = np.array([_floor(streams[int(i)]) for i in members], dtype=np.int64)
-    raised = running_maxima(times, starts, floors)
-    tops = stops - 1
-    highest = raised[tops]
-    came_late = 0
-    if raised is not times:
-        given = np.flatnonzero(raised != times)
-        if automatic is not None:  # nobody claimed that these are older
-            given = given[~(automatic if perm is None else automatic[perm])[given]]
-        if len(given) and late == "reject":
-            row = int(given[0])
-            stream = streams[int(grouped[row])]
-            raise _late(stream, row if perm is None else int(perm[row]), times[row], raised[row])
-        came_late = -len(given) if late == "accept" else len(given)
-        if late == "accept":
-            raised[given] = times[given]
-            for which in np.unique(grouped[given]):
-                streams[int(which)].backdated = True
-        times = raised
-    last = position[tops] if perm is None else position[perm[tops]]
-    for which, head, at, when in zip(members, versions[tops], last, highest, strict=True):
-        stream = streams[int(which)]
-        stream.version, stream.position, stream.timestamp = int(head), int(at), int(when)
-    if perm is None:
-        return versions, times, came_late
-    version, ordered = np.empty_like(versions), np.empty_like(times)
-    version[perm], ordered[perm] = versions, times
-    return version, ordered, came_late
-
-
-def _floor(stream: Stream) -> int:
-    return np.iinfo(np.int64).min if stream.version == 0 else stream.timestamp
-
-
-def _late(stream: Stream, row: int, got: np.int64, expected: np.int64) -> LateEvent:
-    error = LateEvent(
-        f"row {row}: event time goes back in {stream.name!r}",
-        got=format_ns(int(got)),
-        expected=f"{format_ns(int(expected))} or later",
-        hint='Sort by time before appending, or pass late="accept" to keep such events as back-dated ones, '
-        'or late="clamp" to raise their times to the latest one.',
-    )
-    error.row = row
-    return error
-
-
-def _causes(
-    items: Sequence[Incoming], order: Int64Array | None, position: Int64Array, first_position: int
-) -> Int64Array | None:
-    if all(item.batch.cause is None and item.batch.cause_row is None for item in items):
-        return None
-    cause = _in_order([_cause(item, first_position) for item in items], order)
-    wrong = cause >= position
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise InvalidEvent(
-            f"row {row}: an event cannot be caused by itself or a later one",
-            got=f"cause {cause[row]}",
-            expected=f"a position below {position[row]}",
-        )
-    return cause
-
-
-def _cause(item: Incoming, first_position: int) -> Int64Array:
-    cause = np.full(item.rows, -1, dtype=np.int64)
-    if item.batch.cause is not None:
-        cause = np.maximum(np.asarray(item.batch.cause, dtype=np.int64), -1)
-    if item.batch.cause_row is not None:
-        rows = np.asarray(item.batch.cause_row, dtype=np.int64)
-        cause = np.where(rows >= 0, rows + first_position, cause)
-    return cause
-
-
-def _blocks(
-    items: Sequence[Incoming],
-    order: Int64Array | None,
-    aggregate: Int64Array,
-    position: Int64Array,
-    version: Int64Array,
-    timestamp: Int64Array,
-    cause: Int64Array | None,
-) -> list[Block]:
-    grouped: dict[str, list[int]] = {}
-    for index, item in enumerate(items):
-        grouped.setdefault(item.batch.type.name, []).append(index)
-    starts = np.cumsum([0, *(item.rows for item in items)])
-    blocks = []
-    for members in grouped.values():
-        mine = [items[index] for index in members]
-        at: slice | Int64Array = slice(None)
-        shuffle = None
-        if len(mine) < len(items) or order is not None:
-            rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in members])
-            if order is not None:  # places of these rows, and these rows by place
-                place = np.empty(len(order), dtype=np.int64)
-                place[order] = np.arange(len(order))
-                rows = place[rows]
-                if len(mine) > 1:
-                    shuffle = np.argsort(rows, kind="stable")
-                    rows = rows[shuffle]
-            at = rows
-        event_id, metadata, columns = _payload(mine, shuffle)
-        blocks.append(
-            Block(
-                mine[0].batch.type, position[at], aggregate[at], version[at], timestamp[at],
-                None if cause is None else cause[at], event_id, metadata, columns,
-            )
-        )  # fmt: skip
-    return blocks
-
-
-def _payload(
-    items: Sequence[Incoming], shuffle: Int64Array | None
-) -> tuple[pa.StringArray | None, pa.DictionaryArray | None, dict[str, pa.Array]]:
-    declared: EventType = items[0].batch.type
-    columns = {
-        field.name: _joined([item.payload.column(index) for item in items], shuffle)
-        for index, field in enumerate(declared)
-    }
-    event_id = metadata = None
-    if any(item.batch.event_id is not None for item in items):
-        ids = [i.batch.event_id if i.batch.event_id is not None else pa.nulls(i.rows, pa.string()) for i in items]
-        event_id = _joined(ids, shuffle)
-    if any(item.metadata is not None for item in items):
-        metadata = _joined([_text_rows(item.metadata, item.rows) for item in items], shuffle)
-    return event_id, metadata, columns
-
-
-def _joined(arrays: Sequence[pa.Array], shuffle: Int64Array | None) -> pa.Array:
-    whole = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
-    return whole if shuffle is None else whole.take(pa.array(shuffle))
-
-
-def _text_rows(text: str | pa.DictionaryArray | None, rows: int) -> pa.DictionaryArray:
-    if isinstance(text, pa.DictionaryArray):
-        return text
-    if text is None:
-        return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([text], pa.string()))
+            head.clock = clock

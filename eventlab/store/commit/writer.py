@@ -1,288 +1,214 @@
-"""Writing: checks and numbers a commit, then puts it into the journal or, where it is large, into segment files.
-
-A small commit is *prepared* under the store's lock, which makes it the log's next, and then *finished*: whoever comes
-first writes and syncs all that is prepared, and the others only wait. Large commits, and everything else that changes
-the catalog, wait until nothing is in between.
-"""
+"""Writing: a commit is checked, numbered, chained and encoded, then put into the journal or into segment files."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import operator
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from eventlab.errors import EventlabError, InvalidEvent, StoreError, WrongVersion
 from eventlab.events.clock import MAX_NS, MIN_NS
-from eventlab.events.columns import metadata_json
-from eventlab.events.rows import Rows
 from eventlab.events.types import EventType
-from eventlab.store.api import Batch, Late, Receipt
+from eventlab.store.api import Batch, Commit, Late, Receipt
 from eventlab.store.blocks import Block
-from eventlab.store.catalog.database import Catalog, as_store_error, translated
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.connection import as_store_error, translated
+from eventlab.store.catalog.database import Catalog, Source
+from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.catalog.transaction import transaction
-from eventlab.store.catalog.unsealed import receipt_of as receipt_of_record
-from eventlab.store.commit.event_ids import COMMIT, Identities, receipt_of
+from eventlab.store.commit.event_ids import EventIds
+from eventlab.store.commit.group_commit import GroupCommit, PreparedEnd
+from eventlab.store.commit.numbering import NumberedCommit, number_batches, number_rows
 from eventlab.store.commit.seal import Sealer
-from eventlab.store.commit.validate import Assigned, Stream, assign, check_aggregate_id, check_clocks, incoming
+from eventlab.store.commit.validate import CheckedRows, PendingHead, check_batches, check_clocks, check_rows
 from eventlab.store.disk.writer_lock import Exclusive
-from eventlab.store.hash_chain import columns as chain
-from eventlab.store.hash_chain import rows as row_chain
-from eventlab.store.journal import rows_codec as row_blob
+from eventlab.store.hash_chain import columns as column_digests
+from eventlab.store.hash_chain import rows as row_digests
 from eventlab.store.journal.columns_codec import to_blob
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import HEAD, Record
+from eventlab.store.journal.rows_codec import rows_blob
 from eventlab.store.read.reader import Reader
+from eventlab.store.read.subscriptions import Handlers
 from eventlab.store.segments.files import Vault
 
 BULK_ROWS = 8_192
 """A commit of this many events goes straight into segment files; one of fewer is a record of the journal."""
 
-TAIL_COMMITS, TAIL_ROWS, TAIL_BYTES = 16_384, 262_144, 32 * 1024 * 1024
-"""The tail is sealed when it passes any of these."""
-
-_KEPT_STREAMS = 100_000
+UNSEALED_COMMITS, UNSEALED_ROWS, UNSEALED_BYTES = 16_384, 262_144, 32 * 1024 * 1024
+"""The journal is sealed when it passes any of these."""
 
 
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A commit that is prepared. `error` says why it was not kept, once `done`."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Committed:
+    """The outcome of a commit.
 
-    record: Record
-    done: bool = False
-    error: BaseException | None = None
+    Attributes
+    ----------
+    aggregates : collection of str
+        Those that got events; none where an earlier receipt came back, or for a commit without events.
+    new_segments : bool
+        Whether the catalog has segments more than before.
+    """
 
-
-@dataclass(slots=True, eq=False)
-class _Front:
-    """The log as it will be when everything prepared is written."""
-
-    epoch: int
-    stop: int
-    digest: bytes
-    recorded_at: int | None
-    streams: dict[str, Stream] = field(default_factory=dict)
-    new: list[str] = field(default_factory=list)
+    receipt: Receipt
+    aggregates: Collection[str] = ()
+    new_segments: bool = False
 
 
 class Writer:
-    """The one place that adds events. Everything here but `finish` runs under the store's lock."""
+    """Adds events. Call its methods with the store's lock held once, in a thread that has the right to write."""
 
     def __init__(
         self,
         catalog: Catalog,
         vault: Vault,
         journals: Journals,
-        knowledge: Knowledge,
+        index: LogIndex,
         reader: Reader,
         sealer: Sealer,
         clock: Callable[[], int],
         exclusive: Exclusive,
         lock: threading.RLock,
-        committed: Callable[[Record], None],
+        handlers: Handlers,
     ) -> None:
         self._catalog = catalog
         self._vault = vault
-        self._journals = journals
-        self._knowledge = knowledge
+        self._index = index
         self._sealer = sealer
         self._clock = clock
-        self._exclusive = exclusive
-        self._lock = lock
-        self._changed = threading.Condition(lock)
-        self._committed = committed
-        self.identities = Identities(catalog, knowledge, reader)
-        self._front: _Front | None = None
-        self._pending: list[Ticket] = []
-        self._prepared_in = 0
-        self._syncing = False
+        self._handlers = handlers
+        self._group = GroupCommit(catalog, vault, journals, index, exclusive, lock, handlers)
+        self.event_ids = EventIds(catalog, index, reader)
 
-    # -- preparing
-
-    def prepare(
-        self,
-        batches: Sequence[Batch],
-        expected: Mapping[str, int],
-        late: Late,
-        source: tuple[str, int] | None,
-    ) -> tuple[Receipt, Ticket | list[Block] | None]:
-        """See `Store.commit`.
-
-        With the receipt come a ticket to finish, or the blocks of a bulk commit, which is done, or None where an
-        earlier receipt came back.
-        """
+    def commit(
+        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: Source | None
+    ) -> Committed:
+        """Add events durably; see `Store.commit`. Others get the store's lock while this thread syncs."""
         try:
-            front = self._ready()
-            quick = self._quickly(front, batches, expected, late) if source is None else None
-            return quick or self._carefully(front, batches, expected, late, source)
+            made = self._commit(batches, expected, late, source)
         except sqlite3.Error as error:
             raise translated(error, self._catalog.where) from error
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
             raise as_store_error(error, self._catalog.where) from error
+        unsealed = self._index.unsealed
+        is_full = len(unsealed.records) >= UNSEALED_COMMITS or unsealed.rows >= UNSEALED_ROWS
+        if made.aggregates and (is_full or unsealed.bytes >= UNSEALED_BYTES):
+            with contextlib.suppress(StoreError):  # the commit is safe as it is; the next one tries again
+                self.seal()
+                return Committed(made.receipt, made.aggregates, new_segments=True)
+        return made
+
+    def _commit(
+        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: Source | None
+    ) -> Committed:
+        try:
+            end = self._group.end()
+            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types)
+            quick = None if rows is None else self._record_of_rows(end, rows, expected, late)
+            prepared = quick or self._record_of_batches(end, batches, expected, late, source)
         except BaseException as error:
-            if not isinstance(error, EventlabError):  # an interrupt: the front may be ahead of what is prepared
-                self._front = None
+            if not isinstance(error, EventlabError):  # an interrupt
+                self._group.forget_end()
             raise
+        if isinstance(prepared, Committed):
+            return prepared
+        end, record, heads = prepared
+        self._group.write(end, record, heads)
+        return Committed(record.receipt, [head.name for head in heads])
 
-    def _ready(self) -> _Front:
-        """The front, brought up to date where another process may have written since."""
-        self._drop_abandoned()
-        if self._front is None:
-            self.drain()
-        knowledge = self._knowledge
-        if not (self._pending or self._syncing):
-            knowledge.refresh(alone=True)
-            if self._front is not None and self._front.epoch != knowledge.epoch:
-                self._front = None
-            if knowledge.damage is not None:
-                raise knowledge.damage.error(self._catalog.where)
-            if knowledge.journal is None:
-                self._begin_journal()
-                self._front = None
-            elif self._front is None:
-                knowledge.journal.recover()
-        if self._front is None:
-            self._front = _Front(
-                knowledge.epoch, knowledge.stop_position, knowledge.digest or chain.GENESIS, knowledge.recorded_at
-            )
-        return self._front
-
-    def _begin_journal(self) -> None:
-        name = self._journals.create()
-        with transaction(self._catalog, self._vault, self._knowledge):
-            self._catalog.execute("UPDATE meta SET value = ? WHERE key = 'journal'", (name,))
-        self._knowledge.learn_seal(name)
-        self._knowledge.refresh(alone=True)
-
-    def _quickly(
-        self, front: _Front, batches: Sequence[Batch], expected: Mapping[str, int], late: Late
-    ) -> tuple[Receipt, Ticket] | None:
-        """Prepare a few plain rows of one type and aggregate; None where it takes more than that."""
-        if len(batches) != 1 or not isinstance(batches[0].payload, Rows):
+    def _record_of_rows(
+        self, end: PreparedEnd, rows: CheckedRows, expected: Mapping[str, int], late: Late
+    ) -> tuple[PreparedEnd, Record, list[PendingHead]] | None:
+        """The journal's record of a few plain rows; None where they need `_record_of_batches`."""
+        head = self._head(end, rows.aggregate_id, 0)
+        self._check_expected(end, expected)
+        recorded_at, first_version = self._now(end), head.version + 1
+        numbered = number_rows(rows, head, end.stop, recorded_at, late)
+        if numbered is None:
             return None
-        batch = batches[0]
-        rows, declared, name = batch.payload.values, batch.type, batch.aggregate_id
-        number = self._knowledge.type_numbers.get((declared.name, declared.schema_version))
-        plain = batch.event_id is None and batch.cause_row is None and batch.clock is None
-        if number is None or not plain or not isinstance(name, str) or not row_blob.fits(declared):
-            return None
-        if not rows or (batch.order is not None and (batch.order[1:] < batch.order[:-1]).any()):
-            return None
-        if any(given is not None and len(given) != len(rows) for given in (batch.timestamp, batch.cause, batch.order)):
-            return None
-        known = self._knowledge.types[declared.name]  # the newest: an older one is refused elsewhere
-        if known is not declared and known != declared:
-            return None
-        stream = self._stream(front, check_aggregate_id(name), 0)
-        version, count = stream.version, len(rows)
-        if expected:
-            self._check_expected(front, expected)
-        recorded_at = self._now(front)
-        backdated = 0
-        if batch.timestamp is None:
-            timestamps = [max(recorded_at, stream.timestamp) if version else recorded_at] * count
-            highest = timestamps[-1]
-        else:
-            timestamps = batch.timestamp.tolist()
-            floor = stream.timestamp if version else timestamps[0]
-            reached = list(itertools.accumulate(timestamps, max, initial=floor))
-            highest = reached[-1]
-            backdated = sum(map(operator.lt, timestamps, reached))
-            if backdated and (late != "accept" or not self._catalog.keeps_backdated):
-                return None
-            stream.backdated = backdated > 0
-        causes = None if batch.cause is None else [max(cause, -1) for cause in batch.cause.tolist()]
-        if causes is not None and any(cause >= front.stop + row for row, cause in enumerate(causes)):
-            return None
-        metadata = metadata_json(batch.metadata) if batch.metadata else None
-        digest = row_chain.digest(
-            front.digest, declared, rows, aggregate_id=name, first_position=front.stop, first_version=version + 1,
-            recorded_at=recorded_at, timestamps=timestamps, causes=causes, metadata=metadata,
+        timestamps, backdated = numbered
+        digest = row_digests.digest(
+            end.digest, rows.type, rows.rows, aggregate_id=head.name, first_position=end.stop,
+            first_version=first_version, recorded_at=recorded_at, timestamps=timestamps, causes=rows.causes,
+            metadata=rows.metadata,
         )  # fmt: skip
-        blob = row_blob.rows_blob(
-            declared, number, rows, aggregate=stream.no, first_version=version + 1, timestamps=timestamps,
-            causes=causes, metadata=metadata,
+        blob = rows_blob(
+            rows.type, rows.kind, rows.rows, aggregate=head.no, first_version=first_version, timestamps=timestamps,
+            causes=rows.causes, metadata=rows.metadata,
         )  # fmt: skip
-        extras = self._extras(front, [stream], {}, None, has_ids=False) if stream.is_new or backdated else {}
-        stream.version, stream.position, stream.timestamp = version + count, front.stop + count - 1, highest
-        heads = HEAD.pack(stream.no, stream.version, stream.position, stream.timestamp)
-        record = Record(front.stop, count, -backdated, recorded_at, stream.version, digest, heads, extras, blob)
-        return self._queue(front, record, [stream])
+        extras = self._extras(end, [head], {}, None, has_ids=False) if head.is_new or backdated else {}
+        packed = HEAD.pack(head.no, head.version, head.position, head.timestamp)
+        count = len(rows.rows)
+        record = Record(end.stop, count, -backdated, recorded_at, head.version, digest, packed, extras, blob)
+        return end, record, [head]
 
-    def _carefully(
+    def _record_of_batches(
         self,
-        front: _Front,
+        end: PreparedEnd,
         batches: Sequence[Batch],
         expected: Mapping[str, int],
         late: Late,
-        source: tuple[str, int] | None,
-    ) -> tuple[Receipt, Ticket | list[Block] | None]:
-        items, names = incoming(batches)
+        source: Source | None,
+    ) -> tuple[PreparedEnd, Record, list[PendingHead]] | Committed:
+        """The journal's record of a commit; or the outcome of one that is large, empty, or there already."""
+        items, names = check_batches(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
-        first_accepts = late == "accept" and not self._catalog.keeps_backdated
         rows = sum(item.rows for item in items)
-        if source is not None or has_ids or not known or first_accepts or rows >= BULK_ROWS:
-            front = self._alone()  # what is prepared but not written cannot be looked up, nor may the catalog pass it
-        if source is not None and (earlier := self.chunk_receipt(*source)) is not None:
-            return earlier, None
-        earlier = self.identities.earlier_receipt(items, names, late)
+        if source is not None or has_ids or not known or rows >= BULK_ROWS:
+            end = self._group.drained_end()  # ids and chunks of prepared commits are not known yet
+        earlier = None if source is None else self.chunk_receipt(*source)
+        earlier = earlier or self.event_ids.earlier_receipt(items, names, late)
         if earlier is not None:
-            return earlier, None
-        streams = self._streams(front, names)
-        self._check_expected(front, expected)
+            return Committed(earlier)
+        heads = self._heads(end, names)
+        self._check_expected(end, expected)
         if not items:
-            return self._empty_receipt(front), None
-        clocks = {stream.no: stream.clock for stream in streams}
-        check_clocks(items, streams)
-        clocks = {s.no: s.clock for s in streams if s.clock is not None and s.clock != clocks[s.no]}
+            return Committed(Receipt(end.stop - 1, 0, 0, end.stop, end.recorded_at or 0))
+        clocks = [head.clock for head in heads]
+        check_clocks(items, heads)
+        new_clocks = {head.no: head.clock for head, clock in zip(heads, clocks, strict=True) if head.clock != clock}
         types = self._checked_types([item.batch.type for item in items])
-        recorded_at = self._now(front)
-        made = assign(items, streams, front.stop, recorded_at, late)
-        count = _count(made)
-        if count >= BULK_ROWS:
-            return self._bulk(made, streams, types, recorded_at, source)
-        if made.late < 0 and first_accepts:
-            with transaction(self._catalog, self._vault, self._knowledge):
-                self._catalog.keep_backdated()
-        blocks = self._numbered(made.blocks, types)
-        digest = _digest(front.digest, made, _names((), streams), recorded_at)
+        recorded_at = self._now(end)
+        numbered = number_batches(items, heads, end.stop, recorded_at, late)
+        if numbered.events >= BULK_ROWS:
+            return self._write_bulk(numbered, heads, types, recorded_at, source)
+        blocks = self._with_numbers(numbered.blocks, types)
+        digest = _digest(end.digest, numbered, self._name_of(heads), recorded_at)
         record = Record(
-            front.stop,
-            count,
-            made.late,
+            end.stop,
+            numbered.events,
+            numbered.late,
             recorded_at,
-            made.last_version,
+            numbered.last_version,
             digest,
-            b"".join(HEAD.pack(s.no, s.version, s.position, s.timestamp) for s in streams),
-            self._extras(front, streams, clocks, source, has_ids=has_ids),
+            b"".join(HEAD.pack(head.no, head.version, head.position, head.timestamp) for head in heads),
+            self._extras(end, heads, new_clocks, source, has_ids=has_ids),
             to_blob(blocks),
         )
-        return self._queue(front, record, streams)
+        return end, record, heads
 
     def _extras(
         self,
-        front: _Front,
-        streams: Sequence[Stream],
+        end: PreparedEnd,
+        heads: Sequence[PendingHead],
         clocks: Mapping[int, str | None],
-        source: tuple[str, int] | None,
+        source: Source | None,
         *,
         has_ids: bool,
     ) -> dict[str, Any]:
         extras: dict[str, Any] = {}
-        new = [stream.name for stream in streams if stream.is_new]
+        new = [head.name for head in heads if head.is_new]
         if new:
-            extras |= {"from": len(self._knowledge.names) + len(front.new), "new": new}
-        backdated = [s.no for s in streams if s.backdated and s.no not in self._knowledge.backdated]
+            extras |= {"from": len(self._index.names) + len(end.new), "new": new}
+        backdated = [head.no for head in heads if head.backdated and head.no not in self._index.backdated]
         if backdated:
             extras["backdated"] = backdated
         if clocks:
@@ -293,214 +219,92 @@ class Writer:
             extras["ids"] = True
         return extras
 
-    def _queue(self, front: _Front, record: Record, streams: Sequence[Stream]) -> tuple[Receipt, Ticket]:
-        """From here on the commit is the log's next."""
-        if len(front.streams) > _KEPT_STREAMS and not (self._pending or self._syncing):
-            front.streams.clear()  # what is written is known elsewhere
-        for stream in streams:
-            if stream.is_new:
-                front.new.append(stream.name)
-                stream.is_new = False
-            front.streams[stream.name] = stream
-        front.stop, front.digest, front.recorded_at = record.stop_position, record.digest, record.recorded_at
-        ticket = Ticket(record)
-        self._pending.append(ticket)
-        self._prepared_in = self._exclusive.turn
-        return receipt_of_record(record), ticket
-
-    # -- finishing
-
-    @property
-    def is_tail_full(self) -> bool:
-        """Whether it is time to seal."""
-        ledger = self._knowledge.ledger
-        return len(ledger.records) >= TAIL_COMMITS or ledger.rows >= TAIL_ROWS or ledger.bytes >= TAIL_BYTES
-
-    def finish(self, ticket: Ticket) -> None:
-        """Wait until a commit is durable, or make it so together with all others that are prepared."""
-        with self._changed:
-            while not ticket.done:
-                if self._syncing:
-                    self._changed.wait()
-                elif ticket in self._pending:
-                    self._sync(unlocked=True)
-                else:
-                    raise self._interrupted()
-        if ticket.error is not None:
-            raise ticket.error
-
-    def _sync(self, *, unlocked: bool) -> None:
-        """Write all that is prepared. `unlocked` gives the store's lock to others meanwhile.
-
-        An interrupt may come after any call here, and must leave nobody waiting for ever.
-        """
-        group: list[Ticket] = []
-        error: BaseException | None = None
-        try:
-            group, self._pending = self._pending, []
-            if self._knowledge.journal is None:  # what was known was forgotten meanwhile
-                self._knowledge.refresh(alone=True)
-            journal = self._knowledge.journal
-            self._syncing = self._knowledge.frozen = True
-            if journal is None:
-                raise self._interrupted()
-            if unlocked:
-                self._lock.release()
-            journal.append([ticket.record for ticket in group])
-        except BaseException as failure:  # noqa: BLE001  handed to all whose commits were not kept
-            error = failure
-        while True:
-            try:
-                if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  as Condition asks it
-                    break
-                self._lock.acquire()
-            except BaseException as failure:  # noqa: BLE001  the same
-                error = error or failure
-        self._syncing = self._knowledge.frozen = False
-        try:
-            if error is None:
-                self._keep(group)
-        except BaseException as failure:  # noqa: BLE001  the commits stand, and are read back when next needed
-            error = failure
-        try:
-            if error is not None:
-                self._fail(group, error)
-        finally:
-            self._changed.notify_all()
-
-    def _keep(self, group: Sequence[Ticket]) -> None:
-        for ticket in group:
-            ticket.done = True
-        for ticket in group:
-            self._knowledge.learn_record(ticket.record)
-            self._committed(ticket.record)
-        if self._front is not None:
-            del self._front.new[: sum(len(ticket.record.extras.get("new", ())) for ticket in group)]
-
-    def _fail(self, group: Sequence[Ticket], error: BaseException) -> None:
-        told: BaseException = error
-        if isinstance(error, sqlite3.Error):
-            told = translated(error, self._catalog.where)
-        elif isinstance(error, OSError) and not isinstance(error, StoreError):
-            told = as_store_error(error, self._catalog.where)
-        elif not isinstance(error, Exception):
-            told = self._interrupted()
-        if told is not error:
-            told.__cause__ = error
-        # Whatever was prepared since stands on what was not kept.
-        for ticket in (*group, *self._pending):
-            if not ticket.done:
-                ticket.error, ticket.done = told, True
-        self._pending, self._front = [], None
-        self._knowledge.forget()
-        if not isinstance(error, Exception):
-            raise error
-
-    def _interrupted(self) -> StoreError:
-        return StoreError(
-            f"{self._catalog.where}: interrupted while it wrote", hint="Read the log to know what was kept."
-        )
-
-    def _drop_abandoned(self) -> None:
-        """Forget what a thread prepared that was interrupted before it came to writing it: others may have written."""
-        if self._pending and self._prepared_in != self._exclusive.turn:
-            self._pending, self._front = [], None
-
     def drain(self) -> None:
-        """Finish everything prepared."""
-        self._drop_abandoned()
-        while self._pending or self._syncing:
-            if self._syncing:
-                self._changed.wait()
-            else:
-                self._sync(unlocked=False)
+        """Finish the commits of all threads; do so before the catalog is changed."""
+        self._group.drain()
 
-    def _alone(self) -> _Front:
-        """Drain, and take the front anew."""
-        self.drain()
-        return self._ready()
+    def seal(self) -> int:
+        """Turn the journal's commits into segments; returns the number of events."""
+        self._group.drain()
+        return self._sealer.seal()
 
     # -- bulk
 
-    def _bulk(
+    def _write_bulk(
         self,
-        made: Assigned,
-        streams: Sequence[Stream],
+        numbered: NumberedCommit,
+        heads: Sequence[PendingHead],
         types: Mapping[str, EventType],
         recorded_at: int,
-        source: tuple[str, int] | None,
-    ) -> tuple[Receipt, list[Block]]:
-        knowledge, catalog = self._knowledge, self._catalog
-        first, count = made.first_position, _count(made)
-        if knowledge.journal is not None:
-            knowledge.journal.settle()  # what the segments follow must not be less durable than they
-        new = [(stream.no, stream.name) for stream in streams if stream.is_new]
-        name_of = _names(knowledge.names, streams)
-        previous = knowledge.digest or chain.GENESIS
-        with transaction(catalog, self._vault, knowledge) as written:
-            blocks = dict(self._numbered(made.blocks, types))
-            knowledge.ledger.write_names(catalog)
-            self._upsert_heads(streams)
-            backdated = [stream.no for stream in streams if stream.backdated]
-            if backdated:
-                catalog.keep_backdated()
-                catalog.add_backdated(backdated)
+        source: Source | None,
+    ) -> Committed:
+        index, catalog = self._index, self._catalog
+        first, stop = numbered.first_position, numbered.first_position + numbered.events
+        if index.journal is not None:
+            index.journal.settle()  # the commits before must not be less durable than these segments
+        new = [(head.no, head.name) for head in heads if head.is_new]
+        name_of = self._name_of(heads)
+        previous = index.digest or column_digests.GENESIS
+        with transaction(catalog, self._vault, index) as written:
+            blocks = dict(self._with_numbers(numbered.blocks, types))
+            index.unsealed.write_names(catalog)
+            catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
+            backdated = [head.no for head in heads if head.backdated]
+            catalog.add_backdated_aggregates(backdated)
             with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the GIL, and so does encoding
-                proving = pool.submit(_digest, previous, made, name_of, recorded_at)
-                segments = self._sealer.write(blocks, first, first + count, name_of, written)
+                proving = pool.submit(_digest, previous, numbered, name_of, recorded_at)
+                segments = self._sealer.write(blocks, first, stop, name_of, written)
                 digest = proving.result()
-            source_no = None if source is None else self._source_no(source[0])
-            catalog.execute(
-                "INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (first, count, recorded_at, made.last_version, made.late, digest, source_no,
-                 None if source is None else source[1]),
-            )  # fmt: skip
-            self.identities.insert(made.blocks)
-        self._front = None
+            commit = Commit(first, numbered.events, numbered.late, recorded_at, numbered.last_version, digest)
+            catalog.add_commits([(commit, source)])
+            self.event_ids.add(numbered.blocks)
+        self._group.forget_end()
         try:
             for number, name in new:
-                knowledge.learn_name(number, name)
-            knowledge.refresh_types()
-            knowledge.backdated.update(backdated)
+                index.learn_name(number, name)
+            index.refresh_types()
+            index.backdated.update(backdated)
             for segment in segments:
-                knowledge.learn_segment(segment)
-            knowledge.learn_commit(first + count, recorded_at, digest)
-            if knowledge.journal is not None:
+                index.learn_segment(segment)
+            index.learn_commit(commit)
+            if index.journal is not None:
                 with contextlib.suppress(OSError):
-                    knowledge.journal.note(first + count)
-        except BaseException:  # an interrupt: the commit stands, and is read back when next needed
-            knowledge.forget()
+                    index.journal.note(stop)
+        except BaseException:  # an interrupt: the commit stands, and the index reads it back
+            index.forget()
             raise
-        return receipt_of((first, count, recorded_at, made.last_version, made.late)), made.blocks
+        self._handlers.enqueue(first, stop, numbered.blocks)
+        return Committed(commit.receipt, [head.name for head in heads], new_segments=True)
 
     # -- aggregates
 
-    def _stream(self, front: _Front, name: str, new: int) -> Stream:
-        """A copy of an aggregate's head; `new` aggregates without one come before it."""
-        known = front.streams.get(name)
+    def _head(self, end: PreparedEnd, name: str, new: int) -> PendingHead:
+        """A copy of an aggregate's head; `new` aggregates of the commit get their numbers before it."""
+        known = end.heads.get(name)
         if known is not None:
-            return Stream(known.no, name, known.version, known.position, known.timestamp, known.clock, is_new=False)
-        knowledge = self._knowledge
-        number = knowledge.numbers.get(name)
+            return PendingHead(
+                known.no, name, known.version, known.position, known.timestamp, known.clock, is_new=False
+            )
+        number = self._index.numbers.get(name)
         if number is None:
-            return Stream(len(knowledge.names) + len(front.new) + new, name, 0, -1, 0, None, is_new=True)
-        version, position, timestamp, clock = knowledge.head(number)
-        return Stream(number, name, version, position, timestamp, clock, is_new=False)
+            return PendingHead(len(self._index.names) + len(end.new) + new, name, 0, -1, 0, None, is_new=True)
+        version, position, timestamp, clock = self._index.head(number)
+        return PendingHead(number, name, version, position, timestamp, clock, is_new=False)
 
-    def _streams(self, front: _Front, names: Sequence[str]) -> list[Stream]:
-        streams: list[Stream] = []
+    def _heads(self, end: PreparedEnd, names: Sequence[str]) -> list[PendingHead]:
+        heads: list[PendingHead] = []
         new = 0
         for name in names:
-            stream = self._stream(front, name, new)
-            new += stream.is_new
-            streams.append(stream)
-        return streams
+            head = self._head(end, name, new)
+            new += head.is_new
+            heads.append(head)
+        return heads
 
-    def _check_expected(self, front: _Front, expected: Mapping[str, int]) -> None:
+    def _check_expected(self, end: PreparedEnd, expected: Mapping[str, int]) -> None:
         for name, version in expected.items():
             if isinstance(version, bool) or not isinstance(version, int):
                 raise InvalidEvent("expected_version must be an int", got=version)
-            actual = self._stream(front, name, 0).version
+            actual = self._head(end, name, 0).version
             if actual != version:
                 raise WrongVersion(
                     f"{name!r} is at another version than expected",
@@ -509,94 +313,62 @@ class Writer:
                     hint="Another append came first: read the state again, decide again, append again.",
                 )
 
-    def _upsert_heads(self, streams: Sequence[Stream]) -> None:
-        self._catalog.executemany(
-            "INSERT INTO aggregates VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO UPDATE SET "
-            "version = excluded.version, position = excluded.position, timestamp = excluded.timestamp, "
-            "clock = excluded.clock",
-            [(s.no, s.name, s.version, s.position, s.timestamp, s.clock) for s in streams],
-        )
+    def _name_of(self, heads: Sequence[PendingHead]) -> Callable[[int], str]:
+        new = {head.no: head.name for head in heads}
+        names = self._index.names
+        return lambda number: new[number] if number in new else names[number]
 
-    def _now(self, front: _Front) -> int:
+    def _now(self, end: PreparedEnd) -> int:
         moment = self._clock()
         if isinstance(moment, bool) or not isinstance(moment, int) or not MIN_NS <= moment <= MAX_NS:
             raise InvalidEvent("the clock must give int nanoseconds", got=moment)
-        return moment if front.recorded_at is None else max(moment, front.recorded_at + 1)
-
-    @staticmethod
-    def _empty_receipt(front: _Front) -> Receipt:
-        return Receipt(front.stop - 1, 0, 0, front.stop, front.recorded_at or 0)
+        return moment if end.recorded_at is None else max(moment, end.recorded_at + 1)
 
     # -- event types
 
     def _is_known(self, declared: EventType) -> bool:
-        return (declared.name, declared.schema_version) in self._knowledge.type_numbers
+        return (declared.name, declared.schema_version) in self._index.type_numbers
 
     def _checked_types(self, used: Sequence[EventType]) -> dict[str, EventType]:
-        return check_writable(used, self._knowledge.types_by_number.values())
+        return check_writable(used, self._index.types_by_number.values())
 
-    def _numbered(self, blocks: Sequence[Block], used: Mapping[str, EventType]) -> list[tuple[int, Block]]:
-        """Blocks with their types' numbers; types new to the store are made known to it first."""
+    def _with_numbers(self, blocks: Sequence[Block], used: Mapping[str, EventType]) -> list[tuple[int, Block]]:
+        """Blocks with their types' numbers; types new to the store are added to it first."""
         for declared in used.values():
             if not self._is_known(declared):
                 self.register(declared)
-        numbers = self._knowledge.type_numbers
+        numbers = self._index.type_numbers
         return [(numbers[block.type.name, block.type.schema_version], block) for block in blocks]
 
     def register(self, declared: EventType) -> None:
-        """Make an event type known to the store, in a transaction of its own unless there is one."""
-        knowledge = self._knowledge
+        """Add an event type to the store, in a transaction of its own unless there is one."""
         if self._catalog.in_transaction:
-            self._insert_type(declared)
+            self._add_type(declared)
         else:
-            with transaction(self._catalog, self._vault, knowledge):
-                self._insert_type(declared)
-        knowledge.refresh_types()
+            with transaction(self._catalog, self._vault, self._index):
+                self._add_type(declared)
+        self._index.refresh_types()
 
-    def _insert_type(self, declared: EventType) -> None:
-        self._knowledge.refresh_types()  # another process may have been first
+    def _add_type(self, declared: EventType) -> None:
+        self._index.refresh_types()  # another process may have been first
         self._checked_types([declared])
         if not self._is_known(declared):
-            self._catalog.execute(
-                "INSERT INTO event_types VALUES (?, ?, ?, ?)",
-                (len(self._knowledge.types_by_number), declared.name, declared.schema_version, declared.schema_json()),
-            )
+            self._catalog.add_event_type(len(self._index.types_by_number), declared)
 
-    # -- sources
-
-    def _source_no(self, identity: str) -> int:
-        self._catalog.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
-        row = self._catalog.execute("SELECT no FROM sources WHERE identity = ?", (identity,)).fetchone()
-        return int(row[0])
+    # -- ingested sources
 
     def finish_source(self, identity: str, receipt: str) -> None:
-        with transaction(self._catalog, self._vault, self._knowledge):
-            number = self._source_no(identity)
-            self._catalog.execute("UPDATE sources SET receipt = ? WHERE no = ?", (receipt, number))
+        with transaction(self._catalog, self._vault, self._index):
+            self._catalog.finish_source(identity, receipt)
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:
-        record = self._knowledge.ledger.chunks.get((identity, chunk))
-        if record is not None:
-            return receipt_of_record(record)
-        row = self._catalog.execute(
-            f"SELECT {COMMIT} FROM commits JOIN sources ON no = source WHERE identity = ? AND chunk = ?",  # noqa: S608  constants; values are bound
-            (identity, chunk),
-        ).fetchone()
-        if row is None:
-            self._knowledge.check_whole()
-        return None if row is None else receipt_of(row)
+        commit = self._index.unsealed.chunks.get((identity, chunk)) or self._catalog.commit_of_chunk(identity, chunk)
+        if commit is None:
+            self._index.check_whole()
+        return None if commit is None else commit.receipt
 
 
-def _count(made: Assigned) -> int:
-    return sum(len(block) for block in made.blocks)
-
-
-def _names(known: Sequence[str], streams: Sequence[Stream]) -> Callable[[int], str]:
-    fresh = {stream.no: stream.name for stream in streams}
-    return lambda number: fresh[number] if number in fresh else known[number]
-
-
-def _digest(previous: bytes, made: Assigned, name_of: Callable[[int], str], recorded_at: int) -> bytes:
-    first, count = made.first_position, _count(made)
-    leaves = [leaf for block in made.blocks for leaf in chain.block_leaves(block, first, count, name_of)]
-    return chain.commit_digest(previous, first, count, recorded_at, leaves)
+def _digest(previous: bytes, numbered: NumberedCommit, name_of: Callable[[int], str], recorded_at: int) -> bytes:
+    first, count = numbered.first_position, numbered.events
+    leaves = [leaf for block in numbered.blocks for leaf in column_digests.block_leaves(block, first, count, name_of)]
+    return column_digests.commit_digest(previous, first, count, recorded_at, leaves)

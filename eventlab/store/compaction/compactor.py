@@ -1,14 +1,14 @@
-"""Rewriting segments: small ones become one, cold ones smaller. No reader ever meets a half state.
+"""Rewriting segments: small ones become one, cold ones smaller. Readers see either the old or the new files.
 
-Files are merged while others read and write. Only then the catalog exchanges their names, in one transaction:
+Files are merged while others read and write:
 
-1. read the old files, every byte checked, and compare them with what the catalog says of them;
+1. read the old files, check every byte, and compare them with the catalog;
 2. write the new files, sync them and their names, read them back, and compare all events bit by bit;
-3. exchange the names: new files in, old ones to the garbage;
-4. remove garbage that nobody can be reading.
+3. replace the old files by the new ones in the catalog, in one transaction;
+4. remove old files that no reader uses.
 
-A process that is killed before 3 leaves files that nobody names, after it files that are garbage. A segment that does
-not pass 1 stays as it is, with a warning, and the others are merged without it.
+A process that is killed before 3 leaves files that the catalog does not name, after it files that it names as dropped.
+A segment that fails 1 stays as it is, with a warning, and the others are merged without it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ import pyarrow as pa
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from eventlab.store.api import Codec
 from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, is_all_null, joined
-from eventlab.store.catalog.database import Catalog, as_store_error
-from eventlab.store.catalog.manifest import Knowledge, Segment
+from eventlab.store.catalog.connection import as_store_error
+from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.transaction import transaction
-from eventlab.store.commit import seal as sealing
-from eventlab.store.compaction import tiering as tiers
+from eventlab.store.commit import seal
+from eventlab.store.compaction import tiering
 from eventlab.store.compaction.garbage import Garbage, Vacuumed
 from eventlab.store.disk.read_leases import Lease, Leases
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
@@ -39,12 +41,12 @@ from eventlab.store.segments.files import Vault, new_name
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
 
 REWRITING = 1 << 62
-"""Byte of the file `lock` that belongs to who rewrites segments; readers' leases stay far below."""
+"""Byte of the file `lock` for the right to rewrite segments; readers' leases stay far below."""
 
 _ROOM_FOR_JOINED_RUNS = 0.1
 """A merge that makes one run of very many may take so much more room."""
 
-Plan = Callable[[Sequence[Segment]], "Job | None"]
+Planner = Callable[[Sequence[Segment]], "Job | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Job:
 
 
 _Made = dict[int, tuple[SegmentFile, Int64Array]]
-"""New files, written but not named, and their runs, by event type number."""
+"""New files, which the catalog does not name yet, and their runs, by event type number."""
 
 
 class _Refused(Exception):
@@ -76,16 +78,16 @@ class _Refused(Exception):
 
 
 class Compactor:
-    """Rewrites segments and removes what is left over.
+    """Rewrites segments and removes the old files.
 
-    Call it without the store's lock and without the right to write: it takes both when it needs them, for moments.
+    Call it without the store's lock and without the right to write: it takes both for moments.
     """
 
     def __init__(
         self,
         catalog: Catalog,
         vault: Vault,
-        knowledge: Knowledge,
+        index: LogIndex,
         segments: Segments,
         garbage: Garbage,
         leases: Leases,
@@ -98,7 +100,7 @@ class Compactor:
     ) -> None:
         self._catalog = catalog
         self._vault = vault
-        self._knowledge = knowledge
+        self._index = index
         self._segments = segments
         self._garbage = garbage
         self._leases = leases
@@ -114,21 +116,21 @@ class Compactor:
     # -- what callers ask for
 
     def merge_due(self) -> None:
-        """Merge what is due by itself. What fails is a warning: nothing was asked for, and nothing is lost."""
+        """Merge segments that are due. A failure is only a warning: no caller asked for it, and no event is lost."""
         try:
-            self._run(lambda segments: self._merge(segments, tiers.due), wait=0.0)
+            self._run(lambda segments: self._merge(segments, tiering.due), wait=0.0)
         except (StoreFull, StoreLocked):
             return  # the next one tries again
         except StoreError as error:
             warnings.warn(f"segments were not merged: {error}", DamagedSegment, stacklevel=3)
 
     def merge_all(self) -> None:
-        """Merge all that is worth it."""
+        """Merge all segments that are worth it."""
         self._damaged.clear()
-        self._run(lambda segments: self._merge(segments, tiers.wanted), wait=0.0)
+        self._run(lambda segments: self._merge(segments, tiering.wanted), wait=0.0)
 
     def archive(self, stop_position: int) -> int:
-        """Rewrite what lies wholly before a position with the archive codec; returns how many events that were.
+        """Rewrite segments before a position with the archive codec; returns their number of events.
 
         Raises
         ------
@@ -139,21 +141,21 @@ class Compactor:
         return self._run(lambda segments: self._archive(segments, stop_position), self._exclusive.wait)
 
     def vacuum(self) -> Vacuumed:
-        """Remove all files that are in nobody's way, and give the catalog's free pages back."""
+        """Remove all files that no reader needs, and give the catalog's free pages back."""
         with self._alone(0.0) as alone, self._exclusive.held(), self._lock:
             self._settle()
-            before = _size(self._catalog)
-            swept = self._garbage.sweep() if alone and self._knowledge.damage is None else Vacuumed()
+            before = self._catalog.size()
+            swept = self._garbage.sweep() if alone and self._index.damage is None else Vacuumed()
             done = self._garbage.collect()
             self._catalog.tidy()
-            freed = max(before - _size(self._catalog), 0)
+            freed = max(before - self._catalog.size(), 0)
         return Vacuumed(
             swept.files + done.files, swept.bytes + done.bytes + freed, done.leased_files, done.leased_bytes
         )
 
     def begin(self) -> None:
-        """Remove what a killed process left. Call it while this process alone may write."""
-        if self._knowledge.damage is not None:  # what nobody names may be what is lost
+        """Remove files of a killed process. Call it while no other process may write."""
+        if self._index.damage is not None:  # a file that the catalog does not name may hold the lost events
             return
         with self._alone(0.0) as alone:
             if alone:
@@ -166,7 +168,7 @@ class Compactor:
 
     @contextlib.contextmanager
     def _alone(self, wait: float) -> Iterator[bool]:
-        """Be the only one who rewrites segments; tells whether it came to that."""
+        """Take the right to rewrite segments; gives whether it was free."""
         if not self._turn.acquire(timeout=wait):
             yield False
             return
@@ -183,14 +185,14 @@ class Compactor:
     # -- planning
 
     def _merge(
-        self, segments: Sequence[Segment], choose: Callable[[Sequence[int | None], int], tiers.Stretch | None]
+        self, segments: Sequence[Segment], choose: Callable[[Sequence[int | None], int], tiering.Span | None]
     ) -> Job | None:
         may = [self._codec == "archive" or not _is_archived(segment) for segment in segments]
         return self._job(segments, may, choose, self._codec)
 
     def _archive(self, segments: Sequence[Segment], stop_position: int) -> Job | None:
         cold = [segment.stop_position <= stop_position for segment in segments]
-        job = self._job(segments, cold, tiers.wanted, "archive")
+        job = self._job(segments, cold, tiering.wanted, "archive")
         if job is not None:
             return job
         for segment, may in zip(segments, cold, strict=True):
@@ -202,28 +204,28 @@ class Compactor:
         self,
         segments: Sequence[Segment],
         may: Sequence[bool],
-        choose: Callable[[Sequence[int | None], int], tiers.Stretch | None],
+        choose: Callable[[Sequence[int | None], int], tiering.Span | None],
         codec: Codec,
     ) -> Job | None:
         chosen: list[int | None] = []
         members: list[Segment | None] = []
         before = None
         for segment, allowed in zip(segments, may, strict=True):
-            if before is not None and before != segment.first_position:  # the tail, or something lost, lies between
+            if before is not None and before != segment.first_position:  # unsealed or lost events are between
                 chosen.append(None)
                 members.append(None)
             before = segment.stop_position
             fit = allowed and segment.first_position not in self._damaged | self._better_apart
             chosen.append(segment.stop_position - segment.first_position if fit else None)
             members.append(segment)
-        found = choose(chosen, sealing.SEGMENT_ROWS)
+        found = choose(chosen, seal.SEGMENT_ROWS)
         if found is None:
             return None
         return Job([segment for segment in members[slice(*found)] if segment is not None], codec)
 
     # -- rewriting
 
-    def _run(self, plan: Plan, wait: float) -> int:
+    def _run(self, plan: Planner, wait: float) -> int:
         """Do jobs until there are none; returns the events whose codec changed."""
         changed, jobs = 0, 0
         with self._alone(wait) as alone:
@@ -263,18 +265,18 @@ class Compactor:
         joined = 1 - sum(len(table) for _, table in made.values()) / sum(len(before) for before in runs.values())
         return sum(file.bytes for file, _ in made.values()) > old * (1 + _ROOM_FOR_JOINED_RUNS * joined)
 
-    def _next(self, plan: Plan) -> tuple[Job, Mapping[int, Runs], Lease] | None:
+    def _next(self, plan: Planner) -> tuple[Job, Mapping[int, Runs], Lease] | None:
         with self._lock:
             self._settle()
-            lease = self._leases.hold(self._knowledge.generation)
+            lease = self._leases.hold(self._index.generation)
             try:
-                self._knowledge.refresh()
-                job = plan(self._knowledge.view().segments)
+                self._index.refresh()
+                job = plan(self._index.manifest().segments)
                 if job is None:
                     lease.release()
                     return None
                 files = [file for segment in job.segments for file in segment.files.values()]
-                return job, {file.no: self._knowledge.runs_of_file(file) for file in files}, lease
+                return job, {file.no: self._index.runs_of_file(file) for file in files}, lease
             except BaseException:
                 lease.release()
                 raise
@@ -288,7 +290,7 @@ class Compactor:
         try:
             for kind in sorted({kind for segment in job.segments for kind in segment.files}):
                 block = self._read(job, kind, runs, seen)
-                content = write_segment(block, self._knowledge.names.__getitem__, job.codec)
+                content = write_segment(block, self._index.names.__getitem__, job.codec)
                 file = SegmentFile(
                     0, first, stop, block.type, new_name(first, content.suffix), content.rows, content.content.size,
                     content.footer_bytes, content.footer_crc,
@@ -326,16 +328,16 @@ class Compactor:
                 raise _Refused(segment, self._corrupt(segment, "positions are there twice"))
             seen[places] = True
             blocks.append(block)
-        whole = joined(blocks)
+        events = joined(blocks)
         del blocks
-        order = cluster_order(whole.aggregate)
-        return whole if order is None else whole.take(order)
+        order = cluster_order(events.aggregate)
+        return events if order is None else events.take(order)
 
     def _read_file(self, segment: Segment, file: SegmentFile, runs: Runs) -> Block:
-        names = self._knowledge.names
+        names = self._index.names
         ends = np.cumsum(runs.rows)
-        whole = len(runs) > 0 and np.array_equal(runs.row, ends - runs.rows) and ends[-1] == file.rows
-        if not whole or runs.aggregate[0] < 0 or runs.aggregate[-1] >= len(names) or runs.rows.min() < 1:
+        complete = len(runs) > 0 and np.array_equal(runs.row, ends - runs.rows) and ends[-1] == file.rows
+        if not complete or runs.aggregate[0] < 0 or runs.aggregate[-1] >= len(names) or runs.rows.min() < 1:
             raise self._corrupt(segment, f"the catalog does not know of all rows of {file.name}")
         slab = self._segments.read(file, runs, [part.name for part in file.type], extra=STORED_EXTRA, exact=True)
         self._segments.check_runs(file, runs, slab, [names[number] for number in runs.aggregate.tolist()])
@@ -348,10 +350,10 @@ class Compactor:
         return replace(slab.events, aggregate=np.repeat(slab.aggregates, np.diff(slab.offsets)))
 
     def _prove(self, block: Block, file: SegmentFile, table: Int64Array) -> None:
-        """Read a new file back: what replaces events must hold them, bit by bit."""
+        """Read a new file back: it must hold the same events, bit by bit."""
         runs = Runs.of(table)
         slab = self._segments.read(file, runs, list(block.columns), extra=STORED_EXTRA, exact=True)
-        names = self._knowledge.names
+        names = self._index.names
         self._segments.check_runs(file, runs, slab, [names[number] for number in runs.aggregate.tolist()])
         wrong = differing(block, slab)
         if wrong is not None:
@@ -361,7 +363,7 @@ class Compactor:
             )
 
     def _exchange(self, job: Job, made: _Made) -> None:
-        """Name the new files in place of the old ones: from this commit on, and not before, they are the log."""
+        """Replace the old files by the new ones in the catalog."""
         try:
             self._exclusive.enter()
         except BaseException:
@@ -372,42 +374,32 @@ class Compactor:
             with self._lock:
                 self._settle()
                 try:
-                    self._knowledge.learn_segment(self._named(job, made))
+                    self._index.learn_segment(self._replaced(job, made))
                 except BaseException:  # the commit may stand all the same
-                    self._knowledge.forget()
+                    self._index.forget()
                     raise
                 self._garbage.collect()
         finally:
             self._exclusive.leave()
 
-    def _named(self, job: Job, made: _Made) -> Segment:
+    def _replaced(self, job: Job, made: _Made) -> Segment:
         first, stop = job.first_position, job.stop_position
         old = [file for segment in job.segments for file in segment.files.values()]
-        execute = self._catalog.execute
-        with transaction(self._catalog, self._vault, self._knowledge) as written:
+        with transaction(self._catalog, self._vault, self._index) as written:
             written += [file.name for file, _ in made.values()]
-            known = {file.no for segment in self._knowledge.view().segments for file in segment.files.values()}
+            known = {file.no for segment in self._index.manifest().segments for file in segment.files.values()}
             if not known.issuperset(file.no for file in old):
                 raise StoreError(
-                    f"{self._catalog.where}: segments were rewritten by somebody else meanwhile",
+                    f"{self._catalog.where}: another process rewrote the segments meanwhile",
                     hint="Nothing was changed. Try again.",
                 )
-            execute("UPDATE segments SET stop_position = ? WHERE first_position = ?", (stop, first))
-            files = {kind: sealing.name_file(self._catalog, kind, *new) for kind, new in made.items()}
-            self._garbage.drop(old, max(file.no for file in files.values()))
-            execute("DELETE FROM segments WHERE first_position > ? AND first_position < ?", (first, stop))
-        return Segment(first, stop, files)
+            return Segment(first, stop, self._catalog.merge_segments(first, stop, old, made))
 
     def _corrupt(self, segment: Segment, what: str) -> StoreCorrupt:
         return StoreCorrupt(
             f"{self._catalog.where}: positions {segment.first_position} to {segment.stop_position - 1}: {what}",
             hint="Restore the store from a copy.",
         )
-
-
-def _size(catalog: Catalog) -> int:
-    pages, size = (int(catalog.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size"))
-    return pages * size
 
 
 def _codec(segment: Segment) -> Codec:
@@ -419,7 +411,7 @@ def _is_archived(segment: Segment) -> bool:
 
 
 def differing(block: Block, slab: Slab) -> str | None:
-    """What of some events is not the same, bit by bit, in a slab; None where all is."""
+    """The first column of some events that is not the same, bit by bit, in a slab; None where all are."""
     events = slab.events
     fixed = {
         "position": (block.position, events.position),
@@ -428,12 +420,12 @@ def differing(block: Block, slab: Slab) -> str | None:
         "aggregate_id": (block.aggregate, np.repeat(slab.aggregates, np.diff(slab.offsets))),
         "cause": (_causes(block), _causes(events)),
     }
-    wrong = next((name for name, (kept, found) in fixed.items() if not np.array_equal(kept, found)), None)
+    wrong = next((name for name, (written, found) in fixed.items() if not np.array_equal(written, found)), None)
     if wrong is not None:
         return wrong
     texts = {"event_id": (block.event_id, events.event_id), "metadata": (block.metadata, events.metadata)}
     columns = {name: (column, events.columns[name]) for name, column in block.columns.items()}
-    return next((name for name, (kept, found) in (texts | columns).items() if not _same(kept, found)), None)
+    return next((name for name, (written, found) in (texts | columns).items() if not _same(written, found)), None)
 
 
 def _causes(block: Block) -> npt.NDArray[np.int64]:
@@ -442,14 +434,14 @@ def _causes(block: Block) -> npt.NDArray[np.int64]:
     return np.where(block.cause < 0, NO_CAUSE, block.cause)
 
 
-def _same(kept: pa.Array | None, found: pa.Array | None) -> bool:
+def _same(written: pa.Array | None, found: pa.Array | None) -> bool:
     """Whether two columns hold the same values; none at all is the same as nulls only."""
-    if kept is None or found is None:
-        return all(array is None or is_all_null(array) for array in (kept, found))
-    if pa.types.is_dictionary(kept.type):
-        if kept.dictionary.equals(found.dictionary):
-            return bool(kept.indices.equals(found.indices))
-        kept, found = kept.cast(kept.type.value_type), found.cast(kept.type.value_type)
-    elif pa.types.is_floating(kept.type):  # -0.0 is not 0.0
-        kept, found = kept.view(pa.int64()), found.view(pa.int64())
-    return bool(kept.equals(found))
+    if written is None or found is None:
+        return all(array is None or is_all_null(array) for array in (written, found))
+    if pa.types.is_dictionary(written.type):
+        if written.dictionary.equals(found.dictionary):
+            return bool(written.indices.equals(found.indices))
+        written, found = written.cast(written.type.value_type), found.cast(written.type.value_type)
+    elif pa.types.is_floating(written.type):  # -0.0 is not 0.0
+        written, found = written.view(pa.int64()), found.view(pa.int64())
+    return bool(written.equals(found))

@@ -1,22 +1,20 @@
-"""Files that are in nobody's way any more: those that compaction dropped, and those that nobody ever named."""
+"""Removing files: those that compaction replaced, and those that a killed writer left."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.disk.read_leases import Leases
 from eventlab.store.journal.files import Journals
 from eventlab.store.segments.files import Vault
-from eventlab.store.segments.segments import SegmentFile
 
 
 @dataclass(frozen=True, slots=True)
 class Vacuumed:
-    """What a vacuum did: files removed and the bytes they had; and of those dropped, how many are still being read."""
+    """What a vacuum removed, and which dropped files it left because readers use them."""
 
     files: int = 0
     bytes: int = 0
@@ -25,66 +23,49 @@ class Vacuumed:
 
 
 class Garbage:
-    """Removes files. Everything here runs while this process alone may write.
+    """Removes files. Call its methods while no other process may write."""
 
-    A dropped file's runs stay in the catalog as long as the file: whoever reads it looks them up.
-    """
-
-    def __init__(
-        self, catalog: Catalog, vault: Vault, journals: Journals, knowledge: Knowledge, leases: Leases
-    ) -> None:
+    def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, index: LogIndex, leases: Leases) -> None:
         self._catalog = catalog
         self._vault = vault
         self._journals = journals
-        self._knowledge = knowledge
+        self._index = index
         self._leases = leases
 
-    def drop(self, files: Sequence[SegmentFile], generation: int) -> None:
-        """Take files out of the catalog, inside the transaction that names those in their place."""
-        self._catalog.executemany(
-            "INSERT INTO garbage (file, name, bytes, dropped) VALUES (?, ?, ?, ?)",
-            [(file.no, file.name, file.bytes, generation) for file in files],
-        )
-        self._catalog.executemany("DELETE FROM files WHERE no = ?", [(file.no,) for file in files])
-
     def collect(self) -> Vacuumed:
-        """Remove dropped files that nobody can be reading.
+        """Remove dropped files that no reader holds a lease on.
 
-        Their files go first: a process that is killed half-way leaves rows, which the next one takes for what they are.
+        The files go first: a process that is killed half-way leaves their rows, and the next one removes them.
         """
-        query = "SELECT file, name, bytes, dropped FROM garbage ORDER BY dropped"
-        if not self._catalog.execute(query).fetchone():
+        if not self._catalog.dropped_files():
             return Vacuumed()
-        with transaction(self._catalog, self._vault, self._knowledge):
-            rows = self._catalog.execute(query).fetchall()
-            # Whoever leases a generation below one of these leases one below all that follow.
-            leased = next((at for at, (*_, dropped) in enumerate(rows) if self._leases.is_leased(dropped)), len(rows))
-            for _, name, _, _ in rows[:leased]:
-                self._vault.remove(name)
+        with transaction(self._catalog, self._vault, self._index):
+            files = self._catalog.dropped_files()
+            # A lease on a generation below one of these is below all that follow.
+            leased = next((at for at, file in enumerate(files) if self._leases.is_leased(file.generation)), len(files))
+            for file in files[:leased]:
+                self._vault.remove(file.name)
             remaining = self._vault.names()
-            gone = [row for row in rows[:leased] if row[1] not in remaining]
-            self._catalog.executemany("DELETE FROM runs WHERE file = ?", [(file,) for file, *_ in gone])
-            self._catalog.executemany("DELETE FROM garbage WHERE file = ?", [(file,) for file, *_ in gone])
-        kept = rows[leased:]
-        return Vacuumed(len(gone), sum(row[2] for row in gone), len(kept), sum(row[2] for row in kept))
+            removed = [file for file in files[:leased] if file.name not in remaining]
+            self._catalog.forget_dropped([file.no for file in removed])
+        kept = files[leased:]
+        return Vacuumed(len(removed), sum(f.bytes for f in removed), len(kept), sum(f.bytes for f in kept))
 
     def sweep(self) -> Vacuumed:
-        """Remove files that the catalog does not name: what a killed writer left.
+        """Remove files of a killed writer, which the catalog does not name.
 
-        Not while segments are being rewritten: their new files have no name yet.
+        Do not call it while segments are being rewritten: the catalog does not name their new files yet.
         """
         found, journals = self._vault.names(), self._journals.names()
         if not (found or journals) or not self._catalog.try_begin_write():
             return Vacuumed()
         files = size = 0
         try:
-            query = "SELECT name FROM files UNION ALL SELECT name FROM garbage"
-            for name in found.difference(name for (name,) in self._catalog.execute(query)):
+            for name in found - self._catalog.file_names():
                 size += self._size(name)
                 self._vault.remove(name)
                 files += 1
-            journal = self._catalog.execute("SELECT value FROM meta WHERE key = 'journal'").fetchone()[0]
-            for name in journals - {journal}:
+            for name in journals - {self._catalog.journal_name()}:
                 self._journals.remove(name)
         finally:
             self._catalog.rollback()

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 FANOUT = 8
 SMALL_ROWS = 262_144
 
-Stretch = tuple[int, int]
-"""Segments ``start:stop`` of those given."""
+Span = tuple[int, int]
+"""Segments ``start:stop`` of the given ones."""
 
 
 def tier(rows: int) -> int:
@@ -31,7 +31,7 @@ def tier(rows: int) -> int:
     return found
 
 
-def due(sizes: Sequence[int | None], limit: int) -> Stretch | None:
+def due(sizes: Sequence[int | None], limit: int) -> Span | None:
     """The next merge that is due by itself; None where none is.
 
     Parameters
@@ -41,10 +41,10 @@ def due(sizes: Sequence[int | None], limit: int) -> Stretch | None:
     limit : int
         What a segment may hold at most.
     """
-    for start, stop in _stretches(sizes, lambda size: size < SMALL_ROWS and 2 * size < limit):
+    for start, stop in _neighbours(sizes, lambda size: size < SMALL_ROWS and 2 * size < limit):
         tiers = [tier(size or 0) for size in sizes[start:stop]]
         for level in sorted(set(tiers)):
-            for begin, end in _stretches(tiers, lambda found, level=level: found <= level):  # type: ignore[misc]
+            for begin, end in _neighbours(tiers, lambda found, level=level: found <= level):  # type: ignore[misc]
                 if tiers[begin:end].count(level) < FANOUT:
                     continue
                 for first, last in _packed(sizes, start + begin, start + end, limit):
@@ -54,9 +54,9 @@ def due(sizes: Sequence[int | None], limit: int) -> Stretch | None:
     return None
 
 
-def wanted(sizes: Sequence[int | None], limit: int) -> Stretch | None:
+def wanted(sizes: Sequence[int | None], limit: int) -> Span | None:
     """The next merge of a thorough clean-up; None where all is done."""
-    for start, stop in _stretches(sizes, lambda size: 2 * size < limit):
+    for start, stop in _neighbours(sizes, lambda size: 2 * size < limit):
         for first, last in _packed(sizes, start, stop, limit):
             found = _worthwhile(sizes, first, last)
             if found is not None:
@@ -64,7 +64,7 @@ def wanted(sizes: Sequence[int | None], limit: int) -> Stretch | None:
     return None
 
 
-def _worthwhile(sizes: Sequence[int | None], start: int, stop: int) -> Stretch | None:
+def _worthwhile(sizes: Sequence[int | None], start: int, stop: int) -> Span | None:
     if stop - start < 2:
         return None
     largest = max(range(start, stop), key=lambda index: sizes[index] or 0)
@@ -78,8 +78,8 @@ def _sum(sizes: Sequence[int | None], start: int, stop: int) -> int:
     return sum(size or 0 for size in sizes[start:stop])
 
 
-def _stretches(sizes: Sequence[int | None], may: Callable[[int], bool]) -> Iterator[Stretch]:
-    """Longest stretches of neighbours that all may."""
+def _neighbours(sizes: Sequence[int | None], may: Callable[[int], bool]) -> Iterator[Span]:
+    """The longest spans of neighbours that may all be merged."""
     start = None
     for index, size in enumerate([*sizes, None]):
         if size is not None and may(size):
@@ -89,8 +89,8 @@ def _stretches(sizes: Sequence[int | None], may: Callable[[int], bool]) -> Itera
             start = None
 
 
-def _packed(sizes: Sequence[int | None], start: int, stop: int, limit: int) -> Iterator[Stretch]:
-    """A stretch cut into pieces that each fit into one segment."""
+def _packed(sizes: Sequence[int | None], start: int, stop: int, limit: int) -> Iterator[Span]:
+    """A span in pieces that each fit into one segment."""
     rows = 0
     for index in range(start, stop):
         size = sizes[index] or 0

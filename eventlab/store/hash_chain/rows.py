@@ -1,4 +1,4 @@
-"""The digest of a commit of a few rows, computed without Arrow; `chain.py` defines its bytes."""
+"""The digest of a commit of a few rows, computed without Arrow; `columns.py` defines its bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from eventlab.events.rows import Row
 from eventlab.events.types import EventType
-from eventlab.store.hash_chain import columns as chain
+from eventlab.store.hash_chain import columns
 
 Leaf = Callable[[Sequence[Any]], bytes]
 
@@ -33,8 +33,9 @@ def digest(
 ) -> bytes:
     """Digest of a commit whose events are these rows of one type and aggregate."""
     count = len(rows)
+    names, prefixes, makers, schema = _plan(declared)
     leaves = {
-        "": chain.schema_digest(declared),
+        "": schema,
         "aggregate_id": _same_text(aggregate_id.encode(), count),
         "version": _integers(range(first_version, first_version + count)),
         "timestamp": _integers(timestamps),
@@ -43,7 +44,6 @@ def digest(
         leaves["cause"] = _integers([None if cause < 0 else cause for cause in causes])
     if metadata is not None:
         leaves["metadata"] = _same_text(metadata.encode(), count)
-    names, prefixes, makers = _plan(declared)
     if count == 1:
         for name, make, value in zip(names, makers, rows[0], strict=True):
             if value is not None:
@@ -53,15 +53,17 @@ def digest(
             if any(value is not None for value in values):
                 leaves[name] = make(values)
     body = b"".join([prefix + leaves[name] for name, prefix in prefixes if name in leaves])
-    return sha256(chain.header(previous, first_position, count, recorded_at, len(leaves)) + body).digest()
+    return sha256(columns.header(previous, first_position, count, recorded_at, len(leaves)) + body).digest()
 
 
 @lru_cache(maxsize=256)
-def _plan(declared: EventType) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...], tuple[Leaf, ...]]:
-    """Names of the fields, every leaf's name with the bytes before its digest in the right order, and leaf makers."""
+def _plan(
+    declared: EventType,
+) -> tuple[tuple[str, ...], tuple[tuple[str, bytes], ...], tuple[Leaf, ...], bytes]:
+    """Names of the fields; leaves' names in order with the bytes before their digests; leaf makers; schema digest."""
     names = tuple(field.name for field in declared)
     every = ["", "aggregate_id", "version", "timestamp", "cause", "metadata", *names]
-    prefixes = tuple((name, chain.leaf_prefix(declared.name, name)) for name in sorted(every, key=str.encode))
+    prefixes = tuple((name, columns.leaf_prefix(declared.name, name)) for name in sorted(every, key=str.encode))
     makers: list[Leaf] = []
     for field in declared:
         if field.kind == "float":
@@ -74,7 +76,7 @@ def _plan(declared: EventType) -> tuple[tuple[str, ...], tuple[tuple[str, bytes]
             makers.append(_texts)
         else:
             makers.append(_integers)
-    return names, prefixes, tuple(makers)
+    return names, prefixes, tuple(makers), columns.schema_digest(declared)
 
 
 _ONE_FLOAT = struct.Struct("<BQBd")
@@ -83,14 +85,14 @@ _ONE_INTEGER = struct.Struct("<BQBq")
 
 def _floats(values: Sequence[Any]) -> bytes:
     if len(values) == 1:
-        return sha256(_ONE_FLOAT.pack(chain.FLOAT, 1, 0, values[0])).digest()
-    return _fixed(chain.FLOAT, "d", 0.0, values)
+        return sha256(_ONE_FLOAT.pack(columns.FLOAT, 1, 0, values[0])).digest()
+    return _fixed(columns.FLOAT, "d", 0.0, values)
 
 
 def _integers(values: Sequence[Any]) -> bytes:
     if len(values) == 1:
-        return sha256(_ONE_INTEGER.pack(chain.INTEGER, 1, 0, values[0])).digest()
-    return _fixed(chain.INTEGER, "q", 0, values)
+        return sha256(_ONE_INTEGER.pack(columns.INTEGER, 1, 0, values[0])).digest()
+    return _fixed(columns.INTEGER, "q", 0, values)
 
 
 def _fixed(kind: int, code: str, zero: float, values: Sequence[Any]) -> bytes:
@@ -99,7 +101,7 @@ def _fixed(kind: int, code: str, zero: float, values: Sequence[Any]) -> bytes:
 
 
 def _bools(values: Sequence[Any]) -> bytes:
-    return sha256(_head(chain.BOOL, values) + _bits(values)).digest()
+    return sha256(_head(columns.BOOL, values) + _bits(values)).digest()
 
 
 def _head(kind: int, values: Sequence[Any]) -> bytes:
@@ -122,7 +124,7 @@ def _kept_same_text(text: bytes, count: int) -> bytes:
 
 
 def _one_text(text: bytes) -> bytes:
-    return sha256(struct.pack("<BQBII", chain.TEXT, 1, 0, 1, len(text)) + text + b"\1\0").digest()
+    return sha256(struct.pack("<BQBII", columns.TEXT, 1, 0, 1, len(text)) + text + b"\1\0").digest()
 
 
 _kept_one_text = lru_cache(maxsize=4096)(_one_text)
@@ -134,7 +136,7 @@ def _texts(values: Sequence[Any]) -> bytes:
     codes: dict[bytes, int] = {}
     spread = bytes(0 if value is None else codes.setdefault(value, len(codes)) for value in values)
     distinct = b"".join(struct.pack("<I", len(text)) + text for text in codes)
-    return sha256(_head(chain.TEXT, values) + struct.pack("<I", len(codes)) + distinct + b"\1" + spread).digest()
+    return sha256(_head(columns.TEXT, values) + struct.pack("<I", len(codes)) + distinct + b"\1" + spread).digest()
 
 
 def _words(vocabulary: tuple[bytes, ...]) -> Leaf:

@@ -1,9 +1,9 @@
-"""The blobs of small commits: their columns as they lie in memory, or their rows.
+"""The blobs of small commits: their columns as in memory, or their rows.
 
-A blob starts with a byte. 3: columns, one part per event type; 2: rows of one type and aggregate, see `row_blob.py`.
+A blob starts with a byte. 1: rows of one type and aggregate, see `rows_codec.py`; 2: columns, one part per event type.
 
 A part is a header (type number, rows, first position, aggregate, first version, number of columns), a byte for each
-column saying how it lies there, and the columns. Numbers that only count up, and an aggregate that is the same for all,
+column that gives its encoding, and the columns. Numbers that only count up, and an aggregate that is the same for all,
 are in the header and have no column. The columns are position, aggregate, version, event time, cause, event id,
 metadata and the payload. All integers are little-endian.
 
@@ -35,7 +35,7 @@ from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType, Field
 from eventlab.store.blocks import TEXT, Block, Int64Array, decoded, is_all_null, null_column
 
-COLUMNS = 3
+COLUMNS = 2
 """The first byte of a blob of columns."""
 
 _PART = struct.Struct("<IIqqqI")
@@ -85,7 +85,7 @@ def _memory(numbers: npt.NDArray[Any]) -> memoryview:
 
 
 def _put(field: Field, column: pa.Array, pieces: Pieces) -> int:
-    """Add a payload column to the pieces; how it lies there."""
+    """Add a payload column to the pieces; returns its encoding."""
     if column.null_count and is_all_null(column):
         return _ABSENT
     if field.kind == "enum":
@@ -137,7 +137,7 @@ def from_blob(blob: bytes, types: Mapping[int, EventType]) -> dict[int, Block]:
     try:
         if blob[0] != COLUMNS:
             raise ValueError("it is of no known form")
-        source = _Source(blob, 1)
+        source = _ByteReader(blob, 1)
         while source.at < len(blob):
             number, rows, *header, width = _PART.unpack(source.take(_PART.size))
             declared = types[number]
@@ -150,8 +150,8 @@ def from_blob(blob: bytes, types: Mapping[int, EventType]) -> dict[int, Block]:
     return blocks
 
 
-class _Source:
-    """Bytes from front to back."""
+class _ByteReader:
+    """Reads bytes from front to back."""
 
     def __init__(self, blob: bytes, at: int) -> None:
         self._view = memoryview(blob)
@@ -185,7 +185,7 @@ class _Source:
         return pa.DictionaryArray.from_arrays(pa.array(codes, mask=nulls), words)
 
 
-def _block(declared: EventType, rows: int, header: Sequence[int], kinds: bytes, source: _Source) -> Block:
+def _block(declared: EventType, rows: int, header: Sequence[int], kinds: bytes, source: _ByteReader) -> Block:
     position, aggregate, version = (
         source.numbers(np.int64, rows) if kind else np.arange(first, first + rows) if step else np.full(rows, first)
         for kind, first, step in zip(kinds[:3], header, (1, 0, 1), strict=True)
@@ -202,7 +202,7 @@ def _block(declared: EventType, rows: int, header: Sequence[int], kinds: bytes, 
     return Block(declared, position, aggregate, version, timestamp, cause, event_id, metadata, columns)  # type: ignore[arg-type]
 
 
-def _column(field: Field, kind: int, rows: int, source: _Source) -> pa.Array:
+def _column(field: Field, kind: int, rows: int, source: _ByteReader) -> pa.Array:
     if kind == _ABSENT:
         return null_column(field, rows)
     form = kind & ~_NULLS

@@ -1,4 +1,4 @@
-"""Where journals lie: files of a directory, or memory for ``:memory:`` stores."""
+"""Files of journals: in a directory, or in memory for ``:memory:`` stores."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ class DiskFile:
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
 
-    def write_at(self, content: bytes, offset: int) -> None:
+    def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None:
         disk.write_at(self._descriptor, content, offset)
+        if synced:
+            self.sync()
 
     def allocate(self, offset: int, length: int) -> None:
         disk.allocate(self._descriptor, offset, length)
@@ -60,7 +62,7 @@ class MemoryFile:
     def read_at(self, offset: int, length: int) -> bytes:
         return bytes(self._content[offset : offset + length])
 
-    def write_at(self, content: bytes, offset: int) -> None:
+    def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None:
         self._content[offset : offset + len(content)] = content
 
     def allocate(self, offset: int, length: int) -> None:
@@ -83,13 +85,13 @@ class Journals(Protocol):
     """The journals of a store, by name."""
 
     def create(self) -> str:
-        """Make a new one durably; it is nobody's until the catalog names it."""
+        """Make a new one durably; it counts once the catalog names it."""
 
     def open(self, name: str) -> Journal:
         """Raises FileNotFoundError, StoreCorrupt."""
 
     def remove(self, name: str) -> None:
-        """Forget one; no error where there is none."""
+        """Remove one; no error where there is none."""
 
     def names(self) -> set[str]:
         """All files that look like journals."""
@@ -119,7 +121,7 @@ class DirectoryJournals:
 
     def open(self, name: str) -> Journal:
         if not _NAME.fullmatch(name):
-            raise StoreCorrupt(f"{self._directory.parent}: the catalog names what is no journal", got=name)
+            raise StoreCorrupt(f"{self._directory.parent}: the catalog names a file that is no journal", got=name)
         path = self._directory / name
         file = DiskFile.open(path, read_only=self._read_only)
         try:

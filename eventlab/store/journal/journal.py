@@ -1,4 +1,4 @@
-"""The journal: small commits, one record each, in a preallocated file of our own.
+"""The journal: small commits, one record each, in a preallocated file.
 
 An append is one write and one fdatasync for all records at hand; SQLite needs a page or more per table and takes twice
 as long. All integers are little-endian.
@@ -12,17 +12,18 @@ offset  head of the file
 ======  ================================================================================================
 
 A record is its header, its heads (four i64 each: aggregate number, version and position of the last event the commit
-has of it, and the highest event time the aggregate has reached with it), its extras (JSON: what the catalog must learn
-with the next seal), its blob (see `blob.py`), and zeros up to a multiple of eight. The header's CRC covers heads and
-extras too, so that a damaged blob leaves it known which events are lost. `link` is the beginning of the digest of the
-record before it in the file: what an older, failed append left behind never looks like a continuation.
+has of it, and the highest event time the aggregate has reached with it), its extras (JSON: what the next seal adds to
+the catalog), its blob (see `columns_codec.py`), and zeros up to a multiple of eight. The header's CRC covers heads and
+extras too, so that a damaged blob still tells which events are lost. `link` is the beginning of the digest of the
+record before it in the file: the remains of an older, failed append never look like a continuation.
 
-Zeros are written after the last record of an append, so that nothing of a longer, failed one can follow it.
+Zeros are written after the last record of an append, so that no remains of a longer, failed one can follow it.
 
 The end is published after the sync, and becomes durable with the next one. Readers stop at the published end. Records
-past it are complete and synced when a power failure came in between, so whoever opens the journal next, with no writer
-alive, takes those that are whole. What does not fit inside the synced end is damage, never the end of the log; past it,
-the first record that is not whole is the end: its writer was killed, or the power failed, before it was acknowledged.
+past it are complete and synced when a power failure came in between, so the next process that opens the journal, with
+no writer alive, takes those that are whole. A record inside the synced end that does not fit is damage, never the end
+of the log; past it, the first record that is not whole is the end: its writer was killed, or the power failed, before
+it was acknowledged.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eventlab.errors import StoreCorrupt, StoreFull
+from eventlab.store.api import Commit
 
 _MAGIC = b"eventlab journal"
 _FORMAT = 1
@@ -59,43 +61,31 @@ Extras = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Record:
-    """A small commit as the journal has it.
+class Record(Commit):
+    """A small commit with its events.
 
     Attributes
     ----------
-    late : int
-        How many events came late: raised to the aggregate's highest event time, or below 0, kept with times that go
-        back. A commit does one or the other.
     heads : bytes
         Packed `HEAD` structures.
     extras : mapping
         ``new``: names of aggregates the catalog does not have yet, numbered upwards from ``from``; ``clocks``: of
-        aggregates by number; ``source``: identity and chunk; ``ids``: whether events have supplied ids.
+        aggregates by number; ``backdated``: aggregates that get their first back-dated event; ``source``: identity and
+        chunk; ``ids``: whether events have supplied ids.
     blob : bytes or None
         None where it is damaged.
     """
 
-    first_position: int
-    events: int
-    late: int
-    recorded_at: int
-    last_version: int
-    digest: bytes
     heads: bytes
     extras: Extras
     blob: bytes | None
-
-    @property
-    def stop_position(self) -> int:
-        return self.first_position + self.events
 
     def unpacked_heads(self) -> Iterator[tuple[int, int, int, int]]:
         """Aggregate number, version, position and highest event time, one for each aggregate."""
         return HEAD.iter_unpack(self.heads)
 
     def packed(self, link: bytes) -> bytes:
-        """The record as it lies in the file, after one whose digest begins with `link`."""
+        """The record's bytes in the file, after a record whose digest begins with `link`."""
         blob = self.blob or b""
         extras = json.dumps(self.extras, separators=(",", ":"), ensure_ascii=False).encode() if self.extras else b""
         header = _RECORD.pack(
@@ -116,10 +106,10 @@ class Lost:
 
 
 class File(Protocol):
-    """What a journal lies in."""
+    """A file of random access."""
 
     def read_at(self, offset: int, length: int) -> bytes: ...
-    def write_at(self, content: bytes, offset: int) -> None: ...
+    def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None: ...
     def allocate(self, offset: int, length: int) -> None: ...
     def sync(self) -> None: ...
     def truncate(self, length: int) -> None: ...
@@ -146,7 +136,7 @@ class _Published:
 
 
 class Journal:
-    """One journal file, read from its beginning to what is published, and appended to."""
+    """One journal file, read from its beginning to its published end, and appended to."""
 
     def __init__(self, file: File, store_id: str, where: str, *, synced: bool) -> None:
         self._file = file
@@ -191,9 +181,8 @@ class Journal:
         self._end = b""
         return None
 
-    @property
-    def is_news(self) -> bool:
-        """Whether there is more to read, published or left behind by a writer that was killed before it could."""
+    def has_more(self) -> bool:
+        """Whether there are records to read, published or left by a writer that was killed before it did."""
         if self._file.read_at(_END_AT, _END.size + _CRC.size) != self._end:
             return True
         return self._file.read_at(self._offset, len(_RECORD_MAGIC)) == _RECORD_MAGIC
@@ -201,7 +190,7 @@ class Journal:
     def read(self, *, beyond: bool = False) -> list[Record | Lost]:
         """Records that are new since the last call, up to the published end; past it where `beyond`.
 
-        Past it is only for whoever knows that no other process is writing.
+        Read past it only where no other process is writing.
         """
         published = self._published()
         if published is None:
@@ -222,9 +211,9 @@ class Journal:
         return found
 
     def _scan(self, stop: int, synced: int | None, stop_position: int | None) -> Iterator[Record | Lost]:
-        """Records from where reading is up to `stop`; what does not fit before `synced` is lost, after it is the end.
+        """The next records up to `stop`. One that does not fit is lost before `synced`, and the end after it.
 
-        Where `synced` is None, it is the end if nothing that follows fits.
+        Where `synced` is None, it is the end if no record follows.
         """
         base = self._offset
         if base >= stop:
@@ -259,13 +248,13 @@ class Journal:
 
     @staticmethod
     def _is_end(content: memoryview, following: int, offset: int, synced: int | None) -> bool:
-        """Whether a damaged blob is the last thing a writer did, torn, and not a loss."""
+        """Whether a damaged blob is the torn last write of a killed writer, and not a loss."""
         return offset >= synced if synced is not None else _record_at(content, following) is None
 
     # -- writing
 
     def append(self, records: Sequence[Record]) -> None:
-        """Write records after all that were read, durably, and publish them. All of them or none."""
+        """Write records after all that were read, durably, and publish them: all of them or none."""
         link, parts = self._link, []
         for record in records:
             parts.append(record.packed(link))
@@ -282,9 +271,7 @@ class Journal:
                 grown = min(max(self._room, _LEAST_ROOM), _MOST_ROOM)
                 self._file.allocate(self._room, max(end - self._room, grown))
                 self._room = self._file.size()
-            self._file.write_at(content, start)
-            if self._synced:
-                self._file.sync()
+            self._file.write_at(content, start, synced=self._synced)
         except BaseException as error:
             self._undo(start, error)
             raise
@@ -300,7 +287,7 @@ class Journal:
 
     def _undo(self, start: int, error: BaseException, published: tuple[int, int, int] | None = None) -> None:
         try:
-            # What was written may be whole: without its header nobody takes it for a commit, whatever follows it.
+            # The records may be whole in the file: without the first header no reader takes them for commits.
             self._file.write_at(bytes(_HEAD_SIZE), start)
             if published is not None:
                 self._publish(*published)
@@ -308,9 +295,9 @@ class Journal:
                 self._file.sync()
         except OSError as second:
             raise StoreFull(
-                f"{self._where}: a write failed, and so did taking back what was written before",
+                f"{self._where}: a write failed, and so did undoing it",
                 got=f"{error}; {second}",
-                hint="Mend the disk, open the store again, and read it to know what was kept.",
+                hint="Repair the disk, open the store again, and read which events it has.",
             ) from second
 
     def _publish(self, offset: int, synced: int, stop_position: int) -> None:
@@ -320,9 +307,9 @@ class Journal:
         self._durable, self._stop = synced, stop_position
 
     def note(self, stop_position: int) -> None:
-        """Publish that the log goes on beside this journal, up to a position.
+        """Publish that the log goes on in the catalog, up to a position.
 
-        What only the catalog knows can be lost with the last of its write-ahead log, which nothing would tell.
+        Otherwise the loss of the last transactions of the catalog's write-ahead log would go unnoticed.
         """
         try:
             self._publish(self._offset, self._durable, stop_position)
@@ -331,13 +318,13 @@ class Journal:
             raise
 
     def recover(self) -> None:
-        """Make all that was read durable and publish it. Only while this process alone may write."""
+        """Make all records that were read durable and publish them. Call it while no other process may write."""
         published = self._published()
         if published is None or published.offset != self._offset:
             self.force()
 
     def settle(self) -> None:
-        """Make durable what appends did not wait for."""
+        """Make appends durable that did not wait for it."""
         if self._durable < self._offset:
             self.force()
 
@@ -347,13 +334,13 @@ class Journal:
         self._publish(self._offset, self._offset, self._stop)
 
     def trim(self) -> None:
-        """Give reserved room back. Only while this process alone may write."""
+        """Give reserved room back. Call it while no other process may write."""
         if self._file.size() > self._offset:
             self._file.truncate(self._offset)
             self._room = self._offset
 
     def content(self) -> bytes:
-        """Everything up to where reading is: a whole journal by itself."""
+        """All bytes up to the last record that was read: a complete journal."""
         end = _end(self._offset, self._offset, self._stop)
         return self._file.read_at(0, _END_AT) + end + self._file.read_at(_START, self._offset - _START)
 

@@ -1,4 +1,4 @@
-"""The tail: what the journal's records hold, decoded when first read and kept."""
+"""The memtable: the events of unsealed commits, decoded from the journal's records when first read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from eventlab.store.journal.rows_codec import ROWS, number_of, rows_block
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """A decoded stretch of the tail: blocks by event type number. Immutable, so readers may keep it."""
+    """Adjacent unsealed commits, decoded: blocks by event type number. Immutable, so readers may keep it."""
 
     first_position: int
     stop_position: int
     blocks: Mapping[int, Block]
 
     def between(self, first: int, stop: int) -> Part:
-        """The part of this stretch that lies in ``first:stop``."""
+        """The events at positions ``first:stop``."""
         first, stop = max(first, self.first_position), min(stop, self.stop_position)
         if (first, stop) == (self.first_position, self.stop_position):
             return self
@@ -46,7 +46,7 @@ class Damaged:
     aggregates: frozenset[int] | None = None
 
     def error(self, where: str) -> StoreCorrupt:
-        """What a caller is told who needs them."""
+        """The error for a caller that needs them."""
         return StoreCorrupt(
             f"{where}: positions {self.first_position} to {self.stop_position - 1} are lost: {self.what}",
             hint="Restore the store from a copy. What is intact can be read.",
@@ -93,11 +93,11 @@ def merged(parts: Sequence[Part]) -> Part:
     )
 
 
-class Tail:
-    """What this process has decoded of the tail, kept so that a read decodes only what is new.
+class Memtable:
+    """Decoded records, kept so that a read decodes only new ones.
 
     Parts merge like the digits of a binary counter: there are logarithmically many, and each row is copied that often.
-    They do so when read, so that a writer pays nothing for it.
+    Reads merge them, so that a writer pays nothing for it.
     """
 
     def __init__(self) -> None:

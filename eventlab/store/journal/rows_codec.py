@@ -1,6 +1,6 @@
 """Rows of one event type and aggregate as bytes: the blob of a commit of a few events, written without Arrow.
 
-After a byte 2 follow a header (type number, rows, aggregate number, first version, bytes of metadata), the metadata as
+After a byte 1 follow a header (type number, rows, aggregate number, first version, bytes of metadata), the metadata as
 JSON, and the rows. A row is a bit mask of what is null, lowest bit for the cause and then a bit a field; event time,
 cause, a number for each field, for text its length; and then the texts. Positions and versions count up from the
 commit's first.
@@ -22,31 +22,27 @@ from eventlab.events.rows import Row, array_of
 from eventlab.events.types import EventType
 from eventlab.store.blocks import NO_CAUSE, TEXT, Block
 
-ROWS = 2
+ROWS = 1
 """The first byte of such a blob."""
 
 _HEADER = struct.Struct("<BIIqqI")
 _FORMATS = {"float": "d", "int": "q", "time": "q", "bool": "?", "enum": "i", "string": "I", "symbol": "I"}
-_MOST_FIELDS = 63
+MOST_FIELDS = 63
+"""Event types with more fields have no bit for each in a row's mask, and are written as columns."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _RowLayout:
     fixed: struct.Struct
     texts: tuple[int, ...]
     plain: tuple[int, ...]
 
 
 @lru_cache(maxsize=256)
-def _layout(declared: EventType) -> _Layout:
+def _row_layout(declared: EventType) -> _RowLayout:
     fixed = struct.Struct("<Qqq" + "".join(_FORMATS[field.kind] for field in declared))
     texts = tuple(i for i, field in enumerate(declared) if field.kind in ("string", "symbol"))
-    return _Layout(fixed, texts, tuple(i for i in range(len(declared.fields)) if i not in texts))
-
-
-def fits(declared: EventType) -> bool:
-    """Whether events of a type can be written so."""
-    return len(declared.fields) <= _MOST_FIELDS
+    return _RowLayout(fixed, texts, tuple(i for i in range(len(declared.fields)) if i not in texts))
 
 
 def rows_blob(
@@ -61,7 +57,7 @@ def rows_blob(
     metadata: str | None,
 ) -> bytes:
     """The blob of a commit. `causes` are negative where there is none."""
-    layout = _layout(declared)
+    layout = _row_layout(declared)
     text = b"" if metadata is None else metadata.encode()
     parts = [_HEADER.pack(ROWS, number, len(rows), aggregate, first_version, len(text)), text]
     pack = layout.fixed.pack
@@ -118,7 +114,7 @@ def rows_block(commits: Sequence[tuple[int, bytes]], types: Mapping[int, EventTy
 
 
 def _gather(declared: EventType, first: int, blob: bytes, found: _Columns) -> None:
-    layout = _layout(declared)
+    layout = _row_layout(declared)
     _, _, count, aggregate, version, size = _HEADER.unpack_from(blob)
     at = _HEADER.size + size
     found.counts.append(count)

@@ -15,7 +15,7 @@ from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
 from eventlab.runtime import thread_pools as cores
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined, pieces_in_position_order
-from eventlab.store.catalog.manifest import Segment, View
+from eventlab.store.catalog.manifest import Manifest, Segment
 from eventlab.store.catalog.schemas import Reading, reading
 from eventlab.store.journal.memtable import Damaged, Part
 from eventlab.store.segments.pruning import trim
@@ -83,7 +83,7 @@ class Reader:
         self._names = names
         self._slabs: OrderedDict[tuple[int, int, int], Slab] = OrderedDict()
 
-    def frames(self, view: View, want: Want) -> Iterator[EventFrame]:
+    def frames(self, manifest: Manifest, want: Want) -> Iterator[EventFrame]:
         """One frame a segment, and one for each stretch of tail between segments, in position order."""
 
         def of(piece: Segment | Damaged | list[Part]) -> list[Slab]:
@@ -101,7 +101,7 @@ class Reader:
                     slabs = [_since(slab, want.start_position) for slab in slabs]
             return [slab for slab in slabs if len(slab.events)]
 
-        for slabs in _each(view.pieces(), of, want):
+        for slabs in _each(manifest.pieces(), of, want):
             if slabs:
                 yield self._frame(slabs)
 
@@ -176,7 +176,7 @@ class Reader:
 
     def blocks(
         self,
-        view: View,
+        manifest: Manifest,
         name: str,
         want: Want,
         extra: Collection[str],
@@ -186,11 +186,11 @@ class Reader:
         stop: int | None = None,
     ) -> Iterator[Block]:
         """Events of one type in position order, from a position on, with event times in ``start:stop``."""
-        return _gathered(self._pieces(view, name, want, extra, first_position, start, stop))
+        return _gathered(self._pieces(manifest, name, want, extra, first_position, start, stop))
 
     def _pieces(
         self,
-        view: View,
+        manifest: Manifest,
         name: str,
         want: Want,
         extra: Collection[str],
@@ -224,7 +224,7 @@ class Reader:
                 found.append(some if upcast is None else map(upcast.of, some))
             return chain.from_iterable(found)
 
-        return chain.from_iterable(_each(view.pieces(), of, want))
+        return chain.from_iterable(_each(manifest.pieces(), of, want))
 
     def _segment_blocks(
         self,
@@ -275,10 +275,12 @@ def _each(
     yield from cores.ahead((partial(of, piece) for piece in pieces), "files")
 
 
-def aggregates_with(view: View, types: Collection[str], runs_of: Callable[[SegmentFile], Runs]) -> Int64Array | None:
+def aggregates_with(
+    manifest: Manifest, types: Collection[str], runs_of: Callable[[SegmentFile], Runs]
+) -> Int64Array | None:
     """Numbers of the aggregates that have events of some types; None where any may have had, among what is lost."""
     found = [np.empty(0, np.int64)]
-    for piece in view.pieces():
+    for piece in manifest.pieces():
         if isinstance(piece, Damaged):
             if piece.aggregates is None:
                 return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 from eventlab.errors import NotAStore, StoreError, StoreLocked
-from eventlab.store.catalog.database import CATALOG_NAME, SEGMENTS_NAME, Catalog, as_store_error, translating
-from eventlab.store.catalog.manifest import Knowledge
+from eventlab.store.catalog.connection import as_store_error
+from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME
 from eventlab.store.disk import operations as disk
 from eventlab.store.journal.files import JOURNALS_NAME
 from eventlab.store.segments.files import Vault
@@ -52,7 +53,7 @@ class Target:
         disk.sync_directory(self._path.parent)
 
 
-def copy_moment(catalog: Catalog, knowledge: Knowledge, partial: Path) -> list[str]:
+def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     """Copy catalog and journal as of one moment; gives the names of the segment files that belong to it.
 
     Writers are not kept waiting: where one changed the catalog meanwhile, the copy begins anew.
@@ -64,34 +65,23 @@ def copy_moment(catalog: Catalog, knowledge: Knowledge, partial: Path) -> list[s
     """
     copy = partial / CATALOG_NAME
     for _ in range(_TRIES):
-        knowledge.refresh()
+        index.refresh()
         before = catalog.data_version()
         _copy_catalog(catalog, copy)
-        knowledge.refresh()  # the journal may have grown; a record that needs a newer catalog comes with one
-        content = None if knowledge.journal is None else knowledge.journal.content()
+        index.refresh()  # the journal may have grown; a record that needs a newer catalog comes with one
+        content = None if index.journal is None else index.journal.content()
         if catalog.data_version() == before:
             break
         copy.unlink()
     else:
         raise StoreLocked(f"{catalog.where}: was changed during every attempt to copy it", hint="Try again.")
     if content is not None:
-        _write(partial / JOURNALS_NAME / knowledge.journal_name, [content])
-    return [file.name for segment in knowledge.view().segments for file in segment.files.values()]
+        _write(partial / JOURNALS_NAME / index.journal_name, [content])
+    return [file.name for segment in index.manifest().segments for file in segment.files.values()]
 
 
 def _copy_catalog(catalog: Catalog, copy: Path) -> None:
-    with translating(str(copy)):
-        made = sqlite3.connect(copy, isolation_level=None)
-        try:
-            catalog.connection.backup(made)
-            made.execute("PRAGMA journal_mode = DELETE").fetchall()
-            made.execute("BEGIN IMMEDIATE")
-            # Their files are nobody's in the copy.
-            made.execute("DELETE FROM runs WHERE file IN (SELECT file FROM garbage)")
-            made.execute("DELETE FROM garbage")
-            made.execute("COMMIT")
-        finally:
-            made.close()
+    catalog.copy_to(copy)
     descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
     try:
         disk.sync(descriptor)

@@ -1,7 +1,7 @@
-"""Proving a store: everything is read back from its bytes, and every number and digest computed anew.
+"""Proving a store: every event is read back from its bytes, and every number and digest computed anew.
 
 Segments are read one at a time, and a commit that spans several is hashed piece by piece, so memory is bounded by a
-segment. Damage does not end the proof: what comes after it is proven as far as it can be without what is lost.
+segment. Damage does not end the proof: the events after it are proven as far as they can be without the lost ones.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import EventlabError, StoreCorrupt
+from eventlab.store.api import Commit
 from eventlab.store.blocks import Block, Int64Array, cluster_order, in_position_order, running_maxima
-from eventlab.store.catalog.database import CATALOG_NAME, Catalog
-from eventlab.store.catalog.manifest import Knowledge, Segment, View
+from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.manifest import Manifest, Segment
+from eventlab.store.catalog.opening import CATALOG_NAME
 from eventlab.store.hash_chain import columns as chain
 from eventlab.store.journal.files import JOURNALS_NAME
 from eventlab.store.journal.memtable import Damaged, Part
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.segments import SegmentFile, Segments
-from eventlab.store.verify.catalog import Commit, Tables
+from eventlab.store.verify.catalog import CatalogClaims
 
 _MOST_DAMAGE = 100
 _NONE = np.iinfo(np.int64).min
@@ -83,46 +86,47 @@ class Report:
     damage: tuple[Damage, ...] = ()
 
 
-def verify_log(catalog: Catalog, segments: Segments, knowledge: Knowledge) -> Report:
+def verify_log(catalog: Catalog, segments: Segments, index: LogIndex) -> Report:
     """Check chain, counts, gapless positions and versions, times, heads, ids and the catalog's tables.
 
-    Commits and seals of other processes meanwhile do not matter: what is proved is the log as it was at the beginning.
+    Commits and seals of other processes meanwhile do not matter: the proof is of the log as it was at the beginning.
 
     Raises
     ------
     StoreCorrupt
         Something is damaged. The message names the first file, commit or positions, and says how far the log is sound;
-        `StoreCorrupt.report` is a Report of all that is damaged, and of what was proved all the same.
+        `StoreCorrupt.report` lists all damage, and what was proved.
     """
-    with knowledge.reading():
-        view = knowledge.view()
-        tables = Tables(catalog, knowledge, view.stop_position)
-        tables.check_structure()
-    check = _Check(catalog, segments, knowledge, view, tables)
-    with check.naming(CATALOG_NAME, 0, view.stop_position):
+    with index.reading():
+        manifest = index.manifest()
+        claims = CatalogClaims(catalog, index, manifest.stop_position)
+    check = _LogCheck(catalog, segments, index, manifest, claims)
+    with check.naming(CATALOG_NAME, 0, manifest.stop_position):
         check.pieces()
         check.heads()
         check.ids()
     return check.report()
 
 
-class _Check:
+class _LogCheck:
     """Running state of the proof."""
 
-    def __init__(self, catalog: Catalog, segments: Segments, knowledge: Knowledge, view: View, tables: Tables) -> None:
+    def __init__(
+        self, catalog: Catalog, segments: Segments, index: LogIndex, manifest: Manifest, claims: CatalogClaims
+    ) -> None:
         self._where = catalog.where
         self._segments = segments
-        self._knowledge = knowledge
-        self._view = view
-        self._tables = tables
-        count = len(tables.heads)
+        self._index = index
+        self._manifest = manifest
+        self._claims = claims
+        count = len(claims.heads)
         self._version = np.zeros(count, dtype=np.int64)
         self._position = np.full(count, -1, dtype=np.int64)
         self._timestamp = np.full(count, _NONE, dtype=np.int64)
-        self._unsure = np.zeros(count, dtype=np.bool_)  # aggregates that lost events which nothing tells of
-        self._is_whole = True  # whether none ever did
+        self._unsure = np.zeros(count, dtype=np.bool_)  # aggregates that lost an unknown number of events
+        self._is_whole = True  # whether none did so far
         self._backdated = np.empty(0, dtype=np.int64)  # positions in the part at hand
-        self._commits = tables.commits()
+        self._commits = claims.commits()
         self._next = next(self._commits, None)
         self._previous = chain.GENESIS
         self._recorded_at: int | None = None
@@ -131,11 +135,11 @@ class _Check:
         self._damage: list[Damage] = []
         self._more = 0
         self._commits_seen = self._proven_events = self._proven_commits = 0
-        for what in tables.problems:
+        for what in claims.problems:
             self.found(what, 0, 0, CATALOG_NAME)
-        journal = knowledge.journal
+        journal = index.journal
         if journal is not None and journal.head_damage is not None:
-            self.found(journal.head_damage, 0, 0, f"{JOURNALS_NAME}/{knowledge.journal_name}")
+            self.found(journal.head_damage, 0, 0, f"{JOURNALS_NAME}/{index.journal_name}")
 
     def found(self, what: str, first: int, stop: int, file: str | None = None) -> None:
         """Note damage."""
@@ -146,7 +150,7 @@ class _Check:
 
     @contextmanager
     def naming(self, file: str | None, first: int, stop: int) -> Iterator[None]:
-        """What a damaged catalog or file makes fail becomes damage."""
+        """Note errors that a damaged catalog or file raises as damage."""
         try:
             yield
         except EventlabError as error:
@@ -158,26 +162,26 @@ class _Check:
     # -- pieces
 
     def pieces(self) -> None:
-        """Go through what is stored, in position order, and through the commits beside it."""
+        """Go through segments and unsealed commits in position order, and through the catalog's commits with them."""
         position = 0
-        for piece in self._view.pieces():
+        for piece in self._manifest.pieces():
             parts: Sequence[Segment | Damaged | Part] = piece if isinstance(piece, list) else [piece]
             for part in parts:
                 if part.first_position != position:
                     self._lost("events are missing" if part.first_position > position else "positions are there twice",
                                position, part.first_position, None)  # fmt: skip
                 if isinstance(part, Damaged):
-                    file = f"{JOURNALS_NAME}/{self._knowledge.journal_name}"
+                    file = f"{JOURNALS_NAME}/{self._index.journal_name}"
                     self._lost(part.what, part.first_position, part.stop_position, file, part.aggregates)
                 elif isinstance(part, Segment):
                     self._segment(part)
                 else:
                     self._part(part)
                 position = part.stop_position
-        if position != self._view.stop_position:
-            self._lost("events are missing", position, self._view.stop_position, None)
+        if position != self._manifest.stop_position:
+            self._lost("events are missing", position, self._manifest.stop_position, None)
         while self._next is not None:
-            self.found("a commit has no events", self._next.first, self._next.stop)
+            self._wrong(self._next, "a commit has no events", None)
             self._advance(self._next, proven=False)
 
     def _segment(self, segment: Segment) -> None:
@@ -197,9 +201,9 @@ class _Check:
 
     def _file(self, segment: Segment, file: SegmentFile) -> Block:
         payload = [part.name for part in file.type]
-        runs = self._knowledge.runs_of_file(file)
+        runs = self._index.runs_of_file(file)
         slab = self._segments.read(file, runs, payload, extra=STORED_EXTRA, exact=True)
-        names = self._knowledge.names
+        names = self._index.names
         self._segments.check_runs(file, runs, slab, [names[number] for number in runs.aggregate.tolist()])
         position = slab.events.position
         if len(position) != file.rows:
@@ -209,8 +213,8 @@ class _Check:
         return in_position_order(slab, segment.first_position, segment.stop_position)
 
     def _believe(self, file: SegmentFile) -> None:
-        """Take from the catalog where aggregates stand after a file that cannot be read."""
-        runs = self._knowledge.runs_of_file(file)
+        """Take the aggregates' heads after an unreadable file from the catalog."""
+        runs = self._index.runs_of_file(file)
         known = (runs.aggregate >= 0) & (runs.aggregate < len(self._version))
         runs = runs.where(known)
         later = runs.last_version > self._version[runs.aggregate]
@@ -230,10 +234,10 @@ class _Check:
         self._skip(first, stop)
 
     def _skip(self, first: int, stop: int) -> None:
-        """Leave out the commits that have events in ``first:stop``, and go on after them by what is said of them."""
+        """Leave out the commits that have events in ``first:stop``, and believe what the catalog says of them."""
         self._open = None
-        while self._next is not None and self._next.first < stop:
-            if self._next.stop > stop:
+        while self._next is not None and self._next.first_position < stop:
+            if self._next.stop_position > stop:
                 self._open = _Spanning(self._next, None)  # its other events are checked, its digest cannot be
                 return
             self._advance(self._next, proven=False)
@@ -245,7 +249,7 @@ class _Check:
         with self.naming(None, first, stop):
             versions = self._numbers(part)
             if versions is not None:
-                for what in self._tables.check_ids(part):
+                for what in self._claims.check_ids(part):
                     self.found(what, first, stop, CATALOG_NAME)
                 self._digests(part, versions)
                 done = True
@@ -254,28 +258,28 @@ class _Check:
 
     def _digests(self, part: Part, versions: Int64Array) -> None:
         first, stop = part.first_position, part.stop_position
-        while self._next is not None and self._next.first < stop:
+        while self._next is not None and self._next.first_position < stop:
             commit = self._next
-            if self._open is None and commit.first >= first and commit.stop <= stop:
-                blocks = part.between(commit.first, commit.stop).blocks.values()
+            if self._open is None and commit.first_position >= first and commit.stop_position <= stop:
+                blocks = part.between(commit.first_position, commit.stop_position).blocks.values()
                 leaves: list[chain.Leaf] | None = [
                     leaf
                     for block in blocks
-                    for leaf in chain.block_leaves(block, commit.first, commit.events, self._name)
+                    for leaf in chain.block_leaves(block, commit.first_position, commit.events, self._name)
                 ]
-                backdated = self._backdated_in(commit.first, commit.stop)
+                backdated = self._backdated_in(commit.first_position, commit.stop_position)
             else:
                 if self._open is None:
-                    whole = commit.first >= first
+                    whole = commit.first_position >= first
                     self._open = _Spanning(commit, self._spanned(commit) if whole else None)
-                begin, end = max(first, commit.first), min(stop, commit.stop)
+                begin, end = max(first, commit.first_position), min(stop, commit.stop_position)
                 self._open.add(part.between(begin, end))
                 self._open.backdated += self._backdated_in(begin, end)
-                if commit.stop > stop:
+                if commit.stop_position > stop:
                     return
                 leaves, backdated = self._open.leaves(), self._open.backdated
                 self._open = None
-            last_version = int(versions[commit.stop - 1 - first])
+            last_version = int(versions[commit.stop_position - 1 - first])
             proven = leaves is not None and self._fits(commit, leaves, last_version, backdated)
             self._advance(commit, proven=proven)
 
@@ -285,15 +289,18 @@ class _Check:
         return int(high - low)
 
     def _spanned(self, commit: Commit) -> dict[int, chain.Leaves] | None:
-        """What will hash a commit that lies in several segments; None where their rows cannot be counted."""
+        """Hashes for a commit in several segments, by event type number."""
         rows: dict[int, int] = {}
-        types = self._knowledge.types_by_number
-        for piece in self._view.pieces():
+        types = self._index.types_by_number
+        for piece in self._manifest.pieces():
             if isinstance(piece, Damaged):
                 continue
             parts: Sequence[Segment | Part] = piece if isinstance(piece, list) else [piece]
             for part in parts:
-                low, high = max(part.first_position, commit.first), min(part.stop_position, commit.stop)
+                low, high = (
+                    max(part.first_position, commit.first_position),
+                    min(part.stop_position, commit.stop_position),
+                )
                 if low >= high:
                     continue
                 members = part.files if isinstance(part, Segment) else part.blocks
@@ -306,46 +313,49 @@ class _Check:
                         found = self._rows_between(member, low, high)
                     rows[kind] = rows.get(kind, 0) + found
         return {
-            kind: chain.Leaves(types[kind], commit.first, commit.events, count, self._name)
+            kind: chain.Leaves(types[kind], commit.first_position, commit.events, count, self._name)
             for kind, count in rows.items()
             if count
         }
 
     def _rows_between(self, file: SegmentFile, low: int, high: int) -> int:
-        position = self._segments.read(file, self._knowledge.runs_of_file(file), (), exact=True).events.position
+        position = self._segments.read(file, self._index.runs_of_file(file), (), exact=True).events.position
         return int(((position >= low) & (position < high)).sum())
 
     def _fits(self, commit: Commit, leaves: list[chain.Leaf], last_version: int, backdated: int) -> bool:
-        digest = chain.commit_digest(self._previous, commit.first, commit.events, commit.recorded_at, leaves)
-        if digest != commit.digest:
-            self.found("the commit's digest does not fit its events", commit.first, commit.stop)
+        first, events = commit.first_position, commit.events
+        if chain.commit_digest(self._previous, first, events, commit.recorded_at, leaves) != commit.digest:
+            self._wrong(commit, "the commit's digest does not fit its events", None)
             return False
         if last_version != commit.last_version:
-            self.found("the commit's last version does not fit its events", commit.first, commit.stop, CATALOG_NAME)
+            self._wrong(commit, "the commit's last version does not fit its events", CATALOG_NAME)
             return False
-        if backdated > commit.backdated or (self._is_whole and backdated < commit.backdated):
-            self.found(
-                f"event times of {backdated} events go back, where the commit says {commit.backdated}",
-                commit.first, commit.stop, CATALOG_NAME,
-            )  # fmt: skip
+        claimed = max(-commit.late, 0)
+        if backdated > claimed or (self._is_whole and backdated < claimed):
+            what = f"event times of {backdated} events go back, where the commit says {claimed}"
+            self._wrong(commit, what, CATALOG_NAME)
             return False
         return True
 
+    def _wrong(self, commit: Commit, what: str, file: str | None) -> None:
+        self.found(what, commit.first_position, commit.stop_position, file)
+
     def _advance(self, commit: Commit, *, proven: bool) -> None:
         if self._recorded_at is not None and commit.recorded_at <= self._recorded_at:
-            self.found("the commit's recorded_at does not rise", commit.first, commit.stop)
+            self._wrong(commit, "the commit's recorded_at does not rise", None)
             proven = False
-        if commit.first != self._position_done:
-            self.found("commits do not follow each other without gap", self._position_done, commit.first, CATALOG_NAME)
+        first, done = commit.first_position, self._position_done
+        if first != done:
+            self.found("commits do not follow each other without gap", done, first, CATALOG_NAME)
         self._commits_seen += 1
         if proven:
             self._proven_commits += 1
             self._proven_events += commit.events
-        self._previous, self._recorded_at, self._position_done = commit.digest, commit.recorded_at, commit.stop
+        self._previous, self._recorded_at, self._position_done = commit.digest, commit.recorded_at, commit.stop_position
         self._next = next(self._commits, None)
 
     def _name(self, number: int) -> str:
-        return self._knowledge.names[number]
+        return self._index.names[number]
 
     # -- numbers
 
@@ -392,7 +402,7 @@ class _Check:
         reached = running_maxima(time, starts, highest)
         late = np.flatnonzero(time < reached)
         self._backdated = first + np.sort(at[late])
-        for number in sorted(set(aggregate[late].tolist()) - self._knowledge.backdated):
+        for number in sorted(set(aggregate[late].tolist()) - self._index.backdated):
             self.found(f"event times of {self._name(number)!r} go back, which the catalog does not say", first, stop)
         self._version[members], self._timestamp[members] = version[ends], reached[ends]
         self._position[members] = first + at[ends]
@@ -400,7 +410,7 @@ class _Check:
 
     def heads(self) -> None:
         """Every aggregate stands where its last event does."""
-        heads = self._tables.heads
+        heads = self._claims.heads
         found = np.column_stack([self._version, self._position, self._timestamp])
         known = self._version > 0
         wrong = ((found != heads).any(axis=1) & known) | (~known & (heads[:, 0] != 0))
@@ -408,19 +418,19 @@ class _Check:
             self.found(f"the head of {self._name(number)!r} does not fit its events", 0, 0, CATALOG_NAME)
 
     def ids(self) -> None:
-        """No id is known of an event that is not there."""
-        if not self._damage and (count := self._tables.idle_ids()):
+        """Every id of the catalog is that of an event."""
+        if not self._damage and (count := self._claims.ids_without_events()):
             self.found(f"there are {count} event ids that no event has", 0, 0, CATALOG_NAME)
 
     # -- the result
 
     def report(self) -> Report:
-        """Everything that was proved; raises StoreCorrupt with it where there is damage."""
-        events = self._view.stop_position
+        """The result; raises StoreCorrupt with it where there is damage."""
+        events = self._manifest.stop_position
         affected = [piece.first_position for piece in self._damage if piece.stop_position > piece.first_position]
         report = Report(
-            events, self._commits_seen, len(self._version), len(self._view.segments),
-            self._tables.head_digest, not self._damage, self._proven_events, self._proven_commits,
+            events, self._commits_seen, len(self._version), len(self._manifest.segments),
+            self._claims.head_digest, not self._damage, self._proven_events, self._proven_commits,
             min(affected, default=events), tuple(self._damage),
         )  # fmt: skip
         if report.ok:

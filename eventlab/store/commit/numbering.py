@@ -1,0 +1,312 @@
+"""Positions, versions and times of a commit's events: from checked batches to blocks, all vectorised."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from eventlab.errors import InvalidEvent, LateEvent
+from eventlab.events.clock import format_ns
+from eventlab.events.types import EventType
+from eventlab.store.api import Late
+from eventlab.store.blocks import Block, Int64Array, cluster_order, running_maxima
+from eventlab.store.commit.validate import CheckedBatch, CheckedRows, PendingHead
+
+ScalarT = TypeVar("ScalarT", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NumberedCommit:
+    """A commit ready to be written; `last_version` is that of the last event.
+
+    `late` counts event times that were raised to their aggregate's highest one; below 0, those kept as they are.
+    """
+
+    blocks: list[Block]
+    first_position: int
+    events: int
+    last_version: int
+    late: int
+
+
+def number_rows(
+    rows: CheckedRows, head: PendingHead, first_position: int, recorded_at: int, late: Late
+) -> tuple[list[int], int] | None:
+    """Give versions and times to plain events, and move `head` on.
+
+    Returns
+    -------
+    (timestamps, backdated) or None
+        Event times, and how many of them go back. None where times or causes must be refused or raised, which
+        `number_batches` does.
+    """
+    count = len(rows.rows)
+    if rows.causes is not None and any(cause >= first_position + row for row, cause in enumerate(rows.causes)):
+        return None
+    backdated = 0
+    if rows.timestamps is None:
+        highest = max(recorded_at, head.timestamp) if head.version else recorded_at
+        timestamps = [highest] * count
+    else:
+        timestamps = rows.timestamps
+        floor = head.timestamp if head.version else timestamps[0]
+        reached = list(itertools.accumulate(timestamps, max, initial=floor))
+        highest = reached[-1]
+        backdated = sum(map(operator.lt, timestamps, reached))
+        if backdated and late != "accept":
+            return None
+    head.backdated = backdated > 0
+    head.version, head.position, head.timestamp = head.version + count, first_position + count - 1, highest
+    return timestamps, backdated
+
+
+def number_batches(
+    items: Sequence[CheckedBatch], heads: Sequence[PendingHead], first_position: int, recorded_at: int, late: Late
+) -> NumberedCommit:
+    """Give positions, versions and times to the events of a commit, and move `heads` on.
+
+    Raises
+    ------
+    LateEvent
+        An event time that goes back, unless `late` clamps or accepts it.
+    InvalidEvent
+        A cause that is not before its effect.
+    """
+    if len(items) == 1 and len(heads) == 1:
+        made = _number_one(items[0], heads[0], first_position, recorded_at)
+        if made is not None:
+            return made
+    rows = sum(item.rows for item in items)
+    order = _order(items)
+    aggregate = _in_order([_spread(item.aggregate, item.rows) for item in items], order)
+    position = np.arange(first_position, first_position + rows, dtype=np.int64)
+    auto = [item.batch.timestamp is None for item in items]
+    timestamp = _in_order([_times(item, recorded_at) for item in items], order)
+    automatic = (
+        _in_order([np.full(i.rows, flag) for i, flag in zip(items, auto, strict=True)], order) if any(auto) else None
+    )
+    version, timestamp, came_late = _versions_and_times(aggregate, timestamp, automatic, heads, position, late)
+    cause = _causes(items, order, position, first_position)
+    numbers = np.array([head.no for head in heads])[aggregate]
+    blocks = _blocks(items, order, numbers, position, version, timestamp, cause)
+    return NumberedCommit(blocks, first_position, rows, int(version[-1]), came_late)
+
+
+def _number_one(item: CheckedBatch, head: PendingHead, first_position: int, recorded_at: int) -> NumberedCommit | None:
+    """The same for one batch of one aggregate, the usual commit; None where its times or causes need more checks."""
+    batch, rows = item.batch, item.rows
+    if batch.timestamp is None:
+        at = recorded_at if head.version == 0 else max(recorded_at, head.timestamp)
+        timestamp = np.full(rows, at, dtype=np.int64)
+    else:
+        timestamp = batch.timestamp
+        if (head.version and timestamp[0] < head.timestamp) or (timestamp[1:] < timestamp[:-1]).any():
+            return None
+    ordered = batch.order is None or bool((batch.order[1:] >= batch.order[:-1]).all())
+    if not ordered or batch.cause is not None or batch.cause_row is not None:
+        return None
+    first_version = head.version + 1
+    head.version, head.position = head.version + rows, first_position + rows - 1
+    head.timestamp = int(timestamp[-1])
+    block = Block(
+        batch.type,
+        np.arange(first_position, first_position + rows),
+        np.full(rows, head.no),
+        np.arange(first_version, first_version + rows),
+        timestamp,
+        None,
+        batch.event_id,
+        None if item.metadata is None else _text_rows(item.metadata, rows),
+        dict(zip(item.payload.schema.names, item.payload.columns, strict=True)),
+    )
+    return NumberedCommit([block], first_position, rows, head.version, 0)
+
+
+def _order(items: Sequence[CheckedBatch]) -> Int64Array | None:
+    """The row of the batches at each place of the commit; None for one batch after the other."""
+    if items[0].batch.order is None:
+        return None
+    places = np.concatenate([np.asarray(item.batch.order) for item in items])
+    if (places[1:] >= places[:-1]).all():
+        return None
+    return np.argsort(places, kind="stable")
+
+
+def _spread(value: int | Int64Array, rows: int) -> Int64Array:
+    return np.full(rows, value, dtype=np.int64) if isinstance(value, int) else value
+
+
+def _times(item: CheckedBatch, recorded_at: int) -> Int64Array:
+    given = item.batch.timestamp
+    return np.full(item.rows, recorded_at, dtype=np.int64) if given is None else np.asarray(given, dtype=np.int64)
+
+
+def _in_order(parts: Sequence[npt.NDArray[ScalarT]], order: Int64Array | None) -> npt.NDArray[ScalarT]:
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return rows if order is None else rows[order]
+
+
+def _versions_and_times(
+    aggregate: Int64Array,
+    timestamp: Int64Array,
+    automatic: npt.NDArray[np.bool_] | None,
+    pending: Sequence[PendingHead],
+    position: Int64Array,
+    late: Late,
+) -> tuple[Int64Array, Int64Array, int]:
+    """Versions, times that go back inside an aggregate only where `late` accepts that, and `NumberedCommit.late`."""
+    perm = cluster_order(aggregate) if len(pending) > 1 else None
+    grouped = aggregate if perm is None else aggregate[perm]
+    times = timestamp if perm is None else timestamp[perm]
+    starts = np.flatnonzero(np.diff(grouped, prepend=-1)) if len(pending) > 1 else np.zeros(1, dtype=np.int64)
+    stops = np.append(starts[1:], len(grouped))
+    members = grouped[starts]
+    heads = np.array([pending[int(i)].version for i in members], dtype=np.int64)
+    versions = np.arange(1, len(grouped) + 1, dtype=np.int64) + np.repeat(heads - starts, stops - starts)
+    floors = np.array([_floor(pending[int(i)]) for i in members], dtype=np.int64)
+    raised = running_maxima(times, starts, floors)
+    tops = stops - 1
+    highest = raised[tops]
+    came_late = 0
+    if raised is not times:
+        given = np.flatnonzero(raised != times)
+        if automatic is not None:  # nobody claimed that these are older
+            given = given[~(automatic if perm is None else automatic[perm])[given]]
+        if len(given) and late == "reject":
+            row = int(given[0])
+            raise _late_event(
+                pending[int(grouped[row])], row if perm is None else int(perm[row]), times[row], raised[row]
+            )
+        came_late = -len(given) if late == "accept" else len(given)
+        if late == "accept":
+            raised[given] = times[given]
+            for which in np.unique(grouped[given]):
+                pending[int(which)].backdated = True
+        times = raised
+    last = position[tops] if perm is None else position[perm[tops]]
+    for which, version, at, when in zip(members, versions[tops], last, highest, strict=True):
+        head = pending[int(which)]
+        head.version, head.position, head.timestamp = int(version), int(at), int(when)
+    if perm is None:
+        return versions, times, came_late
+    unclustered, ordered = np.empty_like(versions), np.empty_like(times)
+    unclustered[perm], ordered[perm] = versions, times
+    return unclustered, ordered, came_late
+
+
+def _floor(head: PendingHead) -> int:
+    return np.iinfo(np.int64).min if head.version == 0 else head.timestamp
+
+
+def _late_event(head: PendingHead, row: int, got: np.int64, expected: np.int64) -> LateEvent:
+    error = LateEvent(
+        f"row {row}: event time goes back in {head.name!r}",
+        got=format_ns(int(got)),
+        expected=f"{format_ns(int(expected))} or later",
+        hint='Sort by time before appending, or pass late="accept" to keep such events as back-dated ones, '
+        'or late="clamp" to raise their times to the latest one.',
+    )
+    error.row = row
+    return error
+
+
+def _causes(
+    items: Sequence[CheckedBatch], order: Int64Array | None, position: Int64Array, first_position: int
+) -> Int64Array | None:
+    if all(item.batch.cause is None and item.batch.cause_row is None for item in items):
+        return None
+    cause = _in_order([_cause(item, first_position) for item in items], order)
+    wrong = cause >= position
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise InvalidEvent(
+            f"row {row}: an event cannot be caused by itself or a later one",
+            got=f"cause {cause[row]}",
+            expected=f"a position below {position[row]}",
+        )
+    return cause
+
+
+def _cause(item: CheckedBatch, first_position: int) -> Int64Array:
+    cause = np.full(item.rows, -1, dtype=np.int64)
+    if item.batch.cause is not None:
+        cause = np.maximum(np.asarray(item.batch.cause, dtype=np.int64), -1)
+    if item.batch.cause_row is not None:
+        rows = np.asarray(item.batch.cause_row, dtype=np.int64)
+        cause = np.where(rows >= 0, rows + first_position, cause)
+    return cause
+
+
+def _blocks(
+    items: Sequence[CheckedBatch],
+    order: Int64Array | None,
+    aggregate: Int64Array,
+    position: Int64Array,
+    version: Int64Array,
+    timestamp: Int64Array,
+    cause: Int64Array | None,
+) -> list[Block]:
+    grouped: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        grouped.setdefault(item.batch.type.name, []).append(index)
+    starts = np.cumsum([0, *(item.rows for item in items)])
+    blocks = []
+    for members in grouped.values():
+        mine = [items[index] for index in members]
+        at: slice | Int64Array = slice(None)
+        shuffle = None
+        if len(mine) < len(items) or order is not None:
+            rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in members])
+            if order is not None:
+                place = np.empty(len(order), dtype=np.int64)
+                place[order] = np.arange(len(order))
+                rows = place[rows]
+                if len(mine) > 1:
+                    shuffle = np.argsort(rows, kind="stable")
+                    rows = rows[shuffle]
+            at = rows
+        event_id, metadata, columns = _payload(mine, shuffle)
+        blocks.append(
+            Block(
+                mine[0].batch.type, position[at], aggregate[at], version[at], timestamp[at],
+                None if cause is None else cause[at], event_id, metadata, columns,
+            )
+        )  # fmt: skip
+    return blocks
+
+
+def _payload(
+    items: Sequence[CheckedBatch], shuffle: Int64Array | None
+) -> tuple[pa.StringArray | None, pa.DictionaryArray | None, dict[str, pa.Array]]:
+    declared: EventType = items[0].batch.type
+    columns = {
+        field.name: _concatenated([item.payload.column(index) for item in items], shuffle)
+        for index, field in enumerate(declared)
+    }
+    event_id = metadata = None
+    if any(item.batch.event_id is not None for item in items):
+        ids = [i.batch.event_id if i.batch.event_id is not None else pa.nulls(i.rows, pa.string()) for i in items]
+        event_id = _concatenated(ids, shuffle)
+    if any(item.metadata is not None for item in items):
+        metadata = _concatenated([_text_rows(item.metadata, item.rows) for item in items], shuffle)
+    return event_id, metadata, columns
+
+
+def _concatenated(arrays: Sequence[pa.Array], shuffle: Int64Array | None) -> pa.Array:
+    rows = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+    return rows if shuffle is None else rows.take(pa.array(shuffle))
+
+
+def _text_rows(text: str | pa.DictionaryArray | None, rows: int) -> pa.DictionaryArray:
+    if isinstance(text, pa.DictionaryArray):
+        return text
+    if text is None:
+        return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([text], pa.string()))
