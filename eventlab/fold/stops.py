@@ -97,13 +97,14 @@ class Stops:
             begin = ends
 
     @staticmethod
-    def at_ends(
-        reducer: Reducer, tables: Mapping[str, EventTable], ends: Mapping[str, Int64Array], count: int
-    ) -> Stops:
-        """One stop for each of `count` aggregates, from their first rows to `ends`."""
-        nothing = np.zeros(count, np.int64)
-        starts = {n: tables[n].offsets[:-1] if n in tables else nothing for n in reducer.handlers}
-        return Stops(np.arange(count + 1), starts, {n: ends.get(n, nothing) for n in reducer.handlers})
+    def of_frame(
+        reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]
+    ) -> tuple[dict[str, EventTable], Stops]:
+        """A frame's tables, and one stop for each of its aggregates, one past its last row of each event type."""
+        tables = tables_of(reducer, frame)
+        starts = {name: table.offsets[:-1] for name, table in tables.items()}
+        bounds = {name: ends.get(name, starts[name]) for name in tables}
+        return tables, Stops(np.arange(len(frame.aggregates) + 1), starts, bounds)
 
     @staticmethod
     def without_events(reducer: Reducer, count: int) -> Stops:

@@ -94,7 +94,7 @@ class Bounds:
         if isinstance(moments, np.ndarray):
             return Bounds.of_times(moments)
         if isinstance(moments, Bounds):
-            highest = int(moments.version.max(initial=0))
+            highest = int(moments.version[moments.version != UNBOUND].max(initial=0))
         else:
             highest = max((m.version for m in moments if m.version is not None), default=0)
         if highest > head.version:

@@ -1,7 +1,7 @@
 """The stream of events that states of one aggregate come from: successive pieces, and where in each a fold stops.
 
-A *place* in a piece is a number of its events, in order. Here the stream is an aggregate's own events by version, as the
-store reads them; `marks/merge.py` merges events of other aggregates into it.
+A *place* in a piece is a number of its events, in order. Here the stream is an aggregate's own events by version, as
+the store reads them; `marks/merge.py` merges events of other aggregates into it.
 """
 
 from __future__ import annotations
@@ -84,10 +84,8 @@ class Piece:
         starts, bounds = {}, {}
         for name, table in self.tables.items():
             starts[name] = np.zeros(1, np.int64)
-            if len(table) == self.count:  # all versions are of this type: they need not be looked for
-                rows = places
-            else:
-                rows = rows_until(table.version, self.before.version + places)
+            only = len(table) == self.count  # all versions are of this type: they need not be looked for
+            rows = places if only else rows_until(table.version, self.before.version + places)
             bounds[name] = np.append(rows, len(table)) if onward else rows
         return Stops(np.array([0, len(places) + onward]), starts, bounds)
 

@@ -12,7 +12,7 @@ import eventlab as el
 from eventlab.fold.declare.layout import digest
 from eventlab.fold.fold import derive, fold
 from eventlab.fold.stops import Stops, tables_of
-from tests.fold.helpers import compiled_only, digests, folded, frame_of, stops_of, rows
+from tests.fold.helpers import compiled_only, digests, folded, frame_of, rows, stops_of
 from tests.fold.kitchen import Book, Level, Merged, Tables, Tick, Words
 from tests.fold.strategies import (
     BOOK_CHANGES,

@@ -1,8 +1,9 @@
 """One compiled kernel per reducer: folds an aggregate's events, of several types in one order, from stop to stop.
 
-Types are merged by version, or follow an order that merged them with other aggregates' events already. At a *stop*
-the state may be emitted: a final state has one stop an aggregate, a history one a row. The kernel's source is written out for the reducer's event types and tables, so that the
-compiler sees plain loops over plain arrays and inlines the handlers.
+Types are merged by version, or follow an order that merged them with other aggregates' events already. At a *stop* the
+state may be emitted: a final state has one stop an aggregate, a history has one a row. The kernel's source is written
+out for the reducer's event types and tables, so that the compiler sees plain loops over plain arrays and inlines the
+handlers.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def merge_runs(
             first, middle, end = bounds[run], bounds[min(run + 1, runs)], bounds[min(run + 2, runs)]
             i, j, out = np.uint64(first), np.uint64(middle), np.uint64(first)
             i_end, j_end, back = np.uint64(middle), np.uint64(end), np.uint64(end) - one
-            apart = middle == first or middle == end or times[middle - 1] <= times[middle]
+            apart = first == middle or middle == end or times[middle - 1] <= times[middle]  # noqa: PLR1714
             # As many steps from both ends as neither side can run out in.
             steps = np.uint64(0) if apart else min(i_end - i, j_end - j) >> one
             while steps > np.uint64(0):

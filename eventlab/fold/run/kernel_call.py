@@ -81,14 +81,14 @@ class Run:
 
     def run(self, native: Native, parts: Sequence[Span], executor: Executor) -> Folded:
         work: list[Callable[[], None]] = [partial(native, *self.arguments(*part)) for part in parts]
-        work[0]() if len(work) == 1 else executor.run(work)
+        work[0]() if len(work) == 1 else executor.fold(work)
         columns = self._columns_out(self._records)
         # Where each aggregate has one stop, what is emitted there is the state.
         one_each = self._stop_count == len(self._offsets) - 1 and bool((np.diff(self._offsets) == 1).all())
         return self._folded(columns, emitted=columns if one_each else None)
 
     def through(self, native: Native) -> Folded:
-        """States of the one aggregate at each of its stops; each call of the kernel goes on from what the last one left."""
+        """States of the one aggregate at each of its stops; the kernel goes on each time from what it left."""
         count, held = int(self._offsets[-1]), self._held.tables
         records = np.empty(count, self._records.dtype)
         copies: list[list[Any]] = [[] for _ in held]

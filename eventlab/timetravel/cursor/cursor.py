@@ -16,12 +16,13 @@ from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.states import Base
 from eventlab.store.api import Head, Selection, Store
 from eventlab.timetravel import state_frames as views
+from eventlab.timetravel.advance import advance
 from eventlab.timetravel.asof import AsOf, AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.cursor.event_cache import VERSIONS, Stretches
 from eventlab.timetravel.cursor.state_cache import Limit, Waypoints, version_of
 from eventlab.timetravel.moments import Bounds, heads_of
-from eventlab.timetravel.reconstruct import Reconstructed, advance, reconstruct
+from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 from eventlab.timetravel.state import State
 
 _MEMBER = np.zeros(1, np.int64)
@@ -237,7 +238,7 @@ class Cursor:
             for stop in self._stops(base, stretch.end, version):
                 frame = stretch.between(version_of(base), stop)
                 base, emitted = advance(
-                    self.reducer, base, frame, _MEMBER, AsOf(), emit=stop == version, interpret=self._interpret
+                    self.reducer, base, frame, _MEMBER, emit=stop == version, interpret=self._interpret
                 )
                 if stop < version:
                     self._waypoints.keep(base, near=version)

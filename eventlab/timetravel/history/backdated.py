@@ -46,20 +46,21 @@ def history(
     reducer: Reducer,
     head: Head,
     label: pl.Series | None,
-    asked: Bounds | int,
+    bounds: Bounds | None,
+    step: int | None,
     *,
     tables: bool,
     interpret: bool | None,
 ) -> pl.DataFrame:
     """A row for each moment, as :func:`eventlab.timetravel.history.history.history` gives it.
 
-    What is asked for are moments, which `label` names, or bars of so many ns.
+    The moments are those within `bounds`, which `label` names, or the ends of bars of `step` ns.
     """
     own = OwnEvents.read(store, reducer, head.aggregate_id, {}, head.position + 1)
-    if isinstance(asked, int):
-        label, times = bars(int(own.timestamp.min()), head.timestamp, asked)
-        asked = Bounds.of_times(times)
-    plan = _BranchPlan.of(own, asked)
+    if step is not None:
+        label, times = bars(int(own.timestamp.min()), head.timestamp, step)
+        bounds = Bounds.of_times(times)
+    plan = _BranchPlan.of(own, bounds or Bounds.of_times(np.empty(0, np.int64)))
     with_tables = tables or (bool(reducer.layout.tables) and len(plan.branches) > 0)
     trunk, extras = _trunk(store, reducer, head, plan, tables=with_tables, interpret=interpret)
     pieces = [

@@ -1,4 +1,4 @@
-"""One fold over a stream of one aggregate's events, with stops on the way: what histories and marked states are made of."""
+"""One fold over a stream of events, with stops on the way: what histories and marked states are made of."""
 
 from __future__ import annotations
 

@@ -90,8 +90,7 @@ def history(
             if not more and latest is not None and not piece.last:
                 goes_back = backdated.reach(store, head, piece.end.version, latest)
             if goes_back:
-                wanted = bounds if bounds is not None else step
-                return backdated.history(store, reducer, head, label, wanted, tables=tables, interpret=interpret)
+                return backdated.history(store, reducer, head, label, bounds, step, tables=tables, interpret=interpret)
             if not more:
                 break
     return emission.frame(label)

@@ -8,15 +8,14 @@ Nothing but the order of its rows is made for a fold: columns stay as they were 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.events.clock import MIN_NS
+from eventlab.events.clock import MAX_NS, MIN_NS
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.native import order_kernels
@@ -68,7 +67,7 @@ class MergedPiece(Piece):
     def goes_back(self) -> bool:
         return False
 
-    def handled(self, names: Sequence[str]) -> Int64Array:
+    def handled(self, names: Collection[str]) -> Int64Array:
         return self.own[Piece.handled(self, names) - 1] + 1
 
     def places(self, bounds: Bounds) -> Int64Array:
@@ -77,15 +76,9 @@ class MergedPiece(Piece):
             after_own = np.concatenate([[0], self.own + 1, [self.count]])
             number = np.clip(bounds.version - self.before.version, 0, len(after_own) - 1)
             places = np.minimum(places, after_own[number])
-        return places if self.needs is None else np.minimum(places, self._beginnings(bounds.stop))
-
-    def scattered(self, stop: Int64Array) -> npt.NDArray[np.bool_]:
-        """Whether the events recorded below each position are not the first of the order."""
-        return self._beginnings(stop) != np.searchsorted(np.sort(self.needs), stop)
-
-    def _beginnings(self, stop: Int64Array) -> Int64Array:
-        """How many first events were all recorded below each position."""
-        return np.searchsorted(np.maximum.accumulate(self.needs), stop)
+        if self.needs is not None:  # how many of the first events were all recorded below each position
+            places = np.minimum(places, np.searchsorted(np.maximum.accumulate(self.needs), bounds.stop))
+        return places
 
     def versions(self, places: Int64Array) -> Int64Array:
         return self.before.version + np.searchsorted(self.own, places)
@@ -137,7 +130,8 @@ class MergedStream:
             yield self, np.arange(len(bounds))
             return
         stream = replace(self, bounded=True)
-        scattered = stream.whole.scattered(bounds.stop)
+        beginnings = stream.whole.places(replace(Bounds.of_times(np.full(len(bounds), MAX_NS)), stop=bounds.stop))
+        scattered = beginnings != np.searchsorted(np.sort(self._needs), bounds.stop)
         yield stream, np.flatnonzero(~scattered)
         for position in np.unique(bounds.stop[scattered]).tolist():
             own = self.own.until(int(np.searchsorted(self.own.position, position)))
@@ -158,10 +152,11 @@ class MergedStream:
 
     @cached_property
     def whole(self) -> MergedPiece:
-        """The stream as one piece, which knows of each event when it was recorded."""
+        """The stream as one piece that says when each event was recorded."""
         ends, space = np.array([self.own.head, *map(len, self.runs)], np.int64), _Space()
         piece = self._piece(np.zeros_like(ends), ends, self._before, space, last=True)
-        return replace(piece, needs=self._needs[space.rows()])
+        needs: Int64Array = self._needs[space.rows()]
+        return replace(piece, needs=needs)
 
     @property
     def _before(self) -> Head:
@@ -236,8 +231,8 @@ class MergedStream:
             return empty_table(self.reducer, name, 1)
         wanted = self.reducer.columns[name]
         columns = {column: pa.concat_arrays([table.columns[column] for table in several]) for column in wanted}
-        envelope = (space.column(column, low, high) for column in ("position", "version", "timestamp"))
-        return EventTable(several[0].type, np.array([0, high - low]), *envelope, columns)
+        position, version, timestamp = (space.column(one, low, high) for one in ("position", "version", "timestamp"))
+        return EventTable(several[0].type, np.array([0, high - low]), position, version, timestamp, columns)
 
 
 class _Space:

@@ -201,7 +201,7 @@ def _taken(name: str, table: EventTable, rows: Int64Array, named: Int64Array) ->
 def _runs(name: str, table: EventTable, key: str, named: _NamedKeys, until: int) -> Iterator[RoutedRun]:
     """The rows of a table that are included, and not after a time.
 
-    Mostly all rows of an aggregate have one key and ascend: they are then included from some row on, which is looked up.
+    Mostly all rows of an aggregate have one key and ascend: then they are included from some row on, found by search.
     """
     codes, places = named.numbers(table.columns[key])
     for low, high in zip(table.offsets[:-1].tolist(), table.offsets[1:].tolist(), strict=True):
