@@ -109,15 +109,17 @@ class Bounds:
             np.array([position_bound(store, m) for m in moments], np.int64),
         )
 
-    def versions(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
-        """The highest version each moment includes of a stretch of own events that follows the version `before`.
+    def counts(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
+        """How many of the own events that follow the version `before` each moment includes.
 
         Event times must not go back.
         """
-        version = before + rows_until(timestamp, self.time)
+        count = rows_until(timestamp, self.time)
         if (self.stop != UNBOUND).any():
-            version = np.minimum(version, before + np.searchsorted(position, self.stop))
-        return np.maximum(np.minimum(version, self.version), before)
+            count = np.minimum(count, np.searchsorted(position, self.stop))
+        if (self.version != UNBOUND).any():
+            count = np.clip(self.version - before, 0, count)
+        return count
 
 
 def check_asked(at: object, every: object) -> None:

@@ -73,7 +73,7 @@ class Piece:
 
     def places(self, bounds: Bounds) -> Int64Array:
         """How many events of the piece each moment includes. Event times must not go back."""
-        return bounds.versions(self.before.version, self.position, self.timestamp) - self.before.version
+        return bounds.counts(self.before.version, self.position, self.timestamp)
 
     def versions(self, places: Int64Array) -> Int64Array:
         """The last own version up to each place."""

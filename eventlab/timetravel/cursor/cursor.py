@@ -195,7 +195,7 @@ class Cursor:
             return limit.version
         version = version_of(self._nearest(limit, head))
         while version < limit.version and (stretch := self._stretches.kept(version, head)) is not None:
-            version = int(bounds.versions(stretch.before, stretch.position, stretch.timestamp)[0])
+            version = stretch.before + int(bounds.counts(stretch.before, stretch.position, stretch.timestamp)[0])
             if version < stretch.end:
                 return version
         return self._version_read(version, limit) if version < limit.version else limit.version

@@ -96,7 +96,8 @@ class Emission:
 
     def every(self, piece: Piece, names: Collection[str]) -> bool:
         """Fold a piece with a stop after each own event of some types; gives whether more pieces are to come."""
-        self._fold(piece, piece.handled(names), piece.handled(names), more=not piece.last)
+        places = piece.handled(names)
+        self._fold(piece, places, places, more=not piece.last)
         return not piece.last
 
     def reach(self, piece: Piece, pending: Pending) -> bool:
