@@ -21,7 +21,15 @@ from tests.timetravel.worlds import SECOND, T0
 merge_runs = Function(order_kernels.merge_runs)
 
 
-def merged(runs):
+def windows_of(runs, cuts):
+    """Where each run's rows of each window begin, for windows that end with the times `cuts`."""
+    starts = np.cumsum([0, *map(len, runs)])[:-1].tolist()
+    ends = [[sum(time <= cut for time, _ in run) for run in runs] for cut in sorted(cuts)]
+    found = [[0] * len(runs), *ends, [len(run) for run in runs]]
+    return np.array([[start + row for start, row in zip(starts, rows, strict=True)] for rows in found]).reshape(-1)
+
+
+def merged(runs, cuts=()):
     """The kernel's times, rows and places of the first half of the rows."""
     pairs = [pair for run in runs for pair in run]
     timestamp, position = (np.array([pair[at] for pair in pairs], np.int64) for at in range(2))
@@ -29,10 +37,12 @@ def merged(runs):
     wide = [np.empty(count, np.int64) for _ in range(4)]
     narrow = [np.empty(count, np.int32) for _ in range(2)]
     places = np.empty(count // 2, np.int64)
-    bounds = np.cumsum([0, *map(len, runs)])
+    windows = windows_of(runs, cuts)
+    bounds = np.empty(len(runs) + 1, np.int64)
     merge_runs(
-        timestamp, position, np.arange(count), bounds, wide[0], narrow[0], wide[1], narrow[1], wide[2], wide[3], places
-    )
+        timestamp, position, np.arange(count), windows, bounds,
+        wide[0], narrow[0], wide[1], narrow[1], wide[2], wide[3], places,
+    )  # fmt: skip
     return wide[2].tolist(), wide[3].tolist(), places.tolist()
 
 
@@ -48,11 +58,11 @@ def runs_of_pairs(draw):
 
 
 @settings(max_examples=300)
-@given(runs_of_pairs())
-def test_runs_are_merged_as_a_plain_sort_does(runs):
+@given(runs_of_pairs(), st.lists(st.integers(-1_000, 1_000), max_size=3))
+def test_runs_are_merged_as_a_plain_sort_does(runs, cuts):
     pairs = [pair for run in runs for pair in run]
     order = sorted(range(len(pairs)), key=pairs.__getitem__)
-    times, rows, places = merged(runs)
+    times, rows, places = merged(runs, cuts)
     assert rows == order
     assert times == [pairs[row][0] for row in order]
     assert places == [order.index(row) for row in range(len(pairs) // 2)]
@@ -66,12 +76,21 @@ def test_many_rows_of_one_time_are_ordered_by_position():
 
 
 @settings(max_examples=40)
-@given(worlds(), MARKS, st.data(), st.sampled_from([el.Portfolio, Desk]), st.booleans(), st.integers(1, 40))
-def test_pieces_of_any_length_give_the_same_states_and_rows(made, mark_with, data, reducer, interpret, length):
+@given(
+    worlds(),
+    MARKS,
+    st.data(),
+    st.sampled_from([el.Portfolio, Desk]),
+    st.booleans(),
+    st.integers(1, 40),
+    st.integers(1, 3),
+)
+def test_pieces_of_any_length_give_the_same_states_and_rows(made, mark_with, data, reducer, interpret, length, windows):
     world = built_of(made)
     wanted = data.draw(st.lists(moments(world), min_size=1, max_size=5), label="moments")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(merge, "PIECE_EVENTS", length)
+        patch.setattr(merge, "WINDOW_EVENTS", length)
+        patch.setattr(merge, "PIECE_WINDOWS", windows)
         patch.setattr(merge, "_SAMPLE_STEPS", (1, 4))
         found = world.lab.history(reducer, OWN, wanted, mark_with=mark_with, tables=True, interpret=interpret)
         assert rows_of(found) == [plain(world, reducer, mark_with, moment) for moment in wanted]
@@ -84,7 +103,8 @@ def test_pieces_of_any_length_give_the_same_states_and_rows(made, mark_with, dat
 
 
 def test_a_stream_of_many_pieces_is_cut_at_event_times(monkeypatch):
-    monkeypatch.setattr(merge, "PIECE_EVENTS", 64)
+    monkeypatch.setattr(merge, "WINDOW_EVENTS", 32)
+    monkeypatch.setattr(merge, "PIECE_WINDOWS", 2)
     monkeypatch.setattr(merge, "_SAMPLE_STEPS", (1, 4))
     counts, whole = [], merge.MergedStream.pieces
 

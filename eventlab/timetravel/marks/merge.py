@@ -7,12 +7,13 @@ Nothing but the order of its rows is made for a fold: columns stay as they were 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.clock import MAX_NS, MIN_NS
@@ -26,8 +27,9 @@ from eventlab.timetravel.marks.routing import RoutedLog, RoutedRun
 from eventlab.timetravel.moments import Bounds
 from eventlab.timetravel.stream import OwnEvents, Piece, concatenated
 
-PIECE_EVENTS = 262_144
-"""Events of a piece, about: what is made for one stays near the processor, and folding one takes longer than a call."""
+PIECE_WINDOWS, WINDOW_EVENTS = 32, 32_768
+"""Windows of time that a piece has, and about how many events a window has: so many are merged within the processor's
+cache, and folding a piece takes longer than what each fold begins and ends with."""
 _SAMPLE_STEPS = 16, 2_048
 """Rows of a run from one sampled time to the next, at least and at most."""
 
@@ -46,14 +48,14 @@ class MergedPiece(Piece):
         Event times in that order.
     own : int64 array
         Which of the events are the aggregate's own, ascending.
-    needs : int64 array, shape (events,), optional
-        `RoutedRun.needs` in that order, where moments are bound by a position.
+    needs : int64 array, shape (events,) or (0,)
+        `RoutedRun.needs` in that order, where the stream is bounded.
     """
 
     order: Int64Array
     times: Int64Array
     own: Int64Array
-    needs: Int64Array | None = None
+    needs: Int64Array
 
     @property
     def count(self) -> int:
@@ -76,7 +78,7 @@ class MergedPiece(Piece):
             after_own = np.concatenate([[0], self.own + 1, [self.count]])
             number = np.clip(bounds.version - self.before.version, 0, len(after_own) - 1)
             places = np.minimum(places, after_own[number])
-        if self.needs is not None:  # how many of the first events were all recorded below each position
+        if len(self.needs):  # how many of the first events were all recorded below each position
             places = np.minimum(places, np.searchsorted(np.maximum.accumulate(self.needs), bounds.stop))
         return places
 
@@ -129,8 +131,9 @@ class MergedStream:
         if not (bounds.stop != UNBOUND).any() or not (bounds.stop <= self._needs.max()).any():
             yield self, np.arange(len(bounds))
             return
-        stream = replace(self, bounded=True)
-        beginnings = stream.whole.places(replace(Bounds.of_times(np.full(len(bounds), MAX_NS)), stop=bounds.stop))
+        stream, latest = replace(self, bounded=True), np.full(len(bounds), MAX_NS)
+        (piece,) = stream.pieces()
+        beginnings = piece.places(Bounds(np.full(len(bounds), UNBOUND), latest, bounds.stop))
         scattered = beginnings != np.searchsorted(np.sort(self._needs), bounds.stop)
         yield stream, np.flatnonzero(~scattered)
         for position in np.unique(bounds.stop[scattered]).tolist():
@@ -140,27 +143,12 @@ class MergedStream:
 
     def pieces(self) -> Iterator[Piece]:
         """The stream, a piece at a time, each to be folded before the next is asked for: they share memory."""
-        if self.bounded:
-            yield self.whole
-            return
-        cuts, space, before = self._cuts(), _Space(), self._before
-        for number in range(1, cuts.shape[1]):
-            first, end = cuts[:, number - 1], cuts[:, number]
-            piece = self._piece(first, end, before, space, last=number == cuts.shape[1] - 1)
+        cuts, space, before = self._cuts(), _Space(), Head(self.head.aggregate_id, 0, 0, 0)
+        for window in range(0, len(cuts) - 1, PIECE_WINDOWS):
+            last = window + PIECE_WINDOWS >= len(cuts) - 1
+            piece = self._piece(cuts[window : window + PIECE_WINDOWS + 1], before, space, last=last)
             before = piece.end
             yield piece
-
-    @cached_property
-    def whole(self) -> MergedPiece:
-        """The stream as one piece that says when each event was recorded."""
-        ends, space = np.array([self.own.head, *map(len, self.runs)], np.int64), _Space()
-        piece = self._piece(np.zeros_like(ends), ends, self._before, space, last=True)
-        needs: Int64Array = self._needs[space.rows()]
-        return replace(piece, needs=needs)
-
-    @property
-    def _before(self) -> Head:
-        return Head(self.head.aggregate_id, 0, 0, 0)
 
     @cached_property
     def _needs(self) -> Int64Array:
@@ -186,105 +174,86 @@ class MergedStream:
         return found
 
     def _cuts(self) -> Int64Array:
-        """Where pieces begin and end in the own events and in each run, shape (1 + runs, pieces + 1).
+        """Where windows of time begin and end in the own events and in each run, shape (windows + 1, 1 + runs).
 
-        A sample has each n-th time of every run, which stands for n events.
+        A sample has each n-th time of every run, which stands for n events. A bounded stream is one window.
         """
         times = [self.own.timestamp, *(run.timestamp for run in self.runs)]
-        step = int(np.clip(PIECE_EVENTS // (2 * len(times)), *_SAMPLE_STEPS))
+        if self.bounded:
+            return np.array([np.zeros(len(times)), [len(one) for one in times]], np.int64)
+        step = int(np.clip(WINDOW_EVENTS // (2 * len(times)), *_SAMPLE_STEPS))
         sample = np.sort(np.concatenate([one[step - 1 :: step] for one in times]))
-        events = max(PIECE_EVENTS // step, 1)
+        events = max(WINDOW_EVENTS // step, 1)
         cuts = np.unique(sample[events - 1 :: events])
-        cuts = cuts[cuts < self.last_time]  # so that every piece has an event
+        cuts = cuts[cuts < self.last_time]  # so that every window has an event
         inner = [np.searchsorted(one, cuts, side="right") for one in times]
-        return np.array([[0, *rows, len(one)] for rows, one in zip(inner, times, strict=True)], np.int64)
+        return np.array([[0, *rows, len(one)] for rows, one in zip(inner, times, strict=True)], np.int64).T
 
-    def _piece(self, first: Int64Array, end: Int64Array, before: Head, space: _Space, *, last: bool) -> MergedPiece:
-        """The own events and those of each run from `first` up to `end`."""
-        low, high = int(first[0]), int(end[0])
+    def _piece(self, cuts: Int64Array, before: Head, space: _Space, *, last: bool) -> MergedPiece:
+        """The events of successive windows, each from one row of `cuts` up to the next."""
+        first, end = cuts[0], cuts[-1]
         kinds, bits = len(self.reducer.handlers), kind_bits(len(self.reducer.handlers))
+        low, high = int(first[0]), int(end[0])
+        own = Piece({}, before, self.own.position[low:high], self.own.timestamp[low:high], last)
         tables: dict[str, EventTable] = {}
         shift = np.zeros(kinds + 1, np.int64)
         for kind, (name, table) in enumerate(self._own_tables.items()):
             begin, stop = np.searchsorted(table.version, (low, high), side="right").tolist()
             tables[name], shift[kind] = table.part(begin, stop, np.array([0, stop - begin])), begin << bits
-        own = self._own_entries[low:high]
-        chosen: dict[str, list[EventTable]] = {name: [] for name in self.reducer.routed}
-        for number in np.flatnonzero(end[1:] > first[1:]).tolist():
-            run, rows = self.runs[number], end[number + 1] - first[number + 1]
-            begin = run.low + int(first[number + 1])
-            chosen[run.name].append(run.table.part(begin, begin + int(rows), np.array([0, rows])))
-        columns = self.own.timestamp[low:high], self.own.position[low:high], own - shift[own & ((1 << bits) - 1)]
-        space.gather(columns, [table for several in chosen.values() for table in several])
-        done = high - low
-        for kind, (name, several) in enumerate(chosen.items(), len(tables)):
-            rows = sum(map(len, several))
-            tables[name] = self._routed_table(name, several, space, done, done + rows)
-            space.number(done, done + rows, kind, kinds)
-            done += rows
-        times, order, places = space.merged(high - low)
-        return MergedPiece(tables, before, columns[1], columns[0], last, order, times, places)
+        parts: dict[str, list[EventTable]] = {name: [] for name in self.reducer.routed}
+        has = np.flatnonzero(end > first)
+        for number in has[has > 0].tolist():
+            run, rows = self.runs[number - 1], int(end[number] - first[number])
+            begin = run.low + int(first[number])
+            parts[run.name].append(run.table.part(begin, begin + rows, np.array([0, rows])))
+        routed = [table for several in parts.values() for table in several]
+        sizes = (end - first)[has]
+        count, windows = int(sizes.sum()), cuts[:, has] - first[has] + (np.cumsum(sizes) - sizes)
+        numbers, timestamp, position, version, entry, merged, order, *work = space.of(count)
+        np.concatenate([own.timestamp, *(table.timestamp for table in routed)], out=timestamp)
+        np.concatenate([own.position, *(table.position for table in routed)], out=position)
+        np.concatenate([own.position, *(table.version for table in routed)], out=version)
+        entry[: own.count] = self._own_entries[low:high]
+        entry[: own.count] -= shift[entry[: own.count] & ((1 << bits) - 1)]
+        begin = own.count
+        for kind, (name, several) in enumerate(parts.items(), len(tables)):
+            stop = begin + sum(map(len, several))
+            envelope = position[begin:stop], version[begin:stop], timestamp[begin:stop]
+            tables[name] = self._routed_table(name, several, envelope)
+            entries(numbers[: stop - begin], kind, kinds, out=entry[begin:stop])
+            begin = stop
+        places, bounds = np.empty(own.count, np.int64), np.empty(len(has) + 1, np.int64)
+        windows = windows.reshape(-1)
+        _merge_runs(timestamp, position, entry, windows, bounds, *work, merged, order, places)
+        needs = np.empty(count if self.bounded else 0, np.int64)
+        if self.bounded:
+            _merge_runs(timestamp, position, self._needs, windows, bounds, *work, merged, needs, places)
+        return MergedPiece(tables, before, own.position, own.timestamp, last, order, merged, places, needs)
 
-    def _routed_table(self, name: str, several: Sequence[EventTable], space: _Space, low: int, high: int) -> EventTable:
-        """Tables of one type as one, whose envelope was gathered as ``low:high``."""
+    def _routed_table(
+        self, name: str, several: Sequence[EventTable], envelope: tuple[Int64Array, Int64Array, Int64Array]
+    ) -> EventTable:
+        """Tables of one type as one, with its position, version and timestamp."""
         if not several:
             return empty_table(self.reducer, name, 1)
         wanted = self.reducer.columns[name]
         columns = {column: pa.concat_arrays([table.columns[column] for table in several]) for column in wanted}
-        position, version, timestamp = (space.column(one, low, high) for one in ("position", "version", "timestamp"))
-        return EventTable(several[0].type, np.array([0, high - low]), position, version, timestamp, columns)
+        return EventTable(several[0].type, np.array([0, len(envelope[0])]), *envelope, columns)
 
 
 class _Space:
     """Memory that pieces of a stream are merged in, one after the other: new memory costs as much as the merging."""
 
-    _WIDE = ("timestamp", "position", "version", "entries", "times", "spare_times", "merged", "order")
-
     def __init__(self) -> None:
-        self._numbers = np.empty(0, np.int64)
-        self._memory: dict[str, Int64Array] = {}
-        self._rows, self._spare_rows = (np.empty(0, np.int32) for _ in range(2))
-        self._ends: list[int] = []
+        self._wide, self._narrow = np.empty((9, 0), np.int64), np.empty((2, 0), np.int32)
 
-    def gather(self, own: tuple[Int64Array, Int64Array, Int64Array], routed: Sequence[EventTable]) -> None:
-        """Timestamps, positions and entries of own events, and after them the envelope of tables, each of one run."""
-        self._ends = list(itertools.accumulate([len(own[0]), *map(len, routed)]))
-        count = self._ends[-1]
-        if count > len(self._numbers):
-            self._numbers = np.arange(count)
-            self._memory = {name: np.empty(count, np.int64) for name in self._WIDE}
-            self._rows, self._spare_rows = (np.empty(count, np.int32) for _ in range(2))
-        for name, column in zip(("timestamp", "position", "version"), (*own[:2], own[0]), strict=True):
-            np.concatenate([column, *(getattr(table, name) for table in routed)], out=self._memory[name][:count])
-        self._memory["entries"][: len(own[2])] = own[2]
-
-    def column(self, name: str, low: int, high: int) -> Int64Array:
-        """What was gathered of an envelope column."""
-        return self._memory[name][low:high]
-
-    def number(self, low: int, high: int, kind: int, kinds: int) -> None:
-        """Make the rows ``low:high`` the entries of an event type, from its first row on."""
-        entries(self._numbers[: high - low], kind, kinds, out=self._memory["entries"][low:high])
-
-    def merged(self, own: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-        """The event times in order, the entries in that order, and the places of the first `own` rows."""
-        return self._merge(self._memory["entries"], self._memory["order"], np.empty(own, np.int64))
-
-    def rows(self) -> Int64Array:
-        """The rows in order, numbered as they were gathered."""
-        return self._merge(self._numbers, np.empty(self._ends[-1], np.int64), np.empty(0, np.int64))[1]
-
-    def _merge(
-        self, entry: Int64Array, order: Int64Array, own: Int64Array
-    ) -> tuple[Int64Array, Int64Array, Int64Array]:
-        count = self._ends[-1]
-        timestamp, position, times, spare, merged = (
-            self._memory[name][:count] for name in ("timestamp", "position", "times", "spare_times", "merged")
-        )
-        rows, spare_rows, order = self._rows[:count], self._spare_rows[:count], order[:count]
-        bounds = np.unique([0, *self._ends])
-        _merge_runs(timestamp, position, entry[:count], bounds, times, rows, spare, spare_rows, merged, order, own)
-        return merged, order, own
+    def of(self, count: int) -> list[npt.NDArray[Any]]:
+        """Seven columns of a piece, of which the first has the numbers from 0, and what `merge_runs` works in."""
+        if count > self._wide.shape[1]:
+            self._wide, self._narrow = np.empty((9, count), np.int64), np.empty((2, count), np.int32)
+            self._wide[0] = np.arange(count)
+        *columns, times, spare_times = self._wide[:, :count]
+        return [*columns, times, self._narrow[0, :count], spare_times, self._narrow[1, :count]]
 
 
 def _latest(own: OwnEvents, bounds: Bounds) -> int:
