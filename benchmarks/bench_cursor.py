@@ -14,6 +14,7 @@ import eventlab as el
 from benchmarks.conftest import BOOK, Size
 from benchmarks.measure import compare, note
 from eventlab.timetravel.cursor.cursor import Cursor
+from eventlab.timetravel.state import State
 
 PAGE = 1_000
 
@@ -36,7 +37,7 @@ def _onward(n: int) -> Callable[[Cursor], int]:
 
 
 def _moves(
-    benchmark: Any, size: Size, lab: el.Lab, row: str, choose: Callable[[Cursor], Any], move: Callable[..., el.State]
+    benchmark: Any, size: Size, lab: el.Lab, row: str, choose: Callable[[Cursor], Any], move: Callable[..., State]
 ) -> None:
     cursor = lab.cursor(el.OrderBook, BOOK)
     found = benchmark.pedantic(move, setup=lambda: ((cursor, choose(cursor)), {}), rounds=size(1_000, 5))

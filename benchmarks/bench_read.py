@@ -16,6 +16,7 @@ import eventlab as el
 from benchmarks.conftest import Size
 from benchmarks.measure import compare, note
 from eventlab.store.api import Selection
+from eventlab.timetravel.state import State
 
 MARKET = "market/BTCUSDT"
 
@@ -117,7 +118,7 @@ def _past_states(benchmark: Any, size: Size, lab: el.Lab, row: str) -> None:
     def version() -> int:
         return versions.randint(1, head)
 
-    def state(at: int) -> el.State:
+    def state(at: int) -> State:
         return lab.state(el.Trades, MARKET, at, interpret=False)
 
     rounds = size(300, 1) if benchmark.enabled else 1

@@ -82,13 +82,13 @@ def reducer(text: str) -> Reducer:
     from eventlab.fold.declare.reducer import Reducer
 
     plain = text.lower().replace("_", "").replace("-", "")
-    own = OWN_REDUCERS.get(plain) or {name.lower(): name for name in reducers.__all__}.get(plain)
+    own = OWN_REDUCERS.get(plain) or {name.lower(): name for name in dir(reducers)}.get(plain)
     if own is not None:
         found = getattr(reducers, own)
     else:
         where, colon, name = text.rpartition(":")
         if not colon or not where or not name:
-            known = " | ".join([*OWN_REDUCERS, *reducers.__all__])
+            known = " | ".join([*OWN_REDUCERS, *dir(reducers)])
             raise ReducerError(
                 "no reducer of this name", got=text, expected=f"{known}, or your own as module:Name or file.py:Name"
             )

@@ -38,7 +38,7 @@ def warm(
         )  # fmt: skip
     before = cache.files().keys()
     removed = cache.sweep()
-    names = sorted(reducers.__all__)
+    names = dir(reducers)
     with tqdm(names, desc="compiling", disable=quiet or not sys.stderr.isatty(), file=sys.stderr) as progress:
         for name in progress:
             compile_into_cache(getattr(reducers, name))

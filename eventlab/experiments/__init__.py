@@ -1,20 +1,7 @@
-"""Experiments: what a choice costs, measured on one's own events."""
+"""Experiments: what a choice costs, measured on your own events."""
 
-from eventlab.experiments.comparison import Comparison, compare, results
-from eventlab.experiments.placing import Placements, placements
-from eventlab.experiments.prediction import predicted_latencies
-from eventlab.experiments.reconstruction import latency_by_length, snapshot_intervals
-from eventlab.experiments.trials import SnapshotRead, SnapshotTrial
+from __future__ import annotations
 
-__all__ = [
-    "Comparison",
-    "Placements",
-    "SnapshotRead",
-    "SnapshotTrial",
-    "compare",
-    "latency_by_length",
-    "placements",
-    "predicted_latencies",
-    "results",
-    "snapshot_intervals",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

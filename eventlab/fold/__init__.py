@@ -1,6 +1,7 @@
 """Folds: reducers declared as plain Python, run compiled or interpreted with the same bits."""
 
-from eventlab.fold.declare.layout import Array, Keyed, Ladder, Queue, is_null
-from eventlab.fold.declare.reducer import Reducer, on, reducer
+from __future__ import annotations
 
-__all__ = ["Array", "Keyed", "Ladder", "Queue", "Reducer", "is_null", "on", "reducer"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

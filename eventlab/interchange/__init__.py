@@ -1,0 +1,5 @@
+"""Events as files for other programs, each with a proof of its content."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

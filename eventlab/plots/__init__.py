@@ -1,20 +1,7 @@
 """Charts of results. Each takes ``ax=None`` and returns the Axes; none opens a window or changes settings."""
 
-from eventlab.plots.experiments import (
-    plot_latency_by_length,
-    plot_pareto,
-    plot_placement,
-    plot_snapshot_intervals,
-)
-from eventlab.plots.market import plot_book, plot_market
-from eventlab.plots.portfolio import plot_portfolio
+from __future__ import annotations
 
-__all__ = [
-    "plot_book",
-    "plot_latency_by_length",
-    "plot_market",
-    "plot_pareto",
-    "plot_placement",
-    "plot_portfolio",
-    "plot_snapshot_intervals",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -73,7 +73,8 @@ class Projection:
         self._fingerprint = reducer.fingerprint if everything else hashlib.sha256(scope).hexdigest()
         self._updating = threading.Lock()
         self._discard: Mark | None = None
-        self._folded = self._load() or FoldedStates.empty(reducer)
+        loaded = self._load()
+        self._folded = FoldedStates.empty(reducer) if loaded is None else loaded
         self._had = self._folded.position > 0
         self._saved = self._folded.position
         self._saved_at, self._cost = time.monotonic(), 0.0

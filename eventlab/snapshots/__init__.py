@@ -1,27 +1,7 @@
 """Snapshots: states kept at chosen versions, derived and disposable; and the policies that choose them."""
 
-from eventlab.snapshots.policy.cost_based import CostOptimal
-from eventlab.snapshots.policy.rules import (
-    Every,
-    EveryBytes,
-    EveryTime,
-    Exponential,
-    Keep,
-    MaxGap,
-    OnRead,
-    Policy,
-    SlowerThan,
-)
+from __future__ import annotations
 
-__all__ = [
-    "CostOptimal",
-    "Every",
-    "EveryBytes",
-    "EveryTime",
-    "Exponential",
-    "Keep",
-    "MaxGap",
-    "OnRead",
-    "Policy",
-    "SlowerThan",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

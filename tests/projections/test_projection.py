@@ -86,6 +86,12 @@ def lab(tmp_path: Path) -> Iterator[el.Lab]:
         yield opened
 
 
+def test_a_checkpoint_without_aggregates_keeps_its_position(lab: el.Lab):
+    lab.append("q", fill())
+    assert lab.projection(el.Portfolio, "p/*").update() == 0
+    assert lab.projection(el.Portfolio, "p/*").position == 1
+
+
 def test_an_update_folds_only_what_is_new(lab: el.Lab):
     lab.append("p", [fill(), fill()])
     projection = lab.projection(el.Portfolio)

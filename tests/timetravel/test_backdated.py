@@ -48,7 +48,7 @@ class Corrected(World):
         self.lab.close()
         self.lab = self.opened()
 
-    def add(self, rows, pause=1) -> el.store.contract.Receipt | None:
+    def add(self, rows, pause=1) -> el.Receipt | None:
         self.now += pause
         with self.lab.commit(late="accept") as group:
             for aggregate, seconds, event in rows:

@@ -19,6 +19,7 @@ from eventlab.timetravel.cursor import cursor as cursors
 from eventlab.timetravel.cursor import event_cache as stretches
 from eventlab.timetravel.cursor import state_cache as waypoints
 from eventlab.timetravel.cursor.state_cache import Limit, Waypoints
+from eventlab.timetravel.state import State
 from tests.fold.helpers import bits
 from tests.fold.kitchen import Fragile, Merged, Tables, Tick, Tock
 from tests.fold.strategies import BOOK_CHANGES, OTHERS, PORTFOLIO_CHANGES, TICKS, TOCKS, TRADES
@@ -40,7 +41,7 @@ def small(versions=4, spacing=0, events=stretches.BYTES, states=waypoints.BYTES)
         yield
 
 
-def same(found: el.State, expected: el.State) -> bool:
+def same(found: State, expected: State) -> bool:
     """Whether two states have the same bits, and so have all that is derived from them."""
     return found.digest == expected.digest and bits(found.to_dict()) == bits(expected.to_dict())
 

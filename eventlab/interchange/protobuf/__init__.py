@@ -1,0 +1,5 @@
+"""Events as protobuf messages: streams of length-delimited ``eventlab.v1.DomainEvent``."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,15 @@
+from .api import Chunk as Chunk
+from .api import Feed as Feed
+from .api import FeedBatch as FeedBatch
+from .api import FeedReport as FeedReport
+from .bars import bars as bars
+from .binance.archive import binance_agg_trades as binance_agg_trades
+from .binance.archive import binance_klines as binance_klines
+from .binance.archive import binance_trades as binance_trades
+from .binance.capture import binance_capture as binance_capture
+from .coinbase import coinbase_capture as coinbase_capture
+from .exports import exported as exported
+from .simulation.feed import simulate as simulate
+from .tardis import tardis_book as tardis_book
+from .tardis import tardis_quotes as tardis_quotes
+from .tardis import tardis_trades as tardis_trades

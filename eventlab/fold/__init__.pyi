@@ -1,0 +1,9 @@
+from . import executors as executors
+from .declare.layout import Array as Array
+from .declare.layout import Keyed as Keyed
+from .declare.layout import Ladder as Ladder
+from .declare.layout import Queue as Queue
+from .declare.layout import is_null as is_null
+from .declare.reducer import Reducer as Reducer
+from .declare.reducer import on as on
+from .declare.reducer import reducer as reducer

@@ -1,0 +1,10 @@
+from .policy.cost_based import CostOptimal as CostOptimal
+from .policy.rules import Every as Every
+from .policy.rules import EveryBytes as EveryBytes
+from .policy.rules import EveryTime as EveryTime
+from .policy.rules import Exponential as Exponential
+from .policy.rules import Keep as Keep
+from .policy.rules import MaxGap as MaxGap
+from .policy.rules import OnRead as OnRead
+from .policy.rules import Policy as Policy
+from .policy.rules import SlowerThan as SlowerThan
