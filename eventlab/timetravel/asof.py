@@ -14,7 +14,7 @@ from eventlab.events.clock import Moment, to_ns
 AsOfLike: TypeAlias = "AsOf | int | str | dt.datetime | np.datetime64 | None"
 
 
-def _whole(value: object, what: str) -> int:
+def _bound(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise AsOfError(f"{what} must be an integer", got=value)
     if value < 0:
@@ -60,7 +60,7 @@ class AsOf:
         for name in ("version", "position"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _whole(value, name))
+                object.__setattr__(self, name, _bound(value, name))
         for name in ("time", "known_at"):
             value = getattr(self, name)
             if value is not None:

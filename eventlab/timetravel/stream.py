@@ -20,7 +20,7 @@ from eventlab.timetravel.moments import Bounds
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class StreamPiece:
     """Successive events of a stream.
 
     Attributes
@@ -100,7 +100,7 @@ class Piece:
         return position, timestamp
 
 
-def own_pieces(store: Store, reducer: Reducer, head: Head) -> Iterator[Piece]:
+def own_pieces(store: Store, reducer: Reducer, head: Head) -> Iterator[StreamPiece]:
     """An aggregate's own events up to its head."""
     selection = Selection(
         reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,
@@ -110,7 +110,7 @@ def own_pieces(store: Store, reducer: Reducer, head: Head) -> Iterator[Piece]:
     for frame in store.frames(selection):
         position, timestamp = by_version([table for table in frame.tables.values() if len(table)], end.version)
         last = end.version + len(position) == head.version
-        piece = Piece(tables_of(reducer, frame), end, position, timestamp, last)
+        piece = StreamPiece(tables_of(reducer, frame), end, position, timestamp, last)
         end = piece.end
         yield piece
 

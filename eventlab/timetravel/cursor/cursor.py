@@ -19,7 +19,7 @@ from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.advance import advance
 from eventlab.timetravel.asof import AsOf, AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
-from eventlab.timetravel.cursor.event_cache import VERSIONS, Stretches
+from eventlab.timetravel.cursor.event_cache import VERSIONS, EventCache
 from eventlab.timetravel.cursor.state_cache import Limit, Waypoints, version_of
 from eventlab.timetravel.moments import Bounds, heads_of
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
@@ -66,7 +66,7 @@ class Cursor:
     ) -> None:
         self.reducer, self.aggregate_id = reducer, aggregate_id
         self._store, self._snapshots, self._interpret = store, snapshots, interpret
-        self._stretches = Stretches(store, reducer, aggregate_id)
+        self._events = EventCache(store, reducer, aggregate_id)
         self._waypoints = Waypoints()
         self._initial = Base.initial(reducer, 1)
         self._here: Base | None = None
@@ -194,9 +194,9 @@ class Cursor:
         if limit.stop > head.position and time >= head.timestamp:
             return limit.version
         version = version_of(self._nearest(limit, head))
-        while version < limit.version and (stretch := self._stretches.kept(version, head)) is not None:
-            version = stretch.before + int(bounds.counts(stretch.before, stretch.position, stretch.timestamp)[0])
-            if version < stretch.end:
+        while version < limit.version and (block := self._events.in_memory(version, head)) is not None:
+            version = block.before + int(bounds.counts(block.before, block.position, block.timestamp)[0])
+            if version < block.end:
                 return version
         return self._version_read(version, limit) if version < limit.version else limit.version
 
@@ -234,9 +234,9 @@ class Cursor:
         emitted: pa.RecordBatch | None = None
         if self._interpret is None:
             expect(self.reducer, version - version_of(base))
-        for stretch in self._stretches.after(version_of(base), version, head):
-            for stop in self._stops(base, stretch.end, version):
-                frame = stretch.between(version_of(base), stop)
+        for block in self._events.after(version_of(base), version, head):
+            for stop in self._stops(base, block.end, version):
+                frame = block.between(version_of(base), stop)
                 base, emitted = advance(
                     self.reducer, base, frame, _MEMBER, emit=stop == version, interpret=self._interpret
                 )
@@ -247,7 +247,7 @@ class Cursor:
         return base, emitted
 
     def _stops(self, base: Base, end: int, target: int) -> list[int]:
-        """Where to pause between a state and the end of its stretch, or the target where that comes before."""
+        """Where to pause between a state and the end of its block, or the target where that comes before."""
         begin = version_of(base)
         if end < target:
             return [end]
@@ -257,7 +257,7 @@ class Cursor:
     def _spacing(self, base: Base) -> int:
         """How many events there are from one kept state to the next, a power of two.
 
-        About as many as are folded in the time that a state is copied in and out of a fold, and at most a stretch.
+        About as many as are folded in the time that a state is copied in and out of a fold, and at most a block.
         Compiled, copying takes from 0.2 ms and an event 2 to 60 ns. Interpreted, a row of a table takes 1.6 us and an
         event 4 to 20.
         """

@@ -40,7 +40,7 @@ _EMITTED_BYTES = 2**26
 """So much a fold emits at a time."""
 
 _ENVELOPE = ("version", "position", "timestamp", "event_type", "cause", "recorded_at")
-_TALLIED = pl.Schema(
+_COUNTED = pl.Schema(
     {
         "field": pl.String,
         "place": pl.Int64,
@@ -121,18 +121,18 @@ def diff(
     before, after = one.found, other.found
     shared = _shared(store, aggregate, one, other)
     found = changes.changes(reducer, (before.states, before.emitted), (after.states, after.emitted))
-    trace = _Trace(reducer, aggregate, interpret)
-    trace.wanted = [name for name in before.emitted.schema.names if name in found["field"]]
+    attribution = _Attribution(reducer, aggregate, interpret)
+    attribution.wanted = [name for name in before.emitted.schema.names if name in found["field"]]
     for side, against in ((one, other), (other, one)):
         if side.version > shared:
             base = against.found if against.version == shared else state(replace(side.moment, version=shared))
-            trace.follow(store, base, side, against)
+            attribution.follow(store, base, side, against)
     return Difference(
         views.single(reducer, before),
         views.single(reducer, after),
-        trace.attached(found),
-        trace.count,
-        partial(_events, store, aggregate, one, other, trace.first, trace.stop),
+        attribution.attached(found),
+        attribution.count,
+        partial(_events, store, aggregate, one, other, attribution.first, attribution.stop),
     )
 
 
@@ -194,13 +194,13 @@ def _included(side: _Side, table: EventTable) -> BoolArray:
     return side.includes(table.version, table.position, table.timestamp)
 
 
-def _kept(table: EventTable, rows: BoolArray) -> EventTable:
+def _rows_where(table: EventTable, rows: BoolArray) -> EventTable:
     """Some rows of a table of one aggregate."""
     return table if rows.all() else table.take(np.flatnonzero(rows), np.array([0, np.count_nonzero(rows)]))
 
 
 @dataclass
-class _Trace:
+class _Attribution:
     """The events that make the difference, and which of the changed fields each of them changed.
 
     Attributes
@@ -215,7 +215,7 @@ class _Trace:
     aggregate: str
     interpret: bool | None
     wanted: list[str] = field(default_factory=list)
-    tallies: dict[str, _Tally] = field(default_factory=dict)
+    counts: dict[str, _ChangeCount] = field(default_factory=dict)
     count: int = 0
     first: int = UNBOUND
     stop: int = 0
@@ -230,7 +230,7 @@ class _Trace:
             types=self.reducer.event_types,
         )  # fmt: skip
         for frame in store.frames(selection):
-            own = {name: _kept(table, _included(side, table)) for name, table in frame.tables.items()}
+            own = {name: _rows_where(table, _included(side, table)) for name, table in frame.tables.items()}
             alone = {name: ~_included(other, table) for name, table in own.items()}
             for name, table in own.items():
                 positions = table.position[alone[name]]
@@ -248,13 +248,13 @@ class _Trace:
         handled = [name for name, table in tables.items() if len(table)]
         if not handled:
             return states, before
-        version, position, counts = (
+        version, position, alone_at = (
             np.concatenate(columns)
             for columns in zip(*((tables[n].version, tables[n].position, alone[n]) for n in handled), strict=True)
         )
         if len(handled) > 1:
             order = np.argsort(version)
-            version, position, counts = version[order], position[order], counts[order]
+            version, position, alone_at = version[order], position[order], alone_at[order]
         starts = {name: np.zeros(1, np.int64) for name in tables}
         step = max(1, _EMITTED_BYTES // self.reducer.layout.dtype.itemsize)
         for low in range(0, len(version), step):
@@ -266,20 +266,20 @@ class _Trace:
             states, emitted = folded.states, cast(pa.RecordBatch, folded.emitted)
             for name in self.wanted:
                 column = before.column(name)
-                tally = self.tallies.get(name) or self.tallies.setdefault(name, _Tally.of(column))
-                tally.add(column, emitted.column(name), position[some], counts[some])
+                count = self.counts.get(name) or self.counts.setdefault(name, _ChangeCount.of(column))
+                count.add(column, emitted.column(name), position[some], alone_at[some])
             before = emitted.slice(emitted.num_rows - 1)
         return states, before
 
     def attached(self, found: pl.DataFrame) -> pl.DataFrame:
         """The changes with what is known of who changed them."""
-        rows = [tally.frame(name) for name, tally in self.tallies.items()]
-        known = pl.concat([pl.DataFrame(schema=_TALLIED), *rows])
+        rows = [count.frame(name) for name, count in self.counts.items()]
+        known = pl.concat([pl.DataFrame(schema=_COUNTED), *rows])
         return found.join(known, on=["field", "place"], how="left", nulls_equal=True, maintain_order="left")
 
 
 @dataclass
-class _Tally:
+class _ChangeCount:
     """How often a field, or each element of an array, was changed.
 
     Attributes
@@ -294,10 +294,10 @@ class _Tally:
     last: Int64Array
 
     @staticmethod
-    def of(column: pa.Array) -> _Tally:
+    def of(column: pa.Array) -> _ChangeCount:
         is_array = pa.types.is_fixed_size_list(column.type)
         length = column.type.list_size if is_array else 1
-        return _Tally(is_array, np.zeros(length, np.int64), np.full(length, UNBOUND), np.full(length, -1))
+        return _ChangeCount(is_array, np.zeros(length, np.int64), np.full(length, UNBOUND), np.full(length, -1))
 
     def add(self, before: pa.Array, after: pa.Array, position: Int64Array, counts: BoolArray) -> None:
         """Values before and after each of successive events, of which some count."""
@@ -321,7 +321,7 @@ class _Tally:
         return pl.DataFrame(
             {"field": [name] * len(self.count), "place": place, "changed_by": self.count,
              "first_position": self.first, "last_position": self.last},
-            schema=_TALLIED,
+            schema=_COUNTED,
         ).with_columns(pl.when(~never).then("first_position"), pl.when(~never).then("last_position"))  # fmt: skip
 
 

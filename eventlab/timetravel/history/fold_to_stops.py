@@ -17,7 +17,7 @@ from eventlab.fold.result import emission_schema
 from eventlab.fold.stops import Stops, ascends
 from eventlab.store.api import UNBOUND
 from eventlab.timetravel.moments import Bounds
-from eventlab.timetravel.stream import Piece
+from eventlab.timetravel.stream import StreamPiece
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Pending:
     def __len__(self) -> int:
         return len(self.moments)
 
-    def take(self, piece: Piece) -> tuple[Int64Array, Int64Array]:
+    def take(self, piece: StreamPiece) -> tuple[Int64Array, Int64Array]:
         """The moments that are reached within a piece, and the place of each in it."""
         if self.by_time and not piece.last:
             # At the last event's own time more may follow.
@@ -94,13 +94,13 @@ class Emission:
         """Begin with a stream, after another or as the first."""
         self.states = self.reducer.layout.initial(1)
 
-    def every(self, piece: Piece, names: Collection[str]) -> bool:
+    def every(self, piece: StreamPiece, names: Collection[str]) -> bool:
         """Fold a piece with a stop after each own event of some types; gives whether more pieces are to come."""
         places = piece.handled(names)
         self._fold(piece, places, places, more=not piece.last)
         return not piece.last
 
-    def reach(self, piece: Piece, pending: Pending) -> bool:
+    def reach(self, piece: StreamPiece, pending: Pending) -> bool:
         """Fold a piece with a stop at each moment in it; gives whether moments are left for later pieces."""
         moments, places = pending.take(piece)
         stops, row = _distinct(places)
@@ -109,7 +109,7 @@ class Emission:
         self._fold(piece, places, stops, more=len(pending) > 0)
         return len(pending) > 0
 
-    def _fold(self, piece: Piece, places: Int64Array, stops: Int64Array, *, more: bool) -> None:
+    def _fold(self, piece: StreamPiece, places: Int64Array, stops: Int64Array, *, more: bool) -> None:
         versions = piece.versions(places)
         self.versions.append(versions)
         self.marks.append(piece.marks(versions))

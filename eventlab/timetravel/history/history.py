@@ -22,7 +22,7 @@ from eventlab.timetravel.history.fold_to_stops import Emission, Pending
 from eventlab.timetravel.marks.merge import MergedStream
 from eventlab.timetravel.marks.routing import MarkWith, RoutedLog
 from eventlab.timetravel.moments import Bounds, bars, check_asked, heads_of, moments_asked
-from eventlab.timetravel.stream import Piece, own_pieces
+from eventlab.timetravel.stream import StreamPiece, own_pieces
 
 
 def history(
@@ -96,7 +96,7 @@ def history(
     return emission.frame(label)
 
 
-_Stream: TypeAlias = "tuple[Iterator[Piece], Int64Array | None]"
+_Stream: TypeAlias = "tuple[Iterator[StreamPiece], Int64Array | None]"
 """A stream's pieces, and the numbers of the moments that lie in it; None for all."""
 
 

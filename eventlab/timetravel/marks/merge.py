@@ -25,7 +25,7 @@ from eventlab.fold.stops import Stops, empty_table, entries, kind_bits, rows_unt
 from eventlab.store.api import UNBOUND, Head
 from eventlab.timetravel.marks.routing import RoutedLog, RoutedRun
 from eventlab.timetravel.moments import Bounds
-from eventlab.timetravel.stream import OwnEvents, Piece, concatenated
+from eventlab.timetravel.stream import OwnEvents, StreamPiece, concatenated
 
 PIECE_WINDOWS, WINDOW_EVENTS = 32, 32_768
 """Windows of time that a piece has, and about how many events a window has: so many are merged within the processor's
@@ -37,7 +37,7 @@ _merge_runs = Function(order_kernels.merge_runs)
 
 
 @dataclass(frozen=True, slots=True)
-class MergedPiece(Piece):
+class MergedPiece(StreamPiece):
     """Successive events of a merged stream.
 
     Attributes
@@ -70,7 +70,7 @@ class MergedPiece(Piece):
         return False
 
     def handled(self, names: Collection[str]) -> Int64Array:
-        return self.own[Piece.handled(self, names) - 1] + 1
+        return self.own[StreamPiece.handled(self, names) - 1] + 1
 
     def places(self, bounds: Bounds) -> Int64Array:
         places = rows_until(self.times, bounds.time)
@@ -141,7 +141,7 @@ class MergedStream:
             runs = [below for run in self.runs if len(below := run.below(position))]
             yield replace(self, own=own, runs=runs), np.flatnonzero(scattered & (bounds.stop == position))
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[StreamPiece]:
         """The stream, a piece at a time, each to be folded before the next is asked for: they share memory."""
         cuts, space, before = self._cuts(), _Space(), Head(self.head.aggregate_id, 0, 0, 0)
         for window in range(0, len(cuts) - 1, PIECE_WINDOWS):
@@ -194,7 +194,7 @@ class MergedStream:
         first, end = cuts[0], cuts[-1]
         kinds, bits = len(self.reducer.handlers), kind_bits(len(self.reducer.handlers))
         low, high = int(first[0]), int(end[0])
-        own = Piece({}, before, self.own.position[low:high], self.own.timestamp[low:high], last)
+        own = StreamPiece({}, before, self.own.position[low:high], self.own.timestamp[low:high], last)
         tables: dict[str, EventTable] = {}
         shift = np.zeros(kinds + 1, np.int64)
         for kind, (name, table) in enumerate(self._own_tables.items()):
