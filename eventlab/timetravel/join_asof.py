@@ -1,4 +1,4 @@
-"""Past states beside the rows of a frame: each row gets the state as of its own time, in one pass an aggregate."""
+"""Past states joined to the rows of a frame: each row gets the state as of its own time, in one pass per aggregate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The moments that a caller asks for rows at, as numbers."""
+"""Moments as numbers: bounds of version, event time and position."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from eventlab.store.api import UNBOUND, Head, Store
 from eventlab.timetravel.asof import AsOf, as_of
 
 MOST_BARS = 10_000_000
-"""So many rows `every` gives; more would fill the memory rather than help."""
+"""The most rows that `every` gives, so that a mistyped duration does not fill the memory."""
 
 
 def position_bound(store: Store, moment: AsOf) -> int:
-    """One past the last position a moment includes; UNBOUND where it says nothing of positions."""
+    """One past the last position that a moment includes; UNBOUND if it limits no positions."""
     if moment.position is None and moment.known_at_ns is None:
         return UNBOUND
     stop = store.stop_position
@@ -45,7 +45,7 @@ def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Moments as numbers, one an element of each array. What is not bound has a bound that nothing reaches.
+    """Moments as numbers, one per element of each array. A missing bound is a number that no event reaches.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Bounds:
 
     @staticmethod
     def of(store: Store, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
-        """The bounds of moments of an aggregate, which lie within what is recorded: event times, versions, or moments.
+        """The bounds of an aggregate's moments, given as event times, bounds or moments; checked against its head.
 
         Raises
         ------
@@ -123,13 +123,13 @@ class Bounds:
 
 
 def check_asked(at: object, every: object) -> None:
-    """Raise AsOfError for two ways to ask for rows at once."""
+    """Raise AsOfError for both `at` and `every`."""
     if at is not None and every is not None:
         raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
 
 
 def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | Bounds | list[AsOf]]:
-    """The column `at`, and the moments: event times in ns, or versions, where a series or array has nothing else."""
+    """The column `at`, and the moments: event times in ns or versions if a series has one kind, else a list."""
     if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
         raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
     if isinstance(at, pl.Series | np.ndarray):

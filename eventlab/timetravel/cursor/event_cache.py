@@ -1,4 +1,4 @@
-"""Decoded events of one aggregate, a block of versions at a time, as many as fit into bounded memory."""
+"""A cache of one aggregate's decoded events, in blocks of versions and of bounded size."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from eventlab.store.api import Head, Selection, Store
 from eventlab.timetravel.stream import by_version
 
 VERSIONS = 16_384
-"""Versions of a block, as many as a row group has rows. An order book's are folded in a third of the time that
-copying its state in and out of a fold takes."""
+"""Versions of a block, as many as a row group has rows. For an order book, folding a block takes a third of the time
+that copying the state into a fold and out of it takes."""
 
 BYTES = 64 * 2**20
-"""Of decoded events that are kept: more than a million changes of a book."""
+"""Size of the cache: more than a million changes of a book."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class CachedEvents:
 
     @staticmethod
     def of(before: int, frames: Sequence[EventFrame]) -> CachedEvents:
-        """The events of successive frames, copied: a slice would keep all of the segment it comes from in memory."""
+        """The events of successive frames, copied: a slice would keep its whole segment in memory."""
         found: dict[str, list[EventTable]] = {}
         for frame in frames:
             for name, table in frame.tables.items():
@@ -67,7 +67,7 @@ class CachedEvents:
 
 
 class EventCache:
-    """The events of one aggregate, those that a reducer asks for with their columns.
+    """The events of one aggregate, with the columns that a reducer reads.
 
     A block lasts from a multiple of `VERSIONS` to the next, or to the aggregate's head. Those that were asked for
     last are kept, up to `BYTES`.
@@ -84,7 +84,7 @@ class EventCache:
         return self._size
 
     def in_memory(self, version: int, head: Head) -> CachedEvents | None:
-        """What holds the version after this one, if it is in memory and has all events up to the head."""
+        """The block with the version after this one, if it is cached and not missing newer events."""
         block = self._kept.get(version // VERSIONS)
         if block is None or block.end < min(block.before + VERSIONS, head.version):
             return None
@@ -92,7 +92,7 @@ class EventCache:
         return block
 
     def after(self, version: int, until: int, head: Head) -> Iterator[CachedEvents]:
-        """What holds the versions after one up to another, from memory or else from the store."""
+        """The blocks with the versions after one, up to another, from memory or else from the store."""
         number, stop = version // VERSIONS, -(-until // VERSIONS)
         if version == until:
             return
@@ -150,7 +150,7 @@ def between(frame: EventFrame, after: int, until: int) -> EventFrame:
 
 
 def _copied_table(tables: Sequence[EventTable]) -> EventTable:
-    """Tables of one type and aggregate as one, with memory of its own."""
+    """Tables of one type and aggregate as one, in new memory."""
     position, version, timestamp = (
         np.concatenate([getattr(table, name) for table in tables]) for name in ("position", "version", "timestamp")
     )
@@ -160,6 +160,9 @@ def _copied_table(tables: Sequence[EventTable]) -> EventTable:
 
 def _copied_column(pieces: Sequence[pa.Array]) -> pa.Array:
     column = pa.concat_arrays(pieces)  # a copy, also of one piece
-    if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):  # most words are other blockes'
+    # A slice of a large dictionary mostly has strings of other blocks.
+    if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
+        column
+    ):  # most of its strings belong to other blocks
         return pc.dictionary_encode(column.cast(pa.string()))
     return column

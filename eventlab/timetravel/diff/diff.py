@@ -1,8 +1,7 @@
 """What changed between two moments of an aggregate, and which events did it.
 
-The events that make the difference are those that one of the two moments includes and the other does not. Where each
-moment includes a beginning of the aggregate they lie between two versions; moments of different knowledge may differ in
-events anywhere.
+The events that make the difference are those that only one of the two moments includes. If each moment includes a
+prefix of the aggregate's events, they lie between two versions; moments that differ in `known_at` may differ anywhere.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _SHOWN_ROWS = 10
 _EMITTED_BYTES = 2**26
-"""So much a fold emits at a time."""
+"""Size of what one fold emits."""
 
 _ENVELOPE = ("version", "position", "timestamp", "event_type", "cause", "recorded_at")
 _COUNTED = pl.Schema(
@@ -58,7 +57,7 @@ class Difference:
     Attributes
     ----------
     before, after : State
-        The states at the two moments, in the order in which they were asked for.
+        The states at the two moments, in the order of the arguments.
     changes : polars.DataFrame
         A row for each value that differs; see :meth:`eventlab.Lab.diff`.
     count : int
@@ -73,7 +72,7 @@ class Difference:
 
     @cached_property
     def events(self) -> pl.DataFrame:
-        """The events that one moment includes and the other does not, in version order; read when first asked for.
+        """The events that only one of the moments includes, in version order; read on first use.
 
         Columns version, position, timestamp, event_type, cause and recorded_at, then the payload columns of all types
         that occur, null where an event's type has none; a column that two types have in different types is text.
@@ -143,7 +142,7 @@ class _Side:
     Attributes
     ----------
     moment : AsOf
-        Bound by a position, so that what is appended later is not in it.
+        Limited to a position, so that events appended later are not included.
     stop : int
         One past the last position that it may include.
     """
@@ -221,7 +220,7 @@ class _Attribution:
     stop: int = 0
 
     def follow(self, store: Store, base: Reconstructed, side: _Side, other: _Side) -> None:
-        """Fold one side's events from a state that both share; an event counts where the other has it not."""
+        """Fold one side's events from a state that both share; those that the other side does not include count."""
         states, emitted = base.states, base.emitted
         shared = int(base.marks.version[0])
         selection = Selection(
@@ -243,7 +242,7 @@ class _Attribution:
     def _fold(
         self, states: pa.RecordBatch, before: pa.RecordBatch, frame: EventFrame, alone: Mapping[str, BoolArray]
     ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """The state after a frame, having looked at it after each event."""
+        """The state after a frame; changes are counted after each event."""
         tables = tables_of(self.reducer, frame)
         handled = [name for name, table in tables.items() if len(table)]
         if not handled:
@@ -272,7 +271,7 @@ class _Attribution:
         return states, before
 
     def attached(self, found: pl.DataFrame) -> pl.DataFrame:
-        """The changes with what is known of who changed them."""
+        """The changes with the events that made them."""
         rows = [count.frame(name) for name, count in self.counts.items()]
         known = pl.concat([pl.DataFrame(schema=_COUNTED), *rows])
         return found.join(known, on=["field", "place"], how="left", nulls_equal=True, maintain_order="left")
@@ -300,7 +299,7 @@ class _ChangeCount:
         return _ChangeCount(is_array, np.zeros(length, np.int64), np.full(length, UNBOUND), np.full(length, -1))
 
     def add(self, before: pa.Array, after: pa.Array, position: Int64Array, counts: BoolArray) -> None:
-        """Values before and after each of successive events, of which some count."""
+        """Count changes by successive events, given the value before the first and the values after each."""
         length = len(self.count)
         values = pl.concat(
             [pl.Series("v", column.flatten() if self.is_array else column) for column in (before, after)]
@@ -326,7 +325,7 @@ class _ChangeCount:
 
 
 def _events(store: Store, aggregate: str, one: _Side, other: _Side, first: int, stop: int) -> pl.DataFrame:
-    """The events between two positions that one side includes and the other does not, of all types."""
+    """The events of all types between two positions that only one side includes."""
     pieces = []
     for declared in store.types().values():
         columns = [*_ENVELOPE, *(payload.name for payload in declared)]

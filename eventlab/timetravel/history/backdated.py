@@ -1,9 +1,9 @@
 """Histories of aggregates whose event times go back.
 
-The events up to a time T are then the first p, of which none is later than T, and further ones that are back-dated:
-the *extras* of the moment. All moments' first events are one fold with stops on the way. A moment with extras goes on
-from its own stop with those alone. Extras of moments that have the same first events mostly differ by what follows,
-and are then one fold again, with stops.
+The events up to a time T are then a prefix, in which no event is later than T, and back-dated events after it: the
+*extras* of the moment. The prefixes of all moments are one fold with stops, the trunk. A moment with extras continues
+from its stop with the extras alone, on a branch. Moments with the same prefix mostly add to each other's extras, and
+then share a branch, which has a stop for each of them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from eventlab.timetravel.moments import Bounds, bars
 from eventlab.timetravel.stream import OwnEvents, concatenated, own_pieces
 
 _ROWS_AT_ONCE = 1_000_000
-"""Extras are copied for each branch of moments; this many rows of them are in memory at once."""
+"""Extras are copied for each branch; this many rows of them are in memory at once."""
 
 
 def reach(store: Store, head: Head, version: int, time: int) -> bool:
-    """Whether an event after a version is of an event time or an earlier one.
+    """Whether an event after a version has an event time of at most `time`.
 
-    Nothing is read where the lowest event times that the store keeps of its files tell.
+    Files are not read if the lowest event times that the store keeps of them exclude it.
     """
     selection = Selection(
         {}, others=True, aggregates=[head.aggregate_id], after_version={head.aggregate_id: version},
@@ -75,7 +75,7 @@ def history(
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """Moments that go on from one stop, each with the extras of the one before and further ones after these.
+    """Moments that continue from one stop of the trunk, each with the extras of the one before and more.
 
     Attributes
     ----------
@@ -94,16 +94,16 @@ class _Branch:
 
 @dataclass(frozen=True, slots=True)
 class _BranchPlan:
-    """How moments come about.
+    """Which stops and branches emit the states at all moments.
 
     Attributes
     ----------
     stops : int64 array
-        Versions at which something must be emitted on the way through all events, ascending.
+        Versions to emit a state at on the trunk, ascending.
     branches : sequence of _Branch
-        What else must be folded, in the order in which it is emitted after the stops.
+        In the order in which they emit, after the stops.
     row : int64 array, shape (moments,)
-        Of what was emitted, the moment's.
+        The number of the emitted row of each moment.
     version : int64 array, shape (moments,)
         The last version that a moment includes.
     """
@@ -141,7 +141,7 @@ class _BranchPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Backdated:
-    """The events whose time is below an earlier one's, by version, and the lowest time of each and those after it."""
+    """The events whose time is below an earlier one's, by version, and the lowest time from each of them on."""
 
     version: Int64Array
     timestamp: Int64Array
@@ -154,7 +154,7 @@ class _Backdated:
         return _Backdated(rows + 1, times, np.minimum.accumulate(times[::-1])[::-1])
 
     def between(self, first: Int64Array, cap: Int64Array, time: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Where among these all lie that are after the version `first`, up to `cap`, and not later than a time."""
+        """The range of these events that has all after the version `first`, up to `cap`, and not later than a time."""
         low = np.searchsorted(self.version, first, side="right")
         high = np.searchsorted(self.version, cap, side="right")
         return low, np.minimum(high, np.searchsorted(self.lowest, time, side="right"))
@@ -186,7 +186,7 @@ class _Backdated:
 def _trunk(
     store: Store, reducer: Reducer, head: Head, plan: _BranchPlan, *, tables: bool, interpret: bool | None
 ) -> tuple[pa.Table, Mapping[str, EventTable]]:
-    """What is emitted at the stops, and the extras of all branches by event type, in version order."""
+    """What the trunk emits at its stops, and the extras of all branches by event type, in version order."""
     used = np.unique(np.concatenate([np.empty(0, np.int64), *(branch.extras for branch in plan.branches)]))
     last = int(used.max(initial=0))
     extras: dict[str, list[EventTable]] = {name: [] for name in reducer.handlers}
@@ -217,7 +217,7 @@ def _fold_branches(
     tables: bool,
     interpret: bool | None,
 ) -> Iterator[pa.Table]:
-    """What the branches emit, in their order: branches are folded side by side, like aggregates."""
+    """What the branches emit, in their order: they are folded side by side, as aggregates are."""
     for some in _batches(plan.branches):
         schema = reducer.layout.arrow_schema
         begin = trunk.select(schema.names).take(pa.array([branch.stop for branch in some])).combine_chunks()

@@ -27,7 +27,7 @@ class Pending:
     Attributes
     ----------
     moments : int64 array
-        Their numbers among those that were asked for.
+        Their numbers in the order of the request.
     bounds : Bounds
         Theirs, in the same order.
     by_time : bool
@@ -122,7 +122,7 @@ class Emission:
             self.count += len(stops)
 
     def frame(self, label: pl.Series | None) -> pl.DataFrame:
-        """The rows: those of moments in the order in which they were asked for, else as they came."""
+        """The rows: those of moments in the order of the request, others in the order of the stream."""
         emitted = pl.DataFrame(pl.from_arrow(batches(self.reducer, self.emitted, tables=self.tables)))
         versions = _concatenated(self.versions)
         position, timestamp = (_concatenated([marks[at] for marks in self.marks]) for at in range(2))
@@ -186,7 +186,7 @@ def batches(reducer: Reducer, emitted: Sequence[pa.RecordBatch], *, tables: bool
 def with_envelope(
     label: pl.Series | None, versions: Int64Array, position: Int64Array, timestamp: Int64Array, emitted: pl.DataFrame
 ) -> pl.DataFrame:
-    """A history's rows: `at` where moments were asked for, the envelope of the last own event, and what was emitted."""
+    """A history's rows: `at` for requested moments, the envelope of the last own event, and what was emitted."""
     series = [
         pl.Series("version", versions, pl.Int64),
         pl.Series("position", position, pl.Int64),
