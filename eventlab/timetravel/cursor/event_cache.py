@@ -162,7 +162,5 @@ def _copied_column(pieces: Sequence[pa.Array]) -> pa.Array:
     column = pa.concat_arrays(pieces)  # a copy, also of one piece
     # A slice of a large dictionary mostly has strings of other blocks.
     if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
-        column
-    ):  # most of its strings belong to other blocks
         return pc.dictionary_encode(column.cast(pa.string()))
     return column
