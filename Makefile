@@ -7,14 +7,18 @@ BIN := .venv/bin
 WORKERS ?= 2
 TESTS ?=
 DEMO ?=
+VERSIONS := 3.11 3.12 3.13
 export PYTHON
+# Without bytecode on disk, each process that a test starts would compile all of the source again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .NOTPARALLEL:  # setups of one .venv must not overlap
-.PHONY: help demo test nightly lint format lab bench clean core-environment test-environment notebook-environment
+.PHONY: help demo test test-all nightly lint format lab bench clean core-environment test-environment notebook-environment
 
 help:
-	@echo "make demo    the whole line on simulated data; writes a report under data/demo/"
+	@echo "make demo    from events to a report, on simulated data; writes to data/demo/"
 	@echo "make test    lint, types, tests, notebooks"
+	@echo "make test-all  the tests on each of Python $(VERSIONS) that is installed"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make bench   benchmarks and profile, and the tables of README and docs from them"
 	@echo "make lint    ruff and mypy only;  make format  puts the layout right"
@@ -25,6 +29,15 @@ demo: core-environment
 
 test: lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+# Folds read bytecode, which differs between versions of Python. Each has an environment, .venv-3.12 and so on.
+test-all:
+	@for version in $(VERSIONS); do \
+	    if command -v python$$version >/dev/null && python$$version -c '' 2>/dev/null; then \
+	        PYTHON=python$$version ENVIRONMENT=.venv-$$version .ci/environment test && \
+	        .venv-$$version/bin/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS) || exit 1; \
+	    else echo "Python $$version is not installed: skipped"; fi; \
+	done
 
 nightly: test-environment
 	$(BIN)/python -m pytest -m slow $(TESTS)
@@ -50,7 +63,7 @@ bench: test-environment
 	$(BIN)/python -m benchmarks.profile
 
 clean:
-	rm -rf .venv .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 core-environment:
 	@.ci/environment

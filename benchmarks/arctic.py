@@ -1,4 +1,4 @@
-"""ArcticDB's side of a comparison, run by an interpreter that has it: its releases are bound to another protobuf.
+"""ArcticDB's side of a comparison, in another interpreter: its releases need another protobuf.
 
 EVENTLAB_ARCTICDB_PYTHON names that interpreter, which needs arcticdb and pyarrow and knows nothing of eventlab.
 
@@ -59,7 +59,7 @@ def main() -> None:
         return
     room(library, rest)
     del library
-    # LMDB reserves its file ahead: what counts is what is really there.
+    # LMDB reserves its file ahead: only allocated blocks count.
     print(sum(file.stat().st_blocks * 512 for file in Path(folder).rglob("*") if file.is_file()))
 
 

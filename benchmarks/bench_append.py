@@ -1,4 +1,4 @@
-"""Durable commits of one event, of a thousand and of many, beside rows that SQLite alone inserts and syncs."""
+"""Durable commits of one event, a thousand and many, compared with rows that SQLite alone inserts and syncs."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_random_times(benchmark: Any, size: Size, lab: el.Lab) -> None:
 
 
 def test_opening(benchmark: Any, size: Size, lab: el.Lab) -> None:
-    """What a cursor keeps on its way to the newest state, beside that state alone."""
+    """Opening a cursor, which keeps states on the way, compared with the newest state alone."""
     (head,) = lab.store.heads([BOOK])
     compare(
         benchmark, lambda: lab.cursor(el.OrderBook, BOOK), lambda: lab.state(el.OrderBook, BOOK),

@@ -1,9 +1,9 @@
-"""Folding in memory, beside what else could be done with the same columns."""
+"""Folding in memory, compared with other work on the same columns."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class AverageCost:
 def average_cost_by_hand(
     symbols: Codes, quantities: Floats, prices: Floats, fees: Floats, held_of: Floats, cost_of: Floats
 ) -> tuple[float, float]:
-    """What `AverageCost` does, as somebody would write it for one array a column and symbols that are numbers."""
+    """`AverageCost` written by hand for one array a column, with numbers for symbols."""
     cash, realized_pnl = 0.0, 0.0
     for at in range(len(symbols)):
         symbol, quantity, price = symbols[at], quantities[at], prices[at]
@@ -112,7 +112,7 @@ def average_cost_by_hand(
 
 
 def _table(event_class: type, columns: Mapping[str, pa.Array], aggregates: int = 1) -> EventTable:
-    """Events of aggregates of equal length, as a store hands them to a fold."""
+    """Events of aggregates of equal length, as a store passes them to a fold."""
     rows = len(next(iter(columns.values())))
     offsets = np.linspace(0, rows, aggregates + 1).astype(np.int64)
     version = np.arange(1, rows + 1) - np.repeat(offsets[:-1], np.diff(offsets))
@@ -272,10 +272,12 @@ def test_portfolio_beside_python(benchmark: Any, size: Size) -> None:
 
 @pytest.mark.parametrize("market", ["usdm", "spot"])
 @pytest.mark.parametrize("depth", ["HashMapMarketDepthBacktest", "ROIVectorMarketDepthBacktest"])
-def test_book_beside_hftbacktest(benchmark: Any, size: Size, market_data_dir: Path, market: str, depth: str) -> None:
+def test_book_beside_hftbacktest(
+    benchmark: Any, size: Size, market_file: Callable[[str], Path], market: str, depth: str
+) -> None:
     pytest.importorskip("hftbacktest", reason="hftbacktest is not installed: it is among the peers")
     with el.open(":memory:") as lab:
-        lab.ingest(el.feeds.tardis_book(market_data_dir / "binance" / f"{market}_btcusdt_l2.csv.gz"))
+        lab.ingest(el.feeds.tardis_book(market_file(f"{market}_btcusdt_l2.csv.gz")))
         columns = [field.name for field in event_type(el.BookChange)]
         frame = lab.events(el.BookChange, columns=columns).head(size(1_000_000, 20_000))
     table = _table(el.BookChange, _payload(el.BookChange, frame))

@@ -1,4 +1,4 @@
-"""The best placement of snapshots among a million versions, beside evaluating one."""
+"""The best placement of snapshots among a million versions, compared with evaluating one placement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three placements of snapshots that take the same bytes, under reads that favour what is recent."""
+"""Three placements of snapshots that take the same bytes, for reads that favour recent versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eventlab.timetravel.reconstruct import reconstruct
 
 MARKET, REDUCER = "market/3", el.Trades
 COUNT = 32
-"""Snapshots of each placement: 4 KiB, few enough that it matters where they are."""
+"""Snapshots of each placement: 4 KiB, few enough for their places to matter."""
 WIDER = 1.1
 """The hard maximum gap, in even ones."""
 

@@ -1,4 +1,4 @@
-"""Predicted latencies beside measured ones, of versions that the model was not fitted to."""
+"""Predicted and measured latencies of versions that the model was not fitted to."""
 
 from __future__ import annotations
 
@@ -11,34 +11,29 @@ import pytest
 
 import eventlab as el
 from benchmarks.bench_fold import fills_of
-from benchmarks.conftest import Size
+from benchmarks.conftest import Size, store_of
 from benchmarks.measure import note
 
 
 @pytest.fixture(scope="module")
 def fills_path(size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed store with a million fills of twenty symbols."""
+    fills = fills_of(size(1_000_000, 2_000))
     path = tmp_path_factory.mktemp("fills") / "lab"
-    with el.open(path) as lab:
-        lab.append_frame(el.PortfolioChange, fills_of(size(1_000_000, 2_000)), aggregate_id="portfolio/one")
-        lab.seal()
-    return path
+    return store_of(path, [fills], el.PortfolioChange, aggregate_id="portfolio/one")
 
 
 @pytest.fixture(scope="module")
-def book_path(size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def levels_path(size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed store with the changes of a book of some thousand levels."""
-    path, draw, rows = tmp_path_factory.mktemp("book") / "lab", np.random.default_rng(5), size(500_000, 2_000)
+    draw, rows = np.random.default_rng(5), size(500_000, 2_000)
     side = draw.integers(0, 2, rows)
     ticks = np.ceil(draw.exponential(1_500.0, rows)) * np.where(side, 1, -1)
     changes = pl.DataFrame({
         "symbol": "BTCUSDT", "side": np.where(side, "ask", "bid"), "price": (6_000_000 + ticks) / 100,
         "size": draw.integers(0, 200, rows) * 0.01,
     })  # fmt: skip
-    with el.open(path) as lab:
-        lab.append_frame(el.BookChange, changes, aggregate_id="book/BTCUSDT")
-        lab.seal()
-    return path
+    return store_of(tmp_path_factory.mktemp("levels") / "lab", [changes], el.BookChange, aggregate_id="book/BTCUSDT")
 
 
 ROUNDS = 3
@@ -52,7 +47,7 @@ POLICIES = {
 
 
 def _predicted(benchmark: Any, size: Size, path: Path, reducer: Any, policy: str, what: str) -> None:
-    """Each round fits the model anew and holds it against other reads of the same minutes."""
+    """Each round fits the model again and compares it with other reads of the same minutes."""
     rounds: list[dict[str, Any]] = []
 
     def once(seed: int) -> None:
@@ -86,5 +81,5 @@ def test_a_table(benchmark: Any, size: Size, fills_path: Path, policy: str) -> N
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_big_state(benchmark: Any, size: Size, book_path: Path, policy: str) -> None:
-    _predicted(benchmark, size, book_path, el.OrderBook, policy, "a book of thousands of levels")
+def test_a_big_state(benchmark: Any, size: Size, levels_path: Path, policy: str) -> None:
+    _predicted(benchmark, size, levels_path, el.OrderBook, policy, "a book of thousands of levels")

@@ -1,4 +1,4 @@
-"""Read models: what an update costs beside a replay, and how soon a follower has what another process committed."""
+"""Read models: an update compared with a replay, and how soon a follower sees a commit of another process."""
 
 from __future__ import annotations
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
 import eventlab as el
-from benchmarks.conftest import Size
+from benchmarks.conftest import Size, dealt, store_of
 from benchmarks.measure import compare, note
 from eventlab.store.api import Selection
 from eventlab.timetravel.state import State
@@ -56,14 +55,7 @@ def test_scan_of_two_columns(benchmark: Any, lab: el.Lab) -> None:
 @pytest.fixture(scope="session")
 def wide_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed store with all of them, dealt out to 10,000 markets."""
-    path = tmp_path_factory.mktemp("wide") / "lab"
-    draw = np.random.default_rng(5)
-    with el.open(path) as lab:
-        for part in repeated:
-            names = pl.Series("aggregate_id", draw.integers(0, size(10_000, 100), len(part))).cast(pl.String)
-            lab.append_frame(el.MarketData, part.with_columns(names))
-        lab.seal()
-    return path
+    return store_of(tmp_path_factory.mktemp("wide") / "lab", dealt(repeated, size(10_000, 100), seed=5))
 
 
 @pytest.mark.parametrize("codec", ["parquet", "archive"])

@@ -1,4 +1,4 @@
-"""Snapshots: what they cost to make and to keep, how soon they give a past state, and how soon they are placed."""
+"""Snapshots: the cost of making and storing them, and the latency of past states with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import eventlab as el
 from benchmarks.bench_fold import fills_of
-from benchmarks.conftest import Size
+from benchmarks.conftest import Size, store_of
 from benchmarks.measure import compare, note
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
 from eventlab.fold.declare.layout import digest
@@ -29,7 +29,7 @@ MARKET = "market/3"
 
 
 def _shelf(lab: el.Lab, place: Path, policy: el.snapshots.Policy) -> Snapshots:
-    """Snapshots of the market that a policy asks for, in a folder of their own."""
+    """Snapshots of the market by a policy, in a separate folder."""
     shelf = Snapshots(lab.store, DirectoryFiles(place, read_only=False), calibrated)
     shelf.policy = policy
     shelf.build(el.Trades, MARKET)
@@ -98,7 +98,7 @@ def test_room_beside_every_hundred(benchmark: Any, ten: el.Lab, tmp_path: Path) 
 
 
 def _building(benchmark: Any, path: Path, place: Path, reducer: Any, *, row: str, rounds: int) -> None:
-    """Fold a store's one aggregate, and fold it with the default policy's snapshots made on the way."""
+    """Fold the aggregate of a store, and fold it while making the snapshots of the default policy."""
     with el.open(path, read_only=True) as lab:
         (aggregate,) = lab.store.aggregate_ids()
         shelf = Snapshots(lab.store, DirectoryFiles(place, read_only=False), calibrated)
@@ -115,9 +115,8 @@ def test_building_beside_a_fold(benchmark: Any, size: Size, long_path: Path, tmp
 
 
 def test_building_portfolios_beside_a_fold(benchmark: Any, size: Size, tmp_path: Path) -> None:
-    with el.open(tmp_path / "lab") as lab:
-        lab.append_frame(el.PortfolioChange, fills_of(size(1_000_000, 2_000)), aggregate_id="portfolio/one")
-        lab.seal()
+    fills = fills_of(size(1_000_000, 2_000))
+    store_of(tmp_path / "lab", [fills], el.PortfolioChange, aggregate_id="portfolio/one")
     _building(
         benchmark, tmp_path / "lab", tmp_path / "snapshots", el.Portfolio,
         row="a million fills, 1,600 open lots", rounds=size(15, 1),

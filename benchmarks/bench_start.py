@@ -1,4 +1,4 @@
-"""What a fresh process pays first: importing, and the first state with compiling and opening in it."""
+"""The start of a process: importing, and the first state including opening and compiling."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def double(x):
 def _beside_compilers(
     benchmark: Any, size: Size, tmp_path: Path, row: str, ours: Callable[[], None], **wanted: float
 ) -> None:
-    """Beside what any process pays that uses these libraries and one compiled function, however small."""
+    """Compared with a process that uses the same libraries and one small compiled function."""
     (tmp_path / "trivial.py").write_text(TRIVIAL)
     compare(
         benchmark, ours, lambda: _python(COMPILERS, [str(tmp_path)]), row=row, events=1, seconds=True,

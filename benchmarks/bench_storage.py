@@ -1,8 +1,9 @@
-"""Bytes on disk of the real files, everything counted, beside other ways to keep the same events."""
+"""Bytes on disk of the real files, everything counted, compared with other formats."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,18 @@ def _bytes(path: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def six(market_data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def six(market_file: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The six files in one closed store."""
-    binance = market_data_dir / "binance"
     path = tmp_path_factory.mktemp("six") / "lab"
     with el.open(path) as lab, warnings.catch_warnings():
         warnings.simplefilter("ignore", SequenceGap)
         for market in ("spot", "usdm"):
             for feed in (
                 el.feeds.binance_trades(
-                    binance / f"{market}_btcusdt_trades.csv.gz", "BTCUSDT", aggregate_id=f"market/{market}"
+                    market_file(f"{market}_btcusdt_trades.csv.gz"), "BTCUSDT", aggregate_id=f"market/{market}"
                 ),
-                el.feeds.tardis_book(binance / f"{market}_btcusdt_l2.csv.gz", aggregate_id=f"book/{market}"),
-                el.feeds.tardis_quotes(binance / f"{market}_btcusdt_bbo.csv.gz", aggregate_id=f"quote/{market}"),
+                el.feeds.tardis_book(market_file(f"{market}_btcusdt_l2.csv.gz"), aggregate_id=f"book/{market}"),
+                el.feeds.tardis_quotes(market_file(f"{market}_btcusdt_bbo.csv.gz"), aggregate_id=f"quote/{market}"),
             ):
                 lab.ingest(feed, progress=False)
         lab.seal()

@@ -1,4 +1,4 @@
-"""States and histories from a store on disk, beside decoding and beside one fold."""
+"""States and histories from a store on disk, compared with decoding and with one fold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import eventlab as el
 from benchmarks.bench_fold import AverageCost, fills_of
-from benchmarks.conftest import Size
+from benchmarks.conftest import Size, dealt, store_of
 from benchmarks.measure import compare
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
 from eventlab.events.frame import EventFrame
@@ -26,14 +26,7 @@ MARKET = "market/BTCUSDT"
 @pytest.fixture(scope="session")
 def markets_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed store with ten million trades of 1,000 markets."""
-    path = tmp_path_factory.mktemp("markets") / "lab"
-    draw = np.random.default_rng(7)
-    with el.open(path) as lab:
-        for part in repeated:
-            names = pl.Series("aggregate_id", draw.integers(0, size(1_000, 50), len(part))).cast(pl.String)
-            lab.append_frame(el.MarketData, part.with_columns(names))
-        lab.seal()
-    return path
+    return store_of(tmp_path_factory.mktemp("markets") / "lab", dealt(repeated, size(1_000, 50), seed=7))
 
 
 @pytest.mark.parametrize("cores", [1, 2])
@@ -96,14 +89,9 @@ def test_routed_trades_beside_a_plain_fold(benchmark: Any, repeated: list[pl.Dat
 @pytest.fixture(scope="session")
 def longest_path(repeated: list[pl.DataFrame], size: Size, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A closed store with fifty million trades of one market."""
-    path = tmp_path_factory.mktemp("longest") / "lab"
     span = repeated[-1]["timestamp"].max() - repeated[0]["timestamp"].min()
-    with el.open(path) as lab:
-        for turn in range(size(5, 1)):
-            for part in repeated:
-                lab.append_frame(el.MarketData, part.with_columns(pl.col("timestamp") + span * turn))
-        lab.seal()
-    return path
+    later = (part.with_columns(pl.col("timestamp") + span * turn) for turn in range(size(5, 1)) for part in repeated)
+    return store_of(tmp_path_factory.mktemp("longest") / "lab", later)
 
 
 def _moments(lab: el.Lab, count: int) -> pl.Series:

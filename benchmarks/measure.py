@@ -1,4 +1,4 @@
-"""What every benchmark notes beside its timings, so that `table.py` can show rates, ratios and wishes."""
+"""Runs a benchmark in turns with what it is compared with, and adds the numbers that `table.py` needs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def compare(
     prepare: Callable[[], Any] | None = None,
     **noted: object,
 ) -> Any:
-    """Time `ours`, and before each of its rounds one of `theirs`: a machine busy with other things slows both.
+    """Time `ours`, with a round of `theirs` before each of its rounds, so that other load on the machine slows both.
 
     Parameters
     ----------
     ours : callable
-        Called with what `prepare` returns, where that is given.
+        Called with the result of `prepare`, if given.
     theirs : callable, optional
         Called without arguments.
     row, against : str
@@ -48,9 +48,10 @@ def compare(
             other.append(time.perf_counter() - begin)
         return ((), {}) if prepare is None else ((prepare(),), {})
 
-    ours_once = setup()
-    ours(*ours_once[0])  # what happens once (compiling, the first touch of memory) is timed in bench_start.py
-    other.clear()
+    if benchmark.enabled:
+        first, _ = setup()
+        ours(*first)  # what happens once (compiling, the first touch of memory) is timed in bench_start.py
+        other.clear()
     result = benchmark.pedantic(ours, setup=setup, rounds=rounds if benchmark.enabled else 1)
     note(benchmark, row=row, events=events, **noted)
     if other:
@@ -62,5 +63,5 @@ def compare(
 
 
 def note(benchmark: Any, **noted: object) -> None:
-    """Put numbers beside a benchmark's timings."""
+    """Add numbers to a benchmark's result."""
     benchmark.extra_info.update(noted)

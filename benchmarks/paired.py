@@ -31,6 +31,8 @@ SECONDS = 0.4
 """How long one benchmark's rounds take in one half of a pair, where three rounds take no longer."""
 LEAST_ROUNDS = 3
 LIMIT = 0.95
+FEWEST_JUDGED = 6
+"""Fewer ratios have no interval of 95%."""
 
 NAMES = ("old", "new")
 
@@ -132,7 +134,8 @@ class Side:
         print(json.dumps(request), file=self._process.stdin, flush=True)
         measured: Measured = self._reply()
         if "failed" in measured or "row" not in measured.get("extra_info", {}):
-            reason = measured.get("skipped") or measured.get("failed", "has no row")[-2_000:]
+            errors = [line for line in measured.get("failed", "").splitlines() if line.startswith("E  ")]
+            reason = measured.get("skipped") or " ".join(errors[-1:]) or measured.get("failed", "has no row")
             raise NotMeasuredError(f"{self._name}: {reason}")
         return measured
 
@@ -150,7 +153,7 @@ class Side:
 def interval(ratios: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Order statistics around the median whose interval covers the true median at least this often.
 
-    Of nine ratios that is the second to the eighth. Fewer than six have no such interval: all they have is given.
+    Of nine ratios that is the second to the eighth. Fewer than six have no such interval: their range is returned.
     """
     ordered, n = sorted(ratios), len(ratios)
     outside, below = 0.0, 0
@@ -173,7 +176,7 @@ def judged(ratios: Sequence[float]) -> str:
     """A row's cells: median, interval and mark."""
     low, high = interval(ratios)
     middle = statistics.median(ratios)
-    mark = "SLOWER" if middle < LIMIT and high < 1.0 else ""
+    mark = "SLOWER" if middle < LIMIT and high < 1.0 and len(ratios) >= FEWEST_JUDGED else ""
     return f"{middle:6.3f}  [{low:.3f}, {high:.3f}]  {mark:6}"
 
 

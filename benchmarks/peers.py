@@ -1,4 +1,4 @@
-"""The same work as other libraries do it. Imported where they are installed."""
+"""The same work in other libraries, which are imported if they are installed."""
 
 from __future__ import annotations
 

@@ -21,11 +21,9 @@ import polars as pl
 import eventlab as el
 from benchmarks.bench_fold import fills_of
 from eventlab.fold.native.call import Native
-from eventlab.fold.run import encode as scratch
-from eventlab.fold.run import kernel_call as run
-from eventlab.fold.run import price_ranks as ranks
+from eventlab.fold.run import encode, kernel_call, price_ranks
 from eventlab.store.event_log import EventLog
-from eventlab.timetravel import state_frames as views
+from eventlab.timetravel import state_frames
 from eventlab.timetravel.history import history
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -35,7 +33,7 @@ STAGES = ("decoding", "ranking prices", "laying out", "kernel", "columns out", "
 
 
 class Clock:
-    """Time by stage; what is spent in one stage inside another counts for the inner one alone."""
+    """Time by stage. The time of a stage inside another counts for the inner one only."""
 
     def __init__(self) -> None:
         self.spent = dict.fromkeys(STAGES, 0.0)
@@ -83,12 +81,12 @@ def spent(work: Callable[[], object]) -> Mapping[str, float]:
     for _ in range(ROUNDS):
         clock = Clock()
         stages = [
-            (run.Run, "__init__", clock.timed("laying out", run.Run.__init__)),
-            (ranks.Ranks, "of", staticmethod(clock.timed("ranking prices", ranks.Ranks.of))),
+            (kernel_call.Run, "__init__", clock.timed("laying out", kernel_call.Run.__init__)),
+            (price_ranks.Ranks, "of", staticmethod(clock.timed("ranking prices", price_ranks.Ranks.of))),
             (Native, "run", clock.timed("kernel", Native.run)),
-            (run.Run, "run", clock.timed("columns out", run.Run.run)),
-            (scratch.KeyedScratch, "in_order", clock.timed("columns out", scratch.KeyedScratch.in_order)),
-            (views, "frame", clock.timed("columns out", views.frame)),
+            (kernel_call.Run, "run", clock.timed("columns out", kernel_call.Run.run)),
+            (encode.KeyedScratch, "in_order", clock.timed("columns out", encode.KeyedScratch.in_order)),
+            (state_frames, "frame", clock.timed("columns out", state_frames.frame)),
             (history._Rows, "framed", clock.timed("columns out", history._Rows.framed)),
             (EventLog, "frames", clock.iterated("decoding", EventLog.frames)),
         ]
@@ -112,9 +110,8 @@ def _trades(rows: int, markets: int) -> pl.DataFrame:
     })  # fmt: skip
 
 
-def profiled(path: Path) -> list[tuple[str, int, Mapping[str, float]]]:
-    """What was done, to how many events, and the time it took by stage."""
-    rows = 4_000_000
+def profiled(path: Path, rows: int = 4_000_000) -> list[tuple[str, int, Mapping[str, float]]]:
+    """Calls, the number of events they fold, and their seconds by stage."""
     with el.open(path) as lab:
         lab.append_frame(el.MarketData, _trades(rows, 1_000), aggregate_id="many/{symbol}")
         lab.append_frame(el.MarketData, _trades(rows, 1), aggregate_id="one/{symbol}")

@@ -1,8 +1,8 @@
-"""From a run's raw results to `results.json`, which is kept, and to the tables in the README.
+"""Turns the raw results of a run into `results.json` and the tables in the README.
 
     python benchmarks/table.py .benchmarks/latest.json
 
-Raw results name the machine; what is kept of them are medians, rates and ratios, without host names and paths.
+Raw results name the machine. `results.json` has medians, rates and ratios, without host names and paths.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def results(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a run."""
+    """The content of `results.json`."""
     machine = raw["machine_info"]
     return {
         "python": machine["python_version"],
@@ -61,7 +61,7 @@ def row_of(info: Mapping[str, Any], stats: Mapping[str, Any]) -> Row:
 
 
 def _placement(info: Mapping[str, Any]) -> Row:
-    """One placement of snapshots: what it takes, and what reads took with it, in ms."""
+    """One placement of snapshots: its size, and the latency of reads with it in ms."""
     taken = [seconds * 1e3 for seconds in info["seconds"]]
     cuts = statistics.quantiles(taken, n=100, method="inclusive")
     latencies = {"mean": statistics.mean(taken), "p50": cuts[49], "p99": cuts[98], "max": max(taken)}
@@ -110,12 +110,12 @@ def table(kept: Mapping[str, Any]) -> str:
     """The results as Markdown."""
     head = (
         f"Medians of one run on {kept['cores']} cores, Python {kept['python']}; "
-        "a ratio is the median over rounds in which both take turns."
+        "a ratio is the median over rounds in which both sides take turns."
     )
     lines = [
         head,
         "",
-        "| what | measured | beside | ratio | wanted |",
+        "| what | measured | compared with | ratio | wanted |",
         "|---|---|---|---|---|",
     ]
     lines += [f"| {' | '.join(_cells(row))} |" for row in kept["rows"] if "placements" not in row]
@@ -123,7 +123,7 @@ def table(kept: Mapping[str, Any]) -> str:
 
 
 def placements(kept: Mapping[str, Any]) -> str:
-    """What placements of snapshots were compared, each comparison as a table in Markdown."""
+    """The compared placements of snapshots, a Markdown table for each comparison."""
     blocks = []
     for row in kept["rows"]:
         if "placements" in row:

@@ -8,38 +8,6 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-__all__ = [
-    "AsOfError",
-    "BudgetTooSmall",
-    "DamagedSegment",
-    "DuplicateEvent",
-    "EventlabError",
-    "FeedError",
-    "FoldError",
-    "HandlerFailed",
-    "InvalidEvent",
-    "LateEvent",
-    "MissingUpcaster",
-    "NotAStore",
-    "NotCompiled",
-    "PlotError",
-    "ReadOnlyStore",
-    "ReadsDropped",
-    "ReducerError",
-    "SchemaMismatch",
-    "SequenceGap",
-    "SnapshotError",
-    "StoreCorrupt",
-    "StoreError",
-    "StoreFull",
-    "StoreLocked",
-    "StoreTooNew",
-    "UnknownAggregate",
-    "UnknownEventType",
-    "UpcastError",
-    "WrongVersion",
-]
-
 _LONGEST_VALUE = 200
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,25 +15,6 @@ settings.register_profile("ci", settings.get_profile("eventlab"), derandomize=Tr
 # Long fuzzing: `make nightly`.
 settings.register_profile("nightly", settings.get_profile("eventlab"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "eventlab"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def kernels_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled kernels are kept for this run's processes alone: none comes from another state of the code."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    os.environ["EVENTLAB_KERNELS"] = str(shared / "kernels")
-    yield
-    del os.environ["EVENTLAB_KERNELS"]
-
-
-@pytest.fixture(scope="session")
-def market_data_dir() -> Path:
-    """Real market data beside the repository; not part of it."""
-    path = Path(__file__).parents[2] / "shared" / "data"
-    if not path.is_dir():
-        pytest.skip("real market data is not there: no ../shared/data beside the repository")
-    return path
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A room imports only rooms on lower floors, and no imports go in a circle; ARCHITECTURE.md draws the same house."""
+"""A room imports only rooms on lower floors, and no imports go in a circle; ARCHITECTURE.md has the same floors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The notebooks run whole, offline, in a fresh kernel of this interpreter; they are kept without results."""
+"""The notebooks run whole and offline, in a fresh kernel of this interpreter; they are stored without results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ runpy.run_module("ipykernel_launcher", run_name="__main__")
 """
 
 
-# In a process of its own: clients of kernels leave sockets to the garbage collector.
+# In a separate process: clients of kernels leave sockets to the garbage collector.
 RUNNER = """
 import sys, nbformat
 from jupyter_client.kernelspec import KernelSpecManager
@@ -100,7 +100,7 @@ def texts(notebook: Any) -> str:
     )
 
 
-def complaints(notebook: Any) -> list[Any]:
+def problems(notebook: Any) -> list[Any]:
     """Errors, what was written to stderr, and cells that did not run."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     noise = [o for o in outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"]
@@ -109,7 +109,7 @@ def complaints(notebook: Any) -> list[Any]:
 
 def test_replaying_a_market_and_a_portfolio(execute):
     notebook = execute(REPLAY)
-    assert complaints(notebook) == []
+    assert problems(notebook) == []
     assert figures(notebook) >= 4
     assert "Portfolio of portfolio/crossover" in texts(notebook)
     assert "when the fills were recorded" in texts(notebook)
@@ -117,14 +117,14 @@ def test_replaying_a_market_and_a_portfolio(execute):
 
 def test_replaying_trades_of_a_file(execute, market_data_dir):
     notebook = execute(REPLAY, EVENTLAB_DATA=str(market_data_dir / "binance" / "spot_btcusdt_trades.csv.gz"))
-    assert complaints(notebook) == []
+    assert problems(notebook) == []
     assert figures(notebook) >= 3  # a file of trades has no book
     assert "19,904" in texts(notebook)
 
 
 def test_comparing_snapshot_intervals_and_latency(execute):
     notebook = execute(INTERVALS)
-    assert complaints(notebook) == []
+    assert problems(notebook) == []
     assert figures(notebook) == 5
     assert "snapshots do not pay" in texts(notebook) or "The quickest reads come with" in texts(notebook)
     assert "Is the state the one that a replay gives? **True**" in texts(notebook)
@@ -132,7 +132,7 @@ def test_comparing_snapshot_intervals_and_latency(execute):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_lies_there_without_results(path):
+def test_a_notebook_is_stored_without_results(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for cell in notebook.cells:

@@ -41,7 +41,7 @@ print(lab.events(Liquidation, columns=["symbol", "notional", "forced"]).rows())
 
 
 def test_the_upcaster_runs():
-    # In a process of its own: event types and upcasters stay declared.
+    # In a separate process: event types and upcasters stay declared.
     done = subprocess.run(
         [sys.executable, "-c", BEFORE + BLOCKS[1] + AFTER], capture_output=True, text=True, check=False, timeout=60
     )
@@ -49,7 +49,7 @@ def test_the_upcaster_runs():
 
 
 @pytest.mark.parametrize("command", re.findall(r"^eventlab (\w+)", README.read_text(encoding="utf-8"), re.MULTILINE))
-def test_commands_named_are_there(command):
+def test_named_commands_exist(command):
     from typer.testing import CliRunner
 
     from eventlab.cli import app

@@ -9,7 +9,7 @@ import eventlab as el
 
 @el.reducer
 class Mine:
-    """A reducer of a user's own."""
+    """A reducer of a user."""
 
     total: float = 0.0
     positions = el.Keyed("symbol", quantity=float)
@@ -31,7 +31,7 @@ class Mean(el.Moments):
         return float(state.last - state.mean)
 
 
-def asked(lab: el.Lab) -> list[object]:
+def read(lab: el.Lab) -> list[object]:
     """States and histories of reducers, called for a parameter and not."""
     bars = el.TickBars(size=100)
     grid = [el.Ewma(alpha=alpha) for alpha in (0.1, 0.2)]

@@ -1,4 +1,4 @@
-"""The command line. Its modules load what they need when a command runs, so that `--help` is quick."""
+"""The command line. Its modules import what they need when a command runs, so that `--help` is fast."""
 
 from eventlab.cli.app import app, main
 

@@ -1,4 +1,4 @@
-"""The command `eventlab` and what is common to its subcommands."""
+"""The command `eventlab` and its common options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 import eventlab
 from eventlab.cli import demo, export, ingest, reading, snapshots, warm
-from eventlab.cli.failures import Command, Group
+from eventlab.cli.error_output import DebugCommand, ErrorGroup
 
 # A paragraph is one line: typer wraps it to the terminal.
 _HELP = """A laboratory for event-sourced trading research: events in, state out.
@@ -22,27 +22,27 @@ Exit codes: 0 done; 1 an error, explained on stderr; 2 wrong usage; 3 a corrupt 
 
 app = typer.Typer(
     name="eventlab",
-    cls=Group,
+    cls=ErrorGroup,
     help=_HELP,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo", cls=Command)(demo.demo)
-app.command("ingest", cls=Command)(ingest.ingest)
-app.command("export", cls=Command)(export.export)
-app.command("info", cls=Command)(reading.info)
-app.command("events", cls=Command)(reading.events)
-app.command("state", cls=Command)(reading.state)
-app.command("history", cls=Command)(reading.history)
-app.command("verify", cls=Command)(reading.verify)
-app.command("warm", cls=Command)(warm.warm)
+app.command("demo", cls=DebugCommand)(demo.demo)
+app.command("ingest", cls=DebugCommand)(ingest.ingest)
+app.command("export", cls=DebugCommand)(export.export)
+app.command("info", cls=DebugCommand)(reading.info)
+app.command("events", cls=DebugCommand)(reading.events)
+app.command("state", cls=DebugCommand)(reading.state)
+app.command("history", cls=DebugCommand)(reading.history)
+app.command("verify", cls=DebugCommand)(reading.verify)
+app.command("warm", cls=DebugCommand)(warm.warm)
 app.add_typer(snapshots.app, name="snapshots")
 
 
-def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
-    if asked:
+def _version(requested: bool) -> None:  # noqa: FBT001 - typer's callback
+    if requested:
         typer.echo(f"eventlab {eventlab.__version__}")
         raise typer.Exit
 
@@ -52,13 +52,13 @@ def root(
     ctx: typer.Context,
     *,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error; also after a command.")
+        bool, typer.Option("--debug", help="Show the traceback of an error. May also follow a command.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Options of all commands."""
+    """Common options."""
     del version
     if debug:
         ctx.find_root().meta["debug"] = True
@@ -68,5 +68,5 @@ def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that is not UTF-8 is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not fail
     app(prog_name="eventlab")

@@ -1,4 +1,4 @@
-"""`eventlab export`: a lab's events as files for other programs, and for other labs."""
+"""`eventlab export`: writes events to files for other programs and labs."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def export(
     *,
     type: Annotated[str | None, typer.Option(help="Only this event type, e.g. market_data.")] = None,  # noqa: A002
     aggregate: Annotated[str | None, typer.Option(help="An aggregate id, or a pattern with *.")] = None,
-    start: Annotated[str | None, typer.Option(help="From this event time on.")] = None,
+    start: Annotated[str | None, typer.Option(help="From this event time.")] = None,
     stop: Annotated[str | None, typer.Option(help="Before this event time.")] = None,
     format: Annotated[  # noqa: A002
-        Literal["parquet", "arrow"] | None, typer.Option(help="Of a folder's files; Parquet by default.")
+        Literal["parquet", "arrow"] | None, typer.Option(help="Format of a folder's files; by default Parquet.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write events to files; `eventlab ingest LAB exported FILE` brings them into another lab."""
-    with resolve.reading(lab) as opened:
+    """Write events to files; `eventlab ingest LAB exported FILE` imports them into another lab."""
+    with resolve.reading_lab(lab) as opened:
         declared = None if type is None else resolve.stored_type(opened, type)
         progress = not quiet and sys.stderr.isatty()
         receipt = opened.export(path, declared, aggregate, start, stop, format=format, progress=progress)

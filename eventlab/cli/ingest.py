@@ -1,4 +1,4 @@
-"""`eventlab ingest`: every feed by its name."""
+"""`eventlab ingest`: appends files with any feed."""
 
 from __future__ import annotations
 
@@ -22,43 +22,49 @@ FeedName = Literal[
 ]  # fmt: skip
 _NEED_SYMBOL = ("binance-trades", "binance-agg-trades", "binance-klines", "bars")
 _BARS, _SIMULATION = "Feed: bars", "Feed: simulate"
+_ColumnName = Annotated[str | None, typer.Option(help="Name of this column.", rich_help_panel=_BARS)]
 
 
 def ingest(
     lab: Annotated[
-        Path, typer.Argument(metavar="LAB", help="The lab's directory, made where there is none.", show_default=False)
+        Path, typer.Argument(metavar="LAB", help="The lab's directory; created if missing.", show_default=False)
     ],
-    feed: Annotated[FeedName, typer.Argument(help="What the files are; simulate takes none.", show_default=False)],
+    feed: Annotated[
+        FeedName, typer.Argument(help="The format of the files; simulate takes no files.", show_default=False)
+    ],
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="FILE...", help="Plain, gzip or zip.", show_default=False)
     ] = None,
     *,
     symbol: Annotated[
-        str | None, typer.Option(help="What is traded, where the file does not say; else only this one.")
+        str | None, typer.Option(help="The symbol of files without one; otherwise only this symbol.")
     ] = None,
-    aggregate_id: Annotated[str | None, typer.Option(help="Where events go, e.g. 'market/{symbol}'.")] = None,
+    aggregate_id: Annotated[str | None, typer.Option(help="Template of aggregate ids, e.g. 'market/{symbol}'.")] = None,
     late: Annotated[
         Literal["reject", "clamp", "accept"],
-        typer.Option(help="A time that goes back: refuse the file, raise it, or keep it as it is."),
+        typer.Option(help="If a time goes back: refuse the file, raise the time, or keep it."),
     ] = "reject",
-    time: Annotated[str | None, typer.Option(help="Its column of times.", rich_help_panel=_BARS)] = None,
-    open: Annotated[str | None, typer.Option(help="Its column of this.", rich_help_panel=_BARS)] = None,  # noqa: A002
-    high: Annotated[str | None, typer.Option(help="Its column of this.", rich_help_panel=_BARS)] = None,
-    low: Annotated[str | None, typer.Option(help="Its column of this.", rich_help_panel=_BARS)] = None,
-    close: Annotated[str | None, typer.Option(help="Its column of this.", rich_help_panel=_BARS)] = None,
-    volume: Annotated[str | None, typer.Option(help="Its column of this.", rich_help_panel=_BARS)] = None,
+    time: Annotated[str | None, typer.Option(help="Name of the time column.", rich_help_panel=_BARS)] = None,
+    open: _ColumnName = None,  # noqa: A002
+    high: _ColumnName = None,
+    low: _ColumnName = None,
+    close: _ColumnName = None,
+    volume: _ColumnName = None,
     time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, typer.Option(help="Of numbers.", rich_help_panel=_BARS)
+        Literal["s", "ms", "us", "ns"] | None, typer.Option(help="Unit of numeric times.", rich_help_panel=_BARS)
     ] = None,
-    interval: Annotated[str | None, typer.Option(help="A bar's length, e.g. 1m.", rich_help_panel=_BARS)] = None,
+    interval: Annotated[str | None, typer.Option(help="Length of a bar, e.g. 1m.", rich_help_panel=_BARS)] = None,
     stamped: Annotated[
-        Literal["end", "start"] | None, typer.Option(help="Which end a bar's time is.", rich_help_panel=_BARS)
+        Literal["end", "start"] | None,
+        typer.Option(help="Whether times are bar ends or starts.", rich_help_panel=_BARS),
     ] = None,
-    symbols: Annotated[str | None, typer.Option(help="Separated by commas.", rich_help_panel=_SIMULATION)] = None,
-    trades: Annotated[int | None, typer.Option(help="Of all symbols.", rich_help_panel=_SIMULATION)] = None,
-    seed: Annotated[int | None, typer.Option(help="Equal seeds, equal events.", rich_help_panel=_SIMULATION)] = None,
-    start: Annotated[str | None, typer.Option(help="Event time.", rich_help_panel=_SIMULATION)] = None,
-    rate: Annotated[int | None, typer.Option(help="Trades a second.", rich_help_panel=_SIMULATION)] = None,
+    symbols: Annotated[str | None, typer.Option(help="Comma-separated symbols.", rich_help_panel=_SIMULATION)] = None,
+    trades: Annotated[int | None, typer.Option(help="Trades of all symbols.", rich_help_panel=_SIMULATION)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Equal seeds give equal events.", rich_help_panel=_SIMULATION)
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Event time of the start.", rich_help_panel=_SIMULATION)] = None,
+    rate: Annotated[int | None, typer.Option(help="Trades per second.", rich_help_panel=_SIMULATION)] = None,
     books: Annotated[
         bool | None, typer.Option("--books", help="Also order books.", rich_help_panel=_SIMULATION)
     ] = None,
@@ -68,7 +74,7 @@ def ingest(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")] = False,
 ) -> None:
-    """Append whole files, once: a rerun adds nothing, and one that was interrupted goes on where it stopped."""
+    """Append files. A rerun adds nothing, and resumes an interrupted ingest."""
     of_bars = {"time": time, "open": open, "high": high, "low": low, "close": close, "volume": volume,
                "time_unit": time_unit, "interval": interval, "stamped": stamped}  # fmt: skip
     of_simulate = {"symbols": symbols, "trades": trades, "seed": seed, "start": start, "rate": rate,
@@ -86,11 +92,11 @@ def ingest(
             receipt = opened.ingest(one, late=late, progress=not quiet and sys.stderr.isatty())
             made.append(_row(one, receipt))
             if not as_json:
-                _tell(one, receipt, clocks.perf_counter() - began)
+                _print_receipt(one, receipt, clocks.perf_counter() - began)
     if as_json:
         terminal.document({"lab": str(lab), "sources": made})
     else:
-        terminal.say(f"eventlab info {lab}  shows what is there")
+        terminal.say(f"eventlab info {lab}  shows the lab")
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,65 +106,53 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 def _only_for(feed: str, owner: str, given: Mapping[str, Any]) -> None:
     if given and feed != owner:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise typer.BadParameter(f"{names}: only the feed {owner} takes this, not {feed}")
+        raise typer.BadParameter(f"{names}: only for the feed {owner}, not for {feed}")
 
 
 def _feeds(
     name: str, files: list[Path], common: dict[str, Any], of_bars: dict[str, Any], of_simulate: dict[str, Any]
 ) -> list[Feed]:
-    """All feeds, so that a missing file is found before anything is appended."""
+    """All feeds. Created before any ingest, so that a missing file is an error before the first append."""
     from eventlab import feeds
-    from eventlab.cli.resolve import listed
+    from eventlab.cli.resolve import comma_separated
 
     make = getattr(feeds, name.replace("-", "_"))
     if name == "simulate":
         if files or "symbol" in common:
             raise typer.BadParameter("simulate takes no file and no --symbol; it has --symbols, --trades, --seed")
         if "symbols" in of_simulate:
-            of_simulate["symbols"] = listed(of_simulate["symbols"])
+            of_simulate["symbols"] = comma_separated(of_simulate["symbols"])
         return [make(**common, **of_simulate)]
     if not files:
         raise typer.BadParameter(f"{name} needs at least one FILE")
     if name == "exported" and common:
-        raise typer.BadParameter(
-            "exported events have their symbols and aggregates: leave out --symbol, --aggregate-id"
-        )
+        raise typer.BadParameter("exported events have symbols and aggregates: omit --symbol and --aggregate-id")
     if name in _NEED_SYMBOL and "symbol" not in common:
-        raise typer.BadParameter(f"{name} needs --symbol: its files do not say what is traded")
+        raise typer.BadParameter(f"{name} needs --symbol: its files do not have it")
     return [make(path, **common, **of_bars) for path in files]
 
 
 def _row(feed: Feed, receipt: IngestReceipt) -> dict[str, Any]:
     report = receipt.report
     return {
-        "feed": feed.name,
-        "name": feed.source,
-        "source": receipt.source,
-        "events": receipt.count,
-        "added": receipt.added,
-        "already": receipt.already,
-        "first_position": receipt.first_position,
-        "position": receipt.position,
-        "clamped": receipt.clamped,
-        "backdated": receipt.backdated,
-        "rows": report.rows,
-        "dropped": dict(report.dropped),
-        "gaps": report.gaps,
-        "warnings": list(report.warnings),
-    }
+        "feed": feed.name, "name": feed.source, "source": receipt.source, "events": receipt.count,
+        "added": receipt.added, "already": receipt.already, "first_position": receipt.first_position,
+        "position": receipt.position, "clamped": receipt.clamped, "backdated": receipt.backdated, "rows": report.rows,
+        "dropped": dict(report.dropped), "gaps": report.gaps, "warnings": list(report.warnings),
+    }  # fmt: skip
 
 
-def _tell(feed: Feed, receipt: IngestReceipt, seconds: float) -> None:
+def _print_receipt(feed: Feed, receipt: IngestReceipt, seconds: float) -> None:
     notes = []
     if receipt.already:
-        notes.append("was there already; nothing added")
+        notes.append("already ingested; nothing added")
     else:
         notes.append(f"{seconds:.1f} s")
         if receipt.added < receipt.count:
-            notes.append(f"{receipt.added:,} of them new: an earlier ingest was resumed")
+            notes.append(f"{receipt.added:,} of them new: resumed an earlier ingest")
     notes += [f"{count:,} rows dropped: {reason}" for reason, count in receipt.report.dropped.items()]
     if receipt.report.gaps:
-        notes.append(f"{receipt.report.gaps:,} gaps in its ids")
+        notes.append(f"{receipt.report.gaps:,} gaps in ids")
     if receipt.clamped:
         notes.append(f"{receipt.clamped:,} times raised")
     if receipt.backdated:

@@ -1,6 +1,6 @@
-"""Snapshot policies and workloads as words on the command line: names, numbers, quoted text, `|`, `&`, parentheses.
+"""Parses snapshot policies and workloads: names, numbers, quoted text, `|`, `&` and parentheses.
 
-What is written is looked at, never run: nothing but the names below means anything.
+The parser walks the syntax tree and accepts only the names below; it never evaluates code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def policy(text: str) -> Policy:
     Raises
     ------
     SnapshotError
-        What cannot be read as one.
+        The text is not a policy.
 
     Examples
     --------
@@ -40,10 +40,12 @@ def policy(text: str) -> Policy:
     from eventlab import snapshots
     from eventlab.snapshots.policy.rules import Policy
 
-    reader = _Reader("policy", text, {name: getattr(snapshots, name) for name in _POLICIES}, "Every(1000) & Keep(3)")
-    found = reader.read()
+    parser = _ExpressionParser(
+        "policy", text, {name: getattr(snapshots, name) for name in _POLICIES}, "Every(1000) & Keep(3)"
+    )
+    found = parser.parse()
     if not isinstance(found, Policy):
-        raise reader.refused()
+        raise parser.refused()
     return found
 
 
@@ -53,7 +55,7 @@ def workload(text: str) -> Workload:
     Raises
     ------
     SnapshotError
-        What cannot be read as one.
+        The text is not a workload.
 
     Examples
     --------
@@ -62,10 +64,10 @@ def workload(text: str) -> Workload:
     """
     from eventlab.snapshots.placement.workloads import Workload
 
-    reader = _Reader("workload", text, _workloads(), "zipf, or Drift(0.1)")
-    found = reader.read()
+    parser = _ExpressionParser("workload", text, _workloads(), "zipf, or Drift(0.1)")
+    found = parser.parse()
     if not isinstance(found, Workload):
-        raise reader.refused()
+        raise parser.refused()
     return found
 
 
@@ -75,8 +77,8 @@ def _workloads() -> Mapping[str, Any]:
     return {name: getattr(workloads, name) for name in _WORKLOADS}
 
 
-class _Reader:
-    """Reads one text. What is in the parentheses of a name are literals, and workloads."""
+class _ExpressionParser:
+    """Parses one text. Arguments in parentheses are literals and workloads."""
 
     def __init__(self, what: str, text: str, names: Mapping[str, Any], example: str) -> None:
         self._what, self._text, self._example = what, text, example
@@ -86,13 +88,13 @@ class _Reader:
         known = ", ".join(sorted(made.__name__ for made in self._names.values()))
         reason = f": {why}" if why else ""
         return SnapshotError(
-            f"cannot be read as a {self._what}{reason}", got=self._text[:_LONGEST],
-            expected=f"e.g. {self._example}; there are {known}",
+            f"not a valid {self._what}{reason}", got=self._text[:_LONGEST],
+            expected=f"e.g. {self._example}; names are {known}",
         )  # fmt: skip
 
-    def read(self) -> Any:
+    def parse(self) -> Any:
         if len(self._text) > _LONGEST:
-            raise self.refused("it is too long")
+            raise self.refused("too long")
         try:
             parsed = ast.parse(self._text.strip(), mode="eval")
         except (SyntaxError, ValueError, MemoryError, RecursionError):
@@ -101,7 +103,7 @@ class _Reader:
 
     def _composed(self, node: ast.expr, room: int) -> Any:
         if not room:
-            raise self.refused("it is nested too deeply")
+            raise self.refused("nested too deeply")
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr | ast.BitAnd):
             left, right = self._composed(node.left, room - 1), self._composed(node.right, room - 1)
             try:
@@ -111,13 +113,13 @@ class _Reader:
         return self._named(node, self._names)
 
     def _named(self, node: ast.expr, names: Mapping[str, Any]) -> Any:
-        """What a name makes, with or without parentheses after it."""
+        """The object of a name, with or without arguments."""
         called = node.func if isinstance(node, ast.Call) else node
         if not isinstance(called, ast.Name):
             raise self.refused()
         made = names.get(called.id.lower())
         if made is None:
-            raise self.refused(f"there is no {called.id}")
+            raise self.refused(f"unknown name {called.id}")
         values, named = [], dict[str, Any]()
         if isinstance(node, ast.Call):
             values = [self._value(one) for one in node.args]
@@ -143,4 +145,4 @@ class _Reader:
                 return node.value
         elif sign == 1 and isinstance(node, ast.Name | ast.Call):
             return self._named(node, {name.lower(): made for name, made in _workloads().items()})
-        raise self.refused("in parentheses are numbers, quoted text and workloads")
+        raise self.refused("arguments must be numbers, quoted text or workloads")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eventlab.cli import resolve
-from eventlab.cli.failures import parts_of
+from eventlab.cli.error_output import parts_of
 from eventlab.errors import StoreCorrupt
 from eventlab.runtime import terminal
 
@@ -24,7 +24,7 @@ ReducerName = Annotated[
     str,
     typer.Argument(
         metavar="REDUCER",
-        help="trades, book, signals or portfolio; or your own as module:Name or file.py:Name.",
+        help="trades, book, signals or portfolio; or module:Name or file.py:Name.",
         show_default=False,
     ),
 ]
@@ -32,40 +32,30 @@ Aggregate = Annotated[
     str, typer.Argument(metavar="AGGREGATE", help="E.g. market/BTCUSDT; `info` lists them.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
-Limit = Annotated[int, typer.Option(min=0, help="Rows at most; 0 for all.")]
+Limit = Annotated[int, typer.Option(min=0, help="Most rows to show; 0 for all.")]
 Last = Annotated[bool, typer.Option("--last", help="The last rows instead of the first.")]
-Columns = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+Columns = Annotated[str | None, typer.Option(help="Comma-separated columns to show.")]
 
 
 def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
-    """What a lab holds: events, aggregates, bytes, and the digest of its last commit."""
-    with resolve.reading(lab) as opened:
+    """Show events, aggregates, bytes and the digest of the last commit."""
+    with resolve.reading_lab(lab) as opened:
         found = opened.info()
         heads = opened.store.heads()
     shown = heads[:limit] if limit else heads
     if as_json:
+        aggregates = [
+            {"aggregate_id": head.aggregate_id, "version": head.version, "position": head.position,
+             "timestamp": terminal.iso(head.timestamp)}
+            for head in shown
+        ]  # fmt: skip
         terminal.document({
-            "path": found.path,
-            "store_id": found.store_id,
-            "events": found.events,
-            "commits": found.commits,
-            "bytes": found.bytes,
-            "digest": found.digest,
-            "event_types": found.event_types,
-            "aggregate_count": found.aggregates,
-            "aggregates": [
-                {
-                    "aggregate_id": head.aggregate_id,
-                    "version": head.version,
-                    "position": head.position,
-                    "timestamp": terminal.iso(head.timestamp),
-                }
-                for head in shown
-            ],
-            "truncated": len(shown) < len(heads),
+            "path": found.path, "store_id": found.store_id, "events": found.events, "commits": found.commits,
+            "bytes": found.bytes, "digest": found.digest, "event_types": found.event_types,
+            "aggregate_count": found.aggregates, "aggregates": aggregates, "truncated": len(shown) < len(heads),
         })  # fmt: skip
         return
-    each = f"  ({found.bytes / found.events:.1f} B an event)" if found.events else ""
+    each = f"  ({found.bytes / found.events:.1f} B per event)" if found.events else ""
     terminal.grid(
         [
             ("path", found.path),
@@ -96,17 +86,19 @@ def events(
     ],
     *,
     aggregate: Annotated[str | None, typer.Option(help="An aggregate id, or a pattern with *.")] = None,
-    start: Annotated[str | None, typer.Option(help="From this event time on, e.g. 2024-08-09T00:00:00Z.")] = None,
+    start: Annotated[str | None, typer.Option(help="From this event time, e.g. 2024-08-09T00:00:00Z.")] = None,
     stop: Annotated[str | None, typer.Option(help="Before this event time.")] = None,
     columns: Columns = None,
     limit: Limit = 20,
     last: Last = False,
     as_json: Json = False,
 ) -> None:
-    """Events of one type, in the order they were appended."""
-    with resolve.reading(lab) as opened:
+    """Show events of one type, in the order of the log."""
+    with resolve.reading_lab(lab) as opened:
         declared = resolve.stored_type(opened, event_type)
-        rows, more = _events(opened, declared, aggregate, start, stop, resolve.listed(columns), limit, last=last)
+        rows, more = _events(
+            opened, declared, aggregate, start, stop, resolve.comma_separated(columns), limit, last=last
+        )
     if as_json:
         terminal.document({"event_type": declared.name, "rows": terminal.rows_of(rows), "truncated": more})
         return
@@ -124,7 +116,7 @@ def _events(
     *,
     last: bool,
 ) -> tuple[pl.DataFrame, bool]:
-    """The rows wanted, of which no more than needed are held; and whether there are others."""
+    """The selected rows up to the limit, and whether there are more. Bounds memory by the limit."""
     import polars as pl
 
     from eventlab.errors import UnknownAggregate
@@ -134,7 +126,7 @@ def _events(
     chosen = None if aggregate is None else lab.store.aggregate_ids(aggregate)
     if chosen == [] and "*" not in str(aggregate):
         raise UnknownAggregate.named(aggregate, hint="`eventlab info` lists them.")
-    held = pl.DataFrame(schema=public.frame_schema(declared, columns))
+    rows = pl.DataFrame(schema=public.frame_schema(declared, columns))
     pieces = lab.store.rows(
         declared,
         aggregates=chosen,
@@ -143,12 +135,12 @@ def _events(
         columns=columns,
     )
     for piece in pieces:
-        held = pl.concat([held, piece])
-        if limit and len(held) > limit:
-            held = held.tail(limit + 1) if last else held.head(limit + 1)
+        rows = pl.concat([rows, piece])
+        if limit and len(rows) > limit:
+            rows = rows.tail(limit + 1) if last else rows.head(limit + 1)
             if not last:
                 break
-    return _bounded(held, limit, last=last)
+    return _bounded(rows, limit, last=last)
 
 
 def _bounded(frame: pl.DataFrame, limit: int, *, last: bool) -> tuple[pl.DataFrame, bool]:
@@ -163,27 +155,22 @@ def state(
     aggregate: Aggregate,
     *,
     as_of: Annotated[str | None, typer.Option(help="A version, or an event time.")] = None,
-    version: Annotated[int | None, typer.Option(help="After this many of the aggregate's events.")] = None,
+    version: Annotated[int | None, typer.Option(help="After this number of the aggregate's events.")] = None,
     time: Annotated[str | None, typer.Option(help="At this event time, e.g. 2024-08-09T00:00:00Z.")] = None,
-    position: Annotated[int | None, typer.Option(help="At this position of the log.")] = None,
-    known_at: Annotated[str | None, typer.Option(help="As it was known then: events recorded by this time.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Rows of each table at most; 0 for all.")] = 10,
+    position: Annotated[int | None, typer.Option(help="At this log position.")] = None,
+    known_at: Annotated[str | None, typer.Option(help="Only events recorded by this time.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Most rows per table; 0 for all.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """The state of an aggregate: the latest, or at any moment. Conditions hold together."""
+    """Show the latest or a past state of an aggregate. Options combine."""
     moment = resolve.moment(as_of, version, time, position, known_at)
-    with resolve.reading(lab) as opened:
+    with resolve.reading_lab(lab) as opened:
         found = opened.state(resolve.reducer(reducer), aggregate, moment)
     if as_json:
         terminal.document({
-            "reducer": found.reducer.name,
-            "aggregate_id": found.aggregate_id,
-            "as_of": resolve.as_of_document(moment),
-            "version": found.version,
-            "position": found.position,
-            "timestamp": terminal.iso(found.timestamp),
-            "digest": found.digest,
-            "state": _fields(found),
+            "reducer": found.reducer.name, "aggregate_id": found.aggregate_id,
+            "as_of": resolve.as_of_document(moment), "version": found.version, "position": found.position,
+            "timestamp": terminal.iso(found.timestamp), "digest": found.digest, "state": _fields(found),
         })  # fmt: skip
         return
     _show_state(found, limit)
@@ -226,7 +213,7 @@ def history(
     reducer: ReducerName,
     aggregate: Aggregate,
     *,
-    at: Annotated[list[str] | None, typer.Option(help="A row for this version or event time; may be repeated.")] = None,
+    at: Annotated[list[str] | None, typer.Option(help="A row for this version or event time; repeatable.")] = None,
     every: Annotated[str | None, typer.Option(help="A row for each bar of this length, e.g. 1m.")] = None,
     tables: Annotated[bool, typer.Option("--tables", help="Also keyed tables and ladders.")] = False,
     columns: Columns = None,
@@ -234,12 +221,12 @@ def history(
     last: Last = False,
     as_json: Json = False,
 ) -> None:
-    """How a state developed: a row per event, per moment (--at), or per bar (--every)."""
-    wanted = [resolve.read_moment(word) for word in at] if at else None
-    with resolve.reading(lab) as opened:
+    """Show the history of a state: a row per event, per moment (--at), or per bar (--every)."""
+    moments = [resolve.parse_moment(word) for word in at] if at else None
+    with resolve.reading_lab(lab) as opened:
         chosen = resolve.reducer(reducer)
-        frame = opened.history(chosen, aggregate, at=wanted, every=every, tables=tables)
-    rows, more = _bounded(_picked(frame, resolve.listed(columns)), limit, last=last)
+        frame = opened.history(chosen, aggregate, at=moments, every=every, tables=tables)
+    rows, more = _bounded(_picked(frame, resolve.comma_separated(columns)), limit, last=last)
     if as_json:
         terminal.document({
             "reducer": chosen.name, "aggregate_id": aggregate, "rows": terminal.rows_of(rows), "truncated": more,
@@ -258,9 +245,9 @@ def _picked(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
 
 
 def verify(lab: LabPath, *, as_json: Json = False) -> None:
-    """Read everything back and prove that nothing was lost or changed: events, chain of digests, snapshots."""
+    """Read everything back and check that nothing was lost or changed: events, digest chain, snapshots."""
     try:
-        with resolve.reading(lab) as opened:
+        with resolve.reading_lab(lab) as opened:
             report = opened.verify()
             checked = opened.snapshots.verify()
     except StoreCorrupt as error:
@@ -269,12 +256,8 @@ def verify(lab: LabPath, *, as_json: Json = False) -> None:
         raise
     if as_json:
         terminal.document({
-            "ok": True,
-            "events": report.events,
-            "commits": report.commits,
-            "aggregates": report.aggregates,
-            "segments": report.segments,
-            "digest": report.head,
+            "ok": True, "events": report.events, "commits": report.commits, "aggregates": report.aggregates,
+            "segments": report.segments, "digest": report.head,
             "snapshots": {"equal": checked.equal, "unknown": checked.unknown},
         })  # fmt: skip
         return

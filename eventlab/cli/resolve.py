@@ -1,4 +1,4 @@
-"""What words on the command line mean: moments, reducers, event types."""
+"""Parses command line arguments: labs, moments, reducers, event types."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from eventlab.lab.lab import Lab
     from eventlab.timetravel.asof import AsOf
 
-OWN_REDUCERS = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "portfolio": "Portfolio"}
-"""Short names; the others go by their classes' names."""
+SHORT_NAMES = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "portfolio": "Portfolio"}
+"""Short names of reducers; others go by their class name."""
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Lab]:
-    """A lab opened to be read, with its own reducers declared so that their snapshots are known."""
+def reading_lab(path: Path) -> Iterator[Lab]:
+    """A lab opened read-only, with the built-in reducers declared so that their snapshots are known."""
     from eventlab import reducers
     from eventlab.lab.lab import open as open_lab
 
@@ -38,13 +38,13 @@ def reading(path: Path) -> Iterator[Lab]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Lab]:
-    """A lab that is there, opened to be appended to."""
+def writing_lab(path: Path) -> Iterator[Lab]:
+    """An existing lab opened for appends."""
     from eventlab import reducers
     from eventlab.lab.lab import open as open_lab
 
     reducers.declare()
-    open_lab(path, read_only=True).close()  # what is not there is not made
+    open_lab(path, read_only=True).close()  # does not create a lab
     with open_lab(path) as lab:
         yield lab
 
@@ -52,61 +52,61 @@ def writing(path: Path) -> Iterator[Lab]:
 def moment(
     as_of: str | None, version: int | None, time: str | None, position: int | None, known_at: str | None
 ) -> AsOf:
-    """The moment that the options of `state` name."""
+    """The moment given by the options of `state`."""
     from eventlab.timetravel.asof import AsOf
 
     if as_of is not None:
         if any(value is not None for value in (version, time, position)):
-            raise typer.BadParameter("--as-of is a version or a time: leave out --version, --time and --position")
-        read = read_moment(as_of)
-        return read if known_at is None else AsOf(version=read.version, time=read.time, known_at=known_at)
+            raise typer.BadParameter("--as-of excludes --version, --time and --position")
+        parsed = parse_moment(as_of)
+        return parsed if known_at is None else AsOf(version=parsed.version, time=parsed.time, known_at=known_at)
     return AsOf(version=version, time=time, position=position, known_at=known_at)
 
 
-def read_moment(text: str) -> AsOf:
-    """A version where it is all digits, an event time otherwise."""
+def parse_moment(text: str) -> AsOf:
+    """A version if the text is all digits, else an event time."""
     from eventlab.timetravel.asof import as_of
 
     return as_of(int(text) if re.fullmatch(r"\d{1,19}", text.strip(), re.ASCII) else text)
 
 
 def reducer(text: str) -> Reducer:
-    """A reducer of eventlab's by its short name, or one of the user's as ``module:Name`` or ``file.py:Name``.
+    """A built-in reducer by name, or a user's reducer as ``module:Name`` or ``file.py:Name``.
 
     Raises
     ------
     ReducerError
-        Nothing of that name, or what was named fails to load or is no reducer.
+        No reducer of that name, or the module fails to load.
     """
     from eventlab import reducers
     from eventlab.fold.declare.reducer import Reducer
 
     plain = text.lower().replace("_", "").replace("-", "")
-    own = OWN_REDUCERS.get(plain) or {name.lower(): name for name in dir(reducers)}.get(plain)
-    if own is not None:
-        found = getattr(reducers, own)
+    builtin = SHORT_NAMES.get(plain) or {name.lower(): name for name in dir(reducers)}.get(plain)
+    if builtin is not None:
+        found = getattr(reducers, builtin)
     else:
         where, colon, name = text.rpartition(":")
         if not colon or not where or not name:
-            known = " | ".join([*OWN_REDUCERS, *dir(reducers)])
+            known = " | ".join([*SHORT_NAMES, *dir(reducers)])
             raise ReducerError(
-                "no reducer of this name", got=text, expected=f"{known}, or your own as module:Name or file.py:Name"
+                "no reducer of this name", got=text, expected=f"{known}, or a reducer as module:Name or file.py:Name"
             )
         found = getattr(_loaded(where), name, None)
         if found is None:
-            raise ReducerError(f"{where} has no {name!r}", got=text, hint="Reducers are declared with @el.reducer.")
+            raise ReducerError(f"{where} has no {name!r}", got=text, hint="Declare reducers with @el.reducer.")
     if not isinstance(found, Reducer):
         raise ReducerError("not a reducer", got=text, hint="Decorate the class with @el.reducer.")
     return found
 
 
 def _loaded(where: str) -> ModuleType:
-    """The user's module. What goes wrong while it loads is the user's code's own failure, said as such."""
+    """The user's module. Any exception of its code becomes a ReducerError."""
     try:
         if where.endswith(".py"):
             return _from_file(Path(where))
         if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # as `python -m` does; an installed command does not
+            sys.path.insert(0, str(Path.cwd()))  # like `python -m`; installed commands lack it
         return importlib.import_module(where)
     except EventlabError:
         raise
@@ -121,13 +121,13 @@ def _from_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ReducerError("not a Python file", got=str(path))
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # declared classes look up their annotations there
+    sys.modules.setdefault(path.stem, module)  # annotations of its classes are resolved there
     spec.loader.exec_module(module)
     return module
 
 
 def stored_type(lab: Lab, text: str) -> EventType:
-    """An event type of the store by its name, also as the class is written: MarketData for market_data."""
+    """An event type of the store by its name or class name, e.g. market_data or MarketData."""
     from eventlab.store.catalog.schemas import meaning
 
     types = lab.store.types()
@@ -136,17 +136,17 @@ def stored_type(lab: Lab, text: str) -> EventType:
         if name in types:
             return meaning(name, types)
     raise UnknownEventType(
-        "this lab has no events of the type", got=text, expected=", ".join(sorted(types)) or "nothing: it is empty"
+        "the lab has no events of this type", got=text, expected=", ".join(sorted(types)) or "nothing: it is empty"
     )
 
 
-def listed(text: str | None) -> list[str] | None:
-    """Comma-separated words."""
+def comma_separated(text: str | None) -> list[str] | None:
+    """Split comma-separated words."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
 def as_of_document(moment: AsOf) -> dict[str, Any]:
-    """A moment as JSON has it."""
+    """A moment for JSON."""
     from eventlab.runtime.terminal import iso
 
     return {

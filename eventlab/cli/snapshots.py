@@ -1,4 +1,4 @@
-"""`eventlab snapshots compare`: which snapshot policy is best for which reads, measured on a lab."""
+"""`eventlab snapshots compare`: compares snapshot policies on a lab's events."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from eventlab.cli import policies, resolve
-from eventlab.cli.failures import Command, Group
+from eventlab.cli.error_output import DebugCommand, ErrorGroup
 from eventlab.cli.reading import Json, LabPath
 from eventlab.runtime import terminal
 
-app = typer.Typer(cls=Group, help="Measure snapshots.", no_args_is_help=True)
+app = typer.Typer(cls=ErrorGroup, help="Measure snapshots.", no_args_is_help=True)
 
 _SHOWN = (
     "policy", "workload", "budget", "seed", "snapshots", "bytes", "latency_p50_ms", "latency_p99_ms",
@@ -21,39 +21,35 @@ _SHOWN = (
 )  # fmt: skip
 
 
-@app.command("compare", cls=Command)
+@app.command("compare", cls=DebugCommand)
 def compare(
     lab: LabPath,
     *,
-    reducer: Annotated[
-        str, typer.Option(help="trades, book, …; or your own as module:Name or file.py:Name.", show_default=False)
-    ],
-    policy: Annotated[
-        list[str], typer.Option(help="E.g. 'Every(1000) & Keep(3)'; may be repeated.", show_default=False)
-    ],
+    reducer: Annotated[str, typer.Option(help="trades, book, …; or module:Name or file.py:Name.", show_default=False)],
+    policy: Annotated[list[str], typer.Option(help="E.g. 'Every(1000) & Keep(3)'; repeatable.", show_default=False)],
     workload: Annotated[
-        list[str], typer.Option(help="uniform, zipf, 'Drift(0.1)', …; may be repeated.", show_default=False)
+        list[str], typer.Option(help="uniform, zipf, 'Drift(0.1)', …; repeatable.", show_default=False)
     ],
-    aggregate: Annotated[str | None, typer.Option(help="The longest that the reducer handles, by default.")] = None,
+    aggregate: Annotated[str | None, typer.Option(help="By default the longest that the reducer handles.")] = None,
     budget: Annotated[
-        list[int] | None, typer.Option(help="Bytes that snapshots may take; may be repeated. No limit by default.")
+        list[int] | None, typer.Option(help="Bytes of snapshots; repeatable. By default no limit.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Of the reads; may be repeated. 0 by default.")] = None,
-    reads: Annotated[int, typer.Option(help="Half of them train, half are measured.")] = 200,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of the reads; repeatable. By default 0.")] = None,
+    reads: Annotated[int, typer.Option(help="Number of reads: half train, half are measured.")] = 200,
     name: Annotated[
-        str | None, typer.Option(help="Append the results under experiment/NAME, and measure only what is missing.")
+        str | None, typer.Option(help="Append results under experiment/NAME, and measure only missing ones.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare snapshot policies: what they take, and how soon they give past states, all read in turns."""
+    """Compare snapshot policies by size and read latency, with interleaved reads."""
     chosen = [policies.policy(text) for text in policy]
-    asked = [policies.workload(text) for text in workload]
-    with resolve.reading(lab) if name is None else resolve.writing(lab) as opened:
+    workloads = [policies.workload(text) for text in workload]
+    with resolve.reading_lab(lab) if name is None else resolve.writing_lab(lab) as opened:
         from eventlab import experiments
 
         found = experiments.compare(
-            opened, resolve.reducer(reducer), chosen, asked, aggregate_id=aggregate, budgets=budget or (None,),
+            opened, resolve.reducer(reducer), chosen, workloads, aggregate_id=aggregate, budgets=budget or (None,),
             seeds=seed or (0,), reads=reads, name=name, progress=not quiet and sys.stderr.isatty(),
         )  # fmt: skip
     if as_json:

@@ -1,4 +1,4 @@
-"""`eventlab warm`: the kernels of eventlab's own reducers, compiled before anybody waits for them."""
+"""`eventlab warm`: compiles the built-in reducers into the kernel cache."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from eventlab.runtime import terminal
 
 
 def warm(
-    *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
-    as_json: Json = False,
+    *, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False, as_json: Json = False
 ) -> None:
-    """Compile eventlab's own reducers into the cache, so that no later process has to.
+    """Compile the built-in reducers into the kernel cache, so that later processes start faster.
 
-    Kernels that are there already stay; those that no process has used for 90 days are removed. The cache is the
-    user's cache folder, or the one that EVENTLAB_KERNELS names.
+    Existing kernels stay; kernels unused for 90 days are removed. The cache is in the user's cache folder, or in the
+    folder of the environment variable EVENTLAB_KERNELS.
     """
     from eventlab import reducers
     from eventlab.fold import stops
@@ -32,9 +30,9 @@ def warm(
     folder = cache.folder()
     if not cache.usable(folder):
         raise ReducerError(
-            "kernels cannot be kept here", got=str(folder),
-            expected="a folder of the user's own that nobody else can write to",
-            hint=f"Name another: {cache.FOLDER}=/path/to/folder",
+            "kernels cannot be cached here", got=str(folder),
+            expected="a folder of the user that nobody else can write to",
+            hint=f"Set {cache.FOLDER}=/path/to/folder.",
         )  # fmt: skip
     before = cache.files().keys()
     removed = cache.sweep()
@@ -46,7 +44,7 @@ def warm(
     files = cache.files()
     new = len(files.keys() - before)
     if not files:
-        raise ReducerError("no kernel could be kept", got=str(folder), hint="Is the disk full?")
+        raise ReducerError("no kernel could be cached", got=str(folder), hint="Is the disk full?")
     if as_json:
         terminal.document({
             "folder": os.fspath(folder), "kernels": len(files), "bytes": sum(files.values()), "new": new,

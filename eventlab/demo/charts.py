@@ -1,4 +1,4 @@
-"""Charts as SVG that is part of a page: it takes the page's colours and font, and refers to nothing outside."""
+"""Charts as inline SVG with the page's colours and font and without external references."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 8.6, 4.2
 BOUGHT, SOLD, INK = "#009e73", "#d55e00", "#22272e"
 
-# The plots' colours that one background only suits, and the page's for the same purpose, which follow light and dark.
+# The plots' colours for a light background, and the page's variables, which follow light and dark mode.
 _PAGE_COLOURS = {
     INK: "var(--ink)",
     "#5b6570": "var(--muted)",
@@ -30,16 +30,16 @@ _SIZE = re.compile(r'\s(?:width|height)="[\d.]+pt"')
 
 
 def svg(draw: Callable[[Axes], object], name: str, *, height: float = HEIGHT) -> str:
-    """Draw on the axes of a new figure, and give the picture as an element of a page.
+    """Draw on the axes of a new figure, and return the chart as an SVG element.
 
     Parameters
     ----------
     draw : callable
         Takes the Axes.
     name : str
-        Of the chart; unique in its page, so that ids in it are too.
+        Name of the chart, unique in its page, so that ids in the SVG are unique.
     height : float
-        Inches of a page 8.6 inches wide.
+        Height in inches; the width is 8.6.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -49,11 +49,11 @@ def svg(draw: Callable[[Axes], object], name: str, *, height: float = HEIGHT) ->
         draw(figure.subplots())
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    return embedded(written.getvalue())
+    return inline(written.getvalue())
 
 
-def embedded(text: str) -> str:
-    """A standalone SVG document as an element: without prolog, namespaces (HTML knows them) and fixed size."""
+def inline(text: str) -> str:
+    """A standalone SVG document as an inline element, without prolog, namespaces and fixed size."""
     text = _METADATA.sub("", text[text.index("<svg") :])
     head, close, rest = text.partition(">")
     head = _SIZE.sub("", _NAMESPACE.sub("", head)) + ' class="chart" aria-hidden="true"'

@@ -1,4 +1,4 @@
-"""The demo's folder. What the demo made it replaces; anything else it leaves alone."""
+"""The demo's folder. The demo replaces its own files and keeps all others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STORE_NAMES = ("catalog.sqlite", "catalog.sums", "journal", "lock", "segments",
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Where a demo's lab and report go."""
+    """The folder of a demo's lab and report."""
 
     path: Path
 
@@ -33,12 +33,12 @@ class Folder:
         return self.path / MARKER
 
     def prepare(self) -> None:
-        """Make the folder, or clear away the last demo's lab and report.
+        """Create the folder, or remove the last demo's lab and report.
 
         Raises
         ------
         EventlabError
-            There is something in the place of lab or report that no demo made.
+            The lab's or report's path has something that no demo made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -46,19 +46,19 @@ class Folder:
             self.mark(None)
         except OSError as error:
             raise EventlabError(
-                f"{self.path} cannot be used for the demo", got=str(error), hint="Choose another place with --out."
+                f"{self.path} cannot be used for the demo", got=str(error), hint="Choose another folder with --out."
             ) from error
 
     def mark(self, store_id: str | None) -> None:
-        """Note which lab this demo made; None before it is made."""
+        """Record the id of this demo's lab; None before it exists."""
         self._marker.write_text(json.dumps({"made_by": "eventlab demo", "store_id": store_id}) + "\n", encoding="utf-8")
 
     def _clear(self) -> None:
-        there = [path for path in (self.lab, self.report) if path.is_symlink() or path.exists()]
-        if not there:
+        existing = [path for path in (self.lab, self.report) if path.is_symlink() or path.exists()]
+        if not existing:
             return
         made = self._read_marker()
-        for path in there:
+        for path in existing:
             if made is None or path.is_symlink():
                 self._refuse(path)
         if self.lab.exists():
@@ -77,10 +77,10 @@ class Folder:
         return content if isinstance(content, dict) and content.get("made_by") == "eventlab demo" else None
 
     def _is_ours(self, store_id: object) -> bool:
-        """The lab that was noted; where a demo broke off or it cannot be opened, at least only a store's files."""
+        """Whether the lab is the recorded one; without a record, or if it cannot be opened, only a store's files."""
         from eventlab.lab.lab import open as open_lab
 
-        names = os.listdir(self.lab)  # noqa: PTH208 - names are all that is asked for
+        names = os.listdir(self.lab)  # noqa: PTH208 - only names are needed
         if any(not name.startswith(_STORE_NAMES) for name in names):
             return False
         try:
@@ -91,16 +91,15 @@ class Folder:
 
     def _refuse(self, path: Path) -> None:
         raise EventlabError(
-            f"{path} was not made by the demo, so that it is left alone",
-            hint="Move it away, or choose another place with --out.",
+            f"{path} was not made by the demo", hint="Move it away, or choose another folder with --out."
         )
 
     def write_report(self, text: str) -> Path:
-        """Put the report in place, whole."""
-        beside = self.path / ".report.html.new"
+        """Write the report and rename it into place."""
+        temporary = self.path / ".report.html.new"
         try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(self.report)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(self.report)
         except OSError as error:
             raise EventlabError(f"{self.report} cannot be written", got=str(error)) from error
         return self.report

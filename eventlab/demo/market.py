@@ -1,4 +1,4 @@
-"""What the demo plays on: a simulated market, or files told apart by their content."""
+"""The demo's markets: a simulation, or files whose content decides the feed."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MOST_BARS = 400
 _KINDS = {"binance_trades": "market", "tardis_trades": "market", "tardis_book": "book", "tardis_quotes": "quote"}
 _SYMBOL = re.compile(r"[A-Z0-9]{2,12}(?:USDT|USDC|FDUSD|BUSD|USD|EUR|TRY|BTC|ETH|BNB)", re.IGNORECASE)
 _NO_TAG = re.compile(r"trades?|l2|book|incremental|bbo|quotes?|csv|gz|zip|\d+", re.IGNORECASE)
-_UNDERSTOOD = "Binance trades (public archive), Tardis trades, incremental_book_L2 or quotes"
+_SUPPORTED = "Binance trades (public archive), Tardis trades, incremental_book_L2 or quotes"
 _HEAD_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """An aggregate of trades: how many, and the event times (ns) of the first and the last."""
+    """An aggregate of trades, their number, and the event times (ns) of the first and the last."""
 
     aggregate_id: str
     events: int
@@ -37,18 +37,18 @@ class Market:
 
     @property
     def name(self) -> str:
-        """What the portfolio calls it."""
+        """Its symbol in the portfolio."""
         return self.aggregate_id.removeprefix("market/")
 
     @property
     def bar(self) -> str:
-        """A bar length that divides its life into at most some hundred bars."""
+        """A bar length that gives at most some hundred bars."""
         span = self.stop - self.start
         return next((bar for bar in BAR_LENGTHS if span <= MOST_BARS * duration_ns(bar)), BAR_LENGTHS[-1])
 
 
 def simulated(trades: int, seed: int) -> list[Feed]:
-    """A busy market of two symbols, and a quiet one with an order book, over the same time."""
+    """A busy market of two symbols and a quiet one with an order book, over the same time."""
     from eventlab.feeds import simulate
 
     return [
@@ -58,7 +58,7 @@ def simulated(trades: int, seed: int) -> list[Feed]:
 
 
 def markets(lab: Lab) -> list[Market]:
-    """The aggregates of trades, the most active first."""
+    """The aggregates of trades, most active first."""
     from eventlab.reducers import Trades
 
     found = []
@@ -68,25 +68,25 @@ def markets(lab: Lab) -> list[Market]:
     return sorted(found, key=lambda market: (-market.events, market.aggregate_id))
 
 
-def of_files(paths: Sequence[Path], symbol: str | None = None) -> list[Feed]:
-    """Feeds over files whose kind is told by their first line; those of one market in the order of their names.
+def feeds_of(paths: Sequence[Path], symbol: str | None = None) -> list[Feed]:
+    """Feeds over files, in the order of their names. The first line of a file decides its kind.
 
-    Files of one kind and symbol that are named differently beside date and kind (``spot_btcusdt_trades``,
-    ``usdm_btcusdt_trades``) are different markets, and get aggregates of their own: ``market/spot/BTCUSDT``.
+    Files of one kind and symbol whose names differ in more than date and kind (``spot_btcusdt_trades``,
+    ``usdm_btcusdt_trades``) are different markets with separate aggregates, e.g. ``market/spot/BTCUSDT``.
 
     Raises
     ------
     FeedError
-        A file that is not understood, that does not say what is traded, or no trades among all of them.
+        A file of an unknown kind or without a symbol, or no trades in any file.
     """
-    told = [(kind_of(path), path) for path in sorted(paths, key=lambda path: path.name)]
-    named = [(kind, path, symbol or (None if kind.startswith("tardis") else _symbol_in(path))) for kind, path in told]
-    if not any(_KINDS[kind] == "market" for kind, _ in told):
+    kinds = [(kind_of(path), path) for path in sorted(paths, key=lambda path: path.name)]
+    named = [(kind, path, symbol or (None if kind.startswith("tardis") else _symbol_in(path))) for kind, path in kinds]
+    if not any(_KINDS[kind] == "market" for kind, _ in kinds):
         raise FeedError(
-            "there are no trades among the files", got=", ".join(path.name for path in paths),
-            expected="at least one file of trades", hint="The demo's trader acts on trades; add a file of them.",
+            "no trades in the files", got=", ".join(path.name for path in paths),
+            expected="at least one file of trades", hint="The demo's trader needs trades; add a file of trades.",
         )  # fmt: skip
-    tags = {(_KINDS[kind], tag_of(path)) for kind, path in told}
+    tags = {(_KINDS[kind], tag_of(path)) for kind, path in kinds}
     several = {kind for kind, _ in tags if sum(kind == other for other, _ in tags) > 1}
     return [_feed(kind, path, what, tag=tag_of(path) if _KINDS[kind] in several else "") for kind, path, what in named]
 
@@ -100,7 +100,7 @@ def _feed(kind: str, path: Path, symbol: str | None, *, tag: str) -> Feed:
 
 
 def tag_of(path: Path) -> str:
-    """What a file's name says beside symbol, kind and date, e.g. ``spot``; empty where that is nothing."""
+    """The part of a file's name besides symbol, kind and date, e.g. ``spot``; possibly empty."""
     words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+", path.name) if word]
     return "-".join(word for word in words if not _NO_TAG.fullmatch(word) and not _SYMBOL.fullmatch(word))
 
@@ -110,19 +110,19 @@ def _symbol_in(path: Path) -> str:
         if _SYMBOL.fullmatch(word):
             return word.upper()
     raise FeedError(
-        f"{path} does not say what is traded, nor does its name",
+        f"neither {path} nor its name has the symbol",
         expected="a name such as BTCUSDT-trades-2024-08-09.zip",
-        hint="Name the symbol with --symbol.",
+        hint="Pass it with --symbol.",
     )  # fmt: skip
 
 
 def kind_of(path: Path) -> str:
-    """The feed that reads a file, by its first line.
+    """The name of the feed for a file, from its first line.
 
     Raises
     ------
     FeedError
-        A file that cannot be read or is none of those understood.
+        A file that cannot be read or has an unknown format.
     """
     from eventlab.feeds.reading.text import TextFile
 
@@ -141,6 +141,6 @@ def kind_of(path: Path) -> str:
     if 6 <= len(cells) <= 8 and re.fullmatch(r"\d+(,\d+(\.\d+)?){3},\d{13,16},(true|false)(,.*)?", line, re.IGNORECASE):
         return "binance_trades"
     raise FeedError(
-        f"{path} is not understood", got=line[:120], expected=_UNDERSTOOD,
-        hint="`eventlab ingest` reads other files too: klines, aggregated trades, captures, bars.",
+        f"{path} has an unknown format", got=line[:120], expected=_SUPPORTED,
+        hint="`eventlab ingest` reads more formats: klines, aggregated trades, captures, bars.",
     )  # fmt: skip

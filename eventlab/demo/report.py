@@ -1,70 +1,16 @@
-"""The demo's report: one HTML page that needs nothing but itself. Whatever comes from data is escaped."""
+"""The demo's report: one self-contained HTML page. All text from data is escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from string import Template
 from typing import Any
 
-from eventlab.demo.findings import Link
-from eventlab.demo.voice import milliseconds, size
+from eventlab.demo.analysis import Link
+from eventlab.demo.console import milliseconds, size
 from eventlab.events.clock import format_ns
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-$body
-</main>
-</body>
-</html>
-""")
-
-_STYLE = """
-:root{--page:#fff;--ink:#22272e;--muted:#5b6570;--faint:#b4bcc6;--lines:#e6e9ed;--soft:#f6f8fa;--blue:#0072b2;
---green:#009e73;--good:#00795a}
-@media (prefers-color-scheme:dark){:root{--page:#14181d;--ink:#e4e9ee;--muted:#9aa6b2;--faint:#56616d;--lines:#2a313a;
---soft:#1b2127;--blue:#4aa8e0;--green:#2fbf95;--good:#3ecf9f}}
-*{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
-main{max-width:60rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
-h1{font-size:1.9rem;line-height:1.2;margin:0 0 .5rem;letter-spacing:-.01em}
-h2{font-size:1.2rem;margin:3rem 0 .4rem;letter-spacing:-.005em}
-p{margin:.4rem 0 1rem;max-width:44rem}
-.lead{color:var(--muted);font-size:1.05rem}
-.cards{display:grid;grid-template-columns:repeat(3,1fr);gap:.75rem;margin:1.75rem 0 0}
-.card{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.8rem 1rem}
-.card b{display:block;font-size:1.4rem;line-height:1.25;font-variant-numeric:tabular-nums}
-.card span{color:var(--muted);font-size:.85rem}
-figure{margin:1rem 0 0}
-figcaption{color:var(--muted);font-size:.95rem;margin-top:.35rem;max-width:44rem}
-.picture{overflow-x:auto}
-.chart{display:block;width:100%;min-width:34rem;height:auto}
-.table{overflow-x:auto;margin:.75rem 0}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:.4rem 1.25rem .4rem 0;border-bottom:1px solid var(--lines);white-space:nowrap}
-th{color:var(--muted);font-weight:500}
-th:last-child,td:last-child{padding-right:0}
-.right{text-align:right}
-code{font:.85em ui-monospace,monospace;background:var(--soft);border-radius:.25rem;padding:.1em .3em}
-pre{background:var(--soft);border:1px solid var(--lines);border-radius:.6rem;padding:.9rem 1rem;overflow-x:auto}
-pre code{background:none;padding:0}
-.good{color:var(--good);font-weight:600}
-footer{margin-top:3.5rem;color:var(--muted);font-size:.85rem;border-top:1px solid var(--lines);padding-top:1rem}
-@media (max-width:34rem){main{padding:1.5rem 1rem 3rem}h1{font-size:1.55rem}.cards{grid-template-columns:1fr 1fr}
-.card b{font-size:1.15rem}}
-@media print{.chart{min-width:0}}
-"""
 
 
 def link_row(link: Link) -> dict[str, Any]:
@@ -72,7 +18,7 @@ def link_row(link: Link) -> dict[str, Any]:
     event = link.event
     return {
         "event": link.what,
-        "said": _said(event),
+        "content": _content(event),
         "position": event["position"],
         "caused by": event.get("cause"),
         "time": format_ns(event["timestamp"]),
@@ -81,28 +27,29 @@ def link_row(link: Link) -> dict[str, Any]:
     }
 
 
-def _said(event: Mapping[str, Any]) -> str:
+def _content(event: Mapping[str, Any]) -> str:
     if "action" in event:
-        return f"{event['action']}, averages apart by {event['strength']:+.4%}"
-    done = ("bought", "sold")[event["quantity"] < 0] if "quantity" in event else f"{event['side'] or 'trade of'}"
-    return f"{done} {abs(event.get('quantity', event.get('volume', 0.0))):,.6g} at {event['price']:,.10g}"
+        return f"{event['action']}, averages differ by {event['strength']:+.4%}"
+    verb = ("bought", "sold")[event["quantity"] < 0] if "quantity" in event else f"{event['side'] or 'trade of'}"
+    return f"{verb} {abs(event.get('quantity', event.get('volume', 0.0))):,.6g} at {event['price']:,.10g}"
 
 
 def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    """The whole page.
+    """The complete page.
 
     Parameters
     ----------
     found : mapping
-        What the demo found, as its JSON has it.
+        Results of the demo, as in its JSON.
     pictures : mapping of str to str
-        SVG elements: market, portfolio, intervals, lengths, and book where there is one.
+        SVG elements: market, portfolio, intervals, lengths, and book if there is one.
     """
     parts = [
         _head(found), _market(found, pictures), _portfolio(found, pictures), _trace(found), _past(found, pictures),
         _snapshots(found, pictures), _proof(found),
     ]  # fmt: skip
-    return _PAGE.substitute(title="eventlab demo", style=_STYLE, body="\n".join(parts))
+    page, style = (files("eventlab.demo").joinpath(name).read_text("utf-8") for name in ("report.html", "report.css"))
+    return Template(page).substitute(title="eventlab demo", style=style, body="\n".join(parts))
 
 
 def _head(found: Mapping[str, Any]) -> str:
@@ -113,10 +60,10 @@ def _head(found: Mapping[str, Any]) -> str:
     cards = [
         (f"{info['events']:,}", "events in the log"),
         (f"{info['bytes'] / max(info['events'], 1):.1f} B", "on disk for each event"),
-        (f"{events / max(seconds, 1e-9) / 1e6:,.2f} M/s", "events ingested a second"),
+        (f"{events / max(seconds, 1e-9) / 1e6:,.2f} M/s", "events ingested per second"),
         (f"{trader['signals']:,} → {trader['fills']:,}", "signals → fills"),
         (f"{found['portfolio']['equity']:,.0f}", f"equity, of {trader['cash']:,.0f} at the start"),
-        ("proved", "chain and snapshots read back"),
+        ("verified", "digest chain and snapshots"),
     ]
     shown = "".join(f'<div class="card"><b>{escape(b)}</b><span>{escape(label)}</span></div>' for b, label in cards)
     sources = _table(
@@ -129,11 +76,11 @@ def _head(found: Mapping[str, Any]) -> str:
         right=(2, 4),
     )  # fmt: skip
     return f"""<h1>eventlab demo</h1>
-<p class="lead">One log of events, and everything else folded from it: {kind}, a trader acting on it, and every past
-state of both. {escape(_span(market["start"], market["stop"]))}.</p>
+<p class="lead">One log of events, and everything else computed from it: {kind}, a trader, and every past state of
+both. {escape(_span(market["start"], market["stop"]))}.</p>
 <div class="cards">{shown}</div>
-<h2>Events in</h2>
-<p>Each source was appended once, chunk by atomic chunk. Appending it again would add nothing.</p>
+<h2>Ingested events</h2>
+<p>Each source was appended once, in atomic chunks. A second ingest would add nothing.</p>
 {sources}"""
 
 
@@ -158,8 +105,8 @@ def _portfolio(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     trader, portfolio = found["trader"], found["portfolio"]
     intro = (
         f"A trader goes long while the average of {trader['fast']} bars is above that of {trader['slow']}, and short "
-        f"below. It decides when a bar of {trader['bar']} ends, knows nothing that came later, and is filled at the "
-        f"next trade's price for a fee of {trader['fee']:.2%}. It is simple on purpose, and not there to get rich."
+        f"below. It decides when a bar of {trader['bar']} ends, without later information, and is filled at the "
+        f"next trade's price for a fee of {trader['fee']:.2%}. It is an example, not a profitable strategy."
     )
     caption = (
         f"Equity marked at each market's last trade, after {portfolio['fills']:,} fills: realised profit "
@@ -176,18 +123,18 @@ def _portfolio(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
 def _trace(found: Mapping[str, Any]) -> str:
     traced = found["trace"]
     if traced is None:
-        return "<h2>One position, traced</h2><p>The trader never traded: there was too little to decide on.</p>"
-    held = traced["held"]
+        return "<h2>Trace of one position</h2><p>The trader never traded: the market is too short.</p>"
+    holding = traced["holding"]
     intro = (
-        f"The trader's most profitable fill realised {traced['gained']:+,.2f} and left {held['quantity']:+,.6g} "
-        f"{held['symbol']}. Every event names the position of the one that caused it, so the thread leads back from "
-        "the fill to the signal, and from the signal to the market event that completed its evidence."
+        f"The trader's most profitable fill realised {traced['gained']:+,.2f} and left {holding['quantity']:+,.6g} "
+        f"{holding['symbol']}. Every event has the position of its cause, so the trace leads from the fill to the "
+        "signal, and from the signal to the market event that triggered it."
     )
-    names = ("event", "said", "position", "caused by", "time", "aggregate")
-    links = [{**row, "time": row["time"][5:-1].replace("T", " ")} for row in traced["rows"]]  # the year and Z are clear
+    names = ("event", "content", "position", "caused by", "time", "aggregate")
+    links = [{**row, "time": row["time"][5:-1].replace("T", " ")} for row in traced["rows"]]  # without year and Z
     rows = [[_shown(row[name]) for name in names] for row in links]
     marked = [("← " * bool(at) + row[0], *row[1:]) for at, row in enumerate(rows)]
-    return f"<h2>One position, traced</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3))}"
+    return f"<h2>Trace of one position</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3))}"
 
 
 def _shown(value: object) -> str:
@@ -198,18 +145,18 @@ def _shown(value: object) -> str:
 
 def _past(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     rows = [
-        (v["aggregate_id"], v["asked"], f"{v['version']:,}", v["shown"], v["digest"][:16],
+        (v["aggregate_id"], v["as_of"], f"{v['version']:,}", v["shown"], v["digest"][:16],
          milliseconds(v["milliseconds"]))
         for v in found["past_states"]
     ]  # fmt: skip
     table = _table(("state of", "as of", "version", "was", "digest", "took"), rows, right=(2, 5), code=(4,))
     book = _figure(
         pictures, "book",
-        "The order book at its last moment, folded from level-2 changes: how much was on offer up to each price.",
+        "The last order book, folded from level-2 changes: the cumulative size up to each price.",
     ) if "book" in pictures else ""  # fmt: skip
     return f"""<h2>Past states</h2>
-<p>The state of anything, as of any event time or version. Each of these was reached by time and by version, with the
-same digest, and equals its row of the history <span class="good">bit for bit</span>.</p>
+<p>States as of any event time or version. Each of these has the same digest by time and by version, and equals its row
+of the history <span class="good">bit for bit</span>.</p>
 {table}{book}"""
 
 
@@ -225,33 +172,31 @@ def _snapshots(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     )
     longest = found["latency_by_length"][-1]
     first = (
-        f"Random past versions of {found['market']['aggregate_id']}, by the number of events between snapshots; every "
-        f"way gave the same answers. {_balance(found['snapshot_intervals'])}"
+        f"Random past versions of {found['market']['aggregate_id']}, by the number of events between snapshots; all "
+        f"gave the same states. {_balance(found['snapshot_intervals'])}"
     )
     second = (
         f"Without any snapshot, by length of history: {longest['version']:,} events took "
-        f"{milliseconds(longest['latency_ms'])}, or {longest['events_per_second'] / 1e6:,.0f} million a second, "
-        "reading from disk included. What even the shortest history takes is the cost of opening and decoding."
+        f"{milliseconds(longest['latency_ms'])}, or {longest['events_per_second'] / 1e6:,.0f} million per second, "
+        "including reads from disk. The time of the shortest history is the cost of opening and decoding."
     )
-    return f"""<h2>What snapshots cost and save</h2>
+    return f"""<h2>Costs and benefits of snapshots</h2>
 {_figure(pictures, "intervals", first)}
 {table}
 {_figure(pictures, "lengths", second)}"""
 
 
 def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What the quickest interval saves and costs, in a sentence."""
+    """A sentence on the savings and costs of the fastest interval."""
     without = next((row["latency_p50_ms"] for row in rows if row["interval"] is None), None)
     some = [row for row in rows if row["snapshots"]]
     if without is None or not some:
         return "The history is too short for snapshots to matter."
     quickest = min(row["latency_p50_ms"] for row in some)
-    # Where several are as quick as can be told, the smallest is the one to take.
+    # Of intervals with about the same latency, the one with the fewest bytes is best.
     best = min((row for row in some if row["latency_p50_ms"] <= 1.1 * quickest), key=lambda row: row["bytes"])
     if best["latency_p50_ms"] >= without:
-        return (
-            f"A history this short is best replayed: {milliseconds(without)} for the median read, and no less with any."
-        )
+        return f"For a history this short, replay is best: {milliseconds(without)} for the median read."
     return (
         f"The median read took {milliseconds(without)} without snapshots and {milliseconds(best['latency_p50_ms'])} "
         f"with one every {best['interval']:,} events, for {size(best['bytes'])}."
@@ -260,18 +205,18 @@ def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _proof(found: Mapping[str, Any]) -> str:
     proof, lab = found["proof"], escape(found["lab"])
-    return f"""<h2>Proof</h2>
-<p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest computed
-anew from its content and the digest before it: <span class="good">nothing was lost or changed</span>.
+    return f"""<h2>Verification</h2>
+<p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest was computed
+again from its content and the digest before it: <span class="good">nothing was lost or changed</span>.
 {proof["snapshots"]:,} snapshots were folded again from the events: <span class="good">all equal</span>. The last digest
-stands for the whole history:</p>
+covers the complete history:</p>
 <p><code>{escape(str(proof["digest"]))}</code></p>
-<h2>Look around</h2>
+<h2>Next steps</h2>
 <pre><code>eventlab info {lab}
 eventlab state {lab} portfolio portfolio/crossover
 eventlab history {lab} portfolio portfolio/crossover --last
 eventlab verify {lab}</code></pre>
-<footer>Written by <code>eventlab demo</code>. This page holds everything it shows: no scripts, no network.</footer>"""
+<footer>Written by <code>eventlab demo</code>. This page is self-contained: no scripts, no network.</footer>"""
 
 
 def _figure(pictures: Mapping[str, str], name: str, caption: str) -> str:

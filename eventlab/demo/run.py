@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from eventlab import reducers
-from eventlab.demo import charts, findings, market, report
+from eventlab.demo import analysis, charts, market, report
+from eventlab.demo.console import Console, milliseconds, size
 from eventlab.demo.folder import Folder
-from eventlab.demo.trader import PORTFOLIO, SIGNALS, Acted, Crossover, act
-from eventlab.demo.voice import Voice, milliseconds, size
+from eventlab.demo.trader import PORTFOLIO, SIGNALS, Crossover, TraderResult, run_trader
 from eventlab.events.builtin import PortfolioChange
 from eventlab.events.clock import format_ns
 from eventlab.experiments import latency_by_length, snapshot_intervals
@@ -27,7 +27,7 @@ READS = 100
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run on. Without `data`, `trades` simulated ones from `seed`."""
+    """Arguments of the demo. Without `data` it simulates `trades` from `seed`."""
 
     out: Path
     data: tuple[Path, ...] = ()
@@ -38,67 +38,67 @@ class Plan:
 
 
 def run(plan: Plan, *, quiet: bool = False) -> dict[str, Any]:
-    """Run the demo and write its report; returns what it found, ready for JSON.
+    """Run the demo and write its report; returns the results, ready for JSON.
 
     Raises
     ------
     EventlabError
-        Data that cannot be read, a folder that is not the demo's, or a law of the lab that does not hold.
+        The data cannot be read, the folder is not the demo's, or a check fails.
     """
-    voice = Voice(quiet=quiet)
-    feeds = market.of_files(plan.data, plan.symbol) if plan.data else market.simulated(plan.trades, plan.seed)
+    console = Console(quiet=quiet)
+    feeds = market.feeds_of(plan.data, plan.symbol) if plan.data else market.simulated(plan.trades, plan.seed)
     folder = Folder(plan.out)
     folder.prepare()
     with open_lab(folder.lab) as lab:
         folder.mark(lab.store.store_id)
         found: dict[str, Any] = {"lab": str(folder.lab), "simulated": not plan.data}
-        found["sources"] = _ingest(lab, feeds, voice)
+        found["sources"] = _ingest(lab, feeds, console)
         markets = market.markets(lab)[:MOST_MARKETS]
-        found["trader"] = _trade(lab, markets, voice)
+        found["trader"] = _trade(lab, markets, console)
         main = markets[0]
         pictures: dict[str, str] = {}
-        told = _replay(lab, markets, voice, pictures)
-        found["market"], found["portfolio"] = told["market"], told["portfolio"]
-        found["trace"] = _traced(lab, voice)
-        found["past_states"] = _travel(lab, main, told["history"], voice, pictures)
-        found["snapshot_intervals"], found["latency_by_length"] = _compare(lab, main, plan, voice, pictures)
-        found["proof"] = _prove(lab, voice)
+        replayed = _replay(lab, markets, console, pictures)
+        found["market"], found["portfolio"] = replayed["market"], replayed["portfolio"]
+        found["trace"] = _traced(lab, console)
+        found["past_states"] = _past_states(lab, main, replayed["history"], console, pictures)
+        found["snapshot_intervals"], found["latency_by_length"] = _compare(lab, main, plan, console, pictures)
+        found["proof"] = _prove(lab, console)
         found["info"] = {"events": lab.info().events, "bytes": lab.info().bytes, "store_id": lab.store.store_id}
-    with voice.section("Report"):
+    with console.section("Report"):
         found["report"] = str(folder.write_report(report.page(found, pictures)))
-        found["seconds"] = voice.seconds
-        voice.facts([("written to", found["report"]), ("all in all", f"{found['seconds']:.1f} s")])
-        voice.note(f"look around:  eventlab info {folder.lab}")
+        found["seconds"] = console.seconds
+        console.facts([("written to", found["report"]), ("total time", f"{found['seconds']:.1f} s")])
+        console.note(f"look around:  eventlab info {folder.lab}")
     return found
 
 
-def _ingest(lab: Lab, feeds: list[Any], voice: Voice) -> list[dict[str, Any]]:
+def _ingest(lab: Lab, feeds: list[Any], console: Console) -> list[dict[str, Any]]:
     made = []
-    with voice.section("Events in"):
+    with console.section("Ingested events"):
         for feed in feeds:
             began = perf_counter()
-            receipt = lab.ingest(feed, progress=voice.progress)
+            receipt = lab.ingest(feed, progress=console.progress)
             seconds = perf_counter() - began
             made.append({
                 "name": feed.source, "feed": feed.name, "events": receipt.count, "seconds": seconds,
                 "dropped": dict(receipt.report.dropped), "gaps": receipt.report.gaps,
             })  # fmt: skip
             rate = receipt.count / seconds if seconds else 0.0
-            voice.facts([(feed.source, f"{receipt.count:,} events in {seconds:.1f} s, {rate:,.0f} events/s")])
+            console.facts([(feed.source, f"{receipt.count:,} events in {seconds:.1f} s, {rate:,.0f} events/s")])
         info = lab.info()
-        voice.facts([
+        console.facts([
             ("aggregates", ", ".join(f"{head.aggregate_id} ({head.version:,})" for head in lab.store.heads()[:8])),
-            ("on disk", f"{size(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B an event"),
+            ("on disk", f"{size(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B per event"),
         ])  # fmt: skip
     return made
 
 
-def _trade(lab: Lab, markets: list[market.Market], voice: Voice) -> dict[str, Any]:
+def _trade(lab: Lab, markets: list[market.Market], console: Console) -> dict[str, Any]:
     trader = Crossover()
-    with voice.section("A trader acts on the market"):
-        acted: Acted = act(lab, markets, trader)
+    with console.section("Trades of a simple strategy"):
+        acted: TraderResult = run_trader(lab, markets, trader)
         signals = lab.state(reducers.Signals, SIGNALS) if acted.signals else None
-        voice.facts([
+        console.facts([
             ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
             ("signals", f"{acted.signals:,}, each caused by a market event"),
             ("fills", f"{acted.fills:,}, each caused by a signal, at the next trade's price; fee {trader.fee:.2%}"),
@@ -111,27 +111,27 @@ def _trade(lab: Lab, markets: list[market.Market], voice: Voice) -> dict[str, An
     }  # fmt: skip
 
 
-def _replay(lab: Lab, markets: list[market.Market], voice: Voice, pictures: dict[str, str]) -> dict[str, Any]:
+def _replay(lab: Lab, markets: list[market.Market], console: Console, pictures: dict[str, str]) -> dict[str, Any]:
     from eventlab.plots import plot_portfolio
 
     main = markets[0]
-    with voice.section("History, replayed"):
+    with console.section("Replayed history"):
         began = perf_counter()
-        at = findings.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
+        at = analysis.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
         histories = {m.name: lab.history(reducers.Trades, m.aggregate_id, at=at) for m in markets}
         seconds = perf_counter() - began
         events = sum(m.events for m in markets)
         portfolio = lab.history(reducers.Portfolio, PORTFOLIO, at=at, tables=True)
-        marked = findings.equity(portfolio, histories, at)
+        marked = analysis.equity(portfolio, histories, at)
         final = lab.state(reducers.Portfolio, PORTFOLIO)
-        stop = findings.bar_times(main, main.start, main.stop)[-1]
+        stop = analysis.bar_times(main, main.start, main.stop)[-1]
         of_main = histories[main.name].filter((pl.col("version") > 0) & (pl.col("at") <= stop))
         last = of_main.row(-1, named=True)
         worth = float(marked["equity"][-1])
         prices = ", ".join(f"{name} {last[name]:,.2f}" for name in ("last", "low", "high", "vwap"))
-        voice.facts([
+        console.facts([
             (main.aggregate_id, f"{len(of_main):,} bars of {main.bar}; {prices}"),
-            ("replay", f"{events:,} trades in {seconds:.2f} s, compiling included"),
+            ("replay", f"{events:,} trades in {seconds:.2f} s, including compilation"),
             ("portfolio", f"equity {worth:,.2f}; realised {final.realized_pnl:+,.2f}, fees {final.fees:,.2f}"),
         ])  # fmt: skip
     fills = _fills(lab, main)
@@ -174,36 +174,40 @@ def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
     )  # fmt: skip
 
 
-def _traced(lab: Lab, voice: Voice) -> dict[str, Any] | None:
-    with voice.section("One position, traced"):
-        traced = findings.trace(lab, lab.history(reducers.Portfolio, PORTFOLIO))
+def _traced(lab: Lab, console: Console) -> dict[str, Any] | None:
+    with console.section("Trace of one position"):
+        traced = analysis.trace(lab, lab.history(reducers.Portfolio, PORTFOLIO))
         if traced is None:
-            voice.note("the trader never traded: there was too little to decide on")
+            console.note("the trader never traded: the market is too short")
             return None
         rows = [report.link_row(link) for link in (traced.fill, traced.signal, traced.market)]
-        voice.table({name: [row[name] for row in rows] for name in rows[0]})
-        held = traced.held
-        after = f"{held['quantity']:+,.6g} {held['symbol']} at {held['average_cost']:,.2f} on average"
-        voice.note(f"this fill realised {traced.gained:+,.2f} and left {after}")
-    return {"rows": rows, "gained": traced.gained, "held": {k: held[k] for k in ("symbol", "quantity", "average_cost")}}
+        console.table({name: [row[name] for row in rows] for name in rows[0]})
+        holding = traced.holding
+        after = f"{holding['quantity']:+,.6g} {holding['symbol']} at {holding['average_cost']:,.2f} on average"
+        console.note(f"this fill realised {traced.gained:+,.2f} and left {after}")
+    return {
+        "rows": rows,
+        "gained": traced.gained,
+        "holding": {k: holding[k] for k in ("symbol", "quantity", "average_cost")},
+    }
 
 
-def _travel(
-    lab: Lab, main: market.Market, history: pl.DataFrame, voice: Voice, pictures: dict[str, str]
+def _past_states(
+    lab: Lab, main: market.Market, history: pl.DataFrame, console: Console, pictures: dict[str, str]
 ) -> list[dict[str, Any]]:
     from eventlab.plots import plot_book
 
-    with voice.section("Time travel"):
-        visits = findings.visits(lab, main, history)
-        voice.table({
-            "state of": [visit.aggregate_id for visit in visits],
-            "as of": [visit.asked for visit in visits],
-            "version": [visit.version for visit in visits],
-            "was": [visit.shown for visit in visits],
-            "digest": [visit.digest[:12] for visit in visits],
-            "took": [milliseconds(visit.milliseconds) for visit in visits],
+    with console.section("Time travel"):
+        past_states = analysis.past_states(lab, main, history)
+        console.table({
+            "state of": [past.aggregate_id for past in past_states],
+            "as of": [past.as_of for past in past_states],
+            "version": [past.version for past in past_states],
+            "was": [past.shown for past in past_states],
+            "digest": [past.digest[:12] for past in past_states],
+            "took": [milliseconds(past.milliseconds) for past in past_states],
         })  # fmt: skip
-        voice.note("each equals its row of the history bit for bit, and has one digest by time and by version")
+        console.note("each equals its row of the history bit for bit, and has the same digest by time and by version")
         books = lab.store.heads(lab.store.aggregate_ids("book/*"))
         if books:
             book = max(books, key=lambda head: head.version)
@@ -215,24 +219,24 @@ def _travel(
                 f"{state.best_ask:,.2f} × {state.best_ask_size:g}",
             )
             top = f"bid {bid}, ask {ask}"
-            changes = f"{book.version:,} changes in {milliseconds(taken)}, compiling included"
-            voice.facts([(book.aggregate_id, f"{top}; {changes}")])
+            changes = f"{book.version:,} changes in {milliseconds(taken)}, including compilation"
+            console.facts([(book.aggregate_id, f"{top}; {changes}")])
             if len(state.bids) and len(state.asks):
                 pictures["book"] = charts.svg(lambda ax: plot_book(state, ax=ax), "book")
-    return [asdict(visit) | {"timestamp": None if visit.timestamp is None else format_ns(visit.timestamp)}
-            for visit in visits]  # fmt: skip
+    return [asdict(past) | {"timestamp": None if past.timestamp is None else format_ns(past.timestamp)}
+            for past in past_states]  # fmt: skip
 
 
 def _compare(
-    lab: Lab, main: market.Market, plan: Plan, voice: Voice, pictures: dict[str, str]
+    lab: Lab, main: market.Market, plan: Plan, console: Console, pictures: dict[str, str]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from eventlab.plots import plot_latency_by_length, plot_snapshot_intervals
 
-    with voice.section("Snapshot intervals, compared"):
+    with console.section("Comparison of snapshot intervals"):
         intervals = snapshot_intervals(
-            lab, reducers.Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=voice.progress
+            lab, reducers.Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=console.progress
         )
-        voice.table({
+        console.table({
             "snapshot every": ["never" if n is None else f"{n:,} events" for n in intervals["interval"]],
             "snapshots": [f"{n:,}" for n in intervals["snapshots"]],
             "bytes": [size(n) for n in intervals["bytes"]],
@@ -240,26 +244,26 @@ def _compare(
             "95%": [milliseconds(ms) for ms in intervals["latency_p95_ms"]],
             "slowest": [milliseconds(ms) for ms in intervals["latency_max_ms"]],
         })  # fmt: skip
-        voice.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read in turns; all answers equal")
+        console.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read interleaved; all states equal")
         lengths = latency_by_length(lab, reducers.Trades, main.aggregate_id)
         longest = lengths.row(-1, named=True)
-        voice.note(
+        console.note(
             f"without snapshots, {longest['version']:,} events take {milliseconds(longest['latency_ms'])}: "
-            f"{longest['events_per_second'] / 1e6:,.0f} million events/s, reading included"
+            f"{longest['events_per_second'] / 1e6:,.0f} million events/s, including reading"
         )
     pictures["intervals"] = charts.svg(lambda ax: plot_snapshot_intervals(intervals, ax=ax), "intervals")
     pictures["lengths"] = charts.svg(lambda ax: plot_latency_by_length(lengths, ax=ax), "lengths")
     return intervals.to_dicts(), lengths.to_dicts()
 
 
-def _prove(lab: Lab, voice: Voice) -> dict[str, Any]:
-    with voice.section("Proof"):
+def _prove(lab: Lab, console: Console) -> dict[str, Any]:
+    with console.section("Verification"):
         lab.snapshots.policy = Every(1_000)
         for reducer, aggregates in ((reducers.Trades, "market/*"), (reducers.Portfolio, PORTFOLIO)):
             lab.snapshots.build(reducer, aggregates)
         checked = lab.snapshots.verify()
         proved = lab.verify()
-        voice.facts([
+        console.facts([
             ("chain", f"{proved.commits:,} commits and {proved.events:,} events read back: nothing lost or changed"),
             ("snapshots", f"{checked.equal:,} folded again: all equal"),
             ("head digest", proved.head or "none"),

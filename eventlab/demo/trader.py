@@ -1,4 +1,4 @@
-"""A simple trader: it follows the crossing of two moving averages. It is there to be traced, not to get rich."""
+"""A simple trader that follows the crossing of two moving averages. It demonstrates traces, not profit."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Crossover:
     fast, slow : int
         Bars in each average.
     cash : float
-        What the portfolio starts with.
+        Initial cash of the portfolio.
     stake : float
-        Size of a position in each market, in the same currency, at the price of the first decision.
+        Value of a position in each market, at the price of the first decision.
     fee : float
-        Of a fill's value.
+        Fraction of a fill's value.
     """
 
     fast: int = 5
@@ -45,17 +45,17 @@ class Crossover:
     fee: float = 0.0004
 
     def decisions(self, trades: pl.DataFrame, bar: str) -> pl.DataFrame:
-        """What is decided on one market's trades, and the trade that fills it.
+        """The decisions on one market's trades, and the trades that fill them.
 
-        A decision is made when a bar ends, on closes up to that bar, and is filled by the first trade after it. A bar
-        counts once a later trade shows that it is over, so that more trades never change an earlier decision.
+        Each decision uses the closes up to the end of a bar, and the first trade after it is the fill. A bar counts
+        only after a later trade, so that more trades never change an earlier decision.
 
         Parameters
         ----------
         trades : polars.DataFrame
             `position`, `timestamp` (Datetime ns), `price`, in version order.
         bar : str
-            A bar's length; the bar that ends at t holds the trades of (t - bar, t].
+            Length of a bar; the bar that ends at t has the trades of (t - bar, t].
 
         Returns
         -------
@@ -66,7 +66,7 @@ class Crossover:
         step = duration_ns(bar)
         ns, price = trades["timestamp"].to_physical().to_numpy(), trades["price"].to_numpy()
         end = -(-ns // step) * step
-        last = np.flatnonzero(np.append(end[1:] != end[:-1], False))  # the last bar may go on
+        last = np.flatnonzero(np.append(end[1:] != end[:-1], False))  # the last bar may be incomplete
         closes = pl.Series(price[last])
         ratio = (closes.rolling_mean(self.fast) / closes.rolling_mean(self.slow)).to_numpy() - 1.0
         side = np.sign(ratio)
@@ -89,35 +89,35 @@ class Crossover:
 
 
 @dataclass(frozen=True, slots=True)
-class Acted:
-    """What the trader left in the log."""
+class TraderResult:
+    """Numbers of signals and fills that the trader appended."""
 
     signals: int
     fills: int
 
 
-def act(lab: Lab, markets: Sequence[Market], trader: Crossover) -> Acted:
-    """Let the trader act on markets: append its signals, caused by trades, and its fills, caused by signals."""
-    decided = []
+def run_trader(lab: Lab, markets: Sequence[Market], trader: Crossover) -> TraderResult:
+    """Append the trader's signals, caused by trades, and its fills, caused by signals."""
+    frames = []
     for market in markets:
         trades = lab.events(MarketData, market.aggregate_id, columns=["position", "timestamp", "price"])
         frame = trader.decisions(trades, market.bar)
-        decided.append(frame.with_columns(symbol=pl.lit(market.name)))
-    decisions = pl.concat(decided).sort("timestamp", "cause").with_row_index("row")
+        frames.append(frame.with_columns(symbol=pl.lit(market.name)))
+    decisions = pl.concat(frames).sort("timestamp", "cause").with_row_index("row")
     lab.append(
         PORTFOLIO,
         PortfolioChange(Symbol("cash"), trader.cash, 1.0, kind="cash"),
         timestamp=min(market.start for market in markets),
     )
     if not len(decisions):
-        return Acted(0, 0)
+        return TraderResult(0, 0)
     strategy = f"sma {trader.fast}/{trader.slow}"
-    said = lab.append_frame(
+    signals = lab.append_frame(
         TradingSignal,
         decisions.select("timestamp", "cause", "symbol", "action", "strength", strategy=pl.lit(strategy)),
         aggregate_id=SIGNALS,
     )
-    fills = decisions.with_columns(cause=pl.col("row").cast(pl.Int64) + said.first_position)
+    fills = decisions.with_columns(cause=pl.col("row").cast(pl.Int64) + signals.first_position)
     done = lab.append_frame(
         PortfolioChange,
         fills.sort("fill_timestamp", "row").select(
@@ -129,4 +129,4 @@ def act(lab: Lab, markets: Sequence[Market], trader: Crossover) -> Acted:
         ),
         aggregate_id=PORTFOLIO,
     )  # fmt: skip
-    return Acted(said.count, done.count)
+    return TraderResult(signals.count, done.count)

@@ -112,9 +112,7 @@ def _from_iso(text: str, what: str) -> int:
         seconds = dt.datetime.fromisoformat(f"{match['date']}T{clock}{zone}")
     except ValueError as error:
         raise AsOfError(
-            f"{what} cannot be read as an ISO 8601 moment",
-            got=text,
-            expected="e.g. '2024-08-09T00:00:00Z'",
+            f"{what} cannot be read as an ISO 8601 moment", got=text, expected="e.g. '2024-08-09T00:00:00Z'"
         ) from error
     return _from_datetime(seconds, what) + int((match["fraction"] or "0").ljust(9, "0"))
 

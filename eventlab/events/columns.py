@@ -241,6 +241,10 @@ def _wrong_type(field_name: str, where: str, got: object, expected: str) -> Inva
     return InvalidEvent(f"{prefix(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
 
 
+def _refused(where: str, row: int, name: str, got: object, expected: str) -> InvalidEvent:
+    return InvalidEvent(f"{prefix(where)}row {row}, column {name!r}: value refused", got=got, expected=expected)
+
+
 def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
     dtype = series.dtype
     if dtype == pl.Null and (field.nullable or len(series) == 0):
@@ -273,12 +277,7 @@ def _floats(series: pl.Series, name: str, where: str) -> pl.Series:
     if any(abs(cast(int, extreme)) > 2**53 for extreme in extremes):
         rounded = floats.cast(series.dtype, strict=False).ne_missing(series).arg_true()
         if len(rounded):
-            row = rounded[0]
-            raise InvalidEvent(
-                f"{prefix(where)}row {row}, column {name!r}: value refused",
-                got=series[row],
-                expected="a number that float64 represents exactly",
-            )
+            raise _refused(where, rounded[0], name, series[rounded[0]], "a number that float64 represents exactly")
     return floats.rechunk()
 
 
@@ -286,12 +285,7 @@ def _int64(series: pl.Series, name: str, where: str) -> pl.Series:
     integers = series.cast(pl.Int64, strict=False)
     lost = (integers.is_null() & series.is_not_null()).arg_true()
     if len(lost):
-        row = lost[0]
-        raise InvalidEvent(
-            f"{prefix(where)}row {row}, column {name!r}: value refused",
-            got=series[row],
-            expected="an int64 above -2**63",
-        )
+        raise _refused(where, lost[0], name, series[lost[0]], "an int64 above -2**63")
     return integers.rechunk()
 
 
@@ -311,11 +305,8 @@ def _time_series(series: pl.Series, name: str, where: str) -> pl.Series:
     outside = (~count.is_between(-(-MIN_NS // per_unit), MAX_NS // per_unit)).arg_true()
     if len(outside):
         row, unit = outside[0], dtype.time_unit if isinstance(dtype, pl.Datetime) else "ns"
-        raise InvalidEvent(
-            f"{prefix(where)}row {row}, column {name!r}: value refused",
-            got=f"{count[row]} {unit} since 1970",
-            expected="a time that fits into int64 nanoseconds, 1677 to 2262",
-        )
+        expected = "a time that fits into int64 nanoseconds, 1677 to 2262"
+        raise _refused(where, row, name, f"{count[row]} {unit} since 1970", expected)
     return (count * per_unit).rechunk()
 
 
@@ -385,9 +376,7 @@ def _refuse(bad: pa.Array | np.ndarray[Any, Any], array: pa.Array, field: Field,
     flags = bad if isinstance(bad, np.ndarray) else bad.fill_null(False).to_numpy(zero_copy_only=False)
     if flags.any():
         row = int(np.flatnonzero(flags)[0])
-        raise InvalidEvent(
-            f"{prefix(where)}row {row}, column {field.name!r}: value refused", got=array[row].as_py(), expected=expected
-        )
+        raise _refused(where, row, field.name, array[row].as_py(), expected)
 
 
 def _checked(field: Field, array: pa.Array, where: str) -> pa.Array:

@@ -87,26 +87,17 @@ class Field:
     def to_json(self) -> dict[str, Any]:
         """The field in the store's registry: everything that later reads depend on."""
         return {
-            "name": self.name,
-            "kind": self.kind,
-            "nullable": self.nullable,
-            "minimum": self.limits.minimum,
-            "maximum": self.limits.maximum,
-            "vocabulary": list(self.vocabulary),
-            "default": None if self.default is REQUIRED else self.default,
-            "required": self.default is REQUIRED,
-        }
+            "name": self.name, "kind": self.kind, "nullable": self.nullable, "minimum": self.limits.minimum,
+            "maximum": self.limits.maximum, "vocabulary": list(self.vocabulary),
+            "default": None if self.default is REQUIRED else self.default, "required": self.default is REQUIRED,
+        }  # fmt: skip
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Field:
         return Field(
-            name=data["name"],
-            kind=data["kind"],
-            nullable=data["nullable"],
-            limits=Limits(data["minimum"], data["maximum"]),
-            vocabulary=tuple(data["vocabulary"]),
-            default=REQUIRED if data["required"] else data["default"],
-        )
+            data["name"], data["kind"], data["nullable"], Limits(data["minimum"], data["maximum"]),
+            tuple(data["vocabulary"]), REQUIRED if data["required"] else data["default"],
+        )  # fmt: skip
 
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -170,15 +161,9 @@ class EventType:
 
     def schema_json(self) -> str:
         """Canonical JSON of the schema, as in the store's registry."""
-        return json.dumps(
-            {
-                "name": self.name,
-                "schema_version": self.schema_version,
-                "fields": [field.to_json() for field in self.fields],
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-        )
+        fields = [field.to_json() for field in self.fields]
+        content = {"name": self.name, "schema_version": self.schema_version, "fields": fields}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def from_schema_json(text: str) -> EventType:

@@ -1,4 +1,4 @@
-"""Experiments: what a choice costs, measured on your own events."""
+"""Experiments: measured costs of snapshot policies on the lab's own events."""
 
 from __future__ import annotations
 

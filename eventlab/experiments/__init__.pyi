@@ -1,8 +1,8 @@
 from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import results as results
-from .placing import Placements as Placements
-from .placing import placements as placements
+from .placement import Placements as Placements
+from .placement import placements as placements
 from .prediction import predicted_latencies as predicted_latencies
 from .reconstruction import latency_by_length as latency_by_length
 from .reconstruction import snapshot_intervals as snapshot_intervals

@@ -1,4 +1,4 @@
-"""How sure a ratio of two latencies is that were measured on the same reads: the paired percentile bootstrap.
+"""Confidence intervals of ratios of paired latencies: the percentile bootstrap.
 
 B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
 """
@@ -18,18 +18,20 @@ _MOST_CELLS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """A ratio, and the 95 % interval around it."""
+class ConfidenceInterval:
+    """A ratio and its 95 % confidence interval."""
 
     ratio: float
     low: float
     high: float
 
 
-def paired_ratios(one: Int64Array, other: Int64Array, seed: int, resamples: int = RESAMPLES) -> tuple[Interval, ...]:
-    """The mean and the 99th percentile of `one` over those of `other`.
+def paired_ratios(
+    one: Int64Array, other: Int64Array, seed: int, resamples: int = RESAMPLES
+) -> tuple[ConfidenceInterval, ...]:
+    """Ratios of the means and of the 99th percentiles of `one` and `other`.
 
-    Each resample draws reads, with replacement, and takes both latencies of each.
+    Each resample draws reads with replacement, and uses both latencies of a read.
 
     Parameters
     ----------
@@ -49,19 +51,19 @@ def paired_ratios(one: Int64Array, other: Int64Array, seed: int, resamples: int 
     for begin in range(0, resamples, most):
         rows = generator.integers(0, len(one), (min(most, resamples - begin), len(one)))
         found.append(_ratios(one[rows], other[rows]))
-    whole = _ratios(one[None], other[None])[:, 0]
+    point = _ratios(one[None], other[None])[:, 0]
     low, high = np.quantile(np.concatenate(found, axis=1), _TAILS, axis=1)
-    return tuple(Interval(*map(float, three)) for three in zip(whole, low, high, strict=True))
+    return tuple(ConfidenceInterval(*map(float, three)) for three in zip(point, low, high, strict=True))
 
 
 def _ratios(one: Int64Array, other: Int64Array) -> Float64Array:
     """Ratios of means and of 99th percentiles, along the last axis: shape (2, rows)."""
     means = one.mean(axis=1) / other.mean(axis=1)
-    return np.stack([means, _rare(one) / _rare(other)])
+    return np.stack([means, _p99(one) / _p99(other)])
 
 
-def _rare(values: Int64Array) -> Int64Array:
-    """The smallest value that 99 in 100 do not exceed."""
+def _p99(values: Int64Array) -> Int64Array:
+    """The 99th percentile along the last axis, as a measured value."""
     place = math.ceil(0.99 * values.shape[1]) - 1
     found: Int64Array = np.partition(values, place, axis=1)[:, place]
     return found

@@ -1,6 +1,6 @@
-"""Which snapshot policy is best for which reads, on one's own events: measured in turns, and held against the optimum.
+"""Comparisons of snapshot policies by latency and size, on the lab's own events, with the optimum as a reference.
 
-All policies read the same versions in turns and must give the same states, so each measurement is a proof as well.
+All policies read the same versions, interleaved, and must give the same states, so each measurement is also a test.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import SnapshotError, UnknownAggregate
-from eventlab.experiments import asked
+from eventlab.events.arguments import checked_int
+from eventlab.events.types import event_type
+from eventlab.experiments import arguments, interleaved
 from eventlab.experiments.bootstrap import paired_ratios
-from eventlab.experiments.measuring import HasStore, Subject, whole
-from eventlab.experiments.trials import Ledger, Trial
-from eventlab.experiments.turns import Design, measured
-from eventlab.fold.declare.reducer import ReducerLike, as_reducer
+from eventlab.experiments.interleaved import Design
+from eventlab.experiments.measurement import HasStore
+from eventlab.experiments.trials import SnapshotTrial, Trial, TrialLog
+from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.snapshots.placement.optimum import WORTHWHILE
 from eventlab.snapshots.placement.workloads import Workload
-from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.rules import Policy
 
 if TYPE_CHECKING:
@@ -30,41 +31,13 @@ if TYPE_CHECKING:
 _SHOWN_ROWS = 20
 _BEST_SHOWN = 12
 
-FRAME_SCHEMA: dict[str, Any] = {
-    "policy": pl.String,
-    "workload": pl.String,
-    "budget": pl.Int64,
-    "seed": pl.Int64,
-    "snapshots": pl.Int64,
-    "bytes": pl.Int64,
-    "evictions": pl.Int64,
-    "build_seconds": pl.Float64,
-    "training_seconds": pl.Float64,
-    "write_seconds": pl.Float64,
-    "reads": pl.Int64,
-    "latency_p50_ms": pl.Float64,
-    "latency_p95_ms": pl.Float64,
-    "latency_p99_ms": pl.Float64,
-    "latency_max_ms": pl.Float64,
-    "latency_mean_ms": pl.Float64,
-    "events_replayed": pl.Float64,
-    "optimum_ratio": pl.Float64,
-    "headroom": pl.Float64,
-    "captured": pl.Float64,
-    "feasible": pl.Boolean,
-}
+_FIELDS = event_type(SnapshotTrial).polars_schema
+FRAME_SCHEMA: dict[str, pl.DataType] = dict(list(_FIELDS.items())[list(_FIELDS).index("policy") :])
+_RATIOS = ("mean_ratio", "mean_low", "mean_high", "p99_ratio", "p99_low", "p99_high")
 INTERVALS_SCHEMA: dict[str, Any] = {
-    "policy": pl.String,
-    "workload": pl.String,
-    "budget": pl.Int64,
-    "reads": pl.Int64,
-    "mean_ratio": pl.Float64,
-    "mean_low": pl.Float64,
-    "mean_high": pl.Float64,
-    "p99_ratio": pl.Float64,
-    "p99_low": pl.Float64,
-    "p99_high": pl.Float64,
-}
+    "policy": pl.String, "workload": pl.String, "budget": pl.Int64, "reads": pl.Int64,
+    **dict.fromkeys(_RATIOS, pl.Float64),
+}  # fmt: skip
 
 
 def compare(
@@ -81,11 +54,11 @@ def compare(
     into: HasStore | None = None,
     progress: bool = True,
 ) -> Comparison:
-    """Compare snapshot policies by what they cost and how soon they give past states, for given kinds of reads.
+    """Compare snapshot policies by size and read latency, for given workloads.
 
-    Reads are split by time: the first half trains policies that make snapshots as states are read, the second half is
-    measured, in turns. The lab's own snapshots are neither used nor changed; those of the measurement are kept as the
-    lab would keep them, in memory or in a temporary folder, and are gone afterwards.
+    The first half of the reads trains policies that make snapshots when states are read; the second half is measured,
+    interleaved. The lab's own snapshots are neither used nor changed. The experiment's snapshots are temporary: in
+    memory or in a temporary folder, like the lab's own.
 
     Parameters
     ----------
@@ -96,19 +69,18 @@ def compare(
     workloads : sequence or mapping of str to Workload
         ``el.workloads``; likewise.
     aggregate_id : str, optional
-        The longest aggregate that has events the reducer handles, by default.
+        By default the longest aggregate with events that the reducer handles.
     budgets : sequence of int or None
-        Bytes that the snapshots may take; None for any number. A policy that makes more loses those of the lowest
-        versions until the others fit.
+        Bytes of snapshots; None for no limit. Above the budget, snapshots of the lowest versions are evicted.
     seeds : sequence of int
-        Of the reads; a trial for each.
+        Seeds of the reads; one trial each.
     reads : int
-        How many are drawn, at least 2.
+        Number of reads to draw, at least 2.
     name : str, optional
-        Trials are appended as ``SnapshotTrial`` events under ``experiment/<name>``, with each of their reads, as soon
-        as all policies have been measured on a workload, budget and seed. Those that are there are not measured again.
+        Append trials as ``SnapshotTrial`` events with all their reads under ``experiment/<name>``, as soon as all
+        policies are measured on a workload, budget and seed. Trials that are already there are not measured again.
     into : Lab, optional
-        The lab they are appended to instead of this one.
+        The lab to append trials to, instead of this one.
     progress : bool
         Show a bar.
 
@@ -120,19 +92,19 @@ def compare(
     ------
     UnknownAggregate, ReducerError, ReadOnlyStore
     SnapshotError
-        No policies or no workloads, a name that is there twice, numbers that make no sense; or states that differ
-        between policies, which no correct snapshot gives.
+        No policies or workloads, a duplicate name, or an invalid number; or states that differ between policies, which
+        is a bug.
 
     Warns
     -----
     SnapshotSkipped
-        Not even one snapshot of a policy fits into its budget: names it, and the smallest budget that would do. It is
-        measured without snapshots, as it would be used.
+        No snapshot of a policy fits into its budget; names the policy and the smallest sufficient budget. It is
+        measured without snapshots.
 
     Notes
     -----
-    A policy that is added to a named experiment later is measured on the same reads and must give the same states, but
-    at another time: the machine may be slower or faster then.
+    A policy added later to a named experiment reads the same versions and must give the same states, but the machine
+    may be slower or faster by then.
 
     Examples
     --------
@@ -147,27 +119,23 @@ def compare(
     [10, 2]
     """
     design = Design(
-        asked.named("policy", policies, Policy), asked.named("workload", workloads, Workload),
-        asked.budgets(budgets), asked.seeds(seeds),
-        whole("reads", reads, 2),
+        arguments.policies(policies), arguments.by_name("workload", workloads, Workload), arguments.budgets(budgets),
+        arguments.seeds(seeds), checked_int("reads", reads, 2, error=SnapshotError),
     )  # fmt: skip
-    for policy in design.policies.values():
-        rules.check(policy)
-    reducer = as_reducer(reducer)
-    subject = Subject.of(lab, reducer, asked.longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
-    ledger = None if name is None else Ledger.of((lab if into is None else into).store, name)
-    if ledger is not None:
-        ledger.check_writable()
-    return Comparison(measured(subject, design, ledger, progress=progress))
+    subject = arguments.subject(lab, reducer, aggregate_id)
+    log = None if name is None else TrialLog.of((lab if into is None else into).store, name)
+    if log is not None:
+        log.check_writable()
+    return Comparison(interleaved.run(subject, design, log, progress=progress))
 
 
 def results(lab: HasStore, name: str) -> Comparison:
-    """What was measured under a name, of the reducer, aggregate, last version and number of reads measured last.
+    """Stored trials of a named experiment that have the reducer, aggregate, version and reads of the last one.
 
     Raises
     ------
     UnknownAggregate
-        There is no experiment of this name.
+        No experiment of this name.
 
     Examples
     --------
@@ -179,11 +147,11 @@ def results(lab: HasStore, name: str) -> Comparison:
     >>> results(lab, "first").frame.equals(found.frame)
     True
     """
-    trials = Ledger.of(lab.store, name).trials()
+    trials = TrialLog.of(lab.store, name).trials()
     if not trials:
         raise UnknownAggregate(
             "no experiment of this name", got=name,
-            hint="lab.store.aggregate_ids('experiment/*') lists those there are.",
+            hint="lab.store.aggregate_ids('experiment/*') lists all.",
         )  # fmt: skip
 
     def about(trial: Trial) -> tuple[object, ...]:
@@ -194,23 +162,22 @@ def results(lab: HasStore, name: str) -> Comparison:
 
 
 class Comparison:
-    """What a comparison of snapshot policies found.
+    """The result of a comparison of snapshot policies.
 
     Attributes
     ----------
     reducer, aggregate_id : str
     version : int
-        The aggregate's last one.
+        The aggregate's last version.
     frame : polars.DataFrame
-        A row per policy, workload, budget (null for none) and seed: snapshots, bytes, and evictions by the policy
-        as it builds and by the budget;
-        build_seconds, training_seconds (asking and keeping as states were read), write_seconds (the build above a
-        plain fold); reads measured, and of their time in milliseconds latency_p50_ms, latency_p95_ms, latency_p99_ms,
-        latency_max_ms, latency_mean_ms; events_replayed by a read on average. By the model of the machine:
-        optimum_ratio, the mean latency over that of the best placement of the same bytes; headroom, how many times
-        better than even spacing anything can be for these reads; captured, the share of that gain: 0 as evenly spaced,
-        1 the optimum, null where the headroom is below 1.1. Where not even one snapshot fits into the budget, the
-        policy's own or the comparison's, feasible is False, and the row is of reads without snapshots.
+        A row per policy, workload, budget (null for none) and seed: snapshots, bytes, and evictions by the policy or
+        the budget; build_seconds, training_seconds (decisions and snapshots during reads), write_seconds (the build
+        minus a plain fold); the number of measured reads, and their latency_p50_ms, latency_p95_ms, latency_p99_ms,
+        latency_max_ms and latency_mean_ms; events_replayed per read on average. By the measured cost model:
+        optimum_ratio, the mean latency relative to the best placement of the same bytes; headroom, the factor by which
+        the best placement can beat even spacing; captured, the share of that gain: 0 for even spacing, 1 for the
+        optimum, null for a headroom below 1.1. If no snapshot fits into the budget of the policy or the comparison,
+        feasible is False, and the reads are without snapshots.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
@@ -221,34 +188,34 @@ class Comparison:
         self.frame = pl.DataFrame(rows, schema=FRAME_SCHEMA)
 
     def intervals(self, baseline: str | Policy | None = None, *, seed: int = 0) -> pl.DataFrame:
-        """How much faster or slower than a baseline the policies are, and how sure that is.
+        """Latency ratios of the policies to a baseline, with confidence intervals.
 
-        Reads of all seeds are taken together and paired: each resample takes a read's latency under both policies. The
-        bootstrap takes reads as independent, so it is too sure of itself where a machine is disturbed for long.
+        Uses the reads of all seeds as pairs: each resample takes a read's latency under both policies. The bootstrap
+        assumes independent reads, so its intervals are too narrow if something disturbs the machine for long.
 
         Parameters
         ----------
         baseline : str or Policy, optional
             The first policy by default.
         seed : int
-            Of the resamples.
+            Seed of the resamples.
 
         Returns
         -------
         polars.DataFrame
-            A row per other policy, workload and budget: reads, mean_ratio with the 95 % interval from mean_low to
-            mean_high, and p99_ratio, p99_low, p99_high; below 1 is faster than the baseline.
+            A row per other policy, workload and budget: reads, mean_ratio and its 95 % interval mean_low to mean_high,
+            and p99_ratio, p99_low, p99_high. Below 1 is faster than the baseline.
 
         Raises
         ------
         SnapshotError
-            A baseline that was not measured, or on other reads.
+            The baseline was not measured, or on other reads.
         """
         known = list(dict.fromkeys(one.summary.policy for one in self._trials))
         chosen = known[0] if baseline is None else baseline if isinstance(baseline, str) else repr(baseline)
         if chosen not in known:
             raise SnapshotError("no such policy was compared", got=chosen, expected=", ".join(known))
-        seed = whole("seed", seed, 0)
+        seed = arguments.non_negative("seed", seed)
         rows = []
         for (policy, workload, budget), trials in self._grouped().items():
             if policy == chosen:
@@ -262,9 +229,9 @@ class Comparison:
                 )  # fmt: skip
             ours = np.concatenate([one.nanoseconds for one, _ in pairs])
             theirs = np.concatenate([other.nanoseconds for _, other in pairs])
-            mean, rare = paired_ratios(ours, theirs, seed)
+            mean, p99 = paired_ratios(ours, theirs, seed)
             rows.append(
-                (policy, workload, budget, len(ours), mean.ratio, mean.low, mean.high, rare.ratio, rare.low, rare.high)
+                (policy, workload, budget, len(ours), mean.ratio, mean.low, mean.high, p99.ratio, p99.low, p99.high)
             )
         return pl.DataFrame(rows, schema=INTERVALS_SCHEMA, orient="row")
 
@@ -275,14 +242,14 @@ class Comparison:
         return found
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Bytes of snapshots against the 99th percentile of latency, with what no other policy beats in both."""
+        """Plot bytes of snapshots against the 99th percentile of latency, with the Pareto front."""
         from eventlab.plots import plot_pareto
 
         return plot_pareto(self.frame, ax=ax)
 
     @property
     def verdict(self) -> str:
-        """What it comes to, in words: a line per workload and budget."""
+        """The result as text: a line per workload and budget."""
         means = self.frame.group_by("workload", "budget", "policy", maintain_order=True).agg(
             pl.col("headroom").first(), pl.col("latency_mean_ms", "captured").mean(), pl.col("feasible").all()
         )
@@ -290,15 +257,17 @@ class Comparison:
         for (workload, budget), rows in means.group_by(["workload", "budget"], maintain_order=True):
             best = rows.sort("latency_mean_ms").row(0, named=True)
             under = "" if budget is None else f" within {budget:,} bytes"
-            line = f"{workload}{under}: {best['policy']} is fastest, {best['latency_mean_ms']:.3g} ms a read on average"
+            line = (
+                f"{workload}{under}: {best['policy']} is fastest, {best['latency_mean_ms']:.3g} ms per read on average"
+            )
             if best["headroom"] < WORTHWHILE:
-                line += f"; headroom {best['headroom']:.2f}: nothing adaptive can help here"
+                line += f"; headroom {best['headroom']:.2f}: no adaptive placement can help"
             else:
                 line += f"; headroom {best['headroom']:.2f}"
                 if best["captured"] is not None:
                     line += f", of which it captures {best['captured']:.0%}"
                 elif best["feasible"]:
-                    line += " of what is replayed, but the rest of a read outweighs that: next to nothing to gain"
+                    line += " of replay, which is a small part of a read: no relevant gain is possible"
             without = rows.filter(~pl.col("feasible"))["policy"].to_list()
             if without:
                 line += f"; no snapshot fits into the budget of {', '.join(without)}"
@@ -317,7 +286,7 @@ class Comparison:
         return "\n".join([self._title(), *(f"  {line}" for line in self._lines())])
 
     def _repr_html_(self) -> str:
-        said = "<br>".join(escape(line if len(line) <= 400 else line[:399] + "…") for line in self._lines())
+        verdict = "<br>".join(escape(line if len(line) <= 400 else line[:399] + "…") for line in self._lines())
         head = self.frame.head(_SHOWN_ROWS)
         more = f" (first {_SHOWN_ROWS} shown)" if len(self.frame) > _SHOWN_ROWS else ""
-        return f"<b>{escape(self._title())}{more}</b><p>{said}</p>{head._repr_html_()}"
+        return f"<b>{escape(self._title())}{more}</b><p>{verdict}</p>{head._repr_html_()}"

@@ -1,4 +1,4 @@
-"""Whether the model by which snapshots are planned is right: what it predicts of reads, beside what they take."""
+"""Tests of the cost model behind snapshot placement: predicted and measured latencies of reads."""
 
 from __future__ import annotations
 
@@ -6,40 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
-from eventlab.experiments import asked
-from eventlab.experiments.measuring import FROZEN, HasStore, Subject, private_shelves, whole
-from eventlab.fold.declare.reducer import ReducerLike, as_reducer
+from eventlab.experiments import arguments
+from eventlab.experiments.measurement import FROZEN, HasStore, Subject, private_snapshots
+from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.placement.workloads import Uniform, Workload
-from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.cost_based import CostOptimal
 from eventlab.snapshots.policy.cost_model import Model, Reads
 from eventlab.snapshots.policy.rules import Policy
 from eventlab.timetravel.calibration import Calibration, calibrated, undisturbed
 
-Float64Array = npt.NDArray[np.float64]
-
+_COLUMNS = [column for p in ("p50", "p95") for column in (f"predicted_{p}_ms", f"measured_{p}_ms", f"ratio_{p}")]
 PREDICTIONS_SCHEMA = {
-    "policy": pl.String,
-    "snapshots": pl.Int64,
-    "reads": pl.Int64,
-    "predicted_p50_ms": pl.Float64,
-    "measured_p50_ms": pl.Float64,
-    "ratio_p50": pl.Float64,
-    "predicted_p95_ms": pl.Float64,
-    "measured_p95_ms": pl.Float64,
-    "ratio_p95": pl.Float64,
-}
+    "policy": pl.String, "snapshots": pl.Int64, "reads": pl.Int64, **dict.fromkeys(_COLUMNS, pl.Float64)
+}  # fmt: skip
 _QUANTILES = (0.5, 0.95)
 
 _RUN = 10
-"""Reads that one policy makes before it is another's turn: each meets the processor as reads like it leave it."""
+"""Consecutive reads per policy before the next policy's turn, so that caches are in the state of similar reads."""
 
 
 def predicted_latencies(
@@ -53,41 +42,41 @@ def predicted_latencies(
     seed: int = 0,
     progress: bool = True,
 ) -> pl.DataFrame:
-    """Hold what reads are predicted to take against what they take, without snapshots and with what policies build.
+    """Compare predicted with measured latencies of reads, without snapshots and with those of policies.
 
-    The model is the one by which ``CostOptimal`` plans, fitted anew to reads of other versions. Both kinds of reads are
-    timed in turns, so that a machine that slows down slows both. Which row groups short reads find decoded is followed
-    as the store keeps them. The lab's own snapshots are neither used nor changed.
+    The model is that of ``CostOptimal``, fitted to reads of other versions. Both kinds of reads are interleaved, so
+    that a slowdown of the machine affects both. The prediction follows which row groups the store's cache holds for
+    short reads. The lab's own snapshots are neither used nor changed.
 
     Parameters
     ----------
     lab : Lab
     reducer : Reducer
     policies : sequence or mapping of str to Policy
-        Beside no snapshots at all; those of a sequence go by their repr.
+        Compared in addition to no snapshots; those of a sequence go by their repr.
     workload : Workload
-        Which versions are read: ``el.workloads``.
+        The distribution of reads: ``el.workloads``.
     aggregate_id : str, optional
-        The longest aggregate that has events the reducer handles, by default.
+        By default the longest aggregate with events that the reducer handles.
     reads : int
-        How many are drawn; those of versions that the model was fitted to are left out.
+        Number of reads to draw. Reads of versions that the model was fitted to are dropped.
     seed : int
-        Of all reads.
+        Seed of all reads.
     progress : bool
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
     polars.DataFrame
-        A row without snapshots (policy null) and one per policy: snapshots, reads; of the time of a read in
-        milliseconds predicted_p50_ms and measured_p50_ms, and the first over the second, ratio_p50; the same at p95.
+        A row without snapshots (policy null) and one per policy: snapshots, reads; predicted_p50_ms and measured_p50_ms
+        of a read, and their ratio ratio_p50; the same for p95.
 
     Raises
     ------
     UnknownAggregate, ReducerError
     SnapshotError
-        What is no policy or workload; numbers that make no sense; a history so short that the model was fitted to all
-        versions drawn.
+        Not a policy or workload; an invalid number; or a history so short that the model was fitted to all drawn
+        versions.
 
     Examples
     --------
@@ -98,25 +87,24 @@ def predicted_latencies(
     >>> found["snapshots"].to_list()
     [0, 5]
     """
-    named = asked.named("policy", policies, Policy)
-    for policy in named.values():
-        rules.check(policy)
-    if not isinstance(workload, Workload):
-        raise SnapshotError("not a workload", got=workload, expected="e.g. el.workloads.Uniform()")
-    count, seed = whole("reads", reads, 1), whole("seed", seed, 0)
-    reducer, generator = as_reducer(reducer), np.random.default_rng([seed, 1])  # others than those of the calibration
-    subject = Subject.of(lab, reducer, asked.longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
-    calibration = Calibration(subject.store, reducer, subject.aggregate_id, seed)
+    named = arguments.policies(policies)
+    arguments.check_workload(workload)
+    count, seed = arguments.positive("reads", reads), arguments.non_negative("seed", seed)
+    subject = arguments.subject(lab, reducer, aggregate_id)
+    generator = np.random.default_rng([seed, 1])  # independent of the calibration's
+    calibration = Calibration(subject.store, subject.reducer, subject.aggregate_id, seed)
     drawn = workload.draw(subject.head, count, generator)
     held_out = drawn[~np.isin(drawn, calibration.version)]
     if not len(held_out):
         raise SnapshotError(
-            "the model was fitted to all of the versions drawn", got=f"{subject.head:,} events",
+            "the model was fitted to all drawn versions", got=f"{subject.head:,} events",
             expected="a longer history, or more reads",
         )  # fmt: skip
     given: list[tuple[str | None, Policy | None]] = [(None, None), *named.items()]
-    with private_shelves(subject.store, len(given), calibrated) as shelves:
-        ways = [_Way(subject, *one, shelf, held_out) for one, shelf in zip(given, shelves, strict=True)]
+    with private_snapshots(subject.store, len(given), calibrated) as collections:
+        ways = [
+            _PolicyReads(subject, *one, snapshots, held_out) for one, snapshots in zip(given, collections, strict=True)
+        ]
         total = len(calibration) + len(held_out) * len(ways)
         with tqdm(total=total, desc="predictions", unit="read", disable=not progress, leave=None) as bar, undisturbed():
             base, version, way = _timed(calibration, ways, generator, bar)
@@ -127,46 +115,46 @@ def predicted_latencies(
     )
 
 
-class _Way:
-    """Reads of the same versions, from what one policy builds."""
+class _PolicyReads:
+    """Timed reads of the versions with the snapshots of one policy."""
 
     def __init__(
-        self, subject: Subject, name: str | None, policy: Policy | None, shelf: Snapshots, version: Int64Array
+        self, subject: Subject, name: str | None, policy: Policy | None, snapshots: Snapshots, version: Int64Array
     ) -> None:
-        self._subject, self._name, self._shelf = subject, name, shelf
-        self._snapshots = subject.build(shelf, policy)[0].snapshots
-        shelf.policy = FROZEN
-        subject.warm(shelf)
-        there = np.append(0, shelf.table()["version"].to_numpy())
-        self.version, self.base = version, there[np.searchsorted(there, version, "right") - 1]
+        self._subject, self._name, self._snapshots = subject, name, snapshots
+        self._count = subject.build(snapshots, policy)[0].snapshots
+        snapshots.policy = FROZEN
+        subject.warm(snapshots)
+        starts = np.append(0, snapshots.table()["version"].to_numpy())
+        self.version, self.base = version, starts[np.searchsorted(starts, version, "right") - 1]
         self._taken = np.zeros(len(version))
 
     def time(self, number: int) -> None:
-        self._taken[number] = self._subject.read(int(self.version[number]), self._shelf)[0] / 1e9
+        self._taken[number] = self._subject.read(int(self.version[number]), self._snapshots)[0] / 1e9
 
     def row(self, model: Model, reads: Reads) -> dict[str, str | int | float | None]:
         row: dict[str, str | int | float | None] = {
-            "policy": self._name, "snapshots": self._snapshots, "reads": len(self.version)
+            "policy": self._name, "snapshots": self._count, "reads": len(self.version)
         }  # fmt: skip
         measured = np.quantile(self._taken, _QUANTILES).tolist()
-        for q, was, is_predicted in zip(_QUANTILES, measured, model.quantiles(reads, _QUANTILES), strict=True):
-            row[f"predicted_p{q * 100:.0f}_ms"], row[f"measured_p{q * 100:.0f}_ms"] = is_predicted * 1e3, was * 1e3
-            row[f"ratio_p{q * 100:.0f}"] = is_predicted / was
+        for q, seconds, predicted in zip(_QUANTILES, measured, model.quantiles(reads, _QUANTILES), strict=True):
+            row[f"predicted_p{q * 100:.0f}_ms"], row[f"measured_p{q * 100:.0f}_ms"] = predicted * 1e3, seconds * 1e3
+            row[f"ratio_p{q * 100:.0f}"] = predicted / seconds
         return row
 
 
 _Step = tuple[int, int, int, int]
-"""Base, version, which way (`_FITTING`, `_WARMING`), and the number of the read among its own."""
+"""Base, version, index of the policy (or `_FITTING`, `_WARMING`), and number of the read in its series."""
 
 _FITTING, _WARMING = -1, -2
 
 
 def _timed(
-    calibration: Calibration, ways: Sequence[_Way], generator: np.random.Generator, bar: tqdm[Any]
+    calibration: Calibration, ways: Sequence[_PolicyReads], generator: np.random.Generator, bar: tqdm[Any]
 ) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Make all reads in turns; their bases, versions and ways, in the order in which they were made.
+    """Make all reads interleaved; returns their bases, versions and policies in order.
 
-    Short ones are made twice, in the same order: the second time, what is decoded depends on the reads alone.
+    Short reads run twice in the same order: in the second run the decoded row groups depend on the reads alone.
     """
     steps = np.array(list(_steps(calibration, ways, generator)), np.int64)
     short = steps[Reads.of(steps[:, 0], steps[:, 1], calibration.starts).decoded == 0]
@@ -182,7 +170,7 @@ def _timed(
     return base, version, way
 
 
-def _steps(calibration: Calibration, ways: Sequence[_Way], generator: np.random.Generator) -> Iterator[_Step]:
+def _steps(calibration: Calibration, ways: Sequence[_PolicyReads], generator: np.random.Generator) -> Iterator[_Step]:
     count = len(ways[0].version)
     runs = -(-count // _RUN)
     for run, fitting in enumerate(np.array_split(np.arange(len(calibration)), runs)):

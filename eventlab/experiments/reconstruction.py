@@ -1,7 +1,7 @@
-"""How long it takes to reconstruct a past state: by snapshot interval, and by length of history.
+"""Latency of reconstructing a past state, by snapshot interval and by length of history.
 
-All ways to a state are measured in turns on the same versions, so that a machine that slows down slows all of them;
-and all of them must give the same state, so that each measurement is a proof as well.
+Reads of the same versions are interleaved, so that a slowdown of the machine affects all alternatives. All must give
+the same state, so each measurement is also a test.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import polars as pl
 
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
-from eventlab.experiments import asked
-from eventlab.experiments.measuring import FROZEN, HasStore, Subject, percentiles, private_shelves, whole
+from eventlab.experiments import arguments
+from eventlab.experiments.measurement import FROZEN, HasStore, Subject, percentiles, private_snapshots
 from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
@@ -27,24 +27,16 @@ from eventlab.timetravel.calibration import undisturbed
 _LENGTHS = 12
 _SHORTEST = 10
 
+_LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "latency_max_ms")
 INTERVALS_SCHEMA = {
-    "interval": pl.Int64,
-    "snapshots": pl.Int64,
-    "bytes": pl.Int64,
-    "build_seconds": pl.Float64,
-    "latency_p50_ms": pl.Float64,
-    "latency_p95_ms": pl.Float64,
-    "latency_p99_ms": pl.Float64,
-    "latency_max_ms": pl.Float64,
-    "reads": pl.Int64,
-    "total_seconds": pl.Float64,
-    "young": pl.Float64,
-}
+    "interval": pl.Int64, "snapshots": pl.Int64, "bytes": pl.Int64, "build_seconds": pl.Float64,
+    **dict.fromkeys(_LATENCIES, pl.Float64), "reads": pl.Int64, "total_seconds": pl.Float64, "young": pl.Float64,
+}  # fmt: skip
 LENGTHS_SCHEMA = {"version": pl.Int64, "latency_ms": pl.Float64, "events_per_second": pl.Float64}
 
 
 class HasSnapshots(HasStore, Protocol):
-    """Anything over a log that keeps snapshots, such as a Lab."""
+    """Any object with a log and snapshots, such as a Lab."""
 
     @property
     def snapshots(self) -> Snapshots: ...
@@ -59,10 +51,10 @@ def snapshot_intervals(
     seed: int = 0,
     progress: bool = True,  # noqa: FBT001, FBT002 - as everywhere in eventlab
 ) -> pl.DataFrame:
-    """Compare snapshot intervals by what they cost and how soon they give a past state.
+    """Compare snapshot intervals by size, build time and read latency.
 
-    The lab's own snapshots are neither used nor changed. Snapshots for the measurement are kept as the lab would keep
-    them, in memory or in a temporary folder, and are gone afterwards.
+    The lab's own snapshots are neither used nor changed. The experiment's snapshots are temporary: in memory or in a
+    temporary folder, like the lab's own.
 
     Parameters
     ----------
@@ -70,30 +62,28 @@ def snapshot_intervals(
     reducer : Reducer
     aggregate_id : str
     intervals : iterable of int or None
-        Events between snapshots; None for no snapshots at all.
+        Events between snapshots; None for no snapshots.
     reads : int
-        Past versions to reconstruct, drawn uniformly from all; the same ones for every interval.
+        Number of past versions to reconstruct, drawn uniformly; the same for every interval.
     seed : int
-        Of the draw; not negative.
+        Seed of the draw; not negative.
     progress : bool
-        Show a bar.
+        Show a progress bar.
 
     Returns
     -------
     polars.DataFrame
-        A row per interval, in the order given: interval (null for none), snapshots, bytes, build_seconds, and of the
-        time of a read in milliseconds latency_p50_ms, latency_p95_ms, latency_p99_ms, latency_max_ms. Percentiles are
-        measured values: the smallest one that so many reads did not exceed. Then reads; total_seconds, of building
-        and so many median reads; and young, the same in every row: the interval for which that is least by Young's
-        formula, from what a snapshot added to the builds measured and an event to the median reads. It is null where
-        they do not tell.
+        A row per interval, in the given order: interval (null for none), snapshots, bytes, build_seconds, and the
+        latency_p50_ms, latency_p95_ms, latency_p99_ms and latency_max_ms of a read, as measured values; then reads;
+        total_seconds, the build plus as many median reads; and young, the same in every row: the interval with the
+        least total by Young's formula, from the measured cost of a snapshot in builds and of an event in median reads.
+        It is null if the measurements do not determine it.
 
     Raises
     ------
     UnknownAggregate, ReducerError
     SnapshotError
-        Intervals, reads or seed that make no sense; or states that differ between intervals, which no correct
-        snapshot gives.
+        Invalid intervals, reads or seed; or states that differ between intervals, which is a bug.
 
     Examples
     --------
@@ -104,23 +94,26 @@ def snapshot_intervals(
     >>> frame["snapshots"].to_list()
     [0, 10]
     """
-    chosen = asked.intervals(intervals)
-    count, generator = whole("reads", reads, 1), np.random.default_rng(whole("seed", seed, 0))
+    chosen = arguments.intervals(intervals)
+    count = arguments.positive("reads", reads)
+    generator = np.random.default_rng(arguments.non_negative("seed", seed))
     subject = Subject.of(lab, reducer, aggregate_id)
     versions = generator.integers(1, subject.head, count, endpoint=True)
     rows = tqdm(
         total=len(chosen) * (count + 1), desc="snapshot intervals", unit="read", disable=not progress, leave=None
     )
-    with rows as bar, private_shelves(lab.store, len(chosen)) as shelves:
+    with rows as bar, private_snapshots(lab.store, len(chosen)) as collections:
         built = []
-        for interval, shelf in zip(chosen, shelves, strict=True):
-            built.append(subject.build(shelf, None if interval is None else Every(interval)))
-            subject.warm(shelf)
+        for interval, snapshots in zip(chosen, collections, strict=True):
+            built.append(subject.build(snapshots, None if interval is None else Every(interval)))
+            subject.warm(snapshots)
             bar.update()
         taken = np.empty((len(chosen), count), np.int64)
         with undisturbed():
             for at, version in enumerate(versions):
-                taken[:, at], _ = subject.in_turns(int(version), shelves, generator.permutation(len(shelves)))
+                taken[:, at], _ = subject.read_interleaved(
+                    int(version), collections, generator.permutation(len(collections))
+                )
                 bar.update(len(chosen))
     found = pl.DataFrame(
         [_row(interval, *made, ns) for interval, made, ns in zip(chosen, built, taken, strict=True)],
@@ -138,7 +131,7 @@ def latency_by_length(
     *,
     with_snapshots: bool = False,
 ) -> pl.DataFrame:
-    """How long reconstructing a state takes by the length of its history: without snapshots, and with the lab's.
+    """Latency of reconstructing a state by length of history, without snapshots and with those of the lab.
 
     Parameters
     ----------
@@ -146,25 +139,24 @@ def latency_by_length(
     reducer : Reducer
     aggregate_id : str
     lengths : sequence of int, optional
-        Versions to reconstruct. By default about twelve, evenly spaced in logarithm, up to the last.
+        Versions to reconstruct. By default about twelve up to the last, spaced logarithmically.
     repeats : int
-        Measurements of each length, in turns; the median counts.
+        Interleaved measurements per length; the result is their median.
     with_snapshots : bool
-        Measure the same reads with the snapshots that the lab has, too. None is made meanwhile.
+        Also measure the same reads with the lab's snapshots. Makes no snapshots.
 
     Returns
     -------
     polars.DataFrame
-        A row per length, in the order given: version, and without snapshots latency_ms and events_per_second; and
-        latency_with_ms, where that was asked for.
+        A row per length, in the given order: version, latency_ms and events_per_second without snapshots, and
+        latency_with_ms if `with_snapshots`.
 
     Raises
     ------
     UnknownAggregate, ReducerError
     SnapshotError
-        A length that is no positive integer or lies past the last version; no lengths; repeats below 1; no snapshot
-        that any of the lengths could begin from, where they are to be measured; or states that differ with snapshots
-        and without.
+        A length that is not a positive integer or is past the last version; no lengths; repeats below 1; no snapshot at
+        or below any of the lengths; or states that differ with and without snapshots.
 
     Examples
     --------
@@ -177,7 +169,7 @@ def latency_by_length(
     >>> latency_by_length(lab, el.Trades, "market/BTCUSDT", (10, 1_000), with_snapshots=True).columns
     ['version', 'latency_ms', 'events_per_second', 'latency_with_ms']
     """
-    count = whole("repeats", repeats, 1)
+    count = arguments.positive("repeats", repeats)
     subject = Subject.of(lab, reducer, aggregate_id)
     chosen = _spread(subject.head) if lengths is None else _lengths(lengths, subject)
     ways: list[Snapshots | None] = [None]
@@ -185,12 +177,12 @@ def latency_by_length(
         _check_snapshots(subject, lab.snapshots, max(chosen))
         ways.append(lab.snapshots)
     taken = np.empty((len(ways), len(chosen), count), np.int64)
-    with _none_made(ways), undisturbed():
+    with _no_new_snapshots(ways), undisturbed():
         for way in ways:
             subject.warm(way)
         for turn in range(count):
             for at, version in enumerate(chosen):
-                taken[:, at, turn], _ = subject.in_turns(version, ways, np.roll(np.arange(len(ways)), turn))
+                taken[:, at, turn], _ = subject.read_interleaved(version, ways, np.roll(np.arange(len(ways)), turn))
     without, *others = np.median(taken, axis=2)
     found = pl.DataFrame(
         {"version": chosen, "latency_ms": without / 1e6, "events_per_second": np.array(chosen) / (without / 1e9)},
@@ -200,21 +192,21 @@ def latency_by_length(
 
 
 def _check_snapshots(subject: Subject, snapshots: Snapshots, longest: int) -> None:
-    """Raise SnapshotError where nothing up to a version could begin from a snapshot."""
+    """Raise SnapshotError if there is no snapshot up to a version."""
     base = snapshots.latest(
         subject.reducer, [subject.aggregate_id], version=longest, time=None, stop_position=subject.store.stop_position
     )
     if not base.marks.version[0]:
         raise SnapshotError(
-            f"no snapshots of {subject.reducer.name} to measure with",
+            f"no snapshots of {subject.reducer.name} to measure",
             got=f"none of {subject.aggregate_id!r} up to version {longest}",
-            hint="Make some first: lab.snapshots.build(reducer, aggregate_id).",
+            hint="Build some first: lab.snapshots.build(reducer, aggregate_id).",
         )
 
 
 @contextmanager
-def _none_made(ways: Sequence[Snapshots | None]) -> Iterator[None]:
-    """Reading makes no snapshots: they would shorten the very next reads."""
+def _no_new_snapshots(ways: Sequence[Snapshots | None]) -> Iterator[None]:
+    """Reads make no snapshots inside this context, since these would speed up later reads."""
     policies = [(way, way.policy) for way in ways if way is not None]
     for way, _ in policies:
         way.policy = FROZEN
@@ -233,29 +225,30 @@ def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) 
 
 
 def _young(intervals: pl.DataFrame, reads_per_event: float) -> float | None:
-    """Young's interval for so many reads of a version, by straight lines through what was measured."""
+    """Young's interval for a rate of reads per version, from linear fits to the measurements."""
     rows = intervals.filter(pl.col("snapshots") > 0)
     if rows["snapshots"].n_unique() < 2:
         return None
     seconds = rows["latency_p50_ms"] / 1e3
     write, _ = np.polyfit(rows["snapshots"], rows["build_seconds"], 1)
     event, _ = np.polyfit(rows["interval"] / 2.0, seconds, 1)  # a read folds half an interval
-    if write <= 0.0 or event <= 0.0:  # less than a busy machine does by itself
+    if write <= 0.0 or event <= 0.0:  # below the noise of the machine
         return None
     return young(reads_per_event, float(event), write=float(write), write_price=1.0)
 
 
 def _spread(head: int) -> list[int]:
-    """Versions evenly spaced in logarithm, up to the last."""
+    """Logarithmically spaced versions, up to the last."""
     spaced = np.geomspace(min(_SHORTEST, head), head, _LENGTHS)
     return [int(version) for version in np.unique(spaced.round().astype(np.int64))]
 
 
 def _lengths(lengths: Sequence[int], subject: Subject) -> list[int]:
-    chosen = [whole("a history length", one, 1) for one in asked.several("history length", lengths, "(100, 1_000)")]
+    given = arguments.non_empty("history length", lengths, "(100, 1_000)")
+    chosen = [arguments.positive("a history length", one) for one in given]
     if max(chosen) > subject.head:
         raise SnapshotError(
-            f"a history length lies past the last version of {subject.aggregate_id!r}",
+            f"a history length is past the last version of {subject.aggregate_id!r}",
             got=max(chosen),
             expected=f"at most {subject.head}",
         )

@@ -1,4 +1,4 @@
-"""Trials of snapshot policies as events: what was measured is appended, and a rerun finds it."""
+"""Trials of snapshot policies, stored as events, so that a rerun of an experiment reuses them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _PREFIX = "experiment/"
 
 @event(schema_version=2)
 class SnapshotTrial:
-    """One policy under one workload and budget, measured.
+    """The measurement of one policy under one workload and budget.
 
     Attributes
     ----------
     trial : str
-        Digest of everything that the trial depends on but the machine.
+        Digest of everything that the trial depends on, except the machine.
     answers : str
-        Digest of all states that were read; trials of the same reads have the same.
+        Digest of all states read; equal for trials of the same reads.
     drawn : int
-        Reads drawn, of which the second half was measured.
+        Number of reads drawn; the second half was measured.
 
-    The others are those of a comparison's frame.
+    The other fields are columns of a comparison's frame.
     """
 
     trial: str
@@ -65,7 +65,7 @@ class SnapshotTrial:
 
 @event
 class SnapshotRead:
-    """One read of a trial: the version asked for, and how long it took."""
+    """One read of a trial: the version and the time."""
 
     trial: str
     state_version: int
@@ -74,7 +74,7 @@ class SnapshotRead:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """A trial and its reads, in the order in which they were made."""
+    """A trial and its reads, in order."""
 
     summary: SnapshotTrial
     versions: Int64Array
@@ -82,7 +82,7 @@ class Trial:
 
 
 def identity(*parts: object) -> str:
-    """A digest of what a trial depends on; arrays count by their numbers."""
+    """A digest of parts: the bytes of arrays, the repr of other values."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode()
@@ -91,28 +91,28 @@ def identity(*parts: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """Where the trials of one name are kept: as the events of an aggregate."""
+class TrialLog:
+    """The stored trials of one experiment: the events of an aggregate."""
 
     store: EventLog
     aggregate_id: str
 
     @staticmethod
-    def of(store: EventLog, name: object) -> Ledger:
+    def of(store: EventLog, name: object) -> TrialLog:
         if not isinstance(name, str) or not name or len(name) > 200:
-            raise SnapshotError("not the name of an experiment", got=name, expected='text, e.g. "policies"')
-        return Ledger(store, _PREFIX + name)
+            raise SnapshotError("not the name of an experiment", got=name, expected='a string, e.g. "policies"')
+        return TrialLog(store, _PREFIX + name)
 
     def check_writable(self) -> None:
-        """Before anything is measured that could not be kept."""
+        """Raise ReadOnlyStore before measuring if the trials cannot be stored."""
         if self.store.read_only:
             raise ReadOnlyStore(
-                "the results of an experiment with a name are appended, but this lab was opened to be read",
-                got=self.store.path, hint="Leave out name=, or keep them in another lab with into=.",
+                "a named experiment appends its results, but this lab was opened read-only",
+                got=self.store.path, hint="Omit name=, or store them in another lab with into=.",
             )  # fmt: skip
 
-    def keep(self, trials: Sequence[Trial]) -> None:
-        """Append trials with their reads, all or none."""
+    def append(self, trials: Sequence[Trial]) -> None:
+        """Append trials with their reads in one commit."""
         reads = pl.concat([
             pl.DataFrame({
                 "trial": [one.summary.trial] * len(one.versions), "state_version": one.versions,
@@ -124,7 +124,7 @@ class Ledger:
         self.store.commit([*summaries, batch_of_frame(event_type(SnapshotRead), reads, aggregate_id=self.aggregate_id)])
 
     def trials(self) -> list[Trial]:
-        """Those that are there, in the order measured; of equal ones the last."""
+        """The stored trials in order of measurement; the last of equal ones."""
         if not self.store.heads([self.aggregate_id]):
             return []
         names = [field.name for field in event_type(SnapshotTrial)]

@@ -143,15 +143,9 @@ class _CoinbaseCapture(CaptureFeed):
         tally.drop("last_match of a trade already seen", int(repeated.sum()))
         taker = pl.col("side").replace_strict({"buy": "sell", "sell": "buy"}, return_dtype=pl.Enum(["buy", "sell"]))
         return frame.filter(~pl.Series(repeated)).select(
-            "row",
-            "symbol",
-            "price",
-            pl.col("size").alias("volume"),
-            taker.alias("side"),
-            "trade_id",
-            "timestamp",
+            "row", "symbol", "price", pl.col("size").alias("volume"), taker.alias("side"), "trade_id", "timestamp",
             "received_at",
-        )
+        )  # fmt: skip
 
     def _changes(self, messages: pl.DataFrame, tally: Tally) -> pl.DataFrame:
         frame = self._decoded(messages, _BOOKS, _LEVEL2, tally)

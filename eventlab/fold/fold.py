@@ -1,7 +1,8 @@
-"""Run a reducer over events: compiled or interpreted, with the same bits.
+"""Runs a reducer over events, compiled or interpreted, with the same bits.
 
-Compiling takes a second or so and interpreting some ten microseconds an event, so a reducer is interpreted until it
-has seen as many events as compiling is worth, and compiled from then on: never more than about twice the better choice.
+Compiling takes about a second and interpreting about ten microseconds an event. So a reducer is interpreted until the
+events that it has seen would have paid for compiling, and compiled from then on. That costs at most about twice as much
+as the better choice.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from eventlab.fold.interpreter.loop import interpreted
 from eventlab.fold.interpreter.state import StateType
 from eventlab.fold.native.cache import find, keep, key_of
 from eventlab.fold.native.call import KernelRaised, Native, Types, types_of
-from eventlab.fold.result import Folded, joined
+from eventlab.fold.result import Folded, concat_batches
 from eventlab.fold.run.kernel_call import Run
 from eventlab.fold.stops import Stops, empty_table, narrowed
 
 WORTH_LOADING, WORTH_COMPILING = 3_000, 100_000
-"""Events interpreted before a kernel that an earlier process kept is loaded, and before one is compiled: about as many
-as take as long."""
+"""Events that are interpreted before a kept kernel is loaded, and before one is compiled: interpreting them takes about
+as long."""
 
 
 @dataclass
 class _Known:
-    """What this process has of a reducer's code: how it is interpreted, how often it was, and its kernels."""
+    """What this process knows of a reducer's code: its interpreted form, the events it has interpreted, its kernels."""
 
     types: StateType
     interpreted: int = 0
@@ -43,7 +44,7 @@ class _Known:
     """By the compiler."""
 
     def kernel(self, reducer: Reducer, types: Types, work: int, interpret: bool | None) -> Native | None:  # noqa: FBT001
-        """The kernel to fold so many more events with; None to interpret them."""
+        """The kernel for a fold of `work` more events; None to interpret them."""
         native = self.kernels.get(types)
         if native is not None:
             return native
@@ -119,7 +120,7 @@ def fold(
     Warns
     -----
     NotCompiled
-        The same, where either way was free: the fold goes on interpreted.
+        A handler cannot be compiled and `interpret` is None: the fold goes on interpreted.
     """
     known, executor = _known_of(reducer), executor or Threads()
     tables, stops = narrowed(tables, stops)
@@ -132,8 +133,8 @@ def fold(
         made = Run(reducer, states, tables, stops, emit)
         native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
         if native is not None:
-            # The plain path says which event failed; where it does not fail (a fold that outgrew the space planned for
-            # it), its answer is the answer.
+            # Where a kernel raises, the fold starts over interpreted: that says which event failed, or, where the
+            # kernel only ran out of planned space, gives the answer.
             with contextlib.suppress(KernelRaised):
                 return made.run(native, spans(work, executor), executor)
         else:
@@ -142,7 +143,7 @@ def fold(
 
 
 def expect(reducer: Reducer, events: int) -> None:
-    """Have events that are about to be folded in pieces treated as one fold of them would be: compiled if worth it."""
+    """Announce events that will be folded in pieces, so that compiling is weighed as for one fold of all of them."""
     known = _known_of(reducer)
     known.interpreted = max(known.interpreted, events)
 
@@ -162,7 +163,7 @@ def fold_through(
     emit: bool = False,
     interpret: bool | None = None,
 ) -> Folded:
-    """Fold as `fold` does, but the events of one aggregate, and give its states at each stop, a row a stop.
+    """Fold the events of one aggregate as `fold` does. The result has the states at each stop, a row a stop.
 
     Raises
     ------
@@ -182,9 +183,9 @@ def fold_through(
     for stop in stops.one_by_one():
         found.append(fold(reducer, [aggregate], state, tables, stop, emit=emit, interpret=interpret))
         state = found[-1].states
-    states = joined([state.slice(0, 0), *(one.states for one in found)])
+    states = concat_batches([state.slice(0, 0), *(one.states for one in found)])
     emitted = [one.emitted for one in found if one.emitted is not None]
-    return Folded(states, joined(emitted) if emitted else None)
+    return Folded(states, concat_batches(emitted) if emitted else None)
 
 
 def derive(
@@ -198,7 +199,7 @@ def derive(
 
 
 def warm(reducer: Reducer) -> None:
-    """Have what a reducer's folds need compiled and kept, with its routed handlers and without.
+    """Compile and keep the kernels of a reducer's folds, with its routed handlers and without.
 
     Raises
     ------

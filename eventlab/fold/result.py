@@ -1,4 +1,4 @@
-"""What a fold gives: states, and what it told on the way."""
+"""The result of a fold: states, and what was emitted on the way."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """States after their last stop, and what was emitted at every stop, if that was asked for."""
+    """States after their last stop, and what was emitted at every stop, where a caller asks for it."""
 
     states: pa.RecordBatch
     emitted: pa.RecordBatch | None = None
     """Scalar and array fields, then properties; one row a stop."""
 
 
-def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+def concat_batches(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     """Batches of one schema, as one."""
     if not batches[0].schema.names:
         return without_columns(sum(batch.num_rows for batch in batches))
@@ -40,12 +40,12 @@ def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 
 def without_columns(rows: int) -> pa.RecordBatch:
-    """So many rows of nothing."""
+    """A batch of rows without columns."""
     return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
 
 
 def property_type(reducer: Reducer, name: str) -> tuple[Any, pa.DataType]:
-    """What a kernel writes a property's values as, and what they become."""
+    """The type in which a kernel writes a property's values, and the type of their column."""
     return _PROPERTY_TYPES[reducer.property_kinds[name]]
 
 
@@ -53,7 +53,7 @@ _schemas: WeakKeyDictionary[Reducer, pa.Schema] = WeakKeyDictionary()
 
 
 def emission_schema(reducer: Reducer) -> pa.Schema:
-    """Columns that an emission has."""
+    """Fields of the record, then properties."""
     found = _schemas.get(reducer)
     if found is None:
         fields = [f.arrow for f in reducer.layout.record]

@@ -213,7 +213,7 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         style.log_bytes_x(axes, sizes)
         axes.set_xlabel("size of all snapshots")
         axes.set_ylabel("latency, 99th percentile (ms)")
-        style.set_title_long_names(axes, "Snapshot policies: size and latency")
+        style.set_title(axes, "Snapshot policies: size and latency", axes, columns=2)
     return axes
 
 

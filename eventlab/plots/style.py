@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from eventlab.errors import PlotError
 
@@ -29,43 +30,7 @@ _WIDENED = 1.1
 
 _BINARY = ((30, "GiB"), (20, "MiB"), (10, "KiB"))
 
-STYLE: Any = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": FAINT,
-    "axes.facecolor": "white",
-    "axes.formatter.useoffset": False,
-    "axes.grid": False,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 10.0,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12.0,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.unicode_minus": True,
-    "figure.dpi": 100.0,
-    "figure.facecolor": "white",
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.0,
-    "legend.fontsize": 9.0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-    "text.color": INK,
-    "text.parse_math": True,  # labels of log axes use math text; names are escaped
-    "text.usetex": False,
-    "xtick.color": FAINT,
-    "xtick.labelcolor": MUTED,
-    "xtick.labelsize": 9.0,
-    "ytick.color": FAINT,
-    "ytick.labelcolor": MUTED,
-    "ytick.labelsize": 9.0,
-}
+STYLE = Path(__file__).with_name("eventlab.mplstyle")
 
 
 @contextmanager
@@ -82,7 +47,7 @@ def drawing(ax: Axes | None, height: float = FIGURE_HEIGHT) -> Iterator[Axes]:
         None if ax is not None else plt.figure(figsize=(FIGURE_WIDTH, height), layout="constrained", facecolor="white")
     )
     try:
-        with mpl.rc_context(STYLE):
+        with mpl.rc_context(fname=STYLE):
             yield apply_style(new.subplots() if ax is None and new is not None else cast(Axes, ax))
     except BaseException:
         if new is not None:
@@ -171,7 +136,7 @@ def bytes_y(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     highest = axes.get_ylim()[1]
-    unit, name = next(((1 << shift, name) for shift, name in _BINARY if highest >= 1 << shift), (1, "B"))
+    unit, name = _binary_unit(highest)
     ticks = MaxNLocator(nbins=5, integer=unit == 1).tick_values(0.0, highest / unit)
     axes.set_yticks([tick * unit for tick in ticks if tick * unit <= highest])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:,.6g} {name}"))
@@ -240,22 +205,29 @@ def log_bytes_x(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _in_bytes(value)))
 
 
+def _binary_unit(value: float) -> tuple[int, str]:
+    return next(((1 << shift, name) for shift, name in _BINARY if value >= 1 << shift), (1, "B"))
+
+
 def _in_bytes(value: float) -> str:
-    unit, name = next(((1 << shift, name) for shift, name in _BINARY if value >= 1 << shift), (1, "B"))
+    unit, name = _binary_unit(value)
     return f"{value / unit:,.6g} {name}" if value else "0"
 
 
-def set_title(axes: Axes, title: str, *legend_of: Axes) -> None:
-    """Set a title, and below it a common legend of some axes, above the data."""
+def set_title(axes: Axes, title: str, *legend_of: Axes, columns: int | None = None) -> None:
+    """Set a title, and below it a common legend of some axes, above the data; by default in as many columns as fit."""
     handles, labels = [], []
     for one in legend_of:
         more, names = one.get_legend_handles_labels()
         handles += more
         labels += names
-    columns = _columns(axes, labels)
+    columns = _columns(axes, labels) if columns is None else columns
     axes.set_title(title, pad=10.0 + _LEGEND_ROW * -(-len(labels) // columns))
     if handles:
-        _legend(axes, handles, labels, columns)
+        axes.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2,
+            borderpad=0.2, columnspacing=1.4, handlelength=1.6,
+        )  # fmt: skip
 
 
 def _columns(axes: Axes, labels: list[str]) -> int:
@@ -268,22 +240,6 @@ def _columns(axes: Axes, labels: list[str]) -> int:
         if sum(_LEGEND_MARK + _LEGEND_LETTER * letters for letters in widest) <= room:
             return columns
     return 1
-
-
-def set_title_long_names(axes: Axes, title: str) -> None:
-    """Set a title, and below it a legend in two columns for long names."""
-    handles, labels = axes.get_legend_handles_labels()
-    rows = -(-len(labels) // 2)
-    axes.set_title(title, pad=8.0 + 13.5 * rows)
-    _legend(axes, handles, labels, 2, labelspacing=0.3)
-
-
-def _legend(axes: Axes, handles: list[Any], labels: list[str], columns: int, **more: float) -> None:
-    """Draw a legend right above the axes."""
-    axes.legend(
-        handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, borderaxespad=0.2, borderpad=0.2,
-        columnspacing=1.4, handlelength=1.6, **more,
-    )  # fmt: skip
 
 
 def abbreviate(name: str) -> str:

@@ -65,11 +65,11 @@ class _Width:
     width_ns: int
 
 
-class _Trades:
+class _TradesPerBar:
     size: int
 
 
-class _Amount:
+class _SizePerBar:
     size: float
 
 
@@ -91,7 +91,7 @@ class _Building:
         return _vwap(state.notional, state.volume)
 
 
-class _Interval:
+class _PeriodEnd:
     end: int = 0
 
 
@@ -116,7 +116,7 @@ class _Completed:
 
 
 @reducer
-class TimeBars(_Completed, _Interval, _Building, _Width):
+class TimeBars(_Completed, _PeriodEnd, _Building, _Width):
     """Bars of equal duration, aligned to the epoch: one covers (end - width, end], as `every=` of a history does.
 
     A bar is completed by the first trade after its end, since only that tells that no more will come. Intervals without
@@ -161,7 +161,7 @@ class TimeBars(_Completed, _Interval, _Building, _Width):
 
 
 @reducer
-class TickBars(_Completed, _Building, _Trades):
+class TickBars(_Completed, _Building, _TradesPerBar):
     """Bars of equally many trades. The trade that makes a bar whole is part of it.
 
     Attributes
@@ -191,7 +191,7 @@ class TickBars(_Completed, _Building, _Trades):
 
 
 @reducer
-class VolumeBars(_Completed, _Building, _Amount):
+class VolumeBars(_Completed, _Building, _SizePerBar):
     """Bars completed by the trade with which their volume reaches `size`; that trade is wholly part of its bar.
 
     Attributes

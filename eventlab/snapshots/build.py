@@ -1,4 +1,4 @@
-"""States at chosen versions of many aggregates, taken on the way of one fold over all of them."""
+"""Takes states at chosen versions of many aggregates, in one fold over all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold, fold_through
-from eventlab.fold.result import joined
+from eventlab.fold.result import concat_batches
 from eventlab.fold.stops import Stops, tables_of
 from eventlab.snapshots.states import Base, Marks, Taken, put
 from eventlab.store.api import UNBOUND, Selection, Store
@@ -164,5 +164,5 @@ def _fold_to_versions(
         fold_through(reducer, aggregate, states.slice(a, 1), tables, stops.of_aggregate(a)).states
         for a, aggregate in enumerate(ids)
     ]
-    taken = joined([found.slice(0, found.num_rows - 1) for found in through])
-    return taken if taken.num_rows else None, joined([found.slice(found.num_rows - 1) for found in through])
+    taken = concat_batches([found.slice(0, found.num_rows - 1) for found in through])
+    return taken if taken.num_rows else None, concat_batches([found.slice(found.num_rows - 1) for found in through])

@@ -1,4 +1,4 @@
-"""`lab.snapshots`: make, find, list, prove and drop snapshots."""
+"""`lab.snapshots`: makes, finds, lists, verifies and drops snapshots."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from eventlab.store.event_log import EventLog
 _EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
 
 Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
-"""Measures what reading states of a reducer costs on an aggregate of a store."""
+"""Measures the cost of reading states of a reducer, on an aggregate of a store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build made, and what its policy let go.
+    """The result of a build.
 
     Attributes
     ----------
     snapshots, bytes : int
-        How many were made, and what they take in their file.
+        How many were made, and the bytes that they take in their file.
     evicted : int
-        How many the policy let go, of these and of older ones.
+        How many the policy removed, of these and of older ones.
     """
 
     snapshots: int
@@ -55,7 +55,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes
     ----------
@@ -72,12 +72,12 @@ class Checked:
 class Snapshots:
     """Snapshots of one store.
 
-    They are derived and disposable: answers are the same without them. A snapshot serves only the reducer that made it,
-    known by its fingerprint: one whose handlers, constants, state or event schemas changed never sees it.
+    They are derived and disposable: answers are the same without them. A snapshot belongs to a reducer's fingerprint: a
+    reducer whose handlers, constants, state or event schemas have changed never uses it.
 
-    Aggregates that have snapshots of a reducer get new ones as events are appended, as the policy says, once the
-    reducer was used here; a policy such as ``SlowerThan`` makes them as states are read. Where one cannot be made, the
-    append or the answer stands, and a `SnapshotSkipped` warning says why.
+    Once this process has used a reducer, aggregates that have snapshots of it get new ones as events are appended, as
+    the policy says. A policy such as ``SlowerThan`` makes them as states are read. Where a snapshot cannot be made, the
+    append or the answer succeeds all the same, and a `SnapshotSkipped` warning says why.
     """
 
     def __init__(self, store: EventLog, files: Files, measure: Measure | None = None) -> None:
@@ -89,7 +89,7 @@ class Snapshots:
 
     @staticmethod
     def beside(store: EventLog, measure: Measure) -> Snapshots:
-        """The snapshots that lie in a store's folder, or in memory with it; `measure` tells what reads cost."""
+        """The snapshots in a store's folder, or in memory as the store is; `measure` measures the cost of reads."""
         if store.path == ":memory:":
             found = Snapshots(store, MemoryFiles(), measure)
         else:
@@ -100,23 +100,23 @@ class Snapshots:
         return found
 
     def close(self) -> None:
-        """Hold no files open, until they are looked at again."""
+        """Close all files. The next use opens them again."""
         for shelf in list(self._shelves.values()):
             shelf.close()
 
     @property
     def policy(self) -> Policy:
-        """When a snapshot is made, by `build`, an append or a read; at first what is worth its room."""
+        """The policy of builds, appends and reads; `CostOptimal` by default."""
         return self._policy
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
         self._policy = policies.check(policy)
 
-    # -- making them
+    # -- making snapshots
 
     def build(self, reducer: ReducerLike, aggregate_id: str = "*") -> Built:
-        """Make the snapshots that the policy asks for and that are not there yet, in one fold over the events.
+        """Make the snapshots that the policy chooses and that are missing, in one fold over the events.
 
         Aggregates without any event that the reducer handles get none: their state never changes.
 
@@ -150,10 +150,10 @@ class Snapshots:
         if not aggregates and "*" not in aggregate_id:
             raise UnknownAggregate.named(aggregate_id)
         handled = self._store.aggregates_with(reducer.event_types)
-        return self._brought_up(reducer, [one for one in aggregates if one in handled], whole=True)
+        return self._update(reducer, [one for one in aggregates if one in handled], from_start=True)
 
     def take(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
-        """Make one snapshot by hand, unless it is there; `lab.snapshot` is this.
+        """Make one snapshot, unless there is one at this version. `lab.snapshot` calls this.
 
         Parameters
         ----------
@@ -186,23 +186,23 @@ class Snapshots:
         return self.make(reducer, aggregate_id, np.array([wanted]))
 
     def make(self, reducer: Reducer, aggregate_id: str, versions: Int64Array) -> Built:
-        """Make snapshots at ascending versions of an aggregate, but not where there are some."""
+        """Make the missing snapshots at these ascending versions of an aggregate."""
         missing = _without(versions, self._shelf(reducer).versions(aggregate_id))
         if not len(missing):
             return Built(0, 0)
         return self._made(reducer, [aggregate_id], [missing], self._store.stop_position)
 
     def evict(self, reducer: Reducer, aggregate_id: str, versions: Int64Array) -> None:
-        """Let the snapshots of an aggregate at these versions go."""
+        """Remove the snapshots of an aggregate at these versions."""
         self._shelf(reducer).evict(reducer, {aggregate_id: versions})
 
-    def _brought_up(self, reducer: Reducer, aggregates: Sequence[str], *, whole: bool) -> Built:
-        """Make what the policy asks for: in the whole past, or behind the newest snapshots."""
+    def _update(self, reducer: Reducer, aggregates: Sequence[str], *, from_start: bool) -> Built:
+        """Make what the policy chooses, from the start or after the newest snapshots, and remove what it lets go."""
         shelf, stop = self._shelf(reducer), self._store.stop_position
         chosen, wanted, pasts = [], [], {}
         for head in self._store.heads(aggregates):
             there = shelf.versions(head.aggregate_id)
-            after = 0 if whole or not len(there) else int(there[-1])
+            after = 0 if from_start or not len(there) else int(there[-1])
             past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
             versions = _without(policies.choose(self._policy, past), there)
             pasts[head.aggregate_id] = past
@@ -226,7 +226,7 @@ class Snapshots:
         return Built(*shelf.add(reducer, take_states(self._store, reducer, aggregates, versions, stop, base)))
 
     def _model(self, reducer: Reducer, aggregate: str) -> Model:
-        """What reads of a reducer's states cost, measured once, on the first aggregate that a policy asks about."""
+        """The cost of reading a reducer's states, measured once, on the first aggregate for which a policy needs it."""
         if reducer.fingerprint not in self._models:
             if self._measure is None:
                 raise SnapshotError("a policy asks for costs where nothing measures them")
@@ -234,20 +234,20 @@ class Snapshots:
         return self._models[reducer.fingerprint]
 
     def after_commit(self, aggregates: Collection[str]) -> None:
-        """After a commit: bring aggregates up to date that have snapshots of reducers used here."""
+        """After a commit, update the aggregates that have snapshots of reducers that this process uses."""
         for reducer in list(self._used.values()):
             try:
                 shelf = self._shelf(reducer)
                 followed = [aggregate for aggregate in aggregates if shelf.line(aggregate) is not None]
                 if followed:
-                    self._brought_up(reducer, followed, whole=False)
+                    self._update(reducer, followed, from_start=False)
             except (EventlabError, OSError) as error:
                 self._skipped(reducer, error)
 
     def after_read(self, reducer: Reducer, aggregate: str, base: Base | None, read: Read) -> None:
-        """After a reconstruction: keep its state, if the policy says so and there is none of this version.
+        """After a reconstruction, keep its state, if the policy says so and the version has no snapshot.
 
-        Without `base`, of which not all is known where events were back-dated, that version is folded once more.
+        Without `base`, which back-dated events do not allow to know, the version is folded once more.
         """
         if self._files.read_only or not read.version:
             return
@@ -258,7 +258,7 @@ class Snapshots:
                     self.make(reducer, aggregate, np.array([read.version]))
                 else:
                     shelf.add(reducer, [Taken([aggregate], base.marks, base.states)])
-                self._brought_up(reducer, [aggregate], whole=False)
+                self._update(reducer, [aggregate], from_start=False)
         except (EventlabError, OSError) as error:
             self._skipped(reducer, error)
 
@@ -269,7 +269,7 @@ class Snapshots:
             stacklevel=5,
         )
 
-    # -- using them
+    # -- using snapshots
 
     def latest(
         self,
@@ -289,7 +289,7 @@ class Snapshots:
         return found
 
     def _shelf(self, reducer: Reducer) -> Shelf:
-        """The shelf of a reducer, up to date; from now on appends are followed for it."""
+        """The shelf of a reducer, up to date. From now on appends update its snapshots."""
         self._used.setdefault(reducer.fingerprint, reducer)
         return self._shelf_of(prefix_of(reducer))
 
@@ -347,12 +347,12 @@ class Snapshots:
         Raises
         ------
         SnapshotError
-            A damaged snapshot, or one that differs from what its events add up to: names it.
+            Names a snapshot that is damaged, or differs from the state of its events.
         """
         equal = unknown = 0
         reducers = {prefix_of(reducer): reducer for reducer in declared_reducers()}
         for name in self._files.names():
-            shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store)  # as it lies, not as remembered
+            shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store)  # read anew, not from the cache
             shelf.refresh()
             for what in shelf.damage.values():
                 raise SnapshotError(what, hint=REMOVAL)

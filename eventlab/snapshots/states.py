@@ -1,4 +1,4 @@
-"""Where a reconstruction begins: portable states and the last events they include."""
+"""Portable states with the last events that they include: reconstructions begin at them."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.store.api import Batch, Codec, Head, Late, Receipt, Selection
 from eventlab.store.blocks import Block, Int64Array
-from eventlab.store.catalog.access_log import ReadLog
 from eventlab.store.catalog.checkpoints import Checkpoints
 from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Manifest
 from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME, Durability, open_directory, open_memory
+from eventlab.store.catalog.read_log import ReadLog
 from eventlab.store.catalog.schemas import check_wanted, check_writable, meaning
 from eventlab.store.commit.seal import Sealer
 from eventlab.store.commit.writer import Writer

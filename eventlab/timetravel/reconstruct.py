@@ -14,7 +14,7 @@ from eventlab.events.clock import MAX_NS
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.executors import Executor
 from eventlab.fold.fold import derive
-from eventlab.fold.result import joined
+from eventlab.fold.result import concat_batches
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policy.rules import Read
 from eventlab.snapshots.states import Base, Marks
@@ -212,4 +212,4 @@ class StatesTask:
                 break
         version, (position, timestamp) = emission.versions[-1], emission.marks[-1]
         marks = Marks(version, position, timestamp, timestamp) if version[0] else Marks.none(1)
-        return Reconstructed(self.aggregates, emission.states, joined(emission.emitted), marks)
+        return Reconstructed(self.aggregates, emission.states, concat_batches(emission.emitted), marks)

@@ -26,12 +26,12 @@ def lab_dir(tmp_path: Path) -> Path:
     path = tmp_path / "lab"
     with el.open(path) as lab:
         lab.ingest(el.feeds.simulate(symbols=("BTCUSDT",), trades=500, seed=1, books=True), progress=False)
-        said = lab.append("signals/a", el.TradingSignal("BTCUSDT", "buy", 1.0, "a"), timestamp="2024-01-01T01:00:00Z")
+        signal = lab.append("signals/a", el.TradingSignal("BTCUSDT", "buy", 1.0, "a"), timestamp="2024-01-01T01:00:00Z")
         lab.append(
             "portfolio/a",
             [el.PortfolioChange("BTCUSDT", 2.0, 100.0, fee=0.5), el.PortfolioChange("BTCUSDT", -1.0, 110.0)],
             timestamp=["2024-01-01T01:00:00.123456789Z", "2024-01-01T01:00:01Z"],
-            cause=said.position,
+            cause=signal.position,
         )
     return path
 

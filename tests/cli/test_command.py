@@ -96,7 +96,7 @@ number = 3
 """
 
 
-def test_a_reducer_of_ones_own_by_file_and_by_module(cli, lab_dir, tmp_path, monkeypatch):
+def test_a_users_reducer_by_file_and_by_module(cli, lab_dir, tmp_path, monkeypatch):
     (tmp_path / "mine_here.py").write_text(OWN)
     with el.open(lab_dir, read_only=True) as lab:
         largest = lab.events(el.MarketData)["volume"].max()

@@ -11,12 +11,12 @@ import eventlab as el
 def test_events_go_out_and_into_another_lab(cli, lab_dir, tmp_path, name):
     done = cli("export", lab_dir, tmp_path / name, "--json")
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
+    document = json.loads(done.stdout)
     taken = cli("ingest", tmp_path / "other", "exported", tmp_path / name, "--json")
     assert taken.exit_code == 0, taken.output
-    assert json.loads(taken.stdout)["sources"][0]["events"] == said["events"] == sum(said["types"].values())
+    assert json.loads(taken.stdout)["sources"][0]["events"] == document["events"] == sum(document["types"].values())
     with el.open(lab_dir, read_only=True) as lab, el.open(tmp_path / "other", read_only=True) as other:
-        for kind in said["types"]:
+        for kind in document["types"]:
             assert lab.events(kind).equals(other.events(kind))
 
 
@@ -29,7 +29,7 @@ def test_a_part_of_one_type(cli, lab_dir, tmp_path):
     assert "1 events have a cause that was not exported" in taken.stdout
 
 
-def test_what_cannot_be_is_told(cli, lab_dir, tmp_path):
+def test_invalid_exports_are_reported(cli, lab_dir, tmp_path):
     several = cli("export", lab_dir, tmp_path / "x.parquet")
     assert (several.exit_code, list(tmp_path.glob("x*"))) == (1, [])
     assert "one type" in several.stderr

@@ -20,7 +20,7 @@ def test_a_file_goes_in_once(cli, tmp_path):
         assert opened.state(el.Trades, "market/BTCUSDT").count == 2
 
 
-def test_gaps_are_told_on_stderr(cli, tmp_path):
+def test_gaps_are_reported_on_stderr(cli, tmp_path):
     file = tmp_path / "t.csv"
     file.write_text(TRADES.replace("8,6", "9,6"))
     result = cli("ingest", tmp_path / "lab", "binance-trades", file, "--symbol", "BTCUSDT")

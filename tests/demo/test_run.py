@@ -69,9 +69,9 @@ def test_it_runs_and_tells_what_it_found(simulated):
     assert found["proof"]["snapshots"] > 0
     with el.open(out / "lab", read_only=True) as lab:
         assert lab.verify().head == found["proof"]["digest"]
-        for visit in found["past_states"]:
-            reducer = el.Portfolio if visit["aggregate_id"].startswith("portfolio") else el.Trades
-            assert lab.state(reducer, visit["aggregate_id"], visit["version"]).digest == visit["digest"]
+        for past in found["past_states"]:
+            reducer = el.Portfolio if past["aggregate_id"].startswith("portfolio") else el.Trades
+            assert lab.state(reducer, past["aggregate_id"], past["version"]).digest == past["digest"]
 
 
 def test_equity_is_marked_at_the_markets_last_trades(simulated):
@@ -201,18 +201,18 @@ def test_real_files(market_data_dir, tmp_path):
 
 def test_the_command(tmp_path):
     words = ["demo", "--out", str(tmp_path / "out"), "--trades", "2000"]
-    told = CliRunner().invoke(app, words)
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
     for title in (
-        "Events in",
-        "One position, traced",
+        "Ingested events",
+        "Trace of one position",
         "Time travel",
-        "Snapshot intervals, compared",
-        "Proof",
+        "Comparison of snapshot intervals",
+        "Verification",
         "Report",
     ):
-        assert title in told.stdout
-    assert "report.html" in told.stdout
+        assert title in result.stdout
+    assert "report.html" in result.stdout
     found = CliRunner().invoke(app, [*words, "--json"])
     assert json.loads(found.stdout)["trader"]["bar"]
 
@@ -221,5 +221,5 @@ def test_a_file_that_is_not_understood_is_said_clearly_and_nothing_is_made(tmp_p
     (tmp_path / "x.csv").write_text("hello\n")
     result = CliRunner().invoke(app, ["demo", "--data", str(tmp_path / "x.csv"), "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
-    assert "is not understood" in result.stderr
+    assert "has an unknown format" in result.stderr
     assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.demo.market import Market, markets
-from eventlab.demo.trader import PORTFOLIO, SIGNALS, Crossover, act
+from eventlab.demo.trader import PORTFOLIO, SIGNALS, Crossover, run_trader
 
 TRADER = Crossover(fast=2, slow=4)
 SECOND = 1_000_000_000
@@ -79,7 +79,7 @@ def test_signals_and_fills_are_caused_all_the_way_to_the_market():
     with el.open(":memory:") as lab:
         lab.ingest(el.feeds.simulate(symbols=("A", "B"), trades=3_000, seed=2), progress=False)
         there = markets(lab)
-        acted = act(lab, there, trader)
+        acted = run_trader(lab, there, trader)
         assert acted.signals == acted.fills > 2
         signals, fills = lab.events(el.TradingSignal), lab.events(el.PortfolioChange).filter(kind="fill")
         trades = lab.events(el.MarketData).select("position", "symbol", market_time="timestamp")
@@ -104,7 +104,7 @@ def test_signals_and_fills_are_caused_all_the_way_to_the_market():
 def test_a_market_too_short_to_decide_on_leaves_only_cash():
     with el.open(":memory:") as lab:
         lab.append("market/A", el.MarketData("A", 1.0, 1.0), timestamp="2024-01-01")
-        assert act(lab, markets(lab), Crossover()).fills == 0
+        assert run_trader(lab, markets(lab), Crossover()).fills == 0
         assert lab.state(el.Portfolio, PORTFOLIO).cash == 100_000.0
 
 

@@ -73,7 +73,7 @@ def test_every_spelling_of_a_moment(moment, ns):
         -(2**63),
     ],
 )
-def test_what_is_no_moment_is_refused_by_name(moment):
+def test_an_invalid_moment_is_refused_by_name(moment):
     with pytest.raises(AsOfError, match="^from: |^from ") as caught:
         to_ns(moment, what="from")
     assert isinstance(caught.value, EventlabError)
@@ -112,6 +112,6 @@ def test_durations(duration, ns):
 
 
 @pytest.mark.parametrize("duration", ["", "1", "1y", "-1s", "0s", "1.5s", 5, None, dt.timedelta(0), "999999999w"])
-def test_what_is_no_duration_is_refused(duration):
+def test_an_invalid_duration_is_refused(duration):
     with pytest.raises(AsOfError, match="every"):
         duration_ns(duration, what="every")

@@ -202,7 +202,7 @@ def test_a_refused_object_is_named_by_row_and_field(made, match):
         payload_from_objects(TRADE, [MarketData("A", 1.0, 1.0), made])
 
 
-def test_a_flag_is_no_number():
+def test_a_bool_is_not_a_number():
     for snapshot in (1, "yes"):
         with pytest.raises(InvalidEvent, match="row 0, column 'snapshot'"):
             payload_from_objects(event_type(BookChange), [BookChange("A", "bid", 1.0, 1.0, snapshot)])

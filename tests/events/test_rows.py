@@ -1,4 +1,4 @@
-"""Rows, the short way past Arrow: nothing, or exactly what the long way gives."""
+"""The fast path of rows gives nothing, or exactly what the Arrow path gives."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def same(declared: EventType, events: list[Any]) -> bool:
 
 
 @given(st.data())
-def test_values_of_a_type_go_the_short_way_and_are_the_same(data: st.DataObject):
+def test_plain_values_take_the_fast_path_and_are_equal(data: st.DataObject):
     declared = data.draw(builtin_types() | user_types())
     rows = data.draw(st.lists(st.tuples(*map(values, declared)), min_size=1, max_size=32))
     assert same(declared, objects(declared, rows))
 
 
 @given(st.data())
-def test_any_values_whatever_are_the_same_or_left_to_the_long_way(data: st.DataObject):
+def test_any_values_are_equal_or_left_to_the_slow_path(data: st.DataObject):
     declared = data.draw(builtin_types() | user_types())
     anything = st.sampled_from(ODD) | INT64 | NS | TEXT | st.floats()
     rows = data.draw(st.lists(st.tuples(*(values(field) | anything for field in declared)), min_size=1, max_size=4))
@@ -106,7 +106,7 @@ def test_every_odd_value_in_every_kind(kind: Any, nullable: bool):
 
 @pytest.mark.parametrize("bound", [0.0, 1.0, 2.5, -2.5, 2.0**53, 1e19])
 @given(value=st.integers(-3, 3) | st.floats(-3, 3) | st.sampled_from([2**53, -(2**53), -0.0]))
-def test_bounds_are_the_same_on_both_ways(bound: float, value: float):
+def test_bounds_are_the_same_on_both_paths(bound: float, value: float):
     for limits in (Limits(minimum=bound), Limits(maximum=bound)):
         for kind in ("float", "int"):
             declared = EventType("one", (Field("x", kind, False, limits),), 1, object)
@@ -128,7 +128,7 @@ def test_a_plain_column_is_what_the_closer_look_gives(data: st.DataObject):
 
 
 @given(st.lists(st.sampled_from(["a", "b", "", "a longer word than fits a view", "ü"]), max_size=30), st.data())
-def test_text_columns_however_they_lie_in_memory(words: list[str], data: st.DataObject):
+def test_text_columns_in_any_memory_layout(words: list[str], data: st.DataObject):
     start = data.draw(st.integers(0, len(words)))
     chunks = [pl.Series("x", words[:start], pl.String()), pl.Series("x", words[start:], pl.String())]
     for series in (pl.concat(chunks, rechunk=False), chunks[1], pl.Series("x", words, pl.String()).slice(start, 7)):

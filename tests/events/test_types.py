@@ -119,7 +119,7 @@ def test_a_damaged_schema_is_refused_and_never_evaluated(change):
         EventType.from_schema_json(json.dumps(json.loads(DECLARED.schema_json()) | change))
 
 
-def test_what_is_no_json_is_no_schema():
+def test_a_schema_must_be_json():
     with pytest.raises(InvalidEvent, match="not the schema"):
         EventType.from_schema_json("{")
 
@@ -179,7 +179,7 @@ def test_classes_that_are_no_declaration(annotations, defaults, match):
     _refused(annotations, match, **defaults)
 
 
-def test_a_class_name_that_is_no_identifier_of_ours():
+def test_an_unusable_class_name_is_refused():
     _refused({"value": float}, "lower_snake_case", name="Größe")
 
 

@@ -103,7 +103,7 @@ def test_any_other_change_asks_for_an_upcaster(old, new, match):
     check_readable(stored, declared)
 
 
-def test_one_version_with_other_fields_and_a_newer_one_are_told_apart():
+def test_one_version_with_other_fields_and_a_newer_one_are_distinguished():
     stored, declared = version(2, x=float), version(2, x=int)
     with pytest.raises(SchemaMismatch, match="other fields"):
         check_readable(stored, declared)
@@ -220,7 +220,7 @@ def _exactly(column: pa.Array) -> list[str]:
 
 
 @given(st.data())
-def test_what_needs_no_upcaster_reads_as_if_appended_anew(data):
+def test_events_without_need_of_an_upcaster_read_like_new_appends(data):
     """The quick way against the slow one: columns as they are, and columns through the boundary of appending."""
     old = data.draw(user_types())
     wider = tuple(
@@ -330,7 +330,7 @@ def test_a_built_in_type_of_version_one_has_no_upcasters():
 
 
 @pytest.mark.parametrize("function", [lambda: None, lambda frame, more: None, 5, pl.col, object(), print])
-def test_what_is_no_function_of_a_frame(function):
+def test_an_upcaster_is_a_function_of_one_frame(function):
     version(2, x=float)
     with pytest.raises(UpcastError, match="not an upcaster of 'thing'"):
         upcast("thing", from_=1)(function)
@@ -361,7 +361,7 @@ def test_two_places_of_a_file_cannot_declare_one_step():
     upcast("thing", from_=2)(kept)
 
 
-def test_a_cell_or_module_that_runs_again_declares_anew():
+def test_a_cell_or_module_that_runs_again_redeclares():
     source = "def made(frame):\n    return {}\n"
     declared = version(2, x=float)
     scope: dict[str, Any] = {"__name__": "cell"}

@@ -47,7 +47,7 @@ def test_a_mapping_gives_names_and_the_default_is_the_labs(lab):
 def test_the_model_is_not_fitted_to_the_reads_it_is_held_against(lab, monkeypatch):
     ways, fits = [], []
 
-    class Way(prediction._Way):
+    class Way(prediction._PolicyReads):
         def __init__(self, *given):
             super().__init__(*given)
             ways.append(self)
@@ -57,9 +57,9 @@ def test_the_model_is_not_fitted_to_the_reads_it_is_held_against(lab, monkeypatc
             super().__init__(*given)
             fits.append(self)
 
-    monkeypatch.setattr(prediction, "_Way", Way)
+    monkeypatch.setattr(prediction, "_PolicyReads", Way)
     monkeypatch.setattr(prediction, "Calibration", Watched)
-    found = predicted_latencies(lab, el.Trades, [S.Every(700)], reads=300, progress=False)
+    found = predicted_latencies(lab, el.Trades, [S.Every(700)], reads=100, progress=False)
     (fit,) = fits
     assert (fit.seconds > 0).all()
     none, every = ways
@@ -97,7 +97,7 @@ def test_many_row_groups_are_predicted_too(tmp_path):
         ({"reads": 0}, "reads must be"), ({"seed": -1}, "seed must be"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused_in_words(lab, changed, words):
+def test_invalid_arguments_are_refused_in_words(lab, changed, words):
     with pytest.raises(SnapshotError, match=words):
         predicted_latencies(lab, el.Trades, **({"progress": False} | changed))
 
@@ -105,7 +105,7 @@ def test_what_makes_no_sense_is_refused_in_words(lab, changed, words):
 def test_a_history_without_other_versions_is_refused():
     lab = el.open(":memory:")
     lab.append("a", el.MarketData("A", 1.0, 1.0))
-    with pytest.raises(SnapshotError, match="fitted to all of the versions drawn; got 1 events"):
+    with pytest.raises(SnapshotError, match="fitted to all drawn versions; got 1 events"):
         predicted_latencies(lab, el.Trades, progress=False)
 
 

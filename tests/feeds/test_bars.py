@@ -133,7 +133,7 @@ def test_bad_cells_are_named(tmp_path, old, new, message):
         {"aggregate_id": "{x}"},
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(tmp_path, wrong):
+def test_invalid_arguments_are_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match="."):
         bars(written(tmp_path, HEADER + ROW), "X", **wrong)
 

@@ -47,7 +47,7 @@ def test_matches_and_books(tmp_path):
     assert dict(feed.report.dropped) == {"connection lines": 1}
 
 
-def test_a_last_match_seen_before_is_no_second_trade(tmp_path):
+def test_a_repeated_last_match_is_dropped(tmp_path):
     lines = [match(7, "last_match"), match(8), CONNECTION, match(8, "last_match"), match(10)]
     feed = coinbase_capture(coinbase_file(tmp_path, *lines))
     with pytest.warns(SequenceGap, match="10 after 8"):

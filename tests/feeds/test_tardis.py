@@ -89,7 +89,7 @@ def test_trades_with_textual_ids_and_unknown_sides(tmp_path):
     assert feed.report.gaps == 0
 
 
-def test_gaps_are_told_for_each_symbol_where_ids_are_contiguous(tmp_path):
+def test_gaps_are_reported_per_symbol_for_contiguous_ids(tmp_path):
     rows = [("A", 1), ("B", 50), ("A", 2), ("B", 51), ("A", 4)]
     text = "".join(f"binance,{symbol},{T},{T},{number},sell,1.5,1\n" for symbol, number in rows)
     feed = tardis_trades(written(tmp_path, TRADES + text))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.fold.declare.layout import digest
 from eventlab.fold.fold import derive, fold
 from eventlab.fold.stops import Stops, tables_of
+from tests.examples import examples
 from tests.fold.helpers import compiled_only, digests, folded, frame_of, rows, stops_of
 from tests.fold.kitchen import Book, Level, Merged, Tables, Tick, Words
 from tests.fold.strategies import (
@@ -46,7 +47,7 @@ def through_bytes(batch):
 
 @pytest.mark.parametrize("reducer", SEQUENCES, ids=lambda reducer: reducer.name)
 def test_folding_in_two_parts_is_folding_at_once(reducer):
-    @settings(max_examples=25)
+    @examples(12)
     @given(SEQUENCES[reducer], st.data(), st.booleans(), st.booleans())
     def agree(events_of, data, first, second):
         frame = frame_of(events_of)
@@ -66,7 +67,7 @@ def test_folding_in_two_parts_is_folding_at_once(reducer):
     agree()
 
 
-@settings(max_examples=25)
+@examples(12)
 @given(aggregates(TICKS), st.booleans())
 def test_states_may_be_folded_in_any_order_and_company(events_of, interpret):
     together = digests(folded(Tables, events_of, interpret=interpret).states)

@@ -176,7 +176,7 @@ def test_lengths_are_shown_logarithmically_with_the_best_rate():
     assert len(axes.get_lines()) == 2
 
 
-def test_lengths_with_snapshots_lie_beside_those_without():
+def test_lengths_with_and_without_snapshots():
     axes = plot_latency_by_length(WITH_SNAPSHOTS)
     np.testing.assert_array_equal(line(axes, "full replay").get_ydata(), [1.0, 2.0])
     np.testing.assert_array_equal(line(axes, "with snapshots").get_ydata(), [0.1, 0.2])

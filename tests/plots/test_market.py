@@ -59,7 +59,7 @@ def test_a_book_of_one_side_is_drawn_and_an_empty_one_refused():
 
 
 @pytest.mark.parametrize("levels", [0, -1, True, 2.5])
-def test_levels_that_make_no_sense_are_refused(lab, levels):
+def test_invalid_levels_are_refused(lab, levels):
     with pytest.raises(PlotError, match="levels"):
         plot_book(lab.state(el.OrderBook, "book/BTCUSDT"), levels=levels)
 
@@ -71,7 +71,7 @@ def test_trades_of_several_markets_are_refused(lab):
         plot_market(pl.concat([trades, other]))
 
 
-def test_what_is_no_book_is_refused(lab):
+def test_an_invalid_book_is_refused(lab):
     with pytest.raises(PlotError, match="not the state of a book"):
         plot_book(lab.state(el.Trades, "market/BTCUSDT"))
     with pytest.raises(PlotError, match="not the state of a book"):

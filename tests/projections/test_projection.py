@@ -169,7 +169,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("statement", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_checkpoint_is_reported_and_built_anew(lab: el.Lab, statement: str):
+def test_a_damaged_checkpoint_is_reported_and_rebuilt(lab: el.Lab, statement: str):
     lab.append("p", fill())
     lab.append("p", [fill(), fill()])
     lab.projection(el.Portfolio).update()
@@ -228,7 +228,7 @@ def counting(step: int) -> Any:
     return Counted
 
 
-def test_another_reducer_under_the_name_is_built_beside_the_old_one(lab: el.Lab):
+def test_another_reducer_under_the_name_keeps_the_old_checkpoint_meanwhile(lab: el.Lab):
     one, two = counting(1), counting(2)
     for _ in range(4):
         lab.append("p", fill())

@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import FoldError
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
 SECOND = 1_000_000_000
@@ -69,7 +70,7 @@ def test_weights_that_make_no_average_are_refused(interpret, base, parameters):
             lab.state(base(**parameters), "m", interpret=interpret)
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(TRADES)
 def test_averages_agree_with_polars_and_with_exact_integrals(trades):
     trades = sorted(trades)
@@ -94,7 +95,7 @@ def test_averages_agree_with_polars_and_with_exact_integrals(trades):
         assert vwap == pytest.approx(float(exact), rel=1e-12)
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(TRADES)
 def test_an_average_lies_between_the_lowest_and_the_highest_price(trades):
     trades = sorted(trades)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import FoldError, ReducerError
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
 SECOND = 1_000_000_000
@@ -81,7 +83,7 @@ def test_before_the_first_trade_there_is_no_bar(interpret, reducer):
     assert math.isnan(after.vwap)  # a price, but no volume
 
 
-WRONG = [
+WRONG: list[Any] = [
     (el.TimeBars, {"width_ns": 0}, "width_ns"),
     (el.TimeBars, {"width_ns": -1}, "width_ns"),
     (el.TickBars, {"size": 0}, "size, the trades in a bar"),
@@ -105,7 +107,7 @@ def test_a_width_is_a_whole_number():
         el.TimeBars(width_ns=60e9)
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 99), st.integers(0, 9)), min_size=1, max_size=60))
 def test_all_bars_and_the_one_being_built_hold_every_trade_once(trades):
     with el.open(":memory:") as lab:

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import FoldError
+from tests.examples import examples
 from tests.fold.strategies import BOOK_CHANGES
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
@@ -56,7 +57,7 @@ def test_levels_out_of_range_are_refused(interpret, levels):
         lab.state(el.BookDepth(levels=levels), "b", interpret=interpret)
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(st.lists(BOOK_CHANGES, min_size=1, max_size=60))
 def test_ten_levels_deep_it_is_the_order_book(changes):
     with el.open(":memory:") as lab:
@@ -120,7 +121,7 @@ def test_order_flow(interpret, after, flow):
     assert rows["count"].to_list() == [1, 2, 3]
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(st.lists(st.tuples(*[st.integers(0, 5)] * 4), min_size=1, max_size=50))
 def test_at_prices_that_stay_order_flow_is_what_the_sizes_gained(sizes):
     quotes = [(10.0, float(bid) + 1.0, 11.0, float(ask) + 1.0) for bid, ask, *_ in sizes]

@@ -6,10 +6,11 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
 
@@ -27,7 +28,7 @@ def test_funding_rates(interpret):
     assert math.isnan(before.mean)
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(st.lists(st.tuples(st.sampled_from("ABC"), st.integers(-5_000, 5_000)), min_size=1, max_size=60))
 def test_sums_and_means_agree_with_exact_fractions(millionths):
     with el.open(":memory:") as lab:

@@ -8,11 +8,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import FoldError
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
 PAIRS = st.lists(
@@ -45,7 +46,7 @@ def exact(pairs):
     return float(x), float(y), *(float(product) for product in products)
 
 
-@settings(max_examples=80)
+@examples(40)
 @given(PAIRS)
 def test_moments_agree_with_exact_fractions(pairs):
     with opened(pairs) as lab:
@@ -67,7 +68,7 @@ def test_moments_agree_with_exact_fractions(pairs):
         assert both.correlation == pytest.approx(xy / math.sqrt(xx * yy), abs=1e-9)
 
 
-@settings(max_examples=80)
+@examples(40)
 @given(PAIRS)
 def test_rolling_moments_agree_with_those_of_each_window(pairs):
     with opened(pairs) as lab:

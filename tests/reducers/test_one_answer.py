@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import accumulate
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
 from tests import naive_reducers
+from tests.examples import examples
 from tests.fold.helpers import T0, check_one_answer, digests, folded
 from tests.fold.strategies import BOOK_CHANGES, FLOATS, PORTFOLIO_CHANGES, PRICES, SIZES, SYMBOLS, aggregates
 
@@ -54,7 +55,7 @@ def test_compiled_interpreted_and_naive_folds_agree(base, parameters, events):
     reducer = base(**parameters) if parameters else base
     twin = getattr(naive_reducers, base.name)
 
-    @settings(max_examples=60)
+    @examples(25)
     @given(timed(events))
     def agree(drawn):
         events_of, times = drawn
@@ -67,7 +68,7 @@ def test_compiled_interpreted_and_naive_folds_agree(base, parameters, events):
 def test_a_fold_resumed_anywhere_gives_the_same_state(base, parameters, events):
     reducer = base(**parameters) if parameters else base
 
-    @settings(max_examples=30)
+    @examples(12)
     @given(timed(events), st.integers(0, 25))
     def resume(drawn, cut):
         events_of, times = drawn

@@ -6,10 +6,11 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
 
@@ -184,7 +185,7 @@ CHANGES = st.tuples(
 )
 
 
-@settings(max_examples=100)
+@examples(50)
 @given(st.lists(CHANGES, min_size=1, max_size=40), st.booleans())
 def test_the_account_agrees_with_exact_arithmetic(changes, close):
     exact = Exact()
@@ -219,7 +220,7 @@ def test_the_account_agrees_with_exact_arithmetic(changes, close):
             assert lot["price"] == float(price)
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(st.lists(CHANGES, min_size=1, max_size=40))
 def test_what_the_account_is_worth_is_what_went_in_plus_what_was_earned(changes):
     state = portfolio(*changes)

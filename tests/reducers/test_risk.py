@@ -7,10 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
+from tests.examples import examples
 from tests.fold.strategies import PORTFOLIO_CHANGES
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
@@ -101,7 +102,7 @@ def test_exposure_does_not_drift(interpret):
     assert state.gross == 0.1 * 0.3 + 0.7 * 1.1
 
 
-@settings(max_examples=100)
+@examples(50)
 @given(st.lists(PORTFOLIO_CHANGES, min_size=1, max_size=50))
 def test_it_holds_what_the_portfolio_holds(changes):
     with el.open(":memory:") as lab:
@@ -144,7 +145,7 @@ CHANGES = st.tuples(
 )
 
 
-@settings(max_examples=100)
+@examples(50)
 @given(st.lists(CHANGES, min_size=1, max_size=50))
 def test_the_account_agrees_with_exact_fractions(changes):
     state = risk(changes)
@@ -154,7 +155,7 @@ def test_the_account_agrees_with_exact_fractions(changes):
         assert ours == pytest.approx(float(exact), rel=1e-12, abs=1e-13 * turnover)
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(st.lists(PORTFOLIO_CHANGES.filter(lambda change: change.kind != "cash"), min_size=1, max_size=50))
 def test_drawdowns_are_those_of_the_running_peak(changes):
     with el.open(":memory:") as lab:

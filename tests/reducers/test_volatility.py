@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
+from tests.examples import examples
 
 BOTH = pytest.mark.parametrize("interpret", [True, False], ids=["interpreted", "compiled"])
 
@@ -49,7 +50,7 @@ def test_prices_whose_ratio_is_no_number_have_a_return_all_the_same(interpret):
     assert state.variance == pytest.approx(2.0 * change * change, rel=1e-14)
 
 
-@settings(max_examples=80)
+@examples(40)
 @given(st.lists(st.floats(1e-3, 1e6), min_size=2, max_size=60))
 def test_volatility_agrees_with_numpy(prices):
     state = state_of(prices)

@@ -6,13 +6,14 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import SnapshotError, SnapshotSkipped
 from eventlab.snapshots.policy.cost_based import LEAST_GAP
 from eventlab.snapshots.policy.history import Past
+from tests.examples import examples
 from tests.fold.kitchen import Merged, Tables
 from tests.fold.strategies import BOOK_CHANGES, PORTFOLIO_CHANGES, SIGNALS, TICKS, TOCKS
 from tests.reducers.test_one_answer import FUNDINGS, QUOTES
@@ -73,7 +74,7 @@ def break_something(lab, data):
 
 @pytest.mark.parametrize(("reducer", "events"), REDUCERS, ids=lambda one: getattr(one, "name", ""))
 def test_states_are_those_of_the_events_with_any_policy(reducer, events):
-    @settings(max_examples=12)
+    @examples(8)
     @given(st.lists(events, min_size=1, max_size=30), st.lists(POLICIES, min_size=1, max_size=3), st.data())
     def same(drawn, policies, data):
         lab, plain = el.open(":memory:", clock=clock()), el.open(":memory:", clock=clock())
@@ -108,6 +109,7 @@ def test_states_are_those_of_the_events_with_any_policy(reducer, events):
     same()
 
 
+@examples(50)
 @given(POLICIES, st.integers(1, 60), st.integers(0, 60))
 def test_policies_choose_ascending_versions_within_the_past(policy, head, after):
     after = min(after, head)
@@ -130,6 +132,7 @@ STEADY = st.recursive(
 )
 
 
+@examples(25)
 @given(STEADY, st.integers(2, 60))
 def test_what_is_appended_one_by_one_gets_the_snapshots_of_a_build(policy, head):
     grown, built = el.open(":memory:"), el.open(":memory:")
@@ -328,6 +331,7 @@ class Planned(Past):
         return np.array([1])
 
 
+@examples(30)
 @example(head=2049, room=258, event=1e-09, fixed=0.0078125, sizes=[259.0, 258.0])  # room at the head alone
 @given(
     st.integers(LEAST_GAP, 300_000), st.integers(100, 100_000), st.floats(1e-9, 1e-5), st.floats(1e-6, 1e-2),

@@ -8,10 +8,9 @@ import shutil
 import warnings
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import eventlab as el
@@ -28,13 +27,13 @@ from eventlab.errors import (
 from eventlab.lab.lab import Lab
 from eventlab.snapshots import collection
 from eventlab.snapshots.build import take_states
-from eventlab.snapshots.policy.history import Past
 from eventlab.snapshots.policy.rules import Every
 from eventlab.snapshots.states import Taken
 from eventlab.snapshots.storage import records
 from eventlab.snapshots.storage.files import DirectoryFiles
 from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
+from tests.examples import examples
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
 from tests.fold.strategies import (
     BOOK_CHANGES,
@@ -53,34 +52,6 @@ REDUCERS = (*BUILT_IN, Tables, Merged, Words, Book)
 EVENTS = st.one_of(TRADES, BOOK_CHANGES, SIGNALS, PORTFOLIO_CHANGES, TICKS, TOCKS, KNOWN_LEVELS, OTHERS)
 
 
-@given(st.integers(1, 50), st.integers(0, 300), st.integers(0, 300))
-def test_every_n_says_exactly_the_multiples(n, after, upto):
-    policy = Every(n)
-    expected = [version for version in range(after + 1, upto + 1) if version % n == 0]
-    assert policy.versions(Past(upto, after)).tolist() == expected
-    assert [version for version in range(after + 1, upto + 1) if policy.should_snapshot(version)] == expected
-    assert not policy.should_snapshot(0)
-
-
-@pytest.mark.parametrize("n", [0, -1, True, False, "x", 1.5, None, np.float64(3), 2**63])
-def test_a_bad_interval_is_refused(n):
-    with pytest.raises(SnapshotError, match="Every takes a positive number of events"):
-        Every(n)
-
-
-def test_an_interval_of_numpy_is_one_of_python():
-    policy = Every(np.int64(7))
-    assert policy == Every(7)
-    assert repr(policy) == "Every(n=7)"
-
-
-@pytest.mark.parametrize("policy", [100, "Every", None, object()])
-def test_what_is_no_policy_is_refused(policy):
-    lab = el.open(":memory:")
-    with pytest.raises(SnapshotError, match="not a snapshot policy"):
-        lab.snapshots.policy = policy
-
-
 def moments(world, name):
     head = len(world.of(name))
     return [None, *range(head + 1), *(el.AsOf(time=T0 + s * SECOND) for s in (-1, 0, 5, 17)),
@@ -97,7 +68,7 @@ def answers(world, reducer, name):
     return found
 
 
-@settings(max_examples=12)
+@examples(8)
 @given(commits(EVENTS), commits(EVENTS, most=3), st.integers(1, 7), st.integers(1, 7), st.booleans(), st.data())
 def test_answers_are_the_same_with_any_snapshots(made, later, n, m, seal, data):
     world = World(el.open(":memory:", clock=clock()))
@@ -316,7 +287,7 @@ def snapshotted(tmp_path_factory):
         yield store, file, file.read_bytes(), expected
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(st.data())
 def test_no_flipped_byte_changes_an_answer(snapshotted, data):
     store, file, content, expected = snapshotted

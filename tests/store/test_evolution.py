@@ -487,7 +487,7 @@ def test_a_missing_upcaster_is_named_at_once_and_envelopes_stay_readable(old_sto
         ):
             with pytest.raises((MissingUpcaster, pl.exceptions.ComputeError), match="from_=1") as caught:
                 read()
-            assert "'liquidation' were stored with schema_version 1 and are read as 2" in str(caught.value)
+            assert "'liquidation' are stored with schema_version 1 and read as 2" in str(caught.value)
         assert lab.events(Liquidation, columns=["position", "metadata"]).height == older.ROWS + 5
         assert lab.verify().events == older.ROWS + 6
         assert lab.events(el.TradingSignal).height == 1

@@ -25,13 +25,8 @@ from eventlab.feeds.reading.file_feed import (
 _SIDE = pl.Enum(["buy", "sell"])
 _PAIRS = pl.List(pl.List(pl.String()))
 _TRADE = {
-    "s": pl.String(),
-    "t": pl.Int64(),
-    "p": pl.String(),
-    "q": pl.String(),
-    "T": pl.Int64(),
-    "m": pl.Boolean(),
-}
+    "s": pl.String(), "t": pl.Int64(), "p": pl.String(), "q": pl.String(), "T": pl.Int64(), "m": pl.Boolean(),
+}  # fmt: skip
 _DEPTH = {
     "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "U": pl.Int64(), "u": pl.Int64(), "pu": pl.Int64(),
     "b": _PAIRS, "a": _PAIRS,

@@ -28,8 +28,7 @@ class CaptureFeed(FileFeed):
         template = Template.parse(aggregate_id, ("symbol", "kind"))
         if "kind" not in template.fields:  # clocks differ between event types, so each needs its own aggregate
             raise FeedError(
-                f"aggregate_id {aggregate_id!r} has trades, quotes and books in one aggregate",
-                expected="{kind} in it",
+                f"aggregate_id {aggregate_id!r} has trades, quotes and books in one aggregate", expected="{kind} in it"
             )
         self._template = template.text
         super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})

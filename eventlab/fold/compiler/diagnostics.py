@@ -13,6 +13,7 @@ from eventlab.errors import ReducerError
 from eventlab.fold.declare import bytecode as lower
 from eventlab.fold.declare.layout import Scalar
 from eventlab.fold.declare.reducer import Reducer
+from eventlab.fold.declare.unbound_names import instructions
 
 _OPERATORS = {
     "add": "+", "iadd": "+=", "sub": "-", "isub": "-=", "mul": "*", "imul": "*=", "truediv": "/", "itruediv": "/=",
@@ -116,7 +117,7 @@ def _described(reducer: Reducer, function: FunctionType, line: int) -> Iterator[
     kinds |= {f"{state}.{table.name}": f"a {type(table).__name__}" for table in reducer.layout.tables}
     seen: list[str] = []
     before: dis.Instruction | None = None
-    for instruction in dis.get_instructions(function):
+    for instruction in instructions(function.__code__):
         positions = instruction.positions
         if positions is not None and positions.lineno == line and before is not None:
             name = f"{before.argval}.{instruction.argval}"
@@ -124,7 +125,7 @@ def _described(reducer: Reducer, function: FunctionType, line: int) -> Iterator[
             if attribute and before.opname.startswith("LOAD_FAST") and name in kinds and name not in seen:
                 seen.append(name)
                 yield f"{name} is {kinds[name]}"
-        if instruction.opname not in ("PRECALL", "CACHE", "COPY"):
+        if instruction.opname != "COPY":
             before = instruction
 
 

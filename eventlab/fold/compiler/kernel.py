@@ -17,31 +17,12 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
+from eventlab.fold.compiler import keyed_view, ladder_view
+from eventlab.fold.compiler import state_view as views
 from eventlab.fold.compiler.diagnostics import complaint
-from eventlab.fold.compiler.keyed_view import (
-    KeyedView,
-    QueueView,
-    link_slots,
-    settle_queue,
-    settle_table,
-    unlink_slots,
-)
-from eventlab.fold.compiler.ladder_view import SIGN, LadderView, load_levels
 from eventlab.fold.compiler.pipeline import HandlerCompiler
 from eventlab.fold.compiler.refuse_mixed_types import FLOAT_ALIKE
 from eventlab.fold.compiler.refuse_uses import EVENT
-from eventlab.fold.compiler.state_view import (
-    Text,
-    View,
-    as_text,
-    code_of,
-    copy_record,
-    make,
-    pointer_to,
-    prefetch,
-    stack_copy,
-    state_view,
-)
 from eventlab.fold.declare import bytecode as lower
 from eventlab.fold.declare.layout import Array, Keyed, Ladder, Queue
 from eventlab.fold.declare.reducer import Reducer
@@ -162,28 +143,27 @@ def _typed_float(value):
 
 
 def _python_math() -> python_types.ModuleType:
-    """`math` as handlers see it when compiled: errors where Python raises them, the rest as it is."""
+    """`math` for compiled handlers: some of its functions raise Python's errors, the others are as they are."""
     module = python_types.ModuleType("math")
     for name in lower.MATH:
         setattr(module, name, getattr(math, name))
-    own = {
-        "copysign": _copysign,
-        "sqrt": _sqrt,
-        "log": _log,
-        "log10": _log10,
-        "exp": _exp,
-        "floor": _floor,
-        "ceil": _ceil,
-        "trunc": _trunc,
-    }
-    for name, function in own.items():
-        setattr(module, name, function)
+    for own in (_copysign, _sqrt, _log, _log10, _exp, _floor, _ceil, _trunc):
+        setattr(module, own.__name__.removeprefix("_"), own)
     return module
 
 
 FLOAT_ALIKE.update({_float, *(one.py_func for one in (_sqrt, _log, _log10, _exp, _copysign))})
 
 _REPLACED = {min: _minimum, max: _maximum, int: _trunc, float: _float, math: _python_math()}
+
+
+_VIEWS = {Keyed: keyed_view.KeyedView, Queue: keyed_view.QueueView, Ladder: ladder_view.LadderView}
+_SCOPE: dict[str, Any] = {"int32": np.int32, "load_levels": ladder_view.load_levels}
+"""Names that the source of a kernel uses."""
+for _name in ("stack_copy", "copy_record", "pointer_to", "prefetch", "as_text", "code_of"):
+    _SCOPE[_name] = getattr(views, _name)
+for _name in ("set_slots", "settle_table", "settle_queue"):
+    _SCOPE[_name] = getattr(keyed_view, _name)
 
 
 def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None]:
@@ -195,76 +175,53 @@ def compile_kernel(reducer: Reducer, wanted: Types) -> tuple[Native, Code | None
         The compiler cannot type a handler: says on which line, and why.
     """
     codes = {text: code for code, text in enumerate(reducer.literals)}
-    options: dict[str, Any] = {
-        **ALONE,
-        "boundscheck": bool(reducer.layout.arrays),
-        "pipeline_class": HandlerCompiler,
-    }
+    options = {**ALONE, "boundscheck": bool(reducer.layout.arrays), "pipeline_class": HandlerCompiler}
 
     def constant(value: Any) -> Any:
         if value is None:
-            return Text(NULL_TEXT)
-        return Text(codes[value]) if isinstance(value, str) else value
+            return views.Text(NULL_TEXT)
+        return views.Text(codes[value]) if isinstance(value, str) else value
 
     def lowered(function: python_types.FunctionType) -> Any:
         made = lower.lower(function, constant, _REPLACED, njit(**options))
         return njit(forceinline=True, **options)(made)
 
-    views: list[tuple[str, View]] = []
-    for table in reducer.layout.tables:
-        view = {Keyed: KeyedView, Queue: QueueView, Ladder: LadderView}[type(table)](table)
-        views.append((table.name, view))
-    state = state_view(f"{reducer.name}.{reducer.fingerprint[:16]}", reducer.layout, tuple(views))
+    tables = tuple((table.name, _VIEWS[type(table)](table)) for table in reducer.layout.tables)
+    state = views.state_view(f"{reducer.name}.{reducer.fingerprint[:16]}", reducer.layout, tables)
     properties = {name: lowered(function) for name, function in reducer.properties.items()}
     state.properties.update(properties)
-
-    scope: dict[str, Any] = {
-        "make_state": make(state),
-        "stack_copy": stack_copy,
-        "copy_record": copy_record,
-        "pointer_to": pointer_to,
-        "prefetch": prefetch,
-        "as_text": as_text,
-        "code_of": code_of,
-        "int32": np.int32,
-        "link_slots": link_slots,
-        "unlink_slots": unlink_slots,
-        "settle_table": settle_table,
-        "settle_queue": settle_queue,
-        "load_levels": load_levels,
-        "NEVER": np.int64(2**63 - 1),
-        "row": np.uint64,  # a signed index may count from the end: telling so for each cost a third of the rate
-    }
-    for at, (_, view) in enumerate(views):
-        scope[f"make_{at}"] = make(view)
-        if isinstance(view, QueueView):
-            scope[f"make_index_{at}"] = make(dict(view.members)["index"])
+    # A signed index may count from the end, and deciding that for each row cost a third of the rate: hence `row`.
+    scope = {**_SCOPE, "make_state": views.make(state), "NEVER": np.int64(2**63 - 1), "row": np.uint64}
+    for at, (_, view) in enumerate(tables):
+        scope[f"make_{at}"] = views.make(view)
+        if isinstance(view, keyed_view.QueueView):
+            scope[f"make_index_{at}"] = views.make(dict(view.members)["index"])
     for at, name in enumerate(properties):
         scope[f"property_{at}"] = properties[name]
     fields = reducer.event_fields
     for at, (name, handler) in enumerate(reducer.handlers.items()):
         scope[f"handle_{at}"] = lowered(handler)
-        # Its fields depend on the reducer, so no class can spell them out.
+        # The fields depend on the reducer, so the class cannot be written out.
         scope[f"{EVENT}{at}"] = namedtuple(f"{EVENT}{at}", fields[name] or ("nothing",))  # noqa: PYI024
     source = _Source(reducer, fields).text()
     exec(compile(source, f"<kernel of {reducer.name}>", "exec"), scope)  # noqa: S102 - names in it are checked identifiers
     try:
         return compiled(scope["kernel"], wanted, options)
-    except Exception as error:  # Numba has errors of its own, and gives others where its own code gives way
+    except Exception as error:  # Numba raises errors of its own, and whatever its own code runs into
         raise complaint(reducer, error) from error
 
 
 _MOST_ON_STACK = 4_096
-"""Bytes of a record that LLVM is given to keep in registers: with eight thousand numbers it did not come to an end."""
+"""Bytes of the largest record that goes to the stack: with eight thousand numbers LLVM did not come to an end."""
 _BLOCK, _AHEAD = 16, 256
-"""Rows after which a kernel asks for more, and how far on. A processor looks ahead by itself, but not past a page and
-no further than the instructions it holds: reducers of five fields and more took half the memory's rate."""
+"""Rows of a block, and how many rows ahead of it a kernel prefetches. A processor prefetches by itself, but not beyond
+a page nor beyond the instructions in flight: reducers of five fields and more ran at half the memory's rate."""
 _ROWS_A_LINE = {"text": 16, "bool": 64}
-"""Rows of a column that a cache line of 64 bytes holds, 8 of any other kind."""
+"""Rows of a column in a cache line of 64 bytes; 8 for any other kind."""
 
 
 class _Source:
-    """Writes a reducer's kernel."""
+    """Generates the source of a reducer's kernel."""
 
     def __init__(self, reducer: Reducer, fields: dict[str, tuple[str, ...]]) -> None:
         self.reducer, self.fields = reducer, fields
@@ -354,24 +311,24 @@ class _Source:
                 pool = f"pointer_to(pool_{at}, 0), pointer_to(pool_meta_{at}, a * {META}), pool_base_{at}[a]"
                 lines += [
                     f"index_{at} = make_index_{at}{keyed}",
-                    f"link_slots(index_{at}, {INDEX_DTYPE.itemsize})",
+                    f"set_slots(index_{at}, {INDEX_DTYPE.itemsize}, False)",
                     f"table_{at} = make_{at}((index_{at}, {pool}, pool_base_{at}[a + 1] - pool_base_{at}[a]))",
                 ]
             else:
-                lines += [f"table_{at} = make_{at}{keyed}", f"link_slots(table_{at}, {table.row_dtype.itemsize})"]
+                lines += [f"table_{at} = make_{at}{keyed}", f"set_slots(table_{at}, {table.row_dtype.itemsize}, False)"]
         return lines
 
     def leave(self) -> list[str]:
         lines = []
         for at, table in enumerate(self.tables):
             if isinstance(table, Queue):
-                lines.append(f"unlink_slots(index_{at}, {INDEX_DTYPE.itemsize})")
+                lines.append(f"set_slots(index_{at}, {INDEX_DTYPE.itemsize}, True)")
             elif isinstance(table, Keyed):
-                lines.append(f"unlink_slots(table_{at}, {table.row_dtype.itemsize})")
+                lines.append(f"set_slots(table_{at}, {table.row_dtype.itemsize}, True)")
         return lines
 
     def ladder(self, at: int, hint: str) -> str:
-        sign = SIGN[self.tables[at].side]  # type: ignore[union-attr]
+        sign = ladder_view.SIGN[self.tables[at].side]  # type: ignore[union-attr]
         return (
             f"make_{at}((pointer_to(prices_{at}, 0), pointer_to(sizes_{at}, 0), ladder_meta_{at}, base_{at}[a], "
             f"ranks_{at}, {sign}, {hint}))"
@@ -411,7 +368,7 @@ class _Source:
         return f"as_text(int32({element} + shift_{kind}_{field}))" if self.kind(kind, field) == "text" else element
 
     def kind(self, kind: int, field: str) -> str:
-        """What a field that a handler reads is: "text", or its kind."""
+        """Kind of a field that a handler reads: "text", "float", "int" or "bool"."""
         declared = next((f for f in self.reducer.event_types[self.name(kind)] if f.name == field), None)
         return "int" if declared is None else "text" if declared.is_text else declared.kind
 
@@ -425,18 +382,18 @@ class _Source:
         return self.single() if len(self.reducer.handlers) == 1 else self.merged()
 
     def single(self) -> list[str]:
-        """One event type: no order to find, so what lies ahead is known and can be asked for."""
+        """A loop over one event type. The next rows are known, so they are prefetched."""
         return [
             "begin = i0",
             f"for block in range(begin, e0, {_BLOCK}):",
-            *(f"    {line}" for line in self.ask()),
+            *(f"    {line}" for line in self.prefetch()),
             f"    for i0 in range(block, min(block + {_BLOCK}, e0)):",
             *(f"        {line}" for line in self.handle(0)),
             "i0 = max(begin, e0)",
         ]
 
-    def ask(self) -> list[str]:
-        """Prefetch, of each column, the lines of a block further on."""
+    def prefetch(self) -> list[str]:
+        """Prefetches of the cache lines of a later block, for each column."""
         columns = {f"column_0_{field}": _ROWS_A_LINE.get(self.kind(0, field), 8) for field in self.fields[self.name(0)]}
         if self.ranked(0):
             columns["rank_0"] = _ROWS_A_LINE["text"]
@@ -444,7 +401,7 @@ class _Source:
         return [f"prefetch({column}, block + {ahead})" for column, rows in lines.items() for ahead in rows]
 
     def merged(self) -> list[str]:
-        """Several event types: always the one with the lowest next version."""
+        """A loop over several event types, which takes the one with the lowest next version."""
         lines = ["while True:", "    lowest = NEVER", "    kind = -1"]
         kinds = range(len(self.reducer.handlers))
         for t in kinds:

@@ -1,8 +1,8 @@
-"""Keyed tables and queues in kernels: rows in flat arrays, threaded into a list in order of first touch.
+"""Keyed tables and queues in kernels: rows in flat arrays, linked in order of first touch.
 
-A table owns rows ``base .. base + capacity`` of an array shared by all aggregates. `slots` maps a key's code to its row
-and is scratch: filled when the fold enters an aggregate, cleared when it leaves. Rows never move, and those given back
-are used again only after the event, so a row that a handler holds stays what it was. Overloads carry no annotations:
+A table owns the rows ``base .. base + capacity`` of an array that all aggregates share. `slots` maps a key's code to
+its row; it is filled when the fold enters an aggregate and cleared when it leaves. Rows never move, and a released row
+is reused only after the event, so that a row which a handler holds stays valid. Overloads carry no annotations, because
 Numba compares their signatures with their implementations'.
 """
 
@@ -20,19 +20,8 @@ from numba.core.imputils import RefType, iternext_impl, lower_builtin
 from numba.extending import make_attribute_wrapper, overload, overload_method, register_model
 from numba.np import numpy_support
 
-from eventlab.fold.compiler.state_view import (
-    RowView,
-    TextType,
-    View,
-    as_text,
-    clear_bytes,
-    code_of,
-    make,
-    record_at,
-    row_view,
-    text_type,
-    viewed,
-)
+from eventlab.fold.compiler import state_view
+from eventlab.fold.compiler.state_view import RowView, TextType, View, as_text, code_of, make, record_at, text_type
 from eventlab.fold.declare.layout import Keyed, Queue
 from eventlab.fold.native.constants import CHANGES, FREE, HEAD, INDEX, INDEX_DTYPE, LIVE, NONE, PENDING, TAIL, USED
 
@@ -48,12 +37,12 @@ def _describe(table: Keyed) -> str:
     return f"{table.name}({','.join(f'{column.name}={column.kind}' for column in table.columns)})"
 
 
-@viewed
+@state_view.viewed
 class KeyedView(View, types.IterableType):
     """`Keyed` as a handler sees it."""
 
     def __init__(self, table: Keyed) -> None:
-        self.row: RowView = row_view(_describe(table), table.row_dtype, table.columns)
+        self.row: RowView = state_view.row_view(_describe(table), table.row_dtype, table.columns)
         super().__init__(
             _describe(table),
             (("rows", _bytes), ("slots", _int32s), ("meta", _int64s), ("base", types.int64), ("capacity", types.int64)),
@@ -69,7 +58,7 @@ for _name in ("rows", "slots", "meta", "base", "capacity"):
 
 
 class KeyIterator(types.SimpleIteratorType):
-    """Walks a table's keys in order of first touch."""
+    """Iterates over a table's keys in order of first touch."""
 
     def __init__(self, table: KeyedView) -> None:
         self.table = table
@@ -79,17 +68,24 @@ class KeyIterator(types.SimpleIteratorType):
 @register_model(KeyIterator)
 class _KeyIteratorModel(models.StructModel):
     def __init__(self, dmm: Any, fe_type: KeyIterator) -> None:
-        super().__init__(
-            dmm,
-            fe_type,
-            [
-                ("rows", _bytes),
-                ("base", types.int64),
-                ("next", types.EphemeralPointer(types.int64)),
-                ("meta", _int64s),
-                ("changes", types.int64),
-            ],
-        )
+        slot = types.EphemeralPointer(types.int64)
+        members = [("rows", _bytes), ("base", types.int64), ("next", slot), ("meta", _int64s), ("changes", types.int64)]
+        super().__init__(dmm, fe_type, members)
+
+
+@njit
+def _take(rows, base, meta, capacity, stride, next_at):
+    """A zeroed row: a free one, or the next that was never used."""
+    slot = meta[FREE]
+    if slot != NONE:
+        meta[FREE] = np.int64(next_at(rows, (base + slot) * stride)._next)
+    else:
+        slot = meta[USED]
+        if slot == capacity:
+            raise MemoryError("a table needs more rows than were planned for its aggregate")
+        meta[USED] = slot + 1
+    state_view.clear_bytes(rows, (base + slot) * stride, stride)
+    return slot
 
 
 @njit
@@ -100,15 +96,7 @@ def _touch(table, code, stride):
     if slot != NONE:
         return slot
     rows, base, meta = table._rows, table._base, table._meta
-    slot = meta[FREE]
-    if slot != NONE:
-        meta[FREE] = np.int64(_link_at(rows, (base + slot) * stride)._next)
-    else:
-        slot = meta[USED]
-        if slot == table._capacity:
-            raise MemoryError("a table has more keys than its aggregate's events can name")
-        meta[USED] = slot + 1
-    clear_bytes(rows, (base + slot) * stride, stride)
+    slot = _take(rows, base, meta, table._capacity, stride, _link_at)
     link = _link_at(rows, (base + slot) * stride)
     link._key = code
     link._next = NONE
@@ -147,11 +135,9 @@ def _remove(table, code, stride):
 
 
 @njit
-def settle_table(table, stride):
-    """After an event: rows given back during it may be used again."""
-    meta = table._meta
+def _reuse(rows, base, meta, stride, next_at):
     while meta[PENDING] != NONE:
-        link = _link_at(table._rows, (table._base + meta[PENDING]) * stride)
+        link = next_at(rows, (base + meta[PENDING]) * stride)
         following = np.int64(link._next)
         link._next = meta[FREE]
         meta[FREE] = meta[PENDING]
@@ -159,22 +145,18 @@ def settle_table(table, stride):
 
 
 @njit
-def link_slots(table, stride):
-    """On entering an aggregate: fill the scratch map from the rows that are there."""
-    slot = table._meta[HEAD]
-    while slot != NONE:
-        link = _link_at(table._rows, (table._base + slot) * stride)
-        table._slots[link._key] = slot
-        slot = np.int64(link._next)
+def settle_table(table, stride):
+    """After an event: rows that it released become free."""
+    _reuse(table._rows, table._base, table._meta, stride, _link_at)
 
 
 @njit
-def unlink_slots(table, stride):
-    """On leaving an aggregate: give the scratch map back empty."""
+def set_slots(table, stride, clear):
+    """On entering an aggregate, fill the map from keys to rows; on leaving it, clear the map for the next one."""
     slot = table._meta[HEAD]
     while slot != NONE:
         link = _link_at(table._rows, (table._base + slot) * stride)
-        table._slots[link._key] = NONE
+        table._slots[link._key] = NONE if clear else slot
         slot = np.int64(link._next)
 
 
@@ -278,22 +260,14 @@ def _iternext(context: Any, builder: Any, sig: Any, args: Any, result: Any) -> N
 _INDEX_STRIDE = INDEX_DTYPE.itemsize
 
 
-@viewed
+@state_view.viewed
 class QueueView(View):
     """`Queue` as a handler sees it: an index of keys over a pool of linked rows. `meta` is the pool's."""
 
     def __init__(self, table: Queue) -> None:
-        self.row: RowView = row_view(_describe(table), table.row_dtype, table.columns)
-        super().__init__(
-            _describe(table),
-            (
-                ("index", KeyedView(INDEX)),
-                ("pool", _bytes),
-                ("meta", _int64s),
-                ("base", types.int64),
-                ("capacity", types.int64),
-            ),
-        )
+        self.row: RowView = state_view.row_view(_describe(table), table.row_dtype, table.columns)
+        words = (("pool", _bytes), ("meta", _int64s), ("base", types.int64), ("capacity", types.int64))
+        super().__init__(_describe(table), (("index", KeyedView(INDEX)), *words))
 
 
 for _name in ("index", "pool", "meta", "base", "capacity"):
@@ -303,16 +277,7 @@ for _name in ("index", "pool", "meta", "base", "capacity"):
 @njit
 def _append(queue, code, stride):
     """A new last row of a key; returns its number."""
-    meta = queue._meta
-    slot = meta[FREE]
-    if slot != NONE:
-        meta[FREE] = np.int64(_next_at(queue._pool, (queue._base + slot) * stride)._next)
-    else:
-        slot = meta[USED]
-        if slot == queue._capacity:
-            raise MemoryError("a queue took more than two pushes an event")
-        meta[USED] = slot + 1
-    clear_bytes(queue._pool, (queue._base + slot) * stride, stride)
+    slot = _take(queue._pool, queue._base, queue._meta, queue._capacity, stride, _next_at)
     _next_at(queue._pool, (queue._base + slot) * stride)._next = NONE
     entry = queue._index[as_text(code)]
     if entry.count == 0:
@@ -346,15 +311,9 @@ def _pop(queue, code, stride):
 
 @njit
 def settle_queue(queue, stride):
-    """As `settle_table`, for a queue's rows and its index."""
+    """As `settle_table`, for a queue's index and rows."""
     settle_table(queue._index, _INDEX_STRIDE)
-    meta = queue._meta
-    while meta[PENDING] != NONE:
-        link = _next_at(queue._pool, (queue._base + meta[PENDING]) * stride)
-        following = np.int64(link._next)
-        link._next = meta[FREE]
-        meta[FREE] = meta[PENDING]
-        meta[PENDING] = following
+    _reuse(queue._pool, queue._base, queue._meta, stride, _next_at)
 
 
 @overload_method(QueueView, "push")

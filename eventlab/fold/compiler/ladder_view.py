@@ -1,8 +1,8 @@
 """Price ladders in kernels: one size per price rank, the best rank tracked.
 
-The prices an aggregate's events can name are known before the fold and sorted, so a level is an array element. A
-handler passes prices; the rank of the event's own price comes along as a hint, checked before it is used, so that the
-common call needs no search and any other is still right.
+All prices of an aggregate's events are known before the fold and sorted, so a level is an array element. Handlers pass
+prices. The rank of the event's own price comes along as a hint and is checked before use: the common call needs no
+search, and any other price is searched for.
 """
 
 from __future__ import annotations
@@ -78,14 +78,19 @@ def _next_level(ladder, rank):
 
 
 @njit
-def _nth_level(ladder, index):
-    """Rank of the index-th best level, or -1."""
+def _nth(ladder, values, index):
+    """A value of the index-th best level, or NaN."""
     if index < 0 or index >= ladder._meta[LEVELS]:
-        return -1
+        return math.nan
     rank = ladder._meta[BEST]
     for _ in range(index):
         rank = _next_level(ladder, rank + 1)
-    return rank
+    return values[ladder._base + rank]
+
+
+@njit
+def _best(ladder, values):
+    return values[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
 
 
 @overload_method(LadderView, "set")
@@ -98,7 +103,7 @@ def _set(ladder, price, size):
         had, has = ladder._sizes[place] != 0.0, size != 0.0
         ladder._sizes[place] = size
         meta[LEVELS] += np.int64(has) - np.int64(had)
-        if rank <= meta[BEST]:  # away from the best price nobody can tell what comes, so there is nothing to decide
+        if rank <= meta[BEST]:  # away from the best price all updates take this one, well predicted branch
             if has:
                 meta[BEST] = rank
             elif had:
@@ -120,36 +125,22 @@ def _clear(ladder):
 
 @overload_method(LadderView, "price")
 def _price(ladder, index):
-    def price(ladder, index):
-        rank = _nth_level(ladder, index)
-        return ladder._prices[ladder._base + rank] if rank >= 0 else math.nan
-
-    return price
+    return lambda ladder, index: _nth(ladder, ladder._prices, index)
 
 
 @overload_method(LadderView, "size")
 def _size(ladder, index):
-    def size(ladder, index):
-        rank = _nth_level(ladder, index)
-        return ladder._sizes[ladder._base + rank] if rank >= 0 else math.nan
-
-    return size
+    return lambda ladder, index: _nth(ladder, ladder._sizes, index)
 
 
 @overload_attribute(LadderView, "best_price")
 def _best_price(ladder):
-    def best_price(ladder):
-        return ladder._prices[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
-
-    return best_price
+    return lambda ladder: _best(ladder, ladder._prices)
 
 
 @overload_attribute(LadderView, "best_size")
 def _best_size(ladder):
-    def best_size(ladder):
-        return ladder._sizes[ladder._base + ladder._meta[BEST]] if ladder._meta[LEVELS] else math.nan
-
-    return best_size
+    return lambda ladder: _best(ladder, ladder._sizes)
 
 
 @overload(len)

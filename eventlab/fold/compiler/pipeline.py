@@ -1,4 +1,4 @@
-"""Numba's compiler as handlers and kernels need it."""
+"""Numba's compiler with passes for handlers and kernels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eventlab.fold.compiler.refuse_uses import RefuseOtherUses
 
 
 class HandlerCompiler(CompilerBase):
-    """Refuses what plain Python would do otherwise; predicts that running extremes stay."""
+    """Refuses what plain Python does differently, and marks rare branches."""
 
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
         for refusal in (RefuseMixtures, RefuseOtherUses, RefuseWrongStores):  # the last runs first
             pipeline.add_pass_after(refusal, NopythonTypeInference)
-        pipeline.passes = [(Lowering if one is NativeLowering else one, said) for one, said in pipeline.passes]
+        pipeline.passes = [(Lowering if one is NativeLowering else one, name) for one, name in pipeline.passes]
         pipeline.finalize()
         return [pipeline]

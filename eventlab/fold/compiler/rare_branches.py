@@ -1,7 +1,7 @@
-"""Code for a running extreme, ``if event.price > state.high: state.high = event.price``, that predicts no new one.
+"""Marks branches that store a new running extreme as rare: ``if event.price > state.high: state.high = event.price``.
 
-The compiler would compute the maximum of both without a branch, and every event would wait for the one before. A new
-extreme is rare, so a branch that is said to be is not waited for: a market reducer of five fields gains a third.
+Without the mark LLVM computes the maximum without a branch, so that every event waits for the one before it. A branch
+marked as rare is predicted not to be taken, and nothing waits: a market reducer of five fields runs a third faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Lower(Lower):
             self.builder.block.terminator.set_weights(_SELDOM)
 
     def _keeps_an_extreme(self, branch: Any) -> bool:
-        """Whether a branch puts what it compared a field with into that field."""
+        """Whether a branch compares a field with a value and then stores the value in the field."""
         compared = self._defined(branch.cond)
         if getattr(compared, "op", None) == "call":  # a condition is the truth of a comparison
             compared = self._defined(compared.args[0])
@@ -34,15 +34,15 @@ class _Lower(Lower):
         sides = self._defined(compared.lhs), self._defined(compared.rhs)
         stores = [one for one in self.func_ir.blocks[branch.truebr].body if isinstance(one, ir.SetAttr)]
         return any(
-            getattr(held, "op", None) == "getattr"
-            and (held.attr, held.value.name) == (store.attr, store.target.name)
+            getattr(field, "op", None) == "getattr"
+            and (field.attr, field.value.name) == (store.attr, store.target.name)
             and _alike(self._defined(store.value), other)
             for store in stores
-            for held, other in (sides, sides[::-1])
+            for field, other in (sides, sides[::-1])
         )
 
     def _defined(self, variable: Any) -> Any:
-        """What a variable stands for; itself where that depends on the way."""
+        """The definition of a variable; the variable itself where it has several."""
         try:
             return self.func_ir.get_definition(variable)
         except KeyError:
@@ -50,7 +50,7 @@ class _Lower(Lower):
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two expressions are one, or read the same field."""
+    """Whether two expressions are the same, or read the same field."""
     if getattr(one, "op", None) == getattr(other, "op", None) == "getattr":
         return (one.attr, one.value.name) == (other.attr, other.value.name)
     return one is other
@@ -58,7 +58,7 @@ def _alike(one: Any, other: Any) -> bool:
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class Lowering(BaseNativeLowering):
-    """Numba's last pass, with that."""
+    """Numba's lowering, with rare branches marked."""
 
     _name = "eventlab_lowering"
 

@@ -1,8 +1,8 @@
-"""A compiler pass: refuses names that are an integer on one way and a float on another, where that changes the bits.
+"""A compiler pass that refuses names that are an int on one path and a float on another, where this changes the bits.
 
-Compiled code gives such a name one type, float64, while in plain Python it stays an integer on one of its ways: wraps
+Compiled code gives such a name one type, float64. In plain Python it stays an integer on one of its paths: it wraps
 around at 64 bits, counts exactly beyond 2**53, and has no -0.0. Both give the same bits where the value is stored in a
-field, meets a float, is divided or asked for its truth, so ``total = 0`` before a loop that adds floats is fine.
+field, meets a float, is divided or used as a condition, so ``total = 0`` before a loop that adds floats is fine.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from numba.core.errors import TypingError
 from eventlab.fold.compiler.state_view import RecordView
 
 FLOAT_ALIKE: set[Any] = {bool, math.fabs, math.isnan, math.isinf, math.isfinite}
-"""Functions that give the same bits of an integer and of the float64 that it becomes. The kernel adds its own."""
+"""Functions that give the same bits for an integer as for its float64. `kernel` adds those of compiled code."""
 
 _EXACT = 2**53
 _COMPARISONS = frozenset({operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge})
 _giving_both: WeakSet[Any] = WeakSet()
-"""Helpers and properties that return an integer on one way and a float on another."""
+"""Helpers and properties that return an integer on one path and a float on another."""
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
 class RefuseMixtures(AnalysisPass):
-    """The pass; it needs types."""
+    """The pass, which runs after type inference."""
 
     _name = "eventlab_refuse_mixtures"
 
@@ -55,7 +55,7 @@ class RefuseMixtures(AnalysisPass):
 
 
 class _Mixtures:
-    """The names of a function that plain Python may hold as an integer, and compiled code holds as a float."""
+    """Names of a function that may be integers in plain Python, and are floats in compiled code."""
 
     def __init__(self, state: Any) -> None:
         self._types = state.typemap
@@ -77,14 +77,14 @@ class _Mixtures:
             return value.name in self.names
         operation = getattr(value, "op", None)
         if operation == "phi":
-            return any(self._may_be_whole(one) for one in value.incoming_values if one is not ir.UNDEFINED)
+            return any(self._may_be_int(one) for one in value.incoming_values if one is not ir.UNDEFINED)
         if operation == "getattr":
             view = self._types[value.value.name]
             getter = view.properties.get(value.attr) if isinstance(view, RecordView) else None
             return getter is not None and getter.py_func in _giving_both
         return operation == "call" and self._called(value) in _giving_both
 
-    def _may_be_whole(self, variable: Any) -> bool:
+    def _may_be_int(self, variable: Any) -> bool:
         return variable.name in self.names or _kind(self._types[variable.name]) is types.Integer
 
     def _called(self, call: Any) -> Any:
@@ -94,7 +94,7 @@ class _Mixtures:
         return getattr(function, "typing_key", None)
 
     def harmless(self, statement: Any, name: str) -> bool:
-        """Whether a statement gives the same bits of an integer and of a float."""
+        """Whether a statement gives the same bits for an integer as for a float."""
         if not isinstance(statement, ir.Assign):
             return True  # a store into a field, a branch, a return
         value = statement.value
@@ -112,7 +112,7 @@ class _Mixtures:
         return operation == "call" and self._called(value) in FLOAT_ALIKE
 
     def _settles(self, function: Any, other: Any) -> bool:
-        """Whether beside this operand an integer is a float64 on both paths, or as good as one."""
+        """Whether an integer becomes a float64 beside this operand on both paths, or compares as if it did."""
         kind = self._types[other.name]
         if _kind(kind) is types.Float:
             return other.name not in self.names
@@ -120,14 +120,14 @@ class _Mixtures:
         return function in _COMPARISONS and constant is not None and abs(constant) < _EXACT
 
     def returned(self) -> bool:
-        """Whether it is an integer that the function returns on one way, and a float on another."""
+        """Whether the function returns an integer on one path and a float on another."""
         given = [one.value.value for one in self._assignments() if getattr(one.value, "op", None) == "cast"]
         kinds = {_kind(self._types[one.name]) for one in given}
         return {types.Integer, types.Float} <= kinds or any(one.name in self.names for one in given)
 
 
 def _kind(numbas: Any) -> Any:
-    """Float or Integer, which bools are beside floats; None for anything else."""
+    """Float or Integer (also for bools, which count as integers beside floats), or None."""
     inner = numbas.type if isinstance(numbas, types.Optional) else numbas
     if isinstance(inner, types.Float):
         return types.Float

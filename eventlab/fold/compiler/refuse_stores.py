@@ -1,6 +1,6 @@
-"""A compiler pass: refuses to store what a field does not take, as interpreted folds do.
+"""A compiler pass that refuses to store values of the wrong type in a field, as interpreted folds do.
 
-Machine code would cut a float off where an int is kept, and give an arbitrary number for NaN.
+Machine code would truncate a float in an int field, and store an arbitrary number for NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eventlab.fold.compiler.state_view import RecordView, TextType, text_type
 
 @register_pass(mutates_CFG=False, analysis_only=True)
 class RefuseWrongStores(AnalysisPass):
-    """The pass; it needs types."""
+    """The pass, which runs after type inference."""
 
     _name = "eventlab_refuse_wrong_stores"
 
@@ -38,7 +38,7 @@ class RefuseWrongStores(AnalysisPass):
                 if any(isinstance(state.typemap[argument.name], types.Float) for argument in call.args):
                     raise TypingError("range() takes integers, not a float; Write int(...).", loc=call.loc)
                 of_kernel = call.loc.filename.startswith("<kernel of")
-                if len(call.args) > 2 and not of_kernel:  # the count of steps can overflow, and then traps
+                if len(call.args) > 2 and not of_kernel:  # the number of steps can overflow, which traps
                     raise TypingError("range() takes one or two integers; Write a while loop.", loc=call.loc)
         return False
 

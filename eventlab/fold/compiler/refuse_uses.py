@@ -1,6 +1,6 @@
-"""A compiler pass: refuses what compiled code can do with an event or an array, and plain Python does not.
+"""A compiler pass that refuses uses of events and arrays that work in compiled code and not in plain Python.
 
-To the compiler an event is a tuple of the fields that are read of it, and an array is one of NumPy's.
+To the compiler an event is a tuple of the fields that a handler reads, and an array field is a NumPy array.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from numba.core.compiler_machinery import AnalysisPass, register_pass
 from numba.core.errors import TypingError
 
 EVENT = "Event_"
-"""How the names of events' types begin."""
+"""Prefix of the names of events' types."""
 
 _AS_TUPLE = ("getiter", "exhaust_iter", "getitem", "static_getitem")
 
 
 @register_pass(mutates_CFG=False, analysis_only=True)
 class RefuseOtherUses(AnalysisPass):
-    """The pass; it needs types."""
+    """The pass, which runs after type inference."""
 
     _name = "eventlab_refuse_other_uses"
 

@@ -1,8 +1,8 @@
-"""Numba types through which a handler sees its state: views on flat arrays, without objects and without allocation.
+"""Numba types of the state in a handler: views on flat arrays, without objects and without allocation.
 
-A state's record is copied to the stack while its aggregate is folded, so that LLVM keeps the fields in registers; a
-view is a value that holds pointers. Text is a code of its own type, so that comparing it with anything but text is
-refused by the compiler instead of being silently false.
+A state's record is copied to the stack while its aggregate is folded, so that LLVM keeps the fields in registers. A
+view is a value that holds pointers. Text is a code with a type of its own, so that the compiler refuses to compare it
+with anything but text, which would otherwise be silently false.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from eventlab.fold.native.constants import NULL_TEXT
 
 
 class Text:
-    """A string constant of a handler, as lowering puts it into the code: its code in every fold of that reducer."""
+    """A string constant in a lowered handler. Its code is the same in every fold of the reducer."""
 
     __slots__ = ("code",)
 
@@ -117,7 +117,7 @@ def _is_given(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.not_(_is_missing(context, builder, sig, args))
 
 
-# Numba would say that nothing of another type than None is or equals None.
+# Numba's own rule is that a value of any other type than None neither is nor equals None.
 for _same, _other in ((operator.is_, operator.is_not), (operator.eq, operator.ne)):
     for _pair in ((TextType, types.NoneType), (types.NoneType, TextType)):
         lower_builtin(_same, *_pair)(_is_missing)
@@ -179,7 +179,7 @@ def copy_record(typingctx: Any, target: Any, source: Any) -> Any:
 
 @intrinsic
 def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
-    """The address of an array's element: views hold pointers, which need no reference counting. Records give bytes."""
+    """The address of an array's element, of a record as bytes. Views hold pointers, which need no reference counts."""
     element = types.uint8 if isinstance(array.dtype, types.Record) else array.dtype
     pointer = types.CPointer(element)
 
@@ -193,7 +193,7 @@ def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
 
 @intrinsic
 def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
-    """Ask for the cache line that holds an array's element; it may lie past the array's end."""
+    """Prefetch the cache line of an array's element, which may lie beyond the array's end."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
@@ -211,7 +211,7 @@ def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
 
 @intrinsic
 def clear_bytes(typingctx: Any, pointer: Any, offset: Any, size: Any) -> Any:
-    """Zero `size` bytes from `offset` behind a byte pointer."""
+    """Zero `size` bytes at `offset` from a byte pointer."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = builder.gep(args[0], [args[1]], source_etype=ir.IntType(8))
@@ -222,7 +222,7 @@ def clear_bytes(typingctx: Any, pointer: Any, offset: Any, size: Any) -> Any:
 
 
 def record_at(record: types.Record) -> Any:
-    """For kernels: the record at a byte offset behind a pointer."""
+    """A function for kernels: the record at a byte offset from a pointer."""
 
     @intrinsic
     def locate(typingctx: Any, pointer: Any, offset: Any) -> Any:
@@ -236,7 +236,7 @@ def record_at(record: types.Record) -> Any:
 
 
 class View(types.Type):
-    """A value made of other values; subclasses give it methods. Equal views are one type to the compiler."""
+    """A value made of other values, to which subclasses add methods. To the compiler equal views are one type."""
 
     members: tuple[tuple[str, types.Type], ...]
 
@@ -266,7 +266,7 @@ def make(view: View) -> Any:
             proxy = cgutils.create_struct_proxy(view)(context, builder)
             for at, (name, member) in enumerate(view.members):
                 value, given = builder.extract_value(args[0], at), sig.args[0][at]
-                if isinstance(given, types.Record):  # kept as its address: a record inside a view cannot be returned
+                if isinstance(given, types.Record):  # a view with a record in it cannot be returned: its address
                     value = builder.bitcast(value, context.get_value_type(member))
                 else:
                     value = context.cast(builder, value, given, member)
@@ -293,7 +293,7 @@ class RecordView(View):
 
 
 class StateView(RecordView):
-    """What handlers call `state`."""
+    """The `state` of handlers."""
 
 
 class RowView(RecordView):

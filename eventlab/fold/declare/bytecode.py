@@ -1,7 +1,7 @@
-"""From a handler as written to a function that compiled and interpreted folds run alike.
+"""Checks a handler, and lowers it to a function that compiled and interpreted folds run alike.
 
-Works on code objects, so it needs no source text. Checking refuses what would give other bits on the two paths;
-lowering replaces constants and the few built-ins that Numba and Python compute differently by what a path needs.
+Both work on code objects, so they need no source text. Checking refuses what would give other bits on the two paths.
+Lowering replaces constants, and the built-ins that Numba and Python compute differently, by those of one path.
 """
 
 from __future__ import annotations
@@ -34,34 +34,29 @@ def check(function: Function, where: str) -> None:
     """
     for seen in reached(function):
         if seen in _reached_from_calls(seen):
-            raise ReducerError(f"{where} ({_place(seen, None)}): {seen.__name__} calls itself", hint="Write a loop.")
+            raise _refusal(where, seen, None, f"{seen.__name__} calls itself", hint="Write a loop.")
         before: list[dis.Instruction] = []
         for instruction in flow.instructions(seen.__code__):
-            _check_instruction(seen, instruction, where)
-            if instruction.opname == "COMPARE_OP" and any(_is_none(seen, loaded) for loaded in before[-2:]):
-                place = f"{where} ({_place(seen, _line(instruction))})"
-                raise ReducerError(f"{place}: compares with None", hint="Write el.is_null(x), or x is None of text.")
-            if instruction.opname == "IS_OP" and not any(_is_none(seen, loaded) for loaded in before[-2:]):
-                place = f"{where} ({_place(seen, _line(instruction))})"
-                raise ReducerError(f"{place}: asks with `is` for something else than None", hint="Write ==.")
-            if instruction.opname == "CONTAINS_OP" and before and before[-1].opname == "BUILD_TUPLE":
-                place = f"{where} ({_place(seen, _line(instruction))})"
-                raise ReducerError(f"{place}: asks what is in a tuple of values", hint="Write x == a or x == b.")
-            if instruction.opname not in ("PRECALL", "CACHE"):
-                before.append(instruction)
+            _check_instruction(seen, instruction, before, where)
+            before = [*before[-1:], instruction]
         for line in flow.assigned_in_expressions(seen):
-            raise ReducerError(
-                f"{where} ({_place(seen, line)}): := is not supported in a handler",
-                hint="Assign on a line of its own.",
-            )
+            what, hint = ":= is not supported in a handler", "Assign on a line of its own."
+            raise _refusal(where, seen, line, what, hint=hint)
         for name, line in flow.unassigned(seen):
-            raise ReducerError(
-                f"{where} ({_place(seen, line)}): {name} may have no value here",
-                hint=f"Give {name} a value on every way that leads here, e.g. before the `if` or the loop.",
-            )
+            hint = f"Give {name} a value on every way that leads here, e.g. before the `if` or the loop."
+            raise _refusal(where, seen, line, f"{name} may have no value here", hint=hint)
         _check_constants(seen, where)
         for name, line in _global_lines(seen).items():
-            _check_global(seen, name, f"{where} ({_place(seen, line)})")
+            _check_global(seen, name, line, where)
+
+
+def _refusal(
+    where: str, function: Function, at: dis.Instruction | int | None, problem: str, **parts: Any
+) -> ReducerError:
+    """The error for a handler or helper, with the line of an instruction, or else the function's first line."""
+    line = at.positions and at.positions.lineno if isinstance(at, dis.Instruction) else at
+    code = function.__code__
+    return ReducerError(f"{where} ({code.co_filename}:{line or code.co_firstlineno}): {problem}", **parts)
 
 
 def check_handler(function: Function, where: str) -> None:
@@ -70,12 +65,9 @@ def check_handler(function: Function, where: str) -> None:
     event = function.__code__.co_varnames[1]
     previous: dis.Instruction | None = None
     for instruction in flow.instructions(function.__code__):
-        if instruction.opname in ("PRECALL", "CACHE"):
-            continue
-        place = f"{where} ({_place(function, _line(instruction))})"
-        returns = instruction.opname == "RETURN_VALUE" and (previous is None or not _loads_none(previous))
-        if returns or (instruction.opname == "RETURN_CONST" and instruction.argval is not None):
-            raise ReducerError(f"{place}: a handler returns nothing", hint="Change the state in place: state.x = …")
+        if instruction.opname == "RETURN_VALUE" and (previous is None or not _loads_none(previous)):
+            hint = "Change the state in place: state.x = …"
+            raise _refusal(where, function, instruction, "a handler returns nothing", hint=hint)
         if (
             instruction.opname == "STORE_ATTR"
             and previous is not None
@@ -83,19 +75,17 @@ def check_handler(function: Function, where: str) -> None:
             and previous.argval == event
             and event not in stored
         ):
-            raise ReducerError(
-                f"{place}: assigns to {event}.{instruction.argval}",
-                hint="An event is a fact; change the state instead.",
-            )
+            what, hint = f"assigns to {event}.{instruction.argval}", "An event is a fact; change the state instead."
+            raise _refusal(where, function, instruction, what, hint=hint)
         previous = instruction
 
 
 def _loads_none(instruction: dis.Instruction) -> bool:
-    return instruction.opname in ("LOAD_CONST", "RETURN_CONST") and instruction.argval is None
+    return instruction.opname == "LOAD_CONST" and instruction.argval is None
 
 
 def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: str) -> None:
-    """Refuse what a handler reads of its arguments that is not there, or compares with what it can never equal.
+    """Refuse attributes that the arguments do not have, and comparisons that can never be true.
 
     Parameters
     ----------
@@ -107,25 +97,18 @@ def check_names(function: Function, names: Sequence[Mapping[str, bool]], where: 
     known = dict(zip(function.__code__.co_varnames, names, strict=False))
     window: list[dis.Instruction] = []
     for instruction in flow.instructions(function.__code__):
-        if instruction.opname in ("PRECALL", "CACHE"):
-            continue
         window = [*window[-3:], instruction]
         for argument, attribute, *rest in (window[at:] for at in range(len(window) - 1)):
             fields = known.get(str(argument.argval), {}) if argument.opname.startswith("LOAD_FAST") else {}
             if attribute.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not fields or argument.argval in stored:
                 continue
             name = str(attribute.argval)
-            place = f"{where} ({_place(function, _line(attribute))})"
             if name not in fields:
-                raise ReducerError(f"{place}: {argument.argval} has no {name!r}", expected=", ".join(sorted(fields)))
-            _check_comparison(rest, f"{place}: {argument.argval}.{name}", fields[name])
-            if fields[name]:
-                _check_text_use(rest, f"{place}: {argument.argval}.{name}")
-            if not fields[name] and _asks_for_none(rest):
-                raise ReducerError(
-                    f"{place}: {argument.argval}.{name} is no text, and only text is ever None in a handler",
-                    hint=f"Write el.is_null({argument.argval}.{name}).",
-                )
+                what = f"{argument.argval} has no {name!r}"
+                raise _refusal(where, function, attribute, what, expected=", ".join(sorted(fields)))
+            problem = _misuse(rest, f"{argument.argval}.{name}", fields[name])
+            if problem is not None:
+                raise _refusal(where, function, attribute, **problem)
 
 
 _WRITES = {
@@ -144,78 +127,86 @@ def check_reads_only(function: Function, where: str) -> None:
             if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in _WRITING_METHODS:
                 what = f"calls .{instruction.argval}()"
             if what is not None:
-                raise ReducerError(
-                    f"{where} ({_place(seen, _line(instruction))}): a property only reads, and this one {what}",
-                    hint="Change the state in a handler.",
-                )
+                what, hint = f"a property only reads, and this one {what}", "Change the state in a handler."
+                raise _refusal(where, seen, instruction, what, hint=hint)
 
 
-def _check_comparison(rest: Sequence[dis.Instruction], what: str, is_text: bool) -> None:  # noqa: FBT001
-    if len(rest) != 2 or rest[0].opname != "LOAD_CONST" or rest[1].opname not in ("COMPARE_OP", "CONTAINS_OP"):
-        return
-    constants = rest[0].argval if isinstance(rest[0].argval, tuple | frozenset) else (rest[0].argval,)
-    for constant in constants:
-        if constant is not None and isinstance(constant, str) != is_text:
-            raise ReducerError(f"{what} is {'text' if is_text else 'no text'}, and compared with", got=constant)
+def _misuse(rest: Sequence[dis.Instruction], field: str, is_text: bool) -> dict[str, Any] | None:  # noqa: FBT001
+    """What is wrong with the use of a field, if anything; `rest` are the instructions after it is loaded."""
+    if len(rest) == 2 and rest[0].opname == "LOAD_CONST" and rest[1].opname in ("COMPARE_OP", "CONTAINS_OP"):
+        constants = rest[0].argval if isinstance(rest[0].argval, tuple | frozenset) else (rest[0].argval,)
+        for constant in constants:
+            if constant is not None and isinstance(constant, str) != is_text:
+                return {"problem": f"{field} is {'text' if is_text else 'no text'}, and compared with", "got": constant}
+    if is_text:
+        return _misuse_of_text(rest, field)
+    if _asks_for_none(rest):
+        problem = f"{field} is no text, and only text is ever None in a handler"
+        return {"problem": problem, "hint": f"Write el.is_null({field})."}
+    return None
 
 
 def _asks_for_none(rest: Sequence[dis.Instruction]) -> bool:
     if len(rest) == 1:  # `if x is None` is a jump
         return rest[0].opname.startswith("POP_JUMP") and rest[0].opname.endswith(("IF_NONE", "IF_NOT_NONE"))
-    return (
-        len(rest) == 2
-        and rest[0].opname == "LOAD_CONST"
-        and rest[0].argval is None
-        and rest[1].opname in ("IS_OP", "COMPARE_OP")
-    )
+    return len(rest) == 2 and _loads_none(rest[0]) and rest[1].opname in ("IS_OP", "COMPARE_OP")
 
 
 _OPERANDS = ("LOAD_CONST", "LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_SMALL_INT")
 
 
-def _check_text_use(rest: Sequence[dis.Instruction], what: str) -> None:
-    """Refuse what plain Python does with text and a compiled fold does not; `rest` follows the text."""
+def _misuse_of_text(rest: Sequence[dis.Instruction], field: str) -> dict[str, Any] | None:
+    """What plain Python does with text and a compiled fold does not."""
     if not rest or (len(rest) > 1 and rest[0].opname not in _OPERANDS):
-        return
-    use, asked = rest[-1], None
+        return None
+    use, problem = rest[-1], None
     arithmetic = use.opname == "BINARY_OP" and use.argrepr != "[]"
     ordered = use.opname == "COMPARE_OP" and str(use.argval).strip("bol()") in ("<", "<=", ">", ">=")
     if (arithmetic or ordered) and len(rest) <= 2:
-        asked = "has no order and no arithmetic in a handler"
+        problem = "has no order and no arithmetic in a handler"
     elif len(rest) == 1 and use.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-        asked = f"has no .{use.argval} in a handler"
-    elif len(rest) == 1 and use.opname == "CONTAINS_OP":
-        asked = "cannot be searched in a handler"
-    elif len(rest) == 1 and use.opname == "GET_ITER":
-        asked = "cannot be iterated in a handler"
-    if asked is not None:
-        raise ReducerError(f"{what} is text, which {asked}", expected="==, !=, in (...), is None, or a key of a table")
+        problem = f"has no .{use.argval} in a handler"
+    elif len(rest) == 1 and use.opname in ("CONTAINS_OP", "GET_ITER"):
+        problem = f"cannot be {'searched' if use.opname == 'CONTAINS_OP' else 'iterated'} in a handler"
+    if problem is None:
+        return None
+    return {
+        "problem": f"{field} is text, which {problem}",
+        "expected": "==, !=, in (...), is None, or a key of a table",
+    }
 
 
-def _place(function: Function, line: int | None) -> str:
-    return f"{function.__code__.co_filename}:{line or function.__code__.co_firstlineno}"
-
-
-def _line(instruction: dis.Instruction) -> int | None:
-    return instruction.positions.lineno if instruction.positions else None
-
-
-def _check_instruction(function: Function, instruction: dis.Instruction, where: str) -> None:
-    place = f"{where} ({_place(function, _line(instruction))})"
-    if instruction.opname == "BINARY_OP" and instruction.argrepr not in (*_OPERATORS, "[]"):
+def _check_instruction(
+    function: Function, instruction: dis.Instruction, before: Sequence[dis.Instruction], where: str
+) -> None:
+    """Refuse an instruction; `before` are the two before it."""
+    name, argument = instruction.opname, instruction.arg
+    beside_none = any(_is_none(function, loaded) for loaded in before)
+    problem: str | None = None
+    hint: str | None = None
+    if name == "BINARY_OP" and instruction.argrepr not in (*_OPERATORS, "[]"):
         written = instruction.argrepr
-        raise ReducerError(
-            f"{place}: operator {written} is not supported, or gives other bits compiled than interpreted",
+        raise _refusal(
+            where, function, instruction,
+            f"operator {written} is not supported, or gives other bits compiled than interpreted",
             expected=f"{' '.join(operations.names('operator'))} and comparisons",
             hint=f"Instead {operations.REFUSED_OPERATORS.get(written.removesuffix('='), 'use arithmetic')}.",
-        )
-    if instruction.opname in operations.REFUSED_OPCODES:
-        what, instead = operations.REFUSED_OPCODES[instruction.opname]
-        raise ReducerError(f"{place}: {what} is not supported in a handler", hint=instead)
-    if (instruction.opname, instruction.arg) == ("RAISE_VARARGS", 0):
-        raise ReducerError(f"{place}: raises nothing", hint="Name an exception: raise ValueError(...).")
-    if (instruction.opname, instruction.arg) == ("RAISE_VARARGS", 2):
-        raise ReducerError(f"{place}: raise … from is not supported in a handler", hint="Leave out what it is from.")
+        )  # fmt: skip
+    if name in operations.REFUSED_OPCODES:
+        what, hint = operations.REFUSED_OPCODES[name]
+        problem = f"{what} is not supported in a handler"
+    elif (name, argument) == ("RAISE_VARARGS", 0):
+        problem, hint = "raises nothing", "Name an exception: raise ValueError(...)."
+    elif (name, argument) == ("RAISE_VARARGS", 2):
+        problem, hint = "raise … from is not supported in a handler", "Leave out what it is from."
+    elif name == "COMPARE_OP" and beside_none:
+        problem, hint = "compares with None", "Write el.is_null(x), or x is None of text."
+    elif name == "IS_OP" and not beside_none:
+        problem, hint = "asks with `is` for something else than None", "Write ==."
+    elif name == "CONTAINS_OP" and before and before[-1].opname == "BUILD_TUPLE":
+        problem, hint = "asks what is in a tuple of values", "Write x == a or x == b."
+    if problem is not None:
+        raise _refusal(where, function, instruction, problem, hint=hint)
 
 
 def _is_none(function: Function, loaded: dis.Instruction) -> bool:
@@ -225,23 +216,18 @@ def _is_none(function: Function, loaded: dis.Instruction) -> bool:
 
 
 def _check_constants(function: Function, where: str) -> None:
-    place = f"{where} ({_place(function, None)})"
     if function.__kwdefaults__ or function.__code__.co_kwonlyargcount:
-        raise ReducerError(f"{place}: {function.__name__} takes keyword-only arguments", hint="Leave out the *.")
+        problem = f"{function.__name__} takes keyword-only arguments"
+        raise _refusal(where, function, None, problem, hint="Leave out the *.")
     for default in function.__defaults__ or ():
         if not _is_constant(default):
-            raise ReducerError(
-                f"{place}: a default of {function.__name__}",
-                got=default,
-                expected="a number, a string or a tuple of these",
-            )
+            expected = "a number, a string or a tuple of these"
+            raise _refusal(where, function, None, f"a default of {function.__name__}", got=default, expected=expected)
     for instruction in flow.instructions(function.__code__):
-        if instruction.opname == "LOAD_CONST" and not _is_constant(instruction.argval):
-            raise ReducerError(
-                f"{where} ({_place(function, _line(instruction))}): a constant that a handler cannot hold",
-                got=instruction.argval,
-                expected="int64, float, bool or text, or a tuple of one of these",
-            )
+        value, expected = instruction.argval, "int64, float, bool or text, or a tuple of one of these"
+        if instruction.opname == "LOAD_CONST" and not _is_constant(value):
+            problem = "a constant that a handler cannot hold"
+            raise _refusal(where, function, instruction, problem, got=value, expected=expected)
 
 
 def _is_constant(value: Any) -> bool:
@@ -254,44 +240,41 @@ def _is_constant(value: Any) -> bool:
     return value is None or isinstance(value, bool | float | str | slice)
 
 
-def _check_global(function: Function, name: str, place: str) -> None:
+def _check_global(function: Function, name: str, line: int | None, where: str) -> None:
     value = resolve(function, name)
+    parts: dict[str, Any] = {}
     if value is _MISSING:
-        raise ReducerError(f"{place}: name {name!r} is not defined")
-    if value is super:
-        raise ReducerError(
-            f"{place}: super() is not supported in a handler, which replaces the base's",
-            hint="Put what both do into a function outside the classes, and call it in both.",
-        )
-    if isinstance(value, types.BuiltinFunctionType | type) and getattr(builtins, name, None) is value:
-        if name not in BUILTINS and not (isinstance(value, type) and issubclass(value, BaseException)):
-            raise ReducerError(
-                f"{place}: {name}() is not supported in a handler", expected=", ".join(f"{b}()" for b in BUILTINS)
-            )
-        return
-    if isinstance(value, types.ModuleType):
+        problem = f"name {name!r} is not defined"
+    elif value is super:
+        problem = "super() is not supported in a handler, which replaces the base's"
+        parts = {"hint": "Put what both do into a function outside the classes, and call it in both."}
+    elif isinstance(value, types.BuiltinFunctionType | type) and getattr(builtins, name, None) is value:
+        if name in BUILTINS or (isinstance(value, type) and issubclass(value, BaseException)):
+            return
+        problem = f"{name}() is not supported in a handler"
+        parts = {"expected": ", ".join(f"{builtin}()" for builtin in BUILTINS)}
+    elif isinstance(value, types.ModuleType):
         for attribute in _attributes_after(function, name):
             if value is math and attribute not in MATH:
-                raise ReducerError(
-                    f"{place}: math.{attribute} gives other bits compiled than interpreted, or other errors",
-                    expected=", ".join(MATH),
-                )
+                problem = f"math.{attribute} gives other bits compiled than interpreted, or other errors"
+                raise _refusal(where, function, line, problem, expected=", ".join(MATH))
             if value is not math and getattr(value, attribute, None) is not is_null:
-                raise ReducerError(f"{place}: {name}.{attribute} is not supported in a handler", hint="Use math.")
+                problem = f"{name}.{attribute} is not supported in a handler"
+                raise _refusal(where, function, line, problem, hint="Use math.")
         return
-    if not (value is is_null or isinstance(value, Function) or _is_constant(value)):
-        raise ReducerError(
-            f"{place}: {name} is {type(value).__name__}",
-            got=value,
-            expected="an int64, a float, a string, a tuple of these, a function, or math",
-        )
+    elif value is is_null or isinstance(value, Function) or _is_constant(value):
+        return
+    else:
+        problem = f"{name} is {type(value).__name__}"
+        parts = {"got": value, "expected": "an int64, a float, a string, a tuple of these, a function, or math"}
+    raise _refusal(where, function, line, problem, **parts)
 
 
 _MISSING = object()
 
 
 def resolve(function: Function, name: str) -> Any:
-    """What a global or closure name means to a function, or a marker where it means nothing."""
+    """The value of a global or closure name in a function, or a marker where it has none."""
     if name in function.__code__.co_freevars and function.__closure__:
         cell = function.__closure__[function.__code__.co_freevars.index(name)]
         try:
@@ -309,7 +292,8 @@ def _global_lines(function: Function) -> dict[str, int | None]:
     lines: dict[str, int | None] = {}
     for instruction in flow.instructions(function.__code__):
         if instruction.opname in loads:
-            lines.setdefault(str(instruction.argval), _line(instruction))
+            line = instruction.positions.lineno if instruction.positions else None
+            lines.setdefault(str(instruction.argval), line)
     return lines
 
 
@@ -321,8 +305,6 @@ def _attributes_after(function: Function, module: str) -> Iterator[str]:
     """Attributes that a function takes directly from a global name."""
     previous: dis.Instruction | None = None
     for instruction in flow.instructions(function.__code__):
-        if instruction.opname in ("PRECALL", "CACHE"):
-            continue
         loads = instruction.opname in ("LOAD_ATTR", "LOAD_METHOD")
         if loads and previous is not None and previous.argval == module and previous.opname.startswith("LOAD_"):
             yield str(instruction.argval)
@@ -400,22 +382,22 @@ def removes_rows(function: Function) -> bool:
 def lower(
     function: Function, constant: Callable[[Any], Any], replaced: Mapping[Any, Any], compile_: Callable[[Any], Any]
 ) -> Function:
-    """A copy of a function in which constants, globals and helpers are what a path needs; none can change any more.
+    """A copy of a function with the constants, globals and helpers of one path, none of which can change later.
 
     Parameters
     ----------
     function : function
     constant : callable
-        From a number, a bool, a string, or None beside strings in a tuple, to what stands for it.
+        Called with a number, a bool, a string, or None beside strings in a tuple; gives what replaces it.
     replaced : mapping
-        Built-ins and modules by what takes their place.
+        What replaces built-ins and modules.
     compile_ : callable
         Applied to each lowered helper function.
     """
 
     def convert(value: Any) -> Any:
         if isinstance(value, bool | int | float | str):
-            # A float of NumPy's is one of Python's too, and would keep NumPy's rules.
+            # A NumPy float64 is a Python float as well, but would keep NumPy's rules.
             return constant(float(value) if isinstance(value, float) else value)
         if isinstance(value, tuple | frozenset):
             has_text = any(isinstance(item, str) for item in value)
@@ -427,9 +409,9 @@ def lower(
             return value
         return replaced.get(value, value)
 
-    loaded = {id(i.argval) for i in dis.get_instructions(function) if i.opname == "LOAD_CONST"}
     code = function.__code__
-    code = code.replace(co_consts=tuple(convert(c) if id(c) in loaded else c for c in code.co_consts))
+    loaded = {i.arg for i in flow.instructions(code) if i.opname == "LOAD_CONST"}
+    code = code.replace(co_consts=tuple(convert(c) if at in loaded else c for at, c in enumerate(code.co_consts)))
     names = _global_names(function)
     scope = {name: convert(resolve(function, name)) for name in names if name not in code.co_freevars}
     cells = tuple(types.CellType(convert(resolve(function, name))) for name in code.co_freevars)
@@ -442,5 +424,5 @@ def lower(
 
 
 def frozen(function: Function) -> Function:
-    """A copy that keeps today's values of globals and helpers, whatever the module makes of the names later."""
+    """A copy that keeps today's values of globals and helpers, also when the module rebinds the names later."""
     return lower(function, lambda constant: constant, {}, lambda helper: helper)

@@ -15,7 +15,7 @@ from eventlab.events.types import EventType, declared_types, event_type
 from eventlab.fold.declare.layout import SCALARS, Array, Keyed, Ladder, Layout, Scalar
 
 LARGEST_RECORD = 2**20
-"""Bytes of a state's scalars and arrays: a kernel copies them to its stack, and a snapshot holds them all."""
+"""Bytes of a state's scalars and arrays. Kernels copy them to their stack, and every snapshot has all of them."""
 
 RESERVED = frozenset({"version", "position", "timestamp", "digest", "to_dict", "aggregate_id", "at", "reducer"})
 
@@ -126,7 +126,7 @@ def _routing_key(where: str, declared: EventType, key: object) -> str:
 
 
 def check_named(reducer_name: str, routed: Routed, own: Iterable[EventType]) -> None:
-    """Refuse events that could never arrive: an aggregate's own events say which keys it holds."""
+    """Refuse routed events that could never arrive: an aggregate's own events name the keys that it holds."""
     if not any(routed.key in _texts(declared) for declared in own):
         raise ReducerError(
             f"{reducer_name}.{routed.handler.__name__}: no event that {reducer_name} handles has a text field "
@@ -234,7 +234,7 @@ def _written(field: Scalar | Array | Keyed | Ladder) -> str:
 
 
 def scalar_of(where: str, name: str, annotation: type, default: Any) -> Scalar:
-    """A field with its initial value; ReducerError where that does not fit."""
+    """A field with its initial value. ReducerError where the value does not fit."""
     fits = {
         float: isinstance(default, int | float) and not isinstance(default, bool),
         int: isinstance(default, int) and not isinstance(default, bool) and -(2**63) <= default < 2**63,

@@ -1,7 +1,7 @@
-"""What decides a function's behaviour, as text that is the same in every process.
+"""Describes all that decides a function's behaviour, as text that is the same in every process.
 
-That is its instructions and constants, and whatever globals, closures and helpers it reaches; not comments, docstrings
-or places. Functions of installed packages are named and not followed.
+That is its instructions and constants, and the globals, closures and helpers that it reaches; not comments, docstrings
+or line numbers. Functions of installed packages are named and not followed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MISSING = object()
 def parts(function: Function) -> Iterator[str]:
     """The text, piece by piece."""
     reached = _Reached(function)
-    for seen in reached.functions:  # which grows on the way
+    for seen in reached.functions:  # the list grows in the loop
         code = seen.__code__
         arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         yield f"{arguments!r}|{reached.value(seen.__defaults__)}|{reached.value(seen.__kwdefaults__)}"
@@ -38,7 +38,7 @@ def parts(function: Function) -> Iterator[str]:
 
 
 class _Reached:
-    """The functions that one reaches, each with its number in order of discovery."""
+    """The functions that a function reaches, numbered in order of discovery."""
 
     def __init__(self, function: Function) -> None:
         self.functions = [function]
@@ -47,7 +47,7 @@ class _Reached:
     def code(self, code: types.CodeType) -> Iterator[str]:
         for instruction in dis.get_instructions(code):
             argument = instruction.argval
-            if instruction.opname == "KW_NAMES":  # which some versions give as a number in the constants
+            if instruction.opname == "KW_NAMES":  # in some versions an index of a constant
                 argument = code.co_consts[instruction.arg or 0]
             if isinstance(argument, types.CodeType):
                 yield f"{instruction.offset} {instruction.opname} ("
@@ -66,7 +66,7 @@ class _Reached:
                 and not self._is_installed(_file_of(value), value.__name__)
             ):
                 found[f"{name}.{attribute}"] = getattr(value, attribute, _MISSING)
-            elif value is not _MISSING:  # else a built-in, which its name says
+            elif value is not _MISSING:  # a built-in's name says it all
                 found[name] = value
         for name in sorted(found):
             yield f"{name}={self.value(found[name])}"
@@ -78,10 +78,10 @@ class _Reached:
             return "empty"
 
     def value(self, value: Any) -> str:
-        """Canonical text of what a name means or a constant is."""
+        """Canonical text of a global's value or a constant."""
         if isinstance(value, tuple | list):
             return f"{type(value).__name__}({', '.join(map(self.value, value))})"
-        if isinstance(value, set | frozenset):  # which has no order that would be the same in every process
+        if isinstance(value, set | frozenset):  # whose order differs between processes
             return f"{{{', '.join(sorted(map(self.value, value)))}}}"
         if isinstance(value, Mapping):
             return f"{{{', '.join(f'{self.value(key)}: {self.value(item)}' for key, item in value.items())}}}"
@@ -107,7 +107,8 @@ class _Reached:
             _file_of(sys.modules.get(kind.__module__)), kind.__module__
         ):
             return f"a {kind.__module__}.{kind.__qualname__}"
-        return repr(value)  # an object's address, where there is no better: never the same, so never taken for it
+        # Where a class has no repr of its own, that is an address: the fingerprint then differs in every process.
+        return repr(value)
 
     def _function(self, function: Function) -> str:
         if self._is_installed(function.__code__.co_filename, function.__module__):

@@ -1,8 +1,8 @@
-"""What a reducer's state is made of, and the columns it becomes.
+"""The fields of a reducer's state, and the columns that they become.
 
 A state is a record of scalars and fixed arrays, plus tables: rows by key (`Keyed`), price levels (`Ladder`) and
-first-in-first-out rows by key (`Queue`). Outside a fold a state is *portable*: one row of an Arrow batch, tables as
-lists of structs with their keys and prices spelled out. The codes, slots and ranks a kernel works with never leave it.
+first-in-first-out rows by key (`Queue`). Outside a fold a state is *portable*: one row of an Arrow batch, in which
+tables are lists of structs with their keys and prices. The codes, slots and ranks of a kernel never leave the fold.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ScalarKind = Literal["float", "int", "bool", "text"]
 SCALARS: dict[Any, ScalarKind] = {float: "float", int: "int", bool: "bool", str: "text"}
 _DTYPE: dict[ScalarKind, str] = {"float": "f8", "int": "i8", "bool": "?", "text": "i4"}
 MISSING = {pa.float64(): math.nan, pa.int64(): NULL_INT, pa.bool_(): False}
-"""What a handler sees where a field of this type is null. Missing text is None."""
+"""The value that a handler sees where a field of this type is null. Missing text is None."""
 
 _ARROW: dict[ScalarKind, pa.DataType] = {
     "float": pa.float64(),
@@ -113,7 +113,7 @@ class Array:
         if not isinstance(self.length, int) or isinstance(self.length, bool) or self.length < 1:
             raise ReducerError("an Array's length must be a positive integer", got=self.length)
 
-    if TYPE_CHECKING:  # what a handler meets under the field's name
+    if TYPE_CHECKING:  # the field as handlers use it
 
         def __getitem__(self, index: int) -> Any: ...
 
@@ -154,7 +154,7 @@ class Keyed:
     'symbol'
     """
 
-    if TYPE_CHECKING:  # what a handler meets under the field's name
+    if TYPE_CHECKING:  # the field as handlers use it
 
         def __getitem__(self, key: str) -> Any: ...
 
@@ -195,7 +195,7 @@ class Queue(Keyed):
     pushes an event; more are folded too, but slowly.
     """
 
-    if TYPE_CHECKING:  # what a handler meets under the field's name
+    if TYPE_CHECKING:  # the field as handlers use it
 
         def push(self, key: str) -> Any: ...
 
@@ -221,7 +221,7 @@ class Ladder:
         Bids rank from the highest price, asks from the lowest.
     """
 
-    if TYPE_CHECKING:  # what a handler meets under the field's name
+    if TYPE_CHECKING:  # the field as handlers use it
         best_price: float
         best_size: float
 

@@ -1,6 +1,6 @@
-"""What a handler may do: one table, checked when a reducer is declared, tested on both paths, and shown in the docs.
+"""The operations that handlers may use: one table, checked at declaration, tested on both paths, shown in the docs.
 
-An operation stands here if compiled and interpreted folds give the same bits for all values, or the same error. In the
+An operation is in it if compiled and interpreted folds give the same bits for all values, or the same error. In the
 examples ``a`` and ``b`` are floats, ``i`` and ``j`` integers, ``p`` and ``q`` bools, ``s`` and ``t`` text.
 """
 
@@ -23,7 +23,7 @@ class Operation:
         The operator or function.
     examples : tuple of (expression, kind of its value)
     rule : str
-        What is not obvious: NaN, overflow, zero, rounding, errors.
+        Behaviour that is not obvious: NaN, overflow, zero, rounding, errors.
     """
 
     kind: Kind
@@ -132,7 +132,7 @@ REFUSED_OPCODES = {
     "DELETE_FAST": ("deleting a local name", "Leave it out."),
     "UNARY_INVERT": ("operator ~", "Write -x - 1, or not x."),
 }
-"""What of the language has no place in a handler, by its instruction: in words, and what to do instead."""
+"""Parts of the language that handlers cannot use, by instruction: their names, and what to do instead."""
 
 
 def table() -> Iterator[str]:

@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., None])
 _declared: WeakSet[Reducer] = WeakSet()
 
 ENVELOPE_FIELDS = ("version", "position", "timestamp")
-"""What a handler may read of every event beside its payload."""
+"""Fields of every event that a handler may read, beside those of the payload."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Reducer:
     declaration: type[Any]
     """The decorated class, which a subclass finds fields and functions in."""
     routed: Mapping[str, Routed]
-    """By event type name. Not among the handlers: they run only where a caller asks for them."""
+    """By event type name. They are not among the handlers, because they run only where a caller asks for them."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__doc__", self.declaration.__doc__)
@@ -106,7 +106,7 @@ class Reducer:
 
     @cached_property
     def with_routed(self) -> Reducer:
-        """The reducer whose handlers are those of routed events, too: what a fold over both needs."""
+        """The reducer with the routed handlers among its handlers, for a fold over own and routed events."""
         handlers = {**self.handlers, **{name: one.handler for name, one in self.routed.items()}}
         event_types = {**self.event_types, **{name: one.type for name, one in self.routed.items()}}
         return replace(self, handlers=handlers, event_types=event_types)
@@ -138,7 +138,7 @@ class Reducer:
 
     @cached_property
     def priced(self) -> frozenset[str]:
-        """Event types whose `price` a ladder may have as a level."""
+        """Event types whose `price` may be a level of a ladder."""
         if not self.layout.of(Ladder):
             return frozenset()
         numeric = {
@@ -162,7 +162,7 @@ class Reducer:
 
     @cached_property
     def event_fields(self) -> dict[str, tuple[str, ...]]:
-        """Envelope and payload fields that a handler may read, by event type name: what a kernel is given."""
+        """Envelope and payload fields that a handler may read, by event type name: the columns of a kernel."""
         mentioned = {name: lower.attributes([handler]) for name, handler in self.handlers.items()}
         return {
             name: (*(field for field in ENVELOPE_FIELDS if field in mentioned[name]), *columns)
@@ -171,7 +171,7 @@ class Reducer:
 
     @cached_property
     def code_key(self) -> str:
-        """SHA-256 over what a kernel is made from: as the fingerprint, with properties and without initial values."""
+        """SHA-256 over all that a kernel is made from: as the fingerprint, with properties, without initial values."""
         parts = [self.name, self.layout.describe(initial=False), *map(repr, (self.literals, self.property_kinds))]
         for name, function in (*self.handlers.items(), *self.properties.items()):
             parts += [name, *fingerprints.parts(function)]
@@ -180,7 +180,7 @@ class Reducer:
 
     @cached_property
     def property_kinds(self) -> dict[str, str]:
-        """What each property returns, float where it is not annotated: "float", "int", "bool" or "str"."""
+        """The type that each property returns: "float" (also without annotation), "int", "bool" or "str"."""
         kinds = {}
         for name, function in self.properties.items():
             annotation = function.__annotations__.get("return", "float")
@@ -192,10 +192,10 @@ class Reducer:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything that decides the states.
+        """SHA-256 over all that decides the states.
 
-        That is handlers, helpers, constants, layout, event schemas, and the upcasters through which older versions of
-        the events come, as they are declared now.
+        That is handlers, helpers, constants, layout, event schemas, and the upcasters that are declared now for older
+        versions of the events.
         """
         steps = [step for declared in self.event_types.values() for step in upcasters(declared)]
         if not steps:
@@ -248,7 +248,7 @@ ReducerLike: TypeAlias = "Reducer | object"
 
 
 def as_reducer(reducer: ReducerLike) -> Reducer:
-    """What was passed as a reducer, or ReducerError."""
+    """The argument, if it is a reducer; else ReducerError."""
     if not isinstance(reducer, Reducer):
         raise ReducerError("not a reducer", got=reducer, expected="e.g. el.Portfolio, or a class under @el.reducer")
     return reducer
@@ -261,10 +261,10 @@ def on(of: type | str, *, routed: str | None = None) -> Callable[[F], F]:
     ----------
     of : event class or its name
     routed : str, optional
-        A text field of the event type. The handler then is for events of *other* aggregates, those that a caller names
+        A text field of the event type. The handler then gets events of *other* aggregates, those that a caller names
         with ``mark_with=``. Such an event goes to every aggregate whose own events have named its key before, in a
-        field of the same name; own and routed events are merged by (timestamp, position). Without ``mark_with=`` it is
-        as if the handler were not there.
+        field of the same name; own and routed events are merged by (timestamp, position). Without ``mark_with=`` the
+        handler does not run.
 
     Examples
     --------
@@ -309,7 +309,7 @@ def reducer(cls: type[Any]) -> Reducer:
         Annotated fields with defaults are the state: ``float``, ``int``, ``bool``, ``str``; or a field is an
         ``el.Array``, ``el.Keyed``, ``el.Ladder`` or ``el.Queue``. A function ``on_<event type>(state, event)``, or one
         marked with ``@el.on``, changes the state in place. Properties are derived and never stored. Handlers marked
-        ``@el.on(..., routed="symbol")`` hear the events of other aggregates, where a caller asks for it. Fields and
+        ``@el.on(..., routed="symbol")`` get events of other aggregates, where a caller asks for it. Fields and
         functions of base classes, which are reducers or plain classes, are inherited.
 
     Returns
@@ -319,7 +319,7 @@ def reducer(cls: type[Any]) -> Reducer:
     Raises
     ------
     ReducerError
-        An unsupported field, handler, operation or name: says which line and what to write instead.
+        An unsupported field, handler, operation or name; the message has the line and what to write instead.
 
     Examples
     --------
@@ -396,7 +396,7 @@ def _frozen(made: Reducer) -> Reducer:
 
 
 def _state_names(made: Reducer) -> dict[str, bool]:
-    """What handlers may read of the state, and whether it is text."""
+    """Attributes of the state that handlers may read, and whether they are text."""
     names = dict.fromkeys(made.layout.arrow_schema.names, False)
     names.update({scalar.name: scalar.kind == "text" for scalar in made.layout.scalars})
     return {**names, **{name: kind == "str" for name, kind in made.property_kinds.items()}}

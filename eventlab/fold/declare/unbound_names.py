@@ -1,7 +1,7 @@
-"""How values reach the local names of a handler: what its bytecode tells, and compiled code would get wrong.
+"""Local names of a handler that may have no value, and `:=`, found in its bytecode.
 
-Where a name has no value, Python raises at the first such event, and compiled code reads whatever is there. Numba does
-not type what ``:=`` takes from an attribute.
+Where a name has no value, Python raises at the first such event, and compiled code reads uninitialised memory. Numba
+does not type a name that ``:=`` assigns from an attribute.
 """
 
 from __future__ import annotations
@@ -13,28 +13,40 @@ import types
 from collections.abc import Iterator
 from functools import lru_cache
 
-_ENDS = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
+_ENDS = frozenset({"RETURN_VALUE", "RAISE_VARARGS", "RERAISE"})
 _JUMPS_ALWAYS = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"})
-_USES = {"LOAD_FAST": "LOAD", "STORE_FAST": "STORE"}
 _TARGETED = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
 
 
 @lru_cache(maxsize=128)
 def instructions(code: types.CodeType) -> tuple[dis.Instruction, ...]:
-    """What code does, read once: a declaration asks a dozen times, of a handler and its helpers.
+    """The instructions of code, as Python 3.11 compiles it; later versions merge some pairs into one.
 
-    Equal code is answered alike, so a constant is to be told by its value and not by which object it is.
+    Cached, since a declaration reads a handler and its helpers a dozen times. Equal code shares an entry, so compare
+    constants by value and not by identity.
     """
-    return tuple(dis.get_instructions(code))
+    found: list[dis.Instruction] = []
+    for one in dis.get_instructions(code):
+        if one.opname == "RETURN_CONST":
+            found += [one._replace(opname="LOAD_CONST"), one._replace(opname="RETURN_VALUE", arg=None, argval=None)]
+        elif isinstance(one.argval, tuple) and "_FAST_" in one.opname:  # e.g. STORE_FAST_LOAD_FAST
+            kinds = re.findall(r"(?:LOAD|STORE)_FAST", one.opname)
+            found += [one._replace(opname=kind, argval=name) for kind, name in zip(kinds, one.argval, strict=True)]
+        elif one.opname == "CALL_KW":  # its names are a constant, as those of KW_NAMES before Python 3.13
+            found[-1] = found[-1]._replace(opname="KW_NAMES")
+            found.append(one)
+        elif one.opname != "PRECALL":
+            found.append(one)
+    return tuple(found)
 
 
 def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]:
-    """Names, each with the line where it is read and may have no value: on some way there nothing was assigned."""
+    """Names that may have no value where they are read, each with that line: on some path nothing was assigned."""
     code = function.__code__
     listed = instructions(code)
     if all(kind == "LOAD" for instruction in listed for kind, _ in _uses(instruction)):
         return  # arguments only
-    number = {instruction.offset: at for at, instruction in enumerate(listed)}
+    number = {instruction.offset: at for at, instruction in reversed(list(enumerate(listed)))}
     arguments = code.co_argcount + code.co_kwonlyargcount
     assigned: dict[int, frozenset[str]] = {0: frozenset(code.co_varnames[:arguments])}
     waiting = [0]
@@ -58,8 +70,8 @@ def unassigned(function: types.FunctionType) -> Iterator[tuple[str, int | None]]
 
 
 def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None]:
-    """Lines with ``:=``: its value goes into a name and on into an expression, that of ``x = y = …`` to names only."""
-    listed = [one for one in instructions(function.__code__) if one.opname not in ("PRECALL", "CACHE")]
+    """Lines with ``:=``. Its value goes into a name and into an expression; that of ``x = y = …`` only into names."""
+    listed = instructions(function.__code__)
     for at, (copy, store) in enumerate(itertools.pairwise(listed)):
         if (copy.opname, copy.arg) != ("COPY", 1) or not store.opname.startswith("STORE_FAST"):
             continue
@@ -70,14 +82,9 @@ def assigned_in_expressions(function: types.FunctionType) -> Iterator[int | None
 
 
 def _uses(instruction: dis.Instruction) -> list[tuple[str, str]]:
-    """Local names that an instruction reads and assigns, in its order; newer interpreters do two in one."""
-    kind = _USES.get(instruction.opname)
-    if kind is not None:
-        return [(kind, instruction.argval)]
-    if "_FAST" not in instruction.opname:
-        return []
-    names = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
-    return list(zip(re.findall(r"(LOAD|STORE)_FAST", instruction.opname), map(str, names), strict=False))
+    """The local name that an instruction reads or assigns, if any."""
+    found = re.match(r"(LOAD|STORE)_FAST", instruction.opname)
+    return [(found[1], instruction.argval)] if found else []
 
 
 def _following(instruction: dis.Instruction, at: int, number: dict[int, int]) -> Iterator[int]:

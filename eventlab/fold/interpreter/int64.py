@@ -1,7 +1,7 @@
 """Integers and `math` as interpreted handlers see them: with the range and the conversions of a compiled int64.
 
-Python's integers never overflow, compare exactly with floats and divide exactly. Compiled ones wrap around, and meet a
-float as a float64. Where Python raises and machine code would give an arbitrary number (`int(nan)`), both raise.
+Python's integers never overflow, and compare and divide exactly. Compiled ones wrap around, and become a float64 beside
+a float. Where Python raises and machine code gives an arbitrary number (`int(nan)`), both paths raise.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-_WORD = 2**64
+_MODULUS = 2**64
 _MIN, _MAX = -(2**63), 2**63 - 1
 
 Operator: TypeAlias = Callable[[Any, Any], Any]
 
 
 class Int64:
-    """An int64. Not an `int`, because `float.__lt__` would compare one of those exactly."""
+    """An int64. No subclass of `int`, because `float.__lt__` compares those exactly."""
 
     __slots__ = ("value",)
 
     def __init__(self, value: int) -> None:
-        self.value = value if _MIN <= value <= _MAX else (value - _MIN) % _WORD + _MIN
+        self.value = value if _MIN <= value <= _MAX else (value - _MIN) % _MODULUS + _MIN
 
     def __int__(self) -> int:
         return self.value
@@ -57,11 +57,11 @@ class Int64:
 
 
 def _floor_divide(a: int, b: int) -> int:
-    return 0 if b == -1 and a == _MIN else a // b  # the one quotient that overflows; Numba's answer is 0
+    return 0 if b == -1 and a == _MIN else a // b  # the only quotient that overflows; Numba gives 0
 
 
-def _whole(operate: Operator) -> tuple[Operator, Operator]:
-    """Methods for an operation that gives an integer from integers, and a float from an integer and a float."""
+def _closed(operate: Operator) -> tuple[Operator, Operator]:
+    """Methods for an operation that makes an integer of integers, and a float of an integer and a float."""
 
     def forward(self: Int64, other: Any) -> Any:
         if isinstance(other, Int64):
@@ -117,7 +117,7 @@ for _name, _operate in (
     ("xor", operator.xor),
     ("floordiv", _floor_divide_any),
 ):
-    _forward, _reflected = _whole(_operate)
+    _forward, _reflected = _closed(_operate)
     setattr(Int64, f"__{_name}__", _forward)
     setattr(Int64, f"__r{_name}__", _reflected)
 for _name, _method in zip(("__truediv__", "__rtruediv__"), _through_float(operator.truediv), strict=True):
@@ -126,7 +126,7 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Int64, f"__{_name}__", _comparison(getattr(operator, _name)))
 
 
-def whole_number(value: Any) -> Int64:
+def to_int64(value: Any) -> Int64:
     """`int(value)`; OverflowError or ValueError for a float that no int64 holds."""
     if isinstance(value, Int64):
         return value
@@ -143,7 +143,7 @@ def _checked(value: int) -> Int64:
     return Int64(value)
 
 
-def floating(value: Any) -> float:
+def to_float(value: Any) -> float:
     """`float(value)` of a number."""
     if isinstance(value, Int64 | int | float):
         return float(value)
@@ -155,7 +155,7 @@ def _rounded(rounding: Callable[[float], int]) -> Callable[[Any], Int64]:
 
 
 def _copysign(x: Any, y: Any) -> float:
-    return math.fabs(x) if math.isnan(y) else math.copysign(x, y)  # a NaN's sign is nobody's choice
+    return math.fabs(x) if math.isnan(y) else math.copysign(x, y)  # a NaN's sign is arbitrary
 
 
 def _log(x: Any) -> float:

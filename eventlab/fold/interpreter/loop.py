@@ -1,4 +1,4 @@
-"""A fold in plain Python, event by event: what a debugger stops in, and what says which event failed."""
+"""A fold in plain Python, event by event: a debugger can stop in it, and it knows which event failed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def interpreted(
     stops: Stops,
     emit: bool,  # noqa: FBT001
 ) -> Folded:
-    """What `fold` gives, by the handlers as they were written.
+    """Fold as `fold` does, with the handlers as they were written.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def interpreted(
     """
     if stops.order is not None:
         tables, stops = _sequential(tables, stops, list(reducer.handlers))
-    readers = {name: _Reader(name, tables[name], reducer) for name in reducer.handlers}
+    readers = {name: _EventReader(name, tables[name], reducer) for name in reducer.handlers}
     finished, emitted = [], []
     for a, portable in enumerate(states.to_pylist()):
         state = types.load(portable)
@@ -114,8 +114,8 @@ def _merged(
             yield names[kind], row
 
 
-class _Reader:
-    """Gives one table's events one by one, converting a thousand rows at a time."""
+class _EventReader:
+    """The events of a table, one by one; columns are converted a thousand rows at a time."""
 
     BLOCK = 1024
 

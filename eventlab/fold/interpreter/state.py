@@ -1,6 +1,6 @@
-"""The same handlers as ordinary Python: for a debugger, for short folds, and as the compiled path's proof.
+"""States for handlers that run as plain Python: in a debugger, in short folds, and as proof of the compiled ones.
 
-States are Python objects that coerce what is assigned exactly as a record of float64, int64, bool and text would.
+These are Python objects. They coerce an assigned value as a record of float64, int64, bool and text does.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from eventlab.errors import FoldError
 from eventlab.fold.declare import bytecode as lower
 from eventlab.fold.declare.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.fold.interpreter.int64 import Int64, Range, floating, length, python_math, whole_number
-from eventlab.fold.interpreter.text import Word
+from eventlab.fold.interpreter.int64 import Int64, Range, length, python_math, to_float, to_int64
+from eventlab.fold.interpreter.text import PlainText
 
 
 def _of_two_or_three(extreme: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,20 +29,20 @@ def _of_two_or_three(extreme: Callable[..., Any]) -> Callable[..., Any]:
         if len(values) not in (2, 3) or not all(isinstance(value, Int64 | int | float) for value in values):
             raise TypeError(f"{extreme.__name__}() takes two or three numbers in a handler")
         found = extreme(*values)
-        return floating(found) if any(isinstance(value, float) for value in values) else found
+        return to_float(found) if any(isinstance(value, float) for value in values) else found
 
     return checked
 
 
-def _refused(self: Any, *_: object) -> NoReturn:
-    raise TypeError(f"{type(self).__name__.strip('_').lower()} has no truth and no equal in a handler")
+def _refused(*_: object) -> NoReturn:
+    raise TypeError("a state, a row, an array or a queue is neither true nor false nor equal to another in a handler")
 
 
 _REPLACED = {
     min: _of_two_or_three(min),
     max: _of_two_or_three(max),
-    int: whole_number,
-    float: floating,
+    int: to_int64,
+    float: to_float,
     len: length,
     range: Range,
     math: python_math(lower.MATH),
@@ -61,14 +61,14 @@ def _to_bool(value: Any) -> bool:
     return bool(value)
 
 
-def _to_text(value: Any) -> Word | None:
+def _to_text(value: Any) -> PlainText | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"a text field takes text, not {value!r}")
-    return value if value is None or isinstance(value, Word) else Word(value)
+    return value if value is None or isinstance(value, PlainText) else PlainText(value)
 
 
 COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {
-    "float": floating,
+    "float": to_float,
     "int": _to_int,
     "bool": _to_bool,
     "text": _to_text,
@@ -77,8 +77,8 @@ COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {
 PROPERTY_KINDS: Mapping[str, ScalarKind] = {"float": "float", "int": "int", "bool": "bool", "str": "text"}
 
 
-class _Record:
-    """Base of states and rows: attributes are coerced to their field's type, others refused."""
+class _Fields:
+    """Base of states and rows: coerces an assigned value to its field's type, and refuses other attributes."""
 
     __slots__: tuple[str, ...] = ()
     __bool__ = __eq__ = _refused
@@ -97,11 +97,11 @@ class _Record:
 def _record_type(name: str, scalars: Sequence[Scalar], others: Sequence[str], properties: Mapping[str, Any]) -> type:
     members = {getter: property(function) for getter, function in properties.items()}
     slots = (*(scalar.name for scalar in scalars), *others)
-    return type(name, (_Record,), {"__slots__": slots, "_coerce": {s.name: COERCE[s.kind] for s in scalars}, **members})
+    return type(name, (_Fields,), {"__slots__": slots, "_coerce": {s.name: COERCE[s.kind] for s in scalars}, **members})
 
 
-class _Array:
-    """A fixed number of numbers."""
+class _NumberArray:
+    """An array field."""
 
     __slots__ = ("_coerce", "_values")
     __bool__ = __eq__ = _refused
@@ -135,8 +135,8 @@ def _check_key(key: Any) -> str:
     return key
 
 
-class _Keyed:
-    """Rows by key in order of first touch."""
+class _RowsByKey:
+    """A keyed field: rows by key, in order of first touch."""
 
     __slots__ = ("_changes", "_make", "_rows")
 
@@ -166,12 +166,12 @@ class _Keyed:
         before = self._changes
         for key in tuple(self._rows):
             yield key
-            if self._changes != before:  # a dict would notice a change of its size only
+            if self._changes != before:  # a dict only notices that its size changed
                 raise RuntimeError("keys were added or deleted while iterating")
 
 
-class _Queue:
-    """First-in-first-out rows by key; a key without rows is forgotten."""
+class _RowQueues:
+    """A queue field: first-in-first-out rows by key. A key without rows is forgotten."""
 
     __slots__ = ("_make", "_rows")
     __bool__ = __eq__ = _refused
@@ -198,8 +198,8 @@ class _Queue:
         return 0 if key is None else len(self._rows.get(_check_key(key), ()))
 
 
-class _Ladder:
-    """Price levels, best first: sorted keys are prices, negated where a higher price is better."""
+class _SortedLevels:
+    """A ladder field: price levels, best first. Sorted keys are prices, negated where a higher price is better."""
 
     __slots__ = ("_keys", "_sign", "_sizes")
 
@@ -209,7 +209,7 @@ class _Ladder:
         self._sizes: dict[float, float] = {}
 
     def set(self, price: float, size: float) -> None:
-        price, size = floating(price) + 0.0, floating(size)
+        price, size = to_float(price) + 0.0, to_float(size)
         if math.isnan(price):
             raise ValueError("NaN cannot be a ladder's price")
         if size == 0.0:
@@ -243,7 +243,7 @@ class _Ladder:
 
 
 class StateType:
-    """Makes a reducer's states from portable rows, and portable rows from states."""
+    """Converts a reducer's portable rows to states, and back."""
 
     def __init__(self, reducer: Reducer) -> None:
         layout: Layout = reducer.layout
@@ -264,7 +264,7 @@ class StateType:
         state = self._state()
         for field in self.layout.record:
             if isinstance(field, Array):
-                object.__setattr__(state, field.name, _Array(field.scalar_kind, list(row[field.name])))
+                object.__setattr__(state, field.name, _NumberArray(field.scalar_kind, list(row[field.name])))
             else:
                 setattr(state, field.name, row[field.name])
         for table in self.layout.tables:
@@ -273,18 +273,18 @@ class StateType:
 
     def _load_table(self, table: Keyed | Ladder, rows: Sequence[Mapping[str, Any]]) -> Any:
         if isinstance(table, Ladder):
-            ladder = _Ladder(table.side)
+            ladder = _SortedLevels(table.side)
             for level in rows:
                 ladder.set(level["price"], level["size"])
             return ladder
         names = [column.name for column in table.columns]
-        held = (_Queue if isinstance(table, Queue) else _Keyed)(lambda: self._row(table))
+        loaded = (_RowQueues if isinstance(table, Queue) else _RowsByKey)(lambda: self._row(table))
         for row in rows:
-            key = Word(row[table.key])
-            made = held.push(key) if isinstance(held, _Queue) else held[key]
+            key = PlainText(row[table.key])
+            made = loaded.push(key) if isinstance(loaded, _RowQueues) else loaded[key]
             for name in names:
                 setattr(made, name, row[name])
-        return held
+        return loaded
 
     def _row(self, table: Keyed) -> Any:
         made = self._rows[table.name]()
@@ -308,7 +308,7 @@ class StateType:
         }
 
     def property_value(self, state: Any, name: str) -> Any:
-        """A property of a state, as it is emitted; KeyError where it would add a row."""
+        """A property of a state, as it is emitted. KeyError where the property would add a row."""
         keyed = [getattr(state, table.name) for table in self.layout.of(Keyed)]
         before = [len(table) for table in keyed]
         value = _canonical(COERCE[self._property_kinds[name]](getattr(state, name)))
@@ -316,17 +316,17 @@ class StateType:
             raise KeyError("a property cannot add a row: ask `key in table` first")
         return value
 
-    def _dump_table(self, table: Keyed | Ladder, held: Any) -> list[dict[str, Any]]:
+    def _dump_table(self, table: Keyed | Ladder, field: Any) -> list[dict[str, Any]]:
         if isinstance(table, Ladder):
             return [
-                {"price": price, "size": _canonical(held._sizes[price])}
-                for price in (key * held._sign + 0.0 for key in held._keys)
+                {"price": price, "size": _canonical(field._sizes[price])}
+                for price in (key * field._sign + 0.0 for key in field._keys)
             ]
         names = [column.name for column in table.columns]
         rows = (
-            [(key, row) for key, queued in held._rows.items() for row in queued]
+            [(key, row) for key, queued in field._rows.items() for row in queued]
             if isinstance(table, Queue)
-            else held._rows.items()
+            else field._rows.items()
         )
         return [
             {table.key: _canonical(key), **{name: _canonical(getattr(row, name)) for name in names}}
@@ -335,7 +335,7 @@ class StateType:
 
 
 def _constant(value: Any) -> Any:
-    return Int64(value) if type(value) is int else Word(value) if isinstance(value, str) else value
+    return Int64(value) if type(value) is int else PlainText(value) if isinstance(value, str) else value
 
 
 def _interpretable(function: FunctionType) -> FunctionType:
@@ -345,7 +345,7 @@ def _interpretable(function: FunctionType) -> FunctionType:
 def _canonical(value: Any) -> Any:
     if isinstance(value, Int64):
         return value.value
-    if isinstance(value, Word):
+    if isinstance(value, PlainText):
         return str(value)
     return math.nan if isinstance(value, float) and math.isnan(value) else value
 
@@ -366,10 +366,10 @@ class Event:
 
 
 def python_values(column: pa.Array) -> list[Any]:
-    """A column as handlers see it: text or None, else what stands for a missing value."""
+    """A column as handlers see it: text or None; numbers, with those that stand for a missing value."""
     if pa.types.is_dictionary(column.type):
-        words = [Word(text) for text in column.dictionary.to_pylist()]
-        return [None if at is None else words[at] for at in column.indices.to_pylist()]
+        texts = [PlainText(text) for text in column.dictionary.to_pylist()]
+        return [None if at is None else texts[at] for at in column.indices.to_pylist()]
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     if column.null_count:
@@ -379,7 +379,7 @@ def python_values(column: pa.Array) -> list[Any]:
 
 
 def property_failure(reducer: Reducer, aggregate: str, version: int, name: str, error: BaseException) -> FoldError:
-    """What a property's exception becomes."""
+    """The error for a property that raised."""
     at = f"after version {version}" if version else "before its next event"
     return FoldError(f"{reducer.name}.{name} failed on {aggregate!r} {at}{_why(error)}")
 
@@ -387,7 +387,7 @@ def property_failure(reducer: Reducer, aggregate: str, version: int, name: str, 
 def routed_failure(
     reducer: Reducer, aggregate: str, position: int, kind: str, event: Event, error: BaseException
 ) -> FoldError:
-    """What a handler's exception on an event of another aggregate becomes."""
+    """The error for a handler that raised on an event of another aggregate."""
     return FoldError(
         f"{reducer.name} failed on {kind} at position {position}, routed to {aggregate!r}{_why(error)}",
         got=event,
@@ -396,7 +396,7 @@ def routed_failure(
 
 
 def failure(reducer: Reducer, aggregate: str, version: int, kind: str, event: Event, error: BaseException) -> FoldError:
-    """What a handler's exception becomes."""
+    """The error for a handler that raised."""
     return FoldError(
         f"{reducer.name} failed on {kind} of {aggregate!r}, version {version}{_why(error)}",
         got=event,
@@ -408,7 +408,7 @@ _HERE = str(Path(__file__).parent)
 
 
 def _why(error: BaseException) -> str:
-    """What the handler's own code raised, and where."""
+    """What a handler's code raised, and at which of its lines."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f": {type(error).__name__}: {error}{place}"

@@ -1,4 +1,4 @@
-"""Text as interpreted handlers see it: what compiled ones can do with it, and nothing else."""
+"""Text as interpreted handlers see it: with the operations of compiled text, and no others."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
-class Word(str):
-    """Text that is compared with text, kept, and used as a key. Whatever else a string can do raises TypeError."""
+class PlainText(str):
+    """Text can be compared with text, stored, and used as a key. All else that a string can do raises TypeError."""
 
     __slots__ = ()
 
@@ -33,7 +33,7 @@ class Word(str):
 
 
 def _refused(what: str) -> Callable[..., NoReturn]:
-    def refuse(self: Word, *_: object) -> NoReturn:
+    def refuse(self: PlainText, *_: object) -> NoReturn:
         raise TypeError(f"text {what} in a handler")
 
     return refuse
@@ -45,4 +45,4 @@ for _names, _what in (
     (("getitem", "iter", "len", "contains"), "cannot be taken apart"),
 ):
     for _name in _names:
-        setattr(Word, f"__{_name}__", _refused(_what))
+        setattr(PlainText, f"__{_name}__", _refused(_what))

@@ -1,7 +1,7 @@
-"""From portable states and Arrow columns to the flat arrays a kernel works on, and back.
+"""Converts portable states and Arrow columns to the flat arrays that a kernel works on, and back.
 
-Codes, slots and ranks are made here for one fold and forgotten after it: they depend on what was loaded. What comes
-back is spelled out again, keys in order of first touch, prices best first, and every NaN the same NaN.
+Codes, slots and ranks belong to one fold: they depend on what was loaded. Portable states have keys as text in order of
+first touch, prices best first, and one bit pattern for every NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _queue_order = Function(walk.queue_order)
 
 
 class Dictionary:
-    """Strings of one fold by code: the reducer's constants first, so that a constant's code is known when compiling."""
+    """The strings of a fold by code. The reducer's constants come first, so that compiled code knows their codes."""
 
     def __init__(self, literals: Sequence[str]) -> None:
         self.strings = list(literals)
@@ -42,9 +42,10 @@ class Dictionary:
         return codes + np.int32(shift) if shift else codes
 
     def shifted(self, column: pa.Array) -> tuple[Codes, int]:
-        """Numbers, and what must be added to each to make it the code of its text.
+        """Numbers, and a shift: the code of a text is its number plus the shift.
 
-        Strings that are new are numbered on in their order, so the column's own indices mostly are such numbers.
+        New strings get the next codes in the order of the column's dictionary, so that the column's own indices mostly
+        serve as numbers, without a copy.
         """
         encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
         lookup = np.empty(len(encoded.dictionary) + 1, np.int32)
@@ -59,7 +60,7 @@ class Dictionary:
             indices = indices.fill_null(len(lookup) - 1)
         elif len(lookup) > 1 and indices.type == pa.int32() and (np.diff(lookup[:-1]) == 1).all():
             return writable(indices.to_numpy()), int(lookup[0])
-        return lookup.take(indices.to_numpy(), mode="clip"), 0  # none is out of bounds, which would be asked of each
+        return lookup.take(indices.to_numpy(), mode="clip"), 0  # "clip" saves the check of bounds
 
     def decode(self, codes: npt.NDArray[np.int32]) -> pa.Array:
         """Text of codes."""
@@ -69,7 +70,7 @@ class Dictionary:
 
 
 def numbers(column: pa.Array) -> npt.NDArray[Any]:
-    """A numeric, bool or time column as a NumPy array: writable as far as types go, nulls as handlers see them."""
+    """A numeric, bool or time column as a NumPy array of writable type, with nulls as handlers see them."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     if column.null_count:
@@ -84,7 +85,7 @@ def canonical(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Floats with one NaN; anything else as it is. -0.0 is kept."""
     if values.dtype.kind == "f":
         nan = np.isnan(values)
-        if np.count_nonzero(nan):  # a third of what nan.any() takes, of the few values of one state
+        if np.count_nonzero(nan):  # for the few values of a state three times as fast as nan.any()
             values = np.where(nan, np.nan, values)
     return values
 
@@ -130,7 +131,7 @@ def _list_parts(column: pa.ListArray) -> tuple[Int64Array, pa.StructArray]:
 
 
 def _links(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], int]:
-    """Rows as words, of which the first of each row are links, and how many words a row has."""
+    """Rows as 32-bit words, links first, and the number of words a row."""
     return rows.view(np.int32), rows.itemsize // 4
 
 
@@ -138,10 +139,10 @@ def _starts(lengths: Int64Array) -> Int64Array:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def _joined(several: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], Int64Array]:
-    """Arrays of one dtype one after the other, and where each begins."""
+def _concat(several: Sequence[npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], Int64Array]:
+    """Arrays of one dtype as one, and where each begins."""
     dtype = several[0].dtype
-    words = np.concatenate([one.view(np.int32) for one in several])  # fields would be compared with fields each time
+    words = np.concatenate([one.view(np.int32) for one in several])  # NumPy compares record dtypes field by field
     return words.view(dtype), _starts(np.array([len(one) for one in several]))
 
 
@@ -173,7 +174,7 @@ class KeyedScratch:
     def of(
         dtype: np.dtype[Any], offsets: Int64Array, keys: Codes, capacity: Int64Array, codes: int
     ) -> tuple[KeyedScratch, Int64Array]:
-        """Space for every aggregate with its rows linked in; also where each row went."""
+        """Space for every aggregate, with its rows linked, and the place of each row."""
         counts = np.diff(offsets)
         base = _starts(np.maximum(capacity, counts))
         rows = np.empty(int(base[-1]), dtype)
@@ -191,18 +192,18 @@ class KeyedScratch:
         return KeyedScratch(rows, np.full(codes, -1, np.int32), meta.reshape(-1), base), place
 
     def arguments(self, first: int) -> tuple[npt.NDArray[Any], ...]:
-        """What a kernel takes from an aggregate on; the map from keys to rows is its own, so that several may run."""
+        """A kernel's arguments from an aggregate on. Each call gets its own map of keys to rows: several may run."""
         return self.rows, self.slots.copy(), self.meta[META * first :], self.base[first:]
 
     def copied(self) -> KeyedScratch:
-        """The only aggregate's rows, as they are now."""
+        """A copy of the only aggregate's rows."""
         used = int(self.meta[USED])
         return KeyedScratch(self.rows[:used].copy(), self.slots[:0], self.meta.copy(), _starts(np.array([used])))
 
     @staticmethod
-    def joined(several: Sequence[KeyedScratch]) -> KeyedScratch:
-        """Those of several aggregates, for `in_order`."""
-        rows, base = _joined([one.rows for one in several])
+    def concat(several: Sequence[KeyedScratch]) -> KeyedScratch:
+        """One scratch for the aggregates of several, as far as `in_order` needs it."""
+        rows, base = _concat([one.rows for one in several])
         return KeyedScratch(rows, several[0].slots, np.concatenate([one.meta for one in several]), base)
 
     def in_order(self) -> tuple[Int64Array, Int64Array]:
@@ -245,15 +246,15 @@ class QueueScratch:
         return *self.index.arguments(first), self.pool, self.meta[META * first :], self.base[first:]
 
     def copied(self) -> QueueScratch:
-        """The only aggregate's rows, as they are now."""
+        """A copy of the only aggregate's rows."""
         used = int(self.meta[USED])
         return QueueScratch(self.index.copied(), self.pool[:used].copy(), self.meta.copy(), _starts(np.array([used])))
 
     @staticmethod
-    def joined(several: Sequence[QueueScratch]) -> QueueScratch:
-        """Those of several aggregates, for `queue_out`."""
-        index = KeyedScratch.joined([one.index for one in several])
-        pool, base = _joined([one.pool for one in several])
+    def concat(several: Sequence[QueueScratch]) -> QueueScratch:
+        """One scratch for the aggregates of several, as far as `queue_out` needs it."""
+        index = KeyedScratch.concat([one.index for one in several])
+        pool, base = _concat([one.pool for one in several])
         return QueueScratch(index, pool, np.concatenate([one.meta for one in several]), base)
 
 
@@ -272,7 +273,7 @@ def queue_in(
     keys = dictionary.encode(values.field(table.key))
     owner = np.repeat(np.arange(len(counts)), counts)
     slot = np.arange(len(keys)) - np.repeat(offsets[:-1], counts)
-    # A key's rows stand together: a run begins where the aggregate or the key changes.
+    # A key's rows are adjacent: a run begins where the aggregate or the key changes.
     begins = np.ones(len(keys), bool)
     begins[1:] = (keys[1:] != keys[:-1]) | (owner[1:] != owner[:-1])
     heads = np.flatnonzero(begins)
@@ -297,7 +298,7 @@ def queue_in(
 def queue_out(table: Queue, scratch: QueueScratch, dictionary: Dictionary) -> Any:
     """A queue's arrays as a portable column: by key in order of first touch, oldest first."""
     key_offsets, key_rows = scratch.index.in_order()
-    entries = scratch.index.rows.take(key_rows)  # of records, a twentieth of the time that an index takes
+    entries = scratch.index.rows.take(key_rows)  # for records twenty times as fast as an index
     counts, first = (np.ascontiguousarray(entries[name]) for name in ("count", "first"))
     order = np.empty(int(counts.sum()), np.int64)
     _queue_order(*_links(scratch.pool), first, counts, key_offsets, scratch.base, order)
@@ -318,19 +319,19 @@ class LadderScratch:
         return self.prices, self.sizes, self.meta[LADDER_META * first :], self.base[first:]
 
     def copied(self) -> LadderScratch:
-        """The only aggregate's levels, as they are now."""
+        """A copy of the only aggregate's levels."""
         levels = _levels(self.sizes)
         return LadderScratch(self.prices[levels], self.sizes[levels], self.meta[:0], _starts(np.array([len(levels)])))
 
     @staticmethod
-    def joined(several: Sequence[LadderScratch]) -> LadderScratch:
-        """Those of several aggregates, for `ladder_out`."""
-        prices, base = _joined([one.prices for one in several])
+    def concat(several: Sequence[LadderScratch]) -> LadderScratch:
+        """One scratch for the aggregates of several, as far as `ladder_out` needs it."""
+        prices, base = _concat([one.prices for one in several])
         return LadderScratch(prices, np.concatenate([one.sizes for one in several]), several[0].meta, base)
 
 
 def _levels(sizes: npt.NDArray[np.float64]) -> Int64Array:
-    """Ranks that have a level; NaN is one. To look for bools takes an eighth of the time."""
+    """Ranks that have a level; a NaN size counts. Finding bools is eight times as fast as finding floats."""
     return np.flatnonzero(sizes != 0.0)
 
 

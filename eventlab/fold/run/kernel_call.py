@@ -1,4 +1,4 @@
-"""A fold in machine code: laid out for a kernel, and its outcome."""
+"""One fold by a kernel: lays out its arguments, calls it, and turns what it wrote into states."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from eventlab.fold.run.price_ranks import Ranks
 from eventlab.fold.stops import MERGED, Stops
 
 _SPARE = 8
-"""Rows a table has beside those its keys can fill, for keys deleted and touched again within one event."""
+"""Spare rows of a table, for keys that one event deletes and touches again."""
 
 
 class Run:
-    """A fold laid out for a kernel, and its outcome."""
+    """A fold, laid out for a kernel."""
 
     def __init__(
         self,
@@ -43,10 +43,10 @@ class Run:
         columns = {name: _columns(reducer.event_fields[name], table, dictionary) for name, table in tables.items()}
         self._records = flat.records_in(layout, states, dictionary)
         for table in layout.tables:
-            if isinstance(table, Keyed):  # the states' own keys must have codes before space is made for them
+            if isinstance(table, Keyed):  # keys of the states need codes before their space is planned
                 dictionary.encode(states.column(table.name).flatten().field(table.key))
-        self._held = _tables_in(reducer, states, tables, stops, dictionary)
-        ranks = self._held.ranks
+        self._scratch = _tables_in(reducer, states, tables, stops, dictionary)
+        ranks = self._scratch.ranks
         self._stop_count = int(stops.offsets[-1]) if emit else 0
         count = self._stop_count
         self._out_fields = [np.empty(count, layout.dtype[field.name]).reshape(-1) for field in layout.record]
@@ -66,11 +66,11 @@ class Run:
         self._events = list(taken_by.values())
 
     def arguments(self, first: int, stop: int) -> list[Argument]:
-        """What the kernel takes to fold the aggregates ``first:stop``, beside others that do the rest.
+        """The kernel's arguments for the aggregates ``first:stop``; other calls fold the others.
 
-        It counts them from zero: an index that may be any number costs el.Trades two fifths of its rate.
+        The kernel counts its aggregates from zero: with any other first index el.Trades loses two fifths of its rate.
         """
-        tables = [argument for table in self._held.tables for argument in table.arguments(first)]
+        tables = [argument for table in self._scratch.tables for argument in table.arguments(first)]
         emitted = (int(self._emit), self._records[first:stop], *self._out_fields, *self._out_properties)
         events = [
             argument
@@ -89,10 +89,10 @@ class Run:
 
     def through(self, native: Native) -> Folded:
         """States of the one aggregate at each of its stops; the kernel goes on each time from what it left."""
-        count, held = int(self._offsets[-1]), self._held.tables
+        count, scratch = int(self._offsets[-1]), self._scratch.tables
         records = np.empty(count, self._records.dtype)
-        copies: list[list[Any]] = [[] for _ in held]
-        one_stop, arrays = np.array([0, 1]), [argument for table in held for argument in table.arguments(0)]
+        copies: list[list[Any]] = [[] for _ in scratch]
+        one_stop, arrays = np.array([0, 1]), [argument for table in scratch for argument in table.arguments(0)]
         begin, tables = words_of([1, one_stop, int(self._emit), self._records]), words_of(arrays)
         events = [words_of(rest) for rest in self._events]
         starts, out = self._starts, [*self._out_fields, *self._out_properties]
@@ -107,32 +107,32 @@ class Run:
             native.run(words)
             starts = bounds
             records[at] = self._records[0]
-            for table, several in zip(held, copies, strict=True):
+            for table, several in zip(scratch, copies, strict=True):
                 several.append(table.copied())
-        self._held.tables = [type(table).joined(several) for table, several in zip(held, copies, strict=True)]
+        self._scratch.tables = [type(table).concat(several) for table, several in zip(scratch, copies, strict=True)]
         columns = self._columns_out(records)
         return self._folded(columns, emitted=columns)
 
     def _columns_out(self, records: npt.NDArray[Any]) -> list[pa.Array]:
         layout, dictionary = self._reducer.layout, self._dictionary
         fields = flat.fields_out(layout, (records[field.name] for field in layout.record), dictionary)
-        return [*fields, *self._held.out(self._reducer, dictionary)]
+        return [*fields, *self._scratch.out(self._reducer, dictionary)]
 
     def _folded(self, columns: list[pa.Array], *, emitted: list[pa.Array] | None) -> Folded:
-        """States of these columns, which are also what was emitted, as far as that is given."""
+        """The result with these states. `emitted` are the emitted fields, where the states already have them."""
         reducer, dictionary, layout = self._reducer, self._dictionary, self._reducer.layout
         portable = flat.batch_of(layout, columns)
         if not self._emit:
             return Folded(portable)
         fields = flat.fields_out(layout, self._out_fields, dictionary) if emitted is None else emitted
-        told = fields[: len(layout.record)]
+        values_out = fields[: len(layout.record)]
         for name, values in zip(reducer.properties, self._out_properties, strict=True):
             text = reducer.property_kinds[name] == "str"
-            told.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
+            values_out.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
         schema = emission_schema(reducer)
         if not schema.names:
             return Folded(portable, without_columns(self._stop_count))
-        return Folded(portable, pa.RecordBatch.from_arrays(told, schema=schema))
+        return Folded(portable, pa.RecordBatch.from_arrays(values_out, schema=schema))
 
 
 def _columns(fields: Sequence[str], table: EventTable, dictionary: flat.Dictionary) -> list[Argument]:
@@ -148,19 +148,19 @@ def _columns(fields: Sequence[str], table: EventTable, dictionary: flat.Dictiona
 
 
 @dataclass
-class _Held:
+class _TableScratch:
     ranks: Ranks | None
     tables: list[Any]
 
     def out(self, reducer: Reducer, dictionary: flat.Dictionary) -> list[Any]:
         columns = []
-        for table, held in zip(reducer.layout.tables, self.tables, strict=True):
+        for table, scratch in zip(reducer.layout.tables, self.tables, strict=True):
             if isinstance(table, Queue):
-                columns.append(flat.queue_out(table, held, dictionary))
+                columns.append(flat.queue_out(table, scratch, dictionary))
             elif isinstance(table, Keyed):
-                columns.append(flat.keyed_out(table, held, dictionary))
+                columns.append(flat.keyed_out(table, scratch, dictionary))
             else:
-                columns.append(flat.ladder_out(table, held))
+                columns.append(flat.ladder_out(table, scratch))
         return columns
 
 
@@ -170,10 +170,10 @@ def _tables_in(
     tables: Mapping[str, EventTable],
     stops: Stops,
     dictionary: flat.Dictionary,
-) -> _Held:
+) -> _TableScratch:
     layout = reducer.layout
     if not layout.tables:
-        return _Held(None, [])
+        return _TableScratch(None, [])
     first, ends = stops.rows(tables)
     rows = {name: np.maximum(ends[name] - first[name], 0) for name in reducer.handlers}
     ranks = None
@@ -181,26 +181,26 @@ def _tables_in(
         levels = [flat.ladder_levels(states.column(ladder.name))[:2] for ladder in layout.of(Ladder)]
         prices = {name: flat.numbers(tables[name].columns["price"]) for name in sorted(reducer.priced)}
         ranks = Ranks.of(prices, first, ends, levels)
-    # A key comes from a constant, from an event's text or from the state: that bounds the rows of a table.
+    # Keys come from constants, from text of events and from the state, which bounds the rows of a table.
     texts = {name: _text_fields(reducer, name) for name in reducer.handlers}
     touched = sum((rows[name] * texts[name] for name in rows), np.zeros(states.num_rows, np.int64))
     own = len(reducer.literals) + len(layout.scalars) + sum(_lengths(states, table) for table in layout.tables)
     codes = len(dictionary)
-    # Rows deleted during an event are used again only after it.
+    # A row deleted during an event is reused only after that event.
     spare = _SPARE if reducer.removes_rows else 0
     capacity = np.minimum(touched + own, codes) + spare
     pushing = (rows[name] for name in rows if name in reducer.pushes_rows)
     pushes: Int64Array = 2 * sum(pushing, np.zeros(states.num_rows, np.int64))
-    held: list[Any] = []
+    found: list[Any] = []
     for table in layout.tables:
         column = states.column(table.name)
         if isinstance(table, Queue):
-            held.append(flat.queue_in(table, column, capacity, pushes, dictionary, codes, INDEX_DTYPE))
+            found.append(flat.queue_in(table, column, capacity, pushes, dictionary, codes, INDEX_DTYPE))
         elif isinstance(table, Keyed):
-            held.append(flat.keyed_in(table, column, capacity, dictionary, codes))
+            found.append(flat.keyed_in(table, column, capacity, dictionary, codes))
         else:
-            held.append(flat.ladder_in(table, column, ranks))  # type: ignore[arg-type]
-    return _Held(ranks, held)
+            found.append(flat.ladder_in(table, column, ranks))  # type: ignore[arg-type]
+    return _TableScratch(ranks, found)
 
 
 def _lengths(states: pa.RecordBatch, table: Any) -> Int64Array:

@@ -1,4 +1,4 @@
-"""Prices as ranks: what makes a ladder's level an element of an array."""
+"""Ranks of prices: a ladder keeps the level of a price in an array, under the price's rank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _rank_ticks = Function(ticks.rank_ticks)
 
 @dataclass
 class Ranks:
-    """The prices each aggregate can name, and the rank of every event's own price.
+    """The prices that each aggregate can have as levels, and the rank of every event's price.
 
     Aggregate a's prices are ``ascending[base[a]:base[a + 1]]``; `event` holds ranks per event type, meaningless in rows
     that are not folded.
@@ -46,12 +46,12 @@ class Ranks:
         `levels` holds, per ladder, offsets per aggregate and prices.
         """
         count = len(levels[0][0]) - 1
-        columns = [*prices.values(), *(held for _, held in levels if len(held))]
+        columns = [*prices.values(), *(level for _, level in levels if len(level))]
         if not count or not columns:
             return Ranks(np.zeros(count + 1, np.int64), np.empty(0), np.empty(0), {})
         offsets = list(itertools.accumulate(map(len, columns), initial=0))
         runs = [(starts[name], np.maximum(stops[name], starts[name])) for name in prices]
-        runs += [(bounds[:-1], bounds[1:]) for bounds, held in levels if len(held)]
+        runs += [(bounds[:-1], bounds[1:]) for bounds, level in levels if len(level)]
         first, last = (
             np.concatenate([bounds + at for bounds, at in zip(side, offsets, strict=False)])
             for side in zip(*runs, strict=True)
@@ -65,9 +65,9 @@ class Ranks:
 def _ranked(
     values: Floats, first: Int64Array, last: Int64Array, count: int, columns: int
 ) -> tuple[Int64Array, Floats, Floats, Codes]:
-    """Where each of `count` aggregates' distinct prices begin, these, ascending and descending, and events' ranks.
+    """Offsets per aggregate, its distinct prices, ascending and descending, and the ranks of events' prices.
 
-    The first `columns` sources are events', the others levels.
+    The first `columns` sources are columns of events, the others levels.
     """
     powers, ranks = np.empty(count), np.empty(len(values), np.int32)
     origins, lowest, words = (np.empty(count, np.int64) for _ in range(3))
@@ -92,10 +92,10 @@ def _ranked(
 
 
 def _hashed(prices: Floats, levels: Sequence[Floats]) -> tuple[Floats, Codes]:
-    """Distinct prices of events and levels, ascending, and the rank of each event's, for prices that are no ticks.
+    """Distinct prices of events and levels, ascending, and the ranks of the events' prices, for prices without ticks.
 
-    Prices of events repeat: hashing them and sorting the distinct ones takes a fifth of the time of sorting all. Levels
-    lie in order, so a sort that looks for runs only merges them: of ten thousand, a tenth of hashing them too.
+    Prices of events repeat: hashing them and sorting the distinct ones is five times as fast as sorting all. Levels are
+    in order, and a stable sort merges runs: for ten thousand levels that is ten times as fast as hashing them, too.
     """
     coded = pa.array(prices + 0.0).dictionary_encode()  # -0.0 and 0.0 are one level
     named = coded.dictionary.to_numpy()

@@ -351,7 +351,7 @@ def _paths(weights: Float64Array, costs: Costs, max_gap: int | None, candidates:
     if candidates is not None:
         nodes = np.concatenate([[0], _versions("candidates", candidates, costs), [end]])
         reads, slopes = reads[nodes], slopes[nodes[:-1]]
-    return Paths(nodes, slopes, reads, None if max_gap is None else min(_whole("max_gap", max_gap), end) + 1)
+    return Paths(nodes, slopes, reads, None if max_gap is None else min(_positive_integer("max_gap", max_gap), end) + 1)
 
 
 def _priced(numbers: Float64Array, name: str, given: float) -> Float64Array:
@@ -424,7 +424,7 @@ def _price(name: str, given: float) -> float:
     return number
 
 
-def _whole(name: str, given: SupportsIndex) -> int:
+def _positive_integer(name: str, given: SupportsIndex) -> int:
     try:
         number = 0 if isinstance(given, bool) else operator.index(given)
     except TypeError:
@@ -437,7 +437,7 @@ def _whole(name: str, given: SupportsIndex) -> int:
 def _budget(size: float | None, count: int | None, costs: Costs) -> tuple[float, Float64Array]:
     """The budget, and what of it a snapshot at each version takes."""
     if count is not None and size is None:
-        return _whole("count", count), np.ones_like(costs.size)
+        return _positive_integer("count", count), np.ones_like(costs.size)
     if size is not None and count is None:
         return _price("size", size), costs.size
     raise SnapshotError(

@@ -1,4 +1,4 @@
-"""Cheapest paths through the versions at which a read may start; on a budget too."""
+"""Cheapest paths through the versions at which reads may start, without and with a budget."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from eventlab.fold.native.function import Function
 from eventlab.snapshots.placement import envelope_kernels as envelopes
 
 _MOVES = 64
-"""So many moves in the queue, per version, cost less than the tree does."""
+"""Moves in the queue a version; with more, the tree is cheaper."""
 _MOST_SOLVES = 100
-"""Prices that are tried for one budget. Of a million versions, up to 21 were needed."""
+"""Prices to try for one budget. With a million versions at most 21 were needed."""
 
 _chain_by_queue = Function(envelopes.chain_by_queue)
 _chain_by_tree = Function(envelopes.chain_by_tree)
@@ -24,10 +24,10 @@ _chain_members = Function(envelopes.chain_members)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paths:
-    """Paths through the versions at which a read may start: `nodes` begins with 0 and ends with n + 1.
+    """Paths through the versions at which reads may start. `nodes` begins with 0 and ends with n + 1.
 
-    A *chain* is what a path goes through between the two, as places in `nodes`. `slopes` are what a read costs more
-    than a full replay if it starts there, `reads` the weight of all reads before each node.
+    A *chain* has the nodes of a path between these two, as indices of `nodes`. `slopes` are the costs of a read that
+    starts at a node, beyond those of a full replay; `reads` has the weight of all reads before each node.
     """
 
     nodes: Int64Array
@@ -37,16 +37,16 @@ class Paths:
 
     @property
     def starts(self) -> Int64Array | slice:
-        """The versions of all nodes but the last, as an index; where none is left out a slice, which copies nothing."""
+        """The versions of all nodes but the last, as an index: a slice, where it has all, since that copies nothing."""
         count = len(self.nodes) - 1
         return slice(count) if self.nodes[-1] == count else self.nodes[:-1]
 
     def cheapest(self, prices: Float64Array) -> Int64Array:
-        """The chain for which reads, and the prices of the nodes, are least."""
+        """The chain with the least sum of reads and prices of its nodes."""
         return self._solved(self.slopes, prices)
 
     def leanest(self, prices: Float64Array) -> Int64Array:
-        """The chain for which the prices alone are least."""
+        """The chain with the least sum of prices."""
         return self._solved(np.zeros_like(self.slopes), prices)
 
     def _solved(self, slopes: Float64Array, prices: Float64Array) -> Int64Array:
@@ -80,13 +80,13 @@ class Paths:
         return int(np.diff(self.nodes[self.path(chain)]).max())
 
     def path(self, chain: Int64Array) -> Int64Array:
-        """A chain with both ends."""
+        """The path of a chain: with both ends."""
         return np.concatenate([[0], chain, [len(self.nodes) - 1]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Budgeted:
-    """Paths whose nodes take `units` of a budget, and cost `writes` beside what reads do."""
+    """Paths whose nodes take `units` of a budget, and cost `writes` in addition to reads."""
 
     paths: Paths
     units: Float64Array
@@ -112,9 +112,9 @@ class Budgeted:
                 over = found
             elif taken <= budget and (taken > self._taken(under) or self._cost(found) < self._cost(under)):
                 under = found
-            else:  # nothing lies below the line between the two
+            else:  # no chain is below the line between the two
                 break
-        chains = [under, *self._joined(over, under, budget), *self._joined(under, over, budget)]
+        chains = [under, *self._combined(over, under, budget), *self._combined(under, over, budget)]
         return min(chains, key=self._cost), price
 
     def _taken(self, chain: Int64Array) -> float:
@@ -124,13 +124,13 @@ class Budgeted:
         return float(self._steps(chain).sum())
 
     def _steps(self, chain: Int64Array) -> Float64Array:
-        """What each of a path's steps costs, its snapshot with it."""
+        """The costs of each step of a path, including the snapshot that it starts from."""
         path = self.paths.path(chain)
         steps: Float64Array = self.paths.slopes[path[:-1]] * np.diff(self.paths.reads[path])
         steps[1:] += self.writes[chain]
         return steps
 
-    def _joined(self, head: Int64Array, tail: Int64Array, budget: float) -> list[Int64Array]:
+    def _combined(self, head: Int64Array, tail: Int64Array, budget: float) -> list[Int64Array]:
         """The best chain within the budget that begins as `head` does and ends as `tail` does, if there is one."""
         paths = self.paths
         cut = np.union1d(head, tail)

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import SnapshotError
+from eventlab.events.arguments import checked_int
 from eventlab.events.frame import Float64Array, Int64Array
 
 __all__ = ["Drift", "Exponential", "HotSpots", "Recorded", "Scrubbing", "Uniform", "Workload", "Zipf"]
@@ -38,16 +39,11 @@ def _by_version(weights: Float64Array) -> Float64Array:
     return np.concatenate([[0.0], weights / weights.sum()])
 
 
-def _number(what: str, value: object, low: float, high: float = np.inf) -> None:
+def _check_range(what: str, value: object, low: float, high: float = np.inf) -> None:
     good = isinstance(value, int | float) and not isinstance(value, bool) and low < value <= high
     if not good:
         expected = f"above {low:g}" + ("" if high == np.inf else f", at most {high:g}")
-        raise SnapshotError(f"{what} is out of its range", got=value, expected=expected)
-
-
-def _whole(what: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SnapshotError(f"{what} must be a whole number", got=value, expected=f"at least {least}")
+        raise SnapshotError(f"{what} is out of range", got=value, expected=expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ class Zipf(Workload):
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        _number("the exponent of Zipf", self.exponent, 0.0)
+        _check_range("the exponent of Zipf", self.exponent, 0.0)
 
     def density(self, head: int) -> Float64Array:
         return _by_version(np.arange(head, 0, -1, dtype=np.float64) ** -self.exponent)
@@ -106,7 +102,7 @@ class Exponential(Workload):
     half_life: float = 10_000
 
     def __post_init__(self) -> None:
-        _number("the half-life of Exponential", self.half_life, 0.0)
+        _check_range("the half-life of Exponential", self.half_life, 0.0)
 
     def density(self, head: int) -> Float64Array:
         return _by_version(0.5 ** (np.arange(head - 1, -1, -1) / self.half_life))
@@ -142,10 +138,10 @@ class HotSpots(Workload):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _whole("the count of HotSpots", self.count, 1)
-        _number("the width of HotSpots", self.width, 0.0, 1.0)
-        _number("the share of HotSpots", self.share, 0.0, 1.0)
-        _whole("the seed of HotSpots", self.seed, 0)
+        checked_int("the count of HotSpots", self.count, 1, error=SnapshotError)
+        _check_range("the width of HotSpots", self.width, 0.0, 1.0)
+        _check_range("the share of HotSpots", self.share, 0.0, 1.0)
+        checked_int("the seed of HotSpots", self.seed, 0, error=SnapshotError)
 
     def density(self, head: int) -> Float64Array:
         length = max(int(head * self.width), 1)
@@ -181,7 +177,7 @@ class Drift(Workload):
     width: float = 0.1
 
     def __post_init__(self) -> None:
-        _number("the width of Drift", self.width, 0.0, 1.0)
+        _check_range("the width of Drift", self.width, 0.0, 1.0)
 
     def density(self, head: int) -> Float64Array:
         # The window's start is uniform over where it fits, and a read uniform in it: a trapezoid.
@@ -225,8 +221,8 @@ class Scrubbing(Workload):
     page: int = 1_000
 
     def __post_init__(self) -> None:
-        _whole("the steps of Scrubbing", self.steps, 1)
-        _whole("the page of Scrubbing", self.page, 1)
+        checked_int("the steps of Scrubbing", self.steps, 1, error=SnapshotError)
+        checked_int("the page of Scrubbing", self.page, 1, error=SnapshotError)
 
     def density(self, head: int) -> Float64Array:
         return Uniform().density(head)
@@ -271,7 +267,7 @@ class Recorded(Workload):
             raise SnapshotError("recorded reads are a version and a head each", got=f"{len(versions)} reads")
         if (versions < 1).any() or (versions > heads).any():
             raise SnapshotError("a recorded read lies outside its history")
-        _number("the smoothing of Recorded", self.smoothing, 0.0, 1.0)
+        _check_range("the smoothing of Recorded", self.smoothing, 0.0, 1.0)
         object.__setattr__(self, "versions", versions)
         object.__setattr__(self, "heads", heads)
 

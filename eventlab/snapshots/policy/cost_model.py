@@ -1,10 +1,10 @@
-"""What a reconstruction costs on this machine: measured, and then predicted.
+"""The cost of a reconstruction on this machine, measured and then predicted.
 
     latency(s, v) = fixed + byte * size(s) + given * size(v) + event * (v - s) + decode(row groups between)
 
-The store keeps row groups decoded, for reads of one or two of them: what is kept costs nothing but joining two. Longer
-reads decode all of theirs. `timetravel.calibration` measures. What its fit leaves over is kept, as a factor, and apart
-for long reads, of which a disturbance is a smaller part: predicted percentiles are those of fit and rest.
+The store caches decoded row groups for reads of one or two of them; such reads only pay for joining two. Longer reads
+decode all of theirs. `timetravel.calibration` measures. The model keeps the residuals of the fit as factors, apart for
+long reads, of which a disturbance is a smaller part: predicted percentiles are those of the fit times the residuals.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from eventlab.store.segments.row_group_cache import MOST_GROUPS
 _SPREAD = 101
 
 PIECES = np.array([0.0, 8.0, 32.0, np.inf])
-"""Decoding is a line between these numbers of row groups: many take more memory at once, and more than one core."""
+"""The cost of decoding is linear between these numbers of row groups: many use more memory, and several cores."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reads:
-    """What reads of versions have to do, each from a snapshot at its base, 0 for the beginning.
+    """The work of reads of versions, each from a snapshot at its base, or from the beginning where the base is 0.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Reads:
     decoded : int64 array
         Row groups to decode.
     joined : bool array
-        Whether events come from more than one of those that are kept decoded.
+        Whether events come from more than one cached row group.
     """
 
     base: Int64Array
@@ -48,8 +48,7 @@ class Reads:
     def of(base: Int64Array, version: Int64Array, starts: Int64Array, kept: int | None = None) -> Reads:
         """Reads of an aggregate whose row groups begin at the versions `starts`.
 
-        Of short ones all row groups are there, or, with `kept`, the last so many of those that the reads before, in
-        this order, came by.
+        For short reads all row groups are cached, or, with `kept`, the `kept` that the reads before used last.
         """
         first, last = np.searchsorted(starts, base + 1, "right") - 1, np.searchsorted(starts, version, "right") - 1
         groups = np.where(version > base, last - first + 1, 0)
@@ -60,12 +59,12 @@ class Reads:
         return Reads(base, version, decoded, short & (groups > 1))
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Reads:
-        """Some of them."""
+        """A selection of the reads."""
         return Reads(self.base[chosen], self.version[chosen], self.decoded[chosen], self.joined[chosen])
 
 
 def _missed(first: Int64Array, count: Int64Array, kept: int) -> Int64Array:
-    """How many row groups of each read are not among the `kept` used last."""
+    """The number of row groups of each read that are not among the `kept` used last."""
     there: OrderedDict[int, None] = OrderedDict()
     missed = np.zeros(len(first), np.int64)
     for at, (begin, many) in enumerate(zip(first.tolist(), count.tolist(), strict=True)):
@@ -83,7 +82,7 @@ def _missed(first: Int64Array, count: Int64Array, kept: int) -> Int64Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """What reading a state of a reducer costs, in seconds.
+    """The cost of reading a state of a reducer, in seconds.
 
     Attributes
     ----------
@@ -95,8 +94,8 @@ class Model:
     write : float
         To make a snapshot of a state in the pass of a fold, beyond the fold.
     rest, long_rest : float64 array
-        What was measured over what is predicted, of the reads that the model was fitted to: of those of up to
-        `MOST_GROUPS` row groups, and of longer ones.
+        Measured over predicted seconds of the reads that the model was fitted to: reads of up to `MOST_GROUPS` row
+        groups, and longer ones.
     at, size : int64 array, float64 array
         Versions of the aggregate measured, and bytes of a snapshot at each.
     length : float
@@ -121,7 +120,7 @@ class Model:
     kept: int
 
     def sizes(self, versions: Int64Array) -> Float64Array:
-        """Bytes of a snapshot at each version, between and beyond those measured by interpolation."""
+        """Bytes of a snapshot at each version, interpolated between those measured."""
         found: Float64Array = np.interp(versions, self.at, self.size)
         return found
 
@@ -132,17 +131,17 @@ class Model:
         return found
 
     def quantiles(self, reads: Reads, q: tuple[float, ...]) -> list[float]:
-        """Percentiles of what such reads take: each with all that was left over in fitting reads of its kind."""
+        """Percentiles of the seconds of such reads: each read takes its prediction times every residual of its kind."""
         expected, long = self.latencies(reads), reads.decoded > MOST_GROUPS
         several = []
         for kind, rest in ((~long, self.rest), (long, self.long_rest)):
-            # The same number of values for each read, whichever rest it has.
+            # Every read gets the same number of residuals, and so the same weight.
             spread = np.quantile(rest, np.linspace(0.0, 1.0, _SPREAD))
             several.append(np.multiply.outer(expected[kind], spread).ravel())
         return np.quantile(np.concatenate(several), q).tolist()  # type: ignore[no-any-return]
 
     def costs(self, head: int, starts: Int64Array) -> Costs:
-        """The costs of every version of a history, for planning; each row group between counts as decoded."""
+        """The costs of every version of a history, for planning. All row groups between count as decoded."""
         versions = np.arange(head + 1)
         groups = np.searchsorted(starts, versions, "right")  # the group of a version, from 1
         size, group = self.sizes(versions), self.decode(len(starts)) / len(starts)
@@ -153,13 +152,13 @@ class Model:
         return Costs(replay, before, restore, size, np.full(head + 1, self.write))
 
     def decode(self, groups: float) -> float:
-        """Seconds for decoding so many row groups, without going to their file."""
+        """Seconds to decode a number of row groups, without opening their file."""
         return float(_pieces(np.array([groups]))[0] @ self.group)
 
     def gap(self, seconds: float) -> int:
-        """The most events between snapshots with which reads nearly never take longer; 1 where no gap is so small.
+        """The largest gap in events with which nearly all reads keep to these seconds; 1 where no gap does.
 
-        Where that is more than a row group has, a read may come by more row groups than are kept, and decodes them.
+        A gap of more events than a row group may need more row groups than are cached, and reads then decode them.
         """
         least = self.least
         event = max(self.event, 1e-12)
@@ -189,7 +188,7 @@ class Model:
 
 
 def features(reads: Reads, begun: Float64Array, given: Float64Array) -> Float64Array:
-    """What each coefficient of a model counts, in the order of its attributes; sizes are of both ends of each read."""
+    """The columns that a model's coefficients multiply, in order; sizes are those of both ends of each read."""
     decoded = reads.decoded.astype(np.float64)
     begun = np.where(reads.base > 0, begun, 0.0)
     columns = [
@@ -199,6 +198,6 @@ def features(reads: Reads, begun: Float64Array, given: Float64Array) -> Float64A
 
 
 def _pieces(groups: Float64Array) -> Float64Array:
-    """How much of a number of row groups lies on each piece."""
+    """The part of each number of row groups on each piece."""
     on_each: Float64Array = np.clip(groups[:, None] - PIECES[:-1], 0.0, np.diff(PIECES))
     return on_each

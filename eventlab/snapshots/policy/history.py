@@ -1,4 +1,4 @@
-"""What a policy may ask about an aggregate's past; read only when it does."""
+"""An aggregate's past as policies see it. Events are read only when a policy needs them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Past:
     head : int
         Its last version.
     after : int
-        What a policy chooses lies behind this version, at which there is a snapshot, or nothing at all.
+        A policy chooses versions after this one, which has a snapshot or is 0.
     timestamp, bytes : int64 array
-        From version `after` on, or 1: event times, and bytes of the events behind `after` so far, each of which counts
-        eight for each field and part of the envelope.
+        From version `after` on, or 1: event times, and the running total of bytes of the events after `after`. An event
+        counts eight bytes for each field and part of the envelope.
     """
 
     head: int
@@ -41,7 +41,7 @@ class Past:
 
     @staticmethod
     def of(store: EventLog, head: Head, after: int, stop: int, measure: Callable[[str], Model] | None) -> Past:
-        """The past of a store's aggregate behind a version and below a position; `measure` gives its model."""
+        """The past of a store's aggregate after a version and below a position; `measure` gives the cost model."""
         return Past(head.version, after, store, head.aggregate_id, stop, measure)
 
     @property
@@ -51,19 +51,19 @@ class Past:
 
     @property
     def model(self) -> Model:
-        """What reading states costs."""
+        """The cost of reading states."""
         if self._measure is None:
             raise SnapshotError("a policy asks for costs where nothing measures them")
         return self._measure(self._aggregate)
 
     @property
     def starts(self) -> Int64Array:
-        """Versions at which row groups begin."""
+        """The first versions of row groups."""
         return self._events_of.first_versions(self._aggregate)
 
     @property
     def stored_bytes(self) -> float:
-        """What the events take on disk or in memory, taken as a part of all events'."""
+        """The bytes of the events on disk or in memory, as their share of those of all events."""
         store = self._events_of
         return store.bytes_on_disk() * self.head / max(store.stop_position, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -89,6 +90,8 @@ class Connection:
 
     def __init__(self, connection: sqlite3.Connection, where: str, *, read_only: bool, wait: float = 0.0) -> None:
         self._connection = connection
+        # Python 3.13 warns of connections that are collected open.
+        weakref.finalize(self, connection.close).atexit = False
         self._wait = wait
         self.executemany = connection.executemany
         self.where = where

@@ -1,4 +1,4 @@
-"""Binance's public archives, and what every file feed does with bad input."""
+"""Binance's public archives, and bad input of any file feed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def written(tmp_path, data: bytes, name: str = "trades.csv"):
 @pytest.mark.parametrize("wrap", [bytes, gzip.compress, zipped])
 @pytest.mark.parametrize("header", [True, False])
 @pytest.mark.parametrize("name", ["trades.csv", "trades.csv.gz", "trades.zip"])
-def test_packing_is_told_by_content_and_headers_may_be_missing(tmp_path, wrap, header, name):
+def test_packing_is_detected_by_content_and_headers_may_be_missing(tmp_path, wrap, header, name):
     data = PLAIN if header else "".join(ROWS).encode()
     feed = binance_trades(written(tmp_path, wrap(data), name), "BTCUSDT")
     frame = events(feed)
@@ -65,7 +65,7 @@ def test_the_identity_is_content_and_parameters_not_the_path(tmp_path):
     assert first.params["aggregate_id"] == "market/{symbol}"
 
 
-def test_microseconds_are_told_from_milliseconds(tmp_path):
+def test_microseconds_are_distinguished_from_milliseconds(tmp_path):
     data = PLAIN.replace(b"1723161255342", b"1735689600000001").replace(b"1723161255617", b"1735689600000002")
     frame = events(binance_trades(written(tmp_path, data), "BTCUSDT"))
     assert frame["timestamp"].dt.timestamp("us").to_list() == [1735689600000001, 1735689600000002, 1735689600000002]
@@ -81,7 +81,7 @@ def test_columns_go_by_name_and_the_capture_time_is_kept(tmp_path):
     assert frame.select("price", "volume").row(0) == (10.25, 2.5)
 
 
-def test_line_ends_of_windows_and_blank_lines_at_the_end_are_no_matter(tmp_path):
+def test_line_ends_of_windows_and_blank_lines_at_the_end_do_not_matter(tmp_path):
     data = PLAIN.replace(b"\n", b"\r\n") + b"\r\n\r\n"
     assert len(events(binance_trades(written(tmp_path, data), "X"))) == 3
     assert len(events(binance_trades(written(tmp_path, PLAIN.rstrip()), "X"))) == 3
@@ -136,7 +136,7 @@ def test_every_float_is_read_to_the_bit(tmp_path_factory, values):
     assert np.array_equal(got.view(np.int64), np.array(values).view(np.int64))
 
 
-def test_events_pass_the_boundary_of_the_events_room(tmp_path):
+def test_events_pass_the_checks_of_event_columns(tmp_path):
     feed = binance_trades(written(tmp_path, PLAIN), "BTCUSDT")
     for chunk in feed.chunks():
         for batch in chunk.batches:

@@ -175,7 +175,7 @@ def book_file(path, *rows):
     return path
 
 
-def test_changes_that_overtook_a_snapshot_with_a_time_of_its_own_are_applied_at_that_time(tmp_path):
+def test_early_changes_take_the_time_of_their_snapshot(tmp_path):
     path = book_file(
         tmp_path / "book.csv",
         (0, False, "bid", 9, 1, 90, 95),
@@ -198,7 +198,7 @@ def test_changes_that_overtook_a_snapshot_with_a_time_of_its_own_are_applied_at_
     assert receipt.report.warnings == ("2 early changes took the time of the snapshot they follow",)
 
 
-def test_a_later_snapshot_that_changes_had_overtaken_starts_the_book_anew(tmp_path):
+def test_a_later_snapshot_after_its_early_changes_restarts_the_book(tmp_path):
     path = book_file(
         tmp_path / "book.csv",
         (0, True, "bid", 9, 5, "", 100),

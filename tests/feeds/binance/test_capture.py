@@ -57,7 +57,7 @@ def test_messages_become_events_interleaved_as_captured(tmp_path, combined):
     assert books.frame["received_at"].dt.timestamp("ns").to_list()[:1] == [NS + 1]
 
 
-def test_gaps_between_trades_and_between_updates_are_told(tmp_path):
+def test_gaps_between_trades_and_between_updates_are_reported(tmp_path):
     feed = binance_capture(binance_file(tmp_path, trade(1), depth(10, 12), trade(3), depth(14, 15)))
     with pytest.warns(SequenceGap):
         events(feed, "market_data")

@@ -123,7 +123,7 @@ def test_bars_are_those_of_the_trades():
             )
 
 
-def test_events_pass_the_boundary_of_the_events_room():
+def test_events_pass_the_checks_of_event_columns():
     for chunk in simulate(trades=2_000, books=True, bars="1m").chunks():
         for batch in chunk.batches:
             payload_from_frame(batch.type, batch.frame.drop("timestamp"))
@@ -143,7 +143,7 @@ def test_many_symbols_and_no_trades():
         {"aggregate_id": "{venue}/{symbol}"}, {"books": True, "aggregate_id": "all/{symbol}"},
     ],
 )  # fmt: skip
-def test_arguments_that_make_no_sense_are_refused(wrong):
+def test_invalid_arguments_are_refused(wrong):
     with pytest.raises((FeedError, ValueError)):
         simulate(**wrong)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import types
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import ReducerError
+from tests.examples import examples
 from tests.fold.helpers import check_one_answer, digests, folded
 from tests.fold.kitchen import Tick, Tock
 from tests.fold.strategies import TICKS, TOCKS, aggregates
@@ -105,7 +106,7 @@ def test_fields_stand_in_resolution_order_and_keep_their_place():
     assert Left.__doc__ is None
 
 
-@settings(max_examples=40)
+@examples(20)
 @given(aggregates(TICKS, TOCKS))
 def test_a_diamond_gives_one_answer(events_of):
     check_one_answer(Diamond, DiamondTwin, events_of)
@@ -251,7 +252,7 @@ def hierarchies(draw):
     return found
 
 
-@settings(max_examples=60)
+@examples(25)
 @given(hierarchies(), st.lists(st.booleans(), min_size=6, max_size=6), aggregates(TOCKS, TICKS))
 def test_a_reducer_with_bases_is_the_flat_one(spec, decorated, events_of):
     plain, made = [], []

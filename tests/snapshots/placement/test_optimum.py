@@ -25,6 +25,7 @@ from eventlab.snapshots.placement.optimum import (
     young,
 )
 from tests import naive_placements as naive
+from tests.examples import examples
 
 NO_LIMIT = 10**6
 
@@ -62,6 +63,7 @@ def check(placement, weights, costs):
     assert placement.latency == pytest.approx(sum(w * latency for w, latency in reads) / weights.sum(), rel=1e-14)
 
 
+@examples(50)
 @given(worlds(), st.integers(0, 3), st.integers(0, 3), st.data())
 def test_no_placement_costs_less(world, size_price, write_price, data):
     weights, costs = world
@@ -99,6 +101,7 @@ def hull_below(ways, budget):
     return min((cost for units, cost in corners if units <= budget), default=math.inf)
 
 
+@examples(50)
 @given(worlds(most=8), st.integers(0, 2), st.sampled_from(["size", "count"]), st.integers(1, 30), st.data())
 def test_within_a_budget_nothing_on_the_convex_hull_is_better(world, write_price, kind, budget, data):
     weights, costs = world
@@ -122,6 +125,7 @@ def test_within_a_budget_nothing_on_the_convex_hull_is_better(world, write_price
     assert min(affordable) <= cost <= hull_below(ways, budget)
 
 
+@examples(50)
 @given(worlds(slopes_fall=True), st.integers(1, 9), st.integers(0, 2), st.none() | st.integers(1, 9))
 def test_no_so_many_snapshots_are_better_where_each_saves_more_than_those_before(world, count, write_price, max_gap):
     weights, costs = world
@@ -132,6 +136,7 @@ def test_no_so_many_snapshots_are_better_where_each_saves_more_than_those_before
     assert naive.cost(weights, costs, found.versions.tolist(), 0, write_price) == least
 
 
+@examples(50)
 @given(worlds(most=30), st.data())
 def test_latencies_are_of_the_newest_snapshot_at_or_below(world, data):
     weights, costs = world
@@ -167,6 +172,7 @@ def lines(draw, numbers, most=60):
     return slopes - 20.0, prices, np.append(0.0, np.cumsum(steps)), np.append(0, np.cumsum(gaps))
 
 
+@examples(50)
 @given(lines(st.integers(0, 40)), st.integers(1, 40))
 def test_both_kernels_find_the_cheapest_chain_to_every_node(given_lines, reach):
     slopes, prices, reads, versions = given_lines
@@ -183,6 +189,7 @@ def test_both_kernels_find_the_cheapest_chain_to_every_node(given_lines, reach):
     assert (versions[bases >= 0] - versions[starts] <= reach).all()
 
 
+@examples(50)
 @given(lines(st.floats(0.0, 40.0), most=40), st.integers(1, 40))
 def test_of_any_numbers_they_find_it_but_for_rounding(given_lines, reach):
     slopes, prices, reads, versions = given_lines
@@ -287,6 +294,7 @@ def test_headroom_is_what_placing_by_density_or_at_best_wins_over_even_distances
     assert best.latency <= latency_of(weights, costs, by_density) <= 1.1 * best.latency
 
 
+@examples(50)
 @given(st.lists(st.floats(0.0, 1e6), min_size=1, max_size=50), st.floats(1e-3, 1e3))
 def test_headroom_is_at_least_one_and_one_where_all_weights_are_equal(weights, factor):
     assume(sum(weights) > 1e-100)

@@ -1,4 +1,4 @@
-"""Where policies place snapshots in a history, beside how often its versions are read."""
+"""Placement of snapshots by policies, compared with the density of reads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from eventlab.errors import SnapshotError
 from eventlab.events.frame import Float64Array, Int64Array
-from eventlab.experiments import asked
-from eventlab.experiments.measuring import HasStore, Subject
-from eventlab.fold.declare.reducer import ReducerLike, as_reducer
+from eventlab.experiments import arguments
+from eventlab.experiments.measurement import HasStore
+from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.snapshots.placement.workloads import Workload
-from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.history import Past
 from eventlab.snapshots.policy.rules import Policy
@@ -25,15 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placements:
-    """Where snapshots of one aggregate would lie.
+    """The versions at which policies would place snapshots of one aggregate.
 
     Attributes
     ----------
     reducer, aggregate_id : str
     density : float64 array, shape (head + 1,)
-        How often each version is read, with a sum of 1.
+        The share of reads of each version.
     versions : dict of str to int64 array
-        Those with a snapshot, ascending, by the name of the policy.
+        Versions with a snapshot, ascending, by policy.
     """
 
     reducer: str
@@ -46,7 +44,7 @@ class Placements:
         return f"Placements of snapshots of {self.reducer} for {self.aggregate_id}: {counts}"
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """The snapshots of each policy along the history, under the density of the reads."""
+        """Plot the snapshots of each policy and the density of reads over the history."""
         from eventlab.plots import plot_placement
 
         return plot_placement(self.density, self.versions, ax=ax)
@@ -60,9 +58,9 @@ def placements(
     *,
     aggregate_id: str | None = None,
 ) -> Placements:
-    """Where policies would place snapshots of a whole history; none is made.
+    """The versions at which policies would place snapshots of a full history. Makes no snapshots.
 
-    What a policy makes as states are read is not among them.
+    Does not include snapshots that a policy makes when states are read.
 
     Parameters
     ----------
@@ -73,7 +71,7 @@ def placements(
     workload : Workload
         ``el.workloads``
     aggregate_id : str, optional
-        The longest aggregate that has events the reducer handles, by default.
+        By default the longest aggregate with events that the reducer handles.
 
     Returns
     -------
@@ -83,7 +81,7 @@ def placements(
     ------
     UnknownAggregate, ReducerError
     SnapshotError
-        No policies, a name that is there twice, not a workload, a budget below one snapshot.
+        No policies, a duplicate name, not a workload, or a budget below one snapshot.
 
     Examples
     --------
@@ -93,15 +91,12 @@ def placements(
     >>> placements(lab, el.Trades, [el.snapshots.Every(300)], el.workloads.Zipf()).versions
     {'Every(n=300)': array([300, 600, 900])}
     """
-    chosen = asked.named("policy", policies, Policy)
-    for policy in chosen.values():
-        rules.check(policy)
-    if not isinstance(workload, Workload):
-        raise SnapshotError("not a workload", got=workload, expected="e.g. el.workloads.Uniform()")
-    reducer = as_reducer(reducer)
-    subject = Subject.of(lab, reducer, asked.longest(lab.store, reducer) if aggregate_id is None else aggregate_id)
+    chosen = arguments.policies(policies)
+    arguments.check_workload(workload)
+    subject = arguments.subject(lab, reducer, aggregate_id)
+    reducer = subject.reducer
 
-    @cache  # measured where a policy asks for it, once
+    @cache  # measured at most once, and only if a policy needs it
     def measure(aggregate: str) -> Model:
         return calibrated(lab.store, reducer, aggregate)
 

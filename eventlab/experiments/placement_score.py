@@ -1,4 +1,4 @@
-"""What placements of snapshots are held against: the offline optimum, and even spacing, at the same bytes."""
+"""The score of a placement: its latency compared with the offline optimum and even spacing of the same bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _MOST_CANDIDATES = 65_536
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Yardstick:
-    """The reads of one workload, and what the versions cost by the model that was measured.
+class PlacementScorer:
+    """Scores placements for one workload by the measured cost model.
 
     Attributes
     ----------
     weights : float64 array, shape (head + 1,)
+        The density of reads.
     headroom : float
-        How many times better than even spacing any placement can be.
+        The factor by which the best placement can beat even spacing.
     """
 
     weights: Float64Array
@@ -30,23 +31,23 @@ class Yardstick:
     headroom: float
 
     @staticmethod
-    def of(weights: Float64Array, costs: Costs) -> Yardstick:
-        return Yardstick(weights, costs, optimum.headroom(weights[1:]))
+    def of(weights: Float64Array, costs: Costs) -> PlacementScorer:
+        return PlacementScorer(weights, costs, optimum.headroom(weights[1:]))
 
-    def held(self, versions: Int64Array) -> tuple[float, float | None]:
-        """The modelled mean latency over the optimum's, and the share of what is to be gained that was.
+    def score(self, versions: Int64Array) -> tuple[float, float | None]:
+        """The modelled mean latency relative to the optimum, and the captured share of the possible gain.
 
-        The share is 0 for even spacing and 1 for the optimum, both of at most the same bytes; null where there is next
-        to nothing to gain.
+        The share is 0 for even spacing and 1 for the optimum, both of at most the same bytes; None if the possible gain
+        is negligible.
         """
         own = self._latency(versions)
         if not len(versions):
-            return 1.0, None  # nothing fits into no bytes
+            return 1.0, None  # zero bytes allow no other placement
         size = float(self.costs.size[versions].sum())
         even = self._latency(self._even(size))
-        # The optimum is found on the hull of all placements, so one between its corners may be a little better.
+        # The search covers the convex hull of all placements, so a placement inside may be slightly better.
         best = min(self._best(size, versions), own, even)
-        # What is replayed may be little beside the rest of a read, and then so is all that placement can gain.
+        # If replay is a small part of a read, placement can gain little.
         worthwhile = self.headroom >= optimum.WORTHWHILE and even >= optimum.WORTHWHILE * best
         return own / best, (even - own) / (even - best) if worthwhile else None
 
@@ -57,7 +58,7 @@ class Yardstick:
         return optimum.within(self.weights, self.costs, size=size, candidates=candidates).latency
 
     def _even(self, size: float) -> Int64Array:
-        """As many evenly spaced versions as take no more bytes."""
+        """The most evenly spaced versions within the given bytes."""
         head = len(self.weights) - 1
         count = bisect_right(
             range(1, head + 1), size, key=lambda count: float(self.costs.size[_spaced(head, count)].sum())
@@ -69,12 +70,12 @@ class Yardstick:
 
 
 def warm() -> None:
-    """Compile what plans need, so that no policy is charged with it."""
+    """Compile the planning kernels, so that no policy's time includes it."""
     line = np.arange(9.0)
     costs = Costs(line, line, np.zeros(9), np.ones(9), np.zeros(9))
-    optimum.optimal(np.ones(9), costs, size_price=100.0, max_gap=2)  # without the gap it has none: both kernels run
+    optimum.optimal(np.ones(9), costs, size_price=100.0, max_gap=2)  # the gap makes both kernels run
 
 
 def _spaced(head: int, count: int) -> Int64Array:
-    """So many versions that part 0 to head evenly."""
+    """`count` versions that divide 0 to head evenly."""
     return np.unique(np.arange(1, count + 1, dtype=np.int64) * (head + 1) // (count + 1))

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 import eventlab as el
 from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreLocked
-from eventlab.store.catalog import access_log as accesses
+from eventlab.store.catalog import read_log
 from eventlab.store.event_log import EventLog
 from tests.store.helpers import batch
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = ["reducer", "aggregate_id", "version", "head"]
 
 
@@ -55,17 +55,17 @@ def tables(path):
 def batches(path):
     connection = sqlite3.connect(path / "catalog.sqlite")
     try:
-        return [reads for (reads,) in connection.execute("SELECT reads FROM accesses ORDER BY no")]
+        return [reads for (reads,) in connection.execute("SELECT reads FROM recorded_reads ORDER BY no")]
     finally:
         connection.close()
 
 
 def test_what_is_recorded_is_there_at_once_and_after_reopening(path):
     with recording(path) as store:
-        assert store.read_log.frame().schema == accesses.SCHEMA
+        assert store.read_log.frame().schema == read_log.SCHEMA
         fill(store, 5)
         assert store.read_log.frame().rows() == reads(5)
-        assert "accesses" not in tables(path)
+        assert "recorded_reads" not in tables(path)
     with recording(path) as store:
         fill(store, 3, first=5)
         store.read_log.flush()
@@ -83,8 +83,8 @@ def test_what_is_recorded_is_there_at_once_and_after_reopening(path):
 def test_the_newest_reads_are_kept_in_bounds_and_in_order(runs, size, more, flushing):
     most = size + more
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accesses, "BATCH", size)
-        patch.setattr(accesses, "MOST_READS", most)
+        patch.setattr(read_log, "BATCH", size)
+        patch.setattr(read_log, "MOST_READS", most)
         with recording(":memory:") as store:
             done = 0
             for run in runs:
@@ -100,19 +100,19 @@ def test_the_newest_reads_are_kept_in_bounds_and_in_order(runs, size, more, flus
 
 def test_full_batches_are_written_as_they_come(path):
     with recording(path) as store:
-        fill(store, accesses.BATCH - 1)
-        assert "accesses" not in tables(path)
-        fill(store, 1, first=accesses.BATCH - 1)
-        assert batches(path) == [accesses.BATCH]
-        fill(store, 10, first=accesses.BATCH)
-    assert batches(path) == [accesses.BATCH, 10]
+        fill(store, read_log.BATCH - 1)
+        assert "recorded_reads" not in tables(path)
+        fill(store, 1, first=read_log.BATCH - 1)
+        assert batches(path) == [read_log.BATCH]
+        fill(store, 10, first=read_log.BATCH)
+    assert batches(path) == [read_log.BATCH, 10]
 
 
 def test_nothing_is_recorded_unasked(path):
     with EventLog.open(path) as store:
         fill(store, 2_000)
         assert store.read_log.frame().is_empty()
-    assert "accesses" not in tables(path)
+    assert "recorded_reads" not in tables(path)
 
 
 def test_a_store_opened_to_be_read_tells_and_does_not_record(path):
@@ -163,23 +163,23 @@ def held(path):
 def test_reads_do_not_wait_for_a_writer(path):
     with recording(path, wait=30.0) as store:
         other = held(path)
-        fill(store, accesses.BATCH + 7)
-        assert store.read_log.frame().height == accesses.BATCH + 7
+        fill(store, read_log.BATCH + 7)
+        assert store.read_log.frame().height == read_log.BATCH + 7
         other.close()
-        fill(store, accesses.BATCH - 7, first=accesses.BATCH + 7)
-        assert batches(path) == [accesses.BATCH, accesses.BATCH]
-        assert store.read_log.frame().rows() == reads(2 * accesses.BATCH)
+        fill(store, read_log.BATCH - 7, first=read_log.BATCH + 7)
+        assert batches(path) == [read_log.BATCH, read_log.BATCH]
+        assert store.read_log.frame().rows() == reads(2 * read_log.BATCH)
 
 
 def test_what_waits_for_a_writer_is_bounded(path, monkeypatch):
-    monkeypatch.setattr(accesses, "MOST_BUFFERED", 2 * accesses.BATCH)
+    monkeypatch.setattr(read_log, "MOST_BUFFERED", 2 * read_log.BATCH)
     with recording(path) as store:
         other = held(path)
-        fill(store, 2 * accesses.BATCH)
-        with pytest.warns(ReadsDropped, match=f"{accesses.BATCH} recorded reads were dropped"):
-            fill(store, accesses.BATCH, first=2 * accesses.BATCH)
+        fill(store, 2 * read_log.BATCH)
+        with pytest.warns(ReadsDropped, match=f"{read_log.BATCH} recorded reads were dropped"):
+            fill(store, read_log.BATCH, first=2 * read_log.BATCH)
         other.close()
-        assert store.read_log.frame().rows() == reads(2 * accesses.BATCH, first=accesses.BATCH)
+        assert store.read_log.frame().rows() == reads(2 * read_log.BATCH, first=read_log.BATCH)
 
 
 def test_closing_warns_of_what_cannot_be_written(path):
@@ -200,8 +200,8 @@ def test_damaged_batches_are_left_out_and_damage_no_read(path):
     with recording(path) as store:
         fill(store, 3)
     connection = sqlite3.connect(path / "catalog.sqlite")
-    connection.execute("UPDATE accesses SET content = zeroblob(10)")
-    connection.execute("INSERT INTO accesses VALUES (7, 'many', 'x', 3.5)")
+    connection.execute("UPDATE recorded_reads SET content = zeroblob(10)")
+    connection.execute("INSERT INTO recorded_reads VALUES (7, 'many', 'x', 3.5)")
     connection.commit()
     connection.close()
     (path / "catalog.sums").unlink()
@@ -220,7 +220,7 @@ def test_damaged_batches_are_left_out_and_damage_no_read(path):
 
 def test_a_table_of_the_name_that_is_not_ours_costs_the_record_alone(path):
     connection = sqlite3.connect(path / "catalog.sqlite")
-    connection.execute("CREATE TABLE accesses (other TEXT)")
+    connection.execute("CREATE TABLE recorded_reads (other TEXT)")
     connection.commit()
     connection.close()
     (path / "catalog.sums").unlink()
@@ -232,7 +232,7 @@ def test_a_table_of_the_name_that_is_not_ours_costs_the_record_alone(path):
 
 
 def test_threads_lose_nothing(path, monkeypatch):
-    monkeypatch.setattr(accesses, "BATCH", 16)
+    monkeypatch.setattr(read_log, "BATCH", 16)
     with recording(path) as store:
         threads = [threading.Thread(target=fill, args=(store, 200, 1_000 * at)) for at in range(4)]
         for thread in threads:
@@ -270,7 +270,7 @@ def child(path, first, count):
 
 
 def test_two_processes_record_into_one_log(path):
-    count = 2 * accesses.BATCH + 5
+    count = 2 * read_log.BATCH + 5
     with recording(path) as store:
         others = [child(path, 100_000 * at, count) for at in (1, 2)]
         fill(store, count)
@@ -286,7 +286,7 @@ def test_two_processes_record_into_one_log(path):
 
 
 def test_a_killed_process_loses_no_more_than_its_buffer(path):
-    count = 3 * accesses.BATCH + 100
+    count = 3 * read_log.BATCH + 100
     process = child(path, 0, count)
     assert process.stdout.readline() == "recorded\n"
     process.send_signal(signal.SIGKILL)
@@ -294,7 +294,7 @@ def test_a_killed_process_loses_no_more_than_its_buffer(path):
     process.stdin.close()
     process.stdout.close()
     with EventLog.open(path) as store:
-        assert store.read_log.frame().rows() == reads(3 * accesses.BATCH)
+        assert store.read_log.frame().rows() == reads(3 * read_log.BATCH)
         assert store.verify().ok
 
 

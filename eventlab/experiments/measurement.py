@@ -1,4 +1,4 @@
-"""What all experiments share: a subject read again and again, in turns, on snapshots that nobody else sees."""
+"""Timed reads of past states of one aggregate, interleaved over separate collections of snapshots."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 
 FROZEN = Every(2**62)
-"""Makes nothing as states are read: what is measured is what there was before."""
+"""A policy that makes no snapshots, so that reads do not change what is measured."""
 
 
 class HasStore(Protocol):
-    """Anything over a log, such as a Lab."""
+    """Any object with a log, such as a Lab."""
 
     @property
     def store(self) -> EventLog: ...
@@ -37,7 +37,7 @@ class HasStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is reconstructed again and again."""
+    """The reducer and aggregate whose states are reconstructed."""
 
     store: EventLog
     reducer: Reducer
@@ -48,75 +48,77 @@ class Subject:
     def of(lab: HasStore, reducer: ReducerLike, aggregate_id: str) -> Subject:
         reducer = as_reducer(reducer)
         if not isinstance(aggregate_id, str):
-            raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
+            raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="a string")
         heads = lab.store.heads([aggregate_id])
         if not heads:
             raise UnknownAggregate.named(aggregate_id)
         return Subject(lab.store, reducer, aggregate_id, heads[0].version)
 
-    def build(self, shelf: Snapshots, policy: Policy | None) -> tuple[Built, float]:
-        """Make what a policy asks for, and the seconds that took; None asks for nothing.
+    def build(self, snapshots: Snapshots, policy: Policy | None) -> tuple[Built, float]:
+        """Build the snapshots of a policy; returns their counts and the seconds. None builds nothing.
 
-        The shelf keeps the policy, which reads may then ask.
+        Sets the policy of the collection.
         """
         if policy is None:
             return Built(0, 0), 0.0
         self.warm(None)
-        shelf.policy = policy
+        snapshots.policy = policy
         begin = perf_counter_ns()
-        built = shelf.build(self.reducer, self.aggregate_id)
+        built = snapshots.build(self.reducer, self.aggregate_id)
         return built, (perf_counter_ns() - begin) / 1e9
 
-    def warm(self, shelf: Snapshots | None) -> None:
-        """Compile, and let files and snapshots be read once, so that only reconstructing is measured."""
-        self._reconstructed(self.head, shelf)
+    def warm(self, snapshots: Snapshots | None) -> None:
+        """Compile, and load files and snapshots, so that reads measure reconstruction only."""
+        self._reconstructed(self.head, snapshots)
 
-    def read(self, version: int, shelf: Snapshots | None) -> tuple[int, str]:
-        """Nanoseconds that a reconstruction took, and the digest of its state."""
+    def read(self, version: int, snapshots: Snapshots | None) -> tuple[int, str]:
+        """Reconstruct a version; returns the nanoseconds and the digest of the state."""
         begin = perf_counter_ns()
-        found = self._reconstructed(version, shelf)
+        found = self._reconstructed(version, snapshots)
         taken = perf_counter_ns() - begin
         return taken, digest(found.states, 0)
 
-    def in_turns(self, version: int, shelves: Sequence[Snapshots | None], order: Int64Array) -> tuple[Int64Array, str]:
-        """Read one version by every way: nanoseconds of each, and the digest of the one state that all must give."""
-        taken, states = np.empty(len(shelves), np.int64), dict[str, None]()
+    def read_interleaved(
+        self, version: int, collections: Sequence[Snapshots | None], order: Int64Array
+    ) -> tuple[Int64Array, str]:
+        """Read a version with each collection: the nanoseconds of each, and the digest, which must be the same."""
+        taken, states = np.empty(len(collections), np.int64), dict[str, None]()
         for at in order:
-            taken[at], state = self.read(version, shelves[at])
+            taken[at], state = self.read(version, collections[at])
             states[state] = None
         if len(states) > 1:
             raise SnapshotError(
                 f"the state of {self.aggregate_id!r} at version {version} depends on the snapshots used",
                 got=", ".join(sorted(states)),
                 expected="one digest",
-                hint="Please report this: no correct fold does that.",
+                hint="This is a bug in eventlab; please report it.",
             )
         return taken, next(iter(states))
 
-    def offer(self, version: int, shelf: Snapshots, policy: Policy) -> float:
-        """Read a version, ask the policy whether to keep its state, and the seconds that asking and keeping took."""
+    def offer(self, version: int, snapshots: Snapshots, policy: Policy) -> float:
+        """Read a version and let the policy decide about a snapshot; returns the seconds of decision and snapshot."""
         begin = perf_counter_ns()
-        found = self._reconstructed(version, shelf)
+        found = self._reconstructed(version, snapshots)
         seconds = (perf_counter_ns() - begin) / 1e9
-        base = shelf.latest(
+        base = snapshots.latest(
             self.reducer, [self.aggregate_id], version=version, time=None, stop_position=self.store.stop_position
         )
         read = Read(version, int(base.marks.version[0]), seconds)
-        shelf.policy, frozen = policy, shelf.policy
+        snapshots.policy, frozen = policy, snapshots.policy
         begin = perf_counter_ns()
-        shelf.after_read(self.reducer, self.aggregate_id, Base(found.states, found.marks), read)
+        snapshots.after_read(self.reducer, self.aggregate_id, Base(found.states, found.marks), read)
         taken = perf_counter_ns() - begin
-        shelf.policy = frozen
+        snapshots.policy = frozen
         return taken / 1e9
 
-    def _reconstructed(self, version: int, shelf: Snapshots | None) -> Reconstructed:
+    def _reconstructed(self, version: int, snapshots: Snapshots | None) -> Reconstructed:
         moment = AsOf(version=version)
-        return reconstruct(self.store, self.reducer, [self.aggregate_id], moment, snapshots=shelf, interpret=False)
+        return reconstruct(self.store, self.reducer, [self.aggregate_id], moment, snapshots=snapshots, interpret=False)
 
 
 @contextmanager
-def private_shelves(store: EventLog, count: int, measure: Measure | None = None) -> Iterator[list[Snapshots]]:
-    """Empty collections of snapshots, of the kind the store itself has, beside those it has."""
+def private_snapshots(store: EventLog, count: int, measure: Measure | None = None) -> Iterator[list[Snapshots]]:
+    """Empty collections of snapshots, in memory or in a temporary folder like the store's own."""
     if store.path == ":memory:":
         yield [Snapshots(store, MemoryFiles(), measure) for _ in range(count)]
         return
@@ -126,7 +128,7 @@ def private_shelves(store: EventLog, count: int, measure: Measure | None = None)
 
 
 def percentiles(nanoseconds: Int64Array) -> dict[str, Any]:
-    """What reads took, in milliseconds. Percentiles are measured values: the smallest that so many did not exceed."""
+    """Percentiles of latency in milliseconds, as measured values."""
     low, high, higher = np.percentile(nanoseconds, (50, 95, 99), method="inverted_cdf") / 1e6
     return {
         "latency_p50_ms": float(low),
@@ -134,12 +136,3 @@ def percentiles(nanoseconds: Int64Array) -> dict[str, Any]:
         "latency_p99_ms": float(higher),
         "latency_max_ms": float(nanoseconds.max()) / 1e6,
     }
-
-
-def whole(what: str, value: object, least: int) -> int:
-    """A whole number of at least so much. Raises SnapshotError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise SnapshotError(f"{what} must be a whole number", got=value, expected=f"at least {least}")
-    if value >= 2**63:
-        raise SnapshotError(f"{what} is too large", got=value, expected="below 2**63")
-    return int(value)

@@ -1,4 +1,4 @@
-"""Errors as a person at a terminal meets them: the parts of an EventlabError, on stderr, and an exit code."""
+"""Errors on the command line: the parts of an EventlabError on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LONGEST_PART = 400
 
 
 def code_of(error: EventlabError) -> int:
-    """The exit code an error stands for."""
+    """The exit code of an error."""
     return CORRUPT if isinstance(error, StoreCorrupt) else FAILED
 
 
 def parts_of(error: EventlabError) -> dict[str, str | None]:
-    """What an error says, part by part; text as it came, unescaped."""
+    """The parts of an error, unescaped."""
 
     def text(part: object) -> str | None:
         return part if part is None or isinstance(part, str) else repr(part)
@@ -56,8 +56,8 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Show eventlab's warnings in its own words, each of them, whatever filters Python was started with."""
+def show_warnings() -> Iterator[None]:
+    """Print all UserWarnings to stderr without file and line, independent of Python's warning filters."""
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int,
@@ -74,25 +74,25 @@ def told() -> Iterator[None]:
 
 def _without_debug(ctx: typer.Context, args: list[str]) -> list[str]:
     upto = args.index("--") if "--" in args else len(args)
-    kept = [word for at, word in enumerate(args) if at >= upto or word != "--debug"]
-    if len(kept) < len(args):
+    remaining = [word for at, word in enumerate(args) if at >= upto or word != "--debug"]
+    if len(remaining) < len(args):
         ctx.find_root().meta["debug"] = True
-    return kept
+    return remaining
 
 
-class Command(TyperCommand):
-    """A command that takes the group's `--debug` as well."""
+class DebugCommand(TyperCommand):
+    """A command that accepts the group's option `--debug`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _without_debug(ctx, args))
 
 
-class Group(TyperGroup):
-    """Commands whose errors end as a message and an exit code."""
+class ErrorGroup(TyperGroup):
+    """A group that prints errors of its commands and exits with their code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with told():
+            with show_warnings():
                 return super().invoke(ctx)
         except EventlabError as error:
             if ctx.find_root().meta.get("debug"):
@@ -100,5 +100,5 @@ class Group(TyperGroup):
             report(error)
             raise typer.Exit(code_of(error)) from None
         except KeyboardInterrupt:
-            typer.echo("interrupted; what was committed stays, and the same command resumes an ingest", err=True)
+            typer.echo("interrupted; commits stay, and the same command resumes an ingest", err=True)
             raise typer.Exit(INTERRUPTED) from None

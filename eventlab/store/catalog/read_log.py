@@ -1,4 +1,4 @@
-"""The access log: which past states were asked for, so that snapshots can be planned for what is really read.
+"""The read log: which past states were asked for, so that snapshots can be planned for what is really read.
 
 It is off unless a store is opened with ``record_reads=True``. Of a read it keeps the reducer's name, the aggregate,
 the version and the aggregate's last version then; no time of day, no user, no process. It is derived and disposable,
@@ -35,17 +35,17 @@ MOST_BUFFERED = 16 * BATCH
 SCHEMA = pl.Schema([("reducer", pl.String), ("aggregate_id", pl.String), ("version", pl.Int64), ("head", pl.Int64)])
 
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS accesses "
+    "CREATE TABLE IF NOT EXISTS recorded_reads "
     "(no INTEGER PRIMARY KEY, reads INTEGER NOT NULL, crc INTEGER NOT NULL, content BLOB NOT NULL)"
 )
-_BATCHES = "SELECT no, reads, crc, content FROM accesses ORDER BY no"
+_BATCHES = "SELECT no, reads, crc, content FROM recorded_reads ORDER BY no"
 _LAST = f"{_BATCHES} DESC LIMIT 1"
 
 _Read = tuple[str, str, int, int]
 
 
 class ReadLog:
-    """The access log of one store.
+    """The read log of one store.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class ReadLog:
             try:
                 self._catalog.begin_write()
                 if self._has_table():
-                    self._catalog.execute("DROP TABLE accesses")
+                    self._catalog.execute("DROP TABLE recorded_reads")
                     self._catalog.commit()
             finally:
                 self._catalog.rollback()
@@ -147,7 +147,7 @@ class ReadLog:
                 self._buffer.clear()
 
     def _has_table(self) -> bool:
-        query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'accesses'"
+        query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'recorded_reads'"
         return bool(self._catalog.execute(query).fetchone()[0])
 
     def _flush_or_drop(self, *, patient: bool) -> None:
@@ -204,15 +204,17 @@ class ReadLog:
         for at, piece in enumerate(frame.iter_slices(BATCH)):
             content = _encoded(piece)
             row = (no + at, len(piece), zlib.crc32(content), content)
-            self._catalog.execute("INSERT OR REPLACE INTO accesses (no, reads, crc, content) VALUES (?, ?, ?, ?)", row)
+            self._catalog.execute(
+                "INSERT OR REPLACE INTO recorded_reads (no, reads, crc, content) VALUES (?, ?, ?, ?)", row
+            )
         self._trim()
 
     def _trim(self) -> None:
         kept = 0
-        for no, reads in self._catalog.execute("SELECT no, reads FROM accesses ORDER BY no DESC").fetchall():
+        for no, reads in self._catalog.execute("SELECT no, reads FROM recorded_reads ORDER BY no DESC").fetchall():
             kept += reads
             if kept > MOST_READS:
-                self._catalog.execute("DELETE FROM accesses WHERE no <= ?", (no,))
+                self._catalog.execute("DELETE FROM recorded_reads WHERE no <= ?", (no,))
                 return
 
 

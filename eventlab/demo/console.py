@@ -1,4 +1,4 @@
-"""How the demo tells what it does, in a terminal."""
+"""Terminal output of the demo."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import typer
 from eventlab.runtime import terminal
 
 
-class Voice:
-    """Short sections on stdout. A quiet one says nothing."""
+class Console:
+    """Prints short sections to stdout; nothing if quiet."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -22,7 +22,7 @@ class Voice:
 
     @property
     def progress(self) -> bool:
-        """Whether bars are wanted; they go to stderr."""
+        """Whether to show progress bars, which go to stderr."""
         return not self._quiet and sys.stderr.isatty()
 
     @property
@@ -31,7 +31,7 @@ class Voice:
 
     @contextmanager
     def section(self, title: str) -> Iterator[None]:
-        """A part of the demo."""
+        """Print the title of a section."""
         if not self._quiet:
             typer.echo()
             typer.secho(title, bold=True, fg="cyan")

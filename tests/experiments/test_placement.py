@@ -12,7 +12,7 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import SnapshotError, UnknownAggregate
-from eventlab.experiments import placements, placing
+from eventlab.experiments import placement, placements
 from eventlab.timetravel.calibration import calibrated
 
 MARKET = "market/BTCUSDT"
@@ -44,18 +44,18 @@ def test_placements_are_what_a_build_makes(lab):
 
 
 def test_none_is_made_and_what_reads_cost_is_measured_once_and_only_where_it_is_asked_for(lab, monkeypatch):
-    asked: list[str] = []
+    measured: list[str] = []
 
     def noted(store, reducer, aggregate):
-        asked.append(aggregate)
+        measured.append(aggregate)
         return calibrated(store, reducer, aggregate)
 
-    monkeypatch.setattr(placing, "calibrated", noted)
+    monkeypatch.setattr(placement, "calibrated", noted)
     placements(lab, el.Trades, POLICIES, el.workloads.Uniform())
-    assert asked == []
+    assert measured == []
     optimal = [el.snapshots.CostOptimal(), el.snapshots.CostOptimal(workload=el.workloads.Zipf())]
     found = placements(lab, el.Trades, optimal, el.workloads.Uniform())
-    assert asked == [MARKET]
+    assert measured == [MARKET]
     assert len(found.versions) == 2
     assert lab.snapshots.table().is_empty()
 
@@ -74,13 +74,13 @@ def test_the_density_is_that_of_the_workload_and_both_are_drawn(lab):
     ("policies", "workload", "words"),
     [
         ([], el.workloads.Uniform(), "no policy"),
-        ([el.snapshots.Every(1)] * 2, el.workloads.Uniform(), "there twice"),
+        ([el.snapshots.Every(1)] * 2, el.workloads.Uniform(), "duplicate"),
         ([el.snapshots.Keep(3)], el.workloads.Uniform(), "never makes"),
         ([el.snapshots.Every(1)], "zipf", "not a workload"),
         ([el.snapshots.CostOptimal(storage_budget=1)], el.workloads.Uniform(), "below one snapshot"),
     ],
 )
-def test_what_makes_no_sense_is_refused(lab, policies, workload, words):
+def test_invalid_arguments_are_refused(lab, policies, workload, words):
     with pytest.raises(SnapshotError, match=words):
         placements(lab, el.Trades, policies, workload)
 
