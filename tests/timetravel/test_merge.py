@@ -92,6 +92,7 @@ def test_pieces_of_any_length_give_the_same_states_and_rows(made, mark_with, dat
         patch.setattr(merge, "WINDOW_EVENTS", length)
         patch.setattr(merge, "PIECE_WINDOWS", windows)
         patch.setattr(merge, "_SAMPLE_STEPS", (1, 4))
+        patch.setattr(merge, "_FEW", 0)
         found = world.lab.history(reducer, OWN, wanted, mark_with=mark_with, tables=True, interpret=interpret)
         assert rows_of(found) == [plain(world, reducer, mark_with, moment) for moment in wanted]
         states = [world.lab.state(reducer, OWN, one, mark_with=mark_with, interpret=interpret) for one in wanted]

@@ -30,6 +30,8 @@ from eventlab.timetravel.stream import OwnEvents, StreamPiece, concatenated
 PIECE_WINDOWS, WINDOW_EVENTS = 32, 32_768
 """Windows of time that a piece has, and about how many events a window has: so many are merged within the processor's
 cache, and folding a piece takes longer than what each fold begins and ends with."""
+_FEW = 4_096
+"""Fewer events are sorted: that takes less time than a new process takes to load the kernel."""
 _SAMPLE_STEPS = 16, 2_048
 """Rows of a run from one sampled time to the next, at least and at most."""
 
@@ -222,12 +224,20 @@ class MergedStream:
             tables[name] = self._routed_table(name, several, envelope)
             entries(numbers[: stop - begin], kind, kinds, out=entry[begin:stop])
             begin = stop
-        places, bounds = np.empty(own.count, np.int64), np.empty(len(has) + 1, np.int64)
-        windows = windows.reshape(-1)
-        _merge_runs(timestamp, position, entry, windows, bounds, *work, merged, order, places)
         needs = np.empty(count if self.bounded else 0, np.int64)
-        if self.bounded:
-            _merge_runs(timestamp, position, self._needs, windows, bounds, *work, merged, needs, places)
+        if count < _FEW:
+            by_time = np.lexsort((position, timestamp))
+            merged[:], order[:], places = timestamp[by_time], entry[by_time], np.flatnonzero(by_time < own.count)
+            needs = self._needs[by_time] if self.bounded else needs
+        else:
+            places, bounds, windows = (
+                np.empty(own.count, np.int64),
+                np.empty(len(has) + 1, np.int64),
+                windows.reshape(-1),
+            )
+            _merge_runs(timestamp, position, entry, windows, bounds, *work, merged, order, places)
+            if self.bounded:
+                _merge_runs(timestamp, position, self._needs, windows, bounds, *work, merged, needs, places)
         return MergedPiece(tables, before, own.position, own.timestamp, last, order, merged, places, needs)
 
     def _routed_table(
@@ -254,6 +264,12 @@ class _Space:
             self._wide[0] = np.arange(count)
         *columns, times, spare_times = self._wide[:, :count]
         return [*columns, times, self._narrow[0, :count], spare_times, self._narrow[1, :count]]
+
+
+def warm() -> None:
+    """Have the kernel that merges runs compiled and kept."""
+    none, narrow, two = np.empty(0, np.int64), np.empty(0, np.int32), np.zeros(2, np.int64)
+    _merge_runs(none, none, none, two, two, none, narrow, none, narrow, none, none, none)
 
 
 def _latest(own: OwnEvents, bounds: Bounds) -> int:
