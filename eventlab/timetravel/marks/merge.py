@@ -194,14 +194,9 @@ class MergedStream:
     def _piece(self, cuts: Int64Array, before: Head, space: _Space, *, last: bool) -> MergedPiece:
         """The events of successive windows, each from one row of `cuts` up to the next."""
         first, end = cuts[0], cuts[-1]
-        kinds, bits = len(self.reducer.handlers), kind_bits(len(self.reducer.handlers))
         low, high = int(first[0]), int(end[0])
         own = StreamPiece({}, before, self.own.position[low:high], self.own.timestamp[low:high], last)
-        tables: dict[str, EventTable] = {}
-        shift = np.zeros(kinds + 1, np.int64)
-        for kind, (name, table) in enumerate(self._own_tables.items()):
-            begin, stop = np.searchsorted(table.version, (low, high), side="right").tolist()
-            tables[name], shift[kind] = table.part(begin, stop, np.array([0, stop - begin])), begin << bits
+        tables, own_entries = self._own_part(low, high)
         parts: dict[str, list[EventTable]] = {name: [] for name in self.reducer.routed}
         has = np.flatnonzero(end > first)
         for number in has[has > 0].tolist():
@@ -215,30 +210,34 @@ class MergedStream:
         np.concatenate([own.timestamp, *(table.timestamp for table in routed)], out=timestamp)
         np.concatenate([own.position, *(table.position for table in routed)], out=position)
         np.concatenate([own.position, *(table.version for table in routed)], out=version)
-        entry[: own.count] = self._own_entries[low:high]
-        entry[: own.count] -= shift[entry[: own.count] & ((1 << bits) - 1)]
-        begin = own.count
+        entry[: own.count], begin = own_entries, own.count
         for kind, (name, several) in enumerate(parts.items(), len(tables)):
             stop = begin + sum(map(len, several))
             envelope = position[begin:stop], version[begin:stop], timestamp[begin:stop]
             tables[name] = self._routed_table(name, several, envelope)
-            entries(numbers[: stop - begin], kind, kinds, out=entry[begin:stop])
+            entries(numbers[: stop - begin], kind, len(self.reducer.handlers), out=entry[begin:stop])
             begin = stop
-        needs = np.empty(count if self.bounded else 0, np.int64)
+        places, needs = np.empty(own.count, np.int64), np.empty(count if self.bounded else 0, np.int64)
         if count < _FEW:
             by_time = np.lexsort((position, timestamp))
             merged[:], order[:], places = timestamp[by_time], entry[by_time], np.flatnonzero(by_time < own.count)
             needs = self._needs[by_time] if self.bounded else needs
         else:
-            places, bounds, windows = (
-                np.empty(own.count, np.int64),
-                np.empty(len(has) + 1, np.int64),
-                windows.reshape(-1),
-            )
-            _merge_runs(timestamp, position, entry, windows, bounds, *work, merged, order, places)
+            work = [windows.reshape(-1), np.empty(len(has) + 1, np.int64), *work, merged]
+            _merge_runs(timestamp, position, entry, *work, order, places)
             if self.bounded:
-                _merge_runs(timestamp, position, self._needs, windows, bounds, *work, merged, needs, places)
+                _merge_runs(timestamp, position, self._needs, *work, needs, places)
         return MergedPiece(tables, before, own.position, own.timestamp, last, order, merged, places, needs)
+
+    def _own_part(self, low: int, high: int) -> tuple[dict[str, EventTable], Int64Array]:
+        """The tables of the own events after the version `low`, up to `high`, and the entries of all of these."""
+        bits = kind_bits(len(self.reducer.handlers))
+        tables, shift = {}, np.zeros(len(self.reducer.handlers) + 1, np.int64)
+        for kind, (name, table) in enumerate(self._own_tables.items()):
+            begin, stop = np.searchsorted(table.version, (low, high), side="right").tolist()
+            tables[name], shift[kind] = table.part(begin, stop, np.array([0, stop - begin])), begin << bits
+        found = self._own_entries[low:high]
+        return tables, found - shift[found & ((1 << bits) - 1)]
 
     def _routed_table(
         self, name: str, several: Sequence[EventTable], envelope: tuple[Int64Array, Int64Array, Int64Array]
