@@ -84,7 +84,7 @@ def ingest(
     _only_for(feed, "simulate", _given(of_simulate))
     feeds = _feeds(feed, files or [], common, _given(of_bars), _given(of_simulate))
     made = list[dict[str, Any]]()
-    from eventlab.lab.lab import open as open_lab
+    from eventlab.lab.open import open as open_lab
 
     with open_lab(lab) as opened:
         for one in feeds:

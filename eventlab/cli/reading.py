@@ -121,12 +121,12 @@ def _events(
 
     from eventlab.errors import UnknownAggregate
     from eventlab.events.clock import to_ns
-    from eventlab.store.read import frames as public
+    from eventlab.store.api import frame_schema
 
     chosen = None if aggregate is None else lab.store.aggregate_ids(aggregate)
     if chosen == [] and "*" not in str(aggregate):
         raise UnknownAggregate.named(aggregate, hint="`eventlab info` lists them.")
-    rows = pl.DataFrame(schema=public.frame_schema(declared, columns))
+    rows = pl.DataFrame(schema=frame_schema(declared, columns))
     pieces = lab.store.rows(
         declared,
         aggregates=chosen,

@@ -15,12 +15,12 @@ from eventlab.fold.fold import fold, fold_through
 from eventlab.fold.result import concat_batches
 from eventlab.fold.stops import Stops, tables_of
 from eventlab.snapshots.states import Base, Marks, Taken, put
-from eventlab.store.api import UNBOUND, Selection, Store
+from eventlab.store.api import UNBOUND, EventReader, Selection
 from eventlab.store.blocks import running_maxima
 
 
 def take_states(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregates: Sequence[str],
     versions: Sequence[Int64Array],

@@ -27,12 +27,11 @@ from eventlab.snapshots.policy.rules import Policy, Read
 from eventlab.snapshots.states import Base, Taken
 from eventlab.snapshots.storage.files import DirectoryFiles, Files, MemoryFiles
 from eventlab.snapshots.storage.index import REMOVAL, SUFFIX, TABLE, Shelf, prefix_of
-from eventlab.store.api import UNBOUND
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import UNBOUND, EventReader, Store
 
 _EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
 
-Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
+Measure: TypeAlias = Callable[[EventReader, Reducer, str], Model]
 """Measures the cost of reading states of a reducer, on an aggregate of a store."""
 
 
@@ -80,7 +79,7 @@ class Snapshots:
     append or the answer succeeds all the same, and a `SnapshotSkipped` warning says why.
     """
 
-    def __init__(self, store: EventLog, files: Files, measure: Measure | None = None) -> None:
+    def __init__(self, store: EventReader, files: Files, measure: Measure | None = None) -> None:
         self._store, self._files, self._measure = store, files, measure
         self._policy: Policy = CostOptimal()
         self._models: dict[str, Model] = {}
@@ -88,7 +87,7 @@ class Snapshots:
         self._used: WeakValueDictionary[str, Reducer] = WeakValueDictionary()
 
     @staticmethod
-    def beside(store: EventLog, measure: Measure) -> Snapshots:
+    def beside(store: Store, measure: Measure) -> Snapshots:
         """The snapshots in a store's folder, or in memory as the store is; `measure` measures the cost of reads."""
         if store.path == ":memory:":
             found = Snapshots(store, MemoryFiles(), measure)

@@ -15,9 +15,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policy.cost_model import Model, Reads, features
 from eventlab.snapshots.storage.files import MemoryFiles
-from eventlab.store.api import Selection
-from eventlab.store.event_log import EventLog
-from eventlab.store.segments.row_group_cache import MOST_BYTES, MOST_GROUPS
+from eventlab.store.api import MOST_BYTES, MOST_GROUPS, EventReader, Selection
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 
@@ -31,7 +29,7 @@ _OFF = 3.0
 """Reads off by more than this many median deviations were disturbed, and are left out."""
 
 
-def calibrated(store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0) -> Model:
+def calibrated(store: EventReader, reducer: Reducer, aggregate: str, seed: int = 0) -> Model:
     """Measure what reading states of a reducer costs on one aggregate, by some hundred reads.
 
     Raises
@@ -65,7 +63,7 @@ class Calibration:
         What to read first, so that the row groups of most reads are decoded.
     """
 
-    def __init__(self, store: EventLog, reducer: Reducer, aggregate: str, seed: int = 0) -> None:
+    def __init__(self, store: EventReader, reducer: Reducer, aggregate: str, seed: int = 0) -> None:
         self._store, self._reducer, self._aggregate = store, reducer, aggregate
         head = store.heads([aggregate])[0].version
         self.starts = store.first_versions(aggregate)

@@ -13,14 +13,14 @@ from eventlab.events.columns import Frame, frame_of
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.result import emission_schema
-from eventlab.store.api import Store
+from eventlab.store.api import EventReader
 from eventlab.timetravel.history.history import history
 from eventlab.timetravel.marks.routing import MarkWith
 from eventlab.timetravel.moments import heads_of
 
 
 def join_asof(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     frame: Frame,
     aggregate_id: str,

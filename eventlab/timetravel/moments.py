@@ -13,14 +13,14 @@ from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.stops import rows_until
-from eventlab.store.api import UNBOUND, Head, Store
+from eventlab.store.api import UNBOUND, EventReader, Head
 from eventlab.timetravel.asof import AsOf, as_of
 
 MOST_BARS = 10_000_000
 """The most rows that `every` gives, so that a mistyped duration does not fill the memory."""
 
 
-def position_bound(store: Store, moment: AsOf) -> int:
+def position_bound(store: EventReader, moment: AsOf) -> int:
     """One past the last position that a moment includes; UNBOUND if it limits no positions."""
     if moment.position is None and moment.known_at_ns is None:
         return UNBOUND
@@ -34,7 +34,7 @@ def position_bound(store: Store, moment: AsOf) -> int:
     return stop
 
 
-def heads_of(store: Store, aggregates: Sequence[str]) -> list[Head]:
+def heads_of(store: EventReader, aggregates: Sequence[str]) -> list[Head]:
     """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
     known = {head.aggregate_id: head for head in store.heads(aggregates)}
     for aggregate in aggregates:
@@ -83,7 +83,7 @@ class Bounds:
         return Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), UNBOUND))
 
     @staticmethod
-    def of(store: Store, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
+    def of(store: EventReader, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
         """The bounds of an aggregate's moments, given as event times, bounds or moments; checked against its head.
 
         Raises

@@ -18,7 +18,7 @@ from eventlab.fold.result import concat_batches
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policy.rules import Read
 from eventlab.snapshots.states import Base, Marks
-from eventlab.store.api import UNBOUND, Selection, Store
+from eventlab.store.api import UNBOUND, EventReader, Selection
 from eventlab.timetravel.advance import advance, count_until
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.history.fold_to_stops import Emission, Pending
@@ -39,7 +39,7 @@ class Reconstructed:
 
 
 def reconstruct(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregates: Sequence[str],
     moment: AsOf,
@@ -87,7 +87,7 @@ class StatesTask:
 
     @staticmethod
     def of(
-        store: Store,
+        store: EventReader,
         reducers: Sequence[Reducer],
         aggregates: Sequence[str],
         moment: AsOf,
@@ -105,7 +105,7 @@ class StatesTask:
         return StatesTask(tuple(reducers), tuple(aggregates), moment.version, time, stop, mark_with, interpret)
 
     def run(
-        self, store: Store, snapshots: Snapshots | None = None, executor: Executor | None = None
+        self, store: EventReader, snapshots: Snapshots | None = None, executor: Executor | None = None
     ) -> list[Reconstructed]:
         """The states, for each reducer.
 
@@ -181,7 +181,7 @@ class StatesTask:
             types={name: declared for reducer in self.reducers for name, declared in reducer.event_types.items()},
         )
 
-    def _check(self, store: Store, marks: Marks) -> None:
+    def _check(self, store: EventReader, marks: Marks) -> None:
         """Raise UnknownAggregate for an aggregate without events, AsOfError for one that does not reach the version."""
         if marks.version.all() and (self.version is None or bool((marks.version == self.version).all())):
             return
@@ -193,7 +193,7 @@ class StatesTask:
                     expected=f"at most {head.version}",
                 )
 
-    def _marked(self, store: Store, reducer: Reducer, mark_with: MarkWith) -> Reconstructed:
+    def _marked(self, store: EventReader, reducer: Reducer, mark_with: MarkWith) -> Reconstructed:
         """The state of the one aggregate: a merged stream with one stop."""
         (aggregate,) = self.aggregates
         log = RoutedLog.of(store, reducer, aggregate, mark_with)

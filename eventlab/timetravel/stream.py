@@ -15,7 +15,7 @@ import pyarrow as pa
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.stops import Stops, ascends, rows_until, tables_of
-from eventlab.store.api import Head, Selection, Store
+from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel.moments import Bounds
 
 
@@ -100,7 +100,7 @@ class StreamPiece:
         return position, timestamp
 
 
-def own_pieces(store: Store, reducer: Reducer, head: Head) -> Iterator[StreamPiece]:
+def own_pieces(store: EventReader, reducer: Reducer, head: Head) -> Iterator[StreamPiece]:
     """An aggregate's own events up to its head."""
     selection = Selection(
         reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,
@@ -154,7 +154,7 @@ class OwnEvents:
 
     @staticmethod
     def read(
-        store: Store,
+        store: EventReader,
         reducer: Reducer,
         aggregate: str,
         columns: Mapping[str, Collection[str]],

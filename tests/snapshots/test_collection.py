@@ -31,7 +31,7 @@ from eventlab.snapshots.policy.rules import Every
 from eventlab.snapshots.states import Taken
 from eventlab.snapshots.storage import records
 from eventlab.snapshots.storage.files import DirectoryFiles
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
 from tests.examples import examples
 from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Tock, Words
@@ -300,7 +300,7 @@ def test_no_flipped_byte_changes_an_answer(snapshotted, data):
     assert state.digest == expected
 
 
-def test_what_lies_in_a_files_place_costs_the_snapshots_alone(tmp_path):
+def test_a_folder_in_place_of_a_file_costs_the_snapshots_alone(tmp_path):
     path = tmp_path / "lab"
     with filled(path, count=25) as lab:
         expected = lab.state(el.Trades, NAMES[0]).digest
@@ -310,12 +310,35 @@ def test_what_lies_in_a_files_place_costs_the_snapshots_alone(tmp_path):
         file.mkdir()
         with pytest.warns(UserWarning, match="cannot be read"):
             assert lab.state(el.Trades, NAMES[0]).digest == expected
-        with pytest.raises(SnapshotError, match="cannot be read"):
-            lab.snapshots.verify()
-        with pytest.raises(StoreError, match="could not be removed"):
-            lab.snapshots.drop()
+        with pytest.raises(StoreFull, match="could not be written"):
+            lab.snapshots.build(el.Trades)
+        assert lab.snapshots.drop() == 0
         file.rmdir()
         assert lab.snapshots.build(el.Trades).snapshots == 3
+
+
+def test_a_file_that_cannot_be_removed_is_named_in_an_error(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with filled(tmp_path / "lab", count=25) as lab:
+        lab.snapshots.build(el.Trades)
+        with monkeypatch.context() as patched:
+            patched.setattr(disk, "remove", fail)
+            with pytest.raises(StoreError, match="could not be removed"):
+                lab.snapshots.drop()
+        assert lab.snapshots.table().height == 3
+        assert lab.snapshots.drop() == 1
+
+
+def test_what_a_killed_rewrite_left_goes_with_the_snapshots(tmp_path):
+    with filled(tmp_path / "lab", count=25) as lab:
+        lab.snapshots.build(el.Trades)
+        left = tmp_path / "lab" / "snapshots" / f".{'0' * 32}.part"
+        left.write_bytes(b"half of it")
+        assert lab.snapshots.table().height == 3
+        lab.snapshots.drop()
+        assert not left.exists()
 
 
 @pytest.mark.parametrize("finer", [7, 20, 100])

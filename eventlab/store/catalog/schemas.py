@@ -1,7 +1,7 @@
 """Versions of event types in a store: which may be written, and which one a read gives.
 
-What is stored stays in the version it was written with, as the digests prove. A read turns it into the version that is
-wanted.
+Stored events stay in the version they were written with, as the digests prove. A read turns them into the version that
+the caller wants.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def check_writable(types: Iterable[EventType], known: Iterable[EventType]) -> di
 
 
 def meaning(name: str, newest: Mapping[str, EventType]) -> EventType:
-    """The event type that a name stands for in a read: the newer of what is declared here and what the store has.
+    """The event type that a name stands for in a read: the newer of the declared and the stored version.
 
     Parameters
     ----------
@@ -91,8 +91,8 @@ def check_wanted(wanted: Mapping[str, EventType], known: Iterable[EventType]) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How stored events become those of a later version: `columns` are read, and `wanted` come of them."""
+class Upcast:
+    """How stored events become events of a later version: `columns` are read, and give `wanted`."""
 
     declared: EventType
     columns: tuple[str, ...]
@@ -108,7 +108,7 @@ class Reading:
         return replace(block, type=self.declared, columns=made)
 
 
-def reading(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Reading | None:
+def upcast_for(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Upcast | None:
     """How to read some payload columns of stored events; None for reading them as they are.
 
     Raises
@@ -120,4 +120,4 @@ def reading(stored: EventType, wanted: EventType | None, columns: Collection[str
         return None
     check_readable(stored, wanted)
     chosen = tuple(columns)
-    return Reading(wanted, columns_needed(stored, wanted, chosen), chosen)
+    return Upcast(wanted, columns_needed(stored, wanted, chosen), chosen)

@@ -14,7 +14,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import derive, expect, runs_interpreted
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.states import Base
-from eventlab.store.api import Head, Selection, Store
+from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.advance import advance
 from eventlab.timetravel.asof import AsOf, AsOfLike
@@ -56,7 +56,7 @@ class Cursor:
 
     def __init__(
         self,
-        store: Store,
+        store: EventReader,
         reducer: Reducer,
         aggregate_id: str,
         as_of: AsOfLike = None,

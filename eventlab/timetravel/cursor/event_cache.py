@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.store.api import Head, Selection, Store
+from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel.stream import by_version
 
 VERSIONS = 16_384
@@ -73,7 +73,7 @@ class EventCache:
     last are kept, up to `BYTES`.
     """
 
-    def __init__(self, store: Store, reducer: Reducer, aggregate: str) -> None:
+    def __init__(self, store: EventReader, reducer: Reducer, aggregate: str) -> None:
         self._store, self._reducer, self._aggregate = store, reducer, aggregate
         self._kept: OrderedDict[int, CachedEvents] = OrderedDict()
         self._size = 0

@@ -23,8 +23,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.stops import Stops, rows_until, tables_of
 from eventlab.snapshots.collection import Snapshots
-from eventlab.store.api import UNBOUND, Selection, Store
-from eventlab.store.read import frames as public
+from eventlab.store.api import UNBOUND, EventReader, Selection, frame_schema
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.diff import changes
@@ -97,7 +96,7 @@ class Difference:
 
 
 def diff(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregate: str,
     a: AsOf,
@@ -152,7 +151,7 @@ class _Side:
     found: Reconstructed
 
     @staticmethod
-    def of(store: Store, moment: AsOf, state: Callable[[AsOf], Reconstructed]) -> _Side:
+    def of(store: EventReader, moment: AsOf, state: Callable[[AsOf], Reconstructed]) -> _Side:
         stop = min(position_bound(store, moment), store.stop_position)
         if stop:
             moment = replace(moment, position=stop - 1, known_at=None)
@@ -170,7 +169,7 @@ class _Side:
         return (version <= last) & (position < self.stop) & (timestamp <= time)
 
 
-def _shared(store: Store, aggregate: str, one: _Side, other: _Side) -> int:
+def _shared(store: EventReader, aggregate: str, one: _Side, other: _Side) -> int:
     """The highest version up to which both sides include the same events."""
     if one.moment.time_ns is None and other.moment.time_ns is None:
         return min(one.version, other.version)  # positions rise with versions
@@ -219,7 +218,7 @@ class _Attribution:
     first: int = UNBOUND
     stop: int = 0
 
-    def follow(self, store: Store, base: Reconstructed, side: _Side, other: _Side) -> None:
+    def follow(self, store: EventReader, base: Reconstructed, side: _Side, other: _Side) -> None:
         """Fold one side's events from a state that both share; those that the other side does not include count."""
         states, emitted = base.states, base.emitted
         shared = int(base.marks.version[0])
@@ -324,12 +323,12 @@ class _ChangeCount:
         ).with_columns(pl.when(~never).then("first_position"), pl.when(~never).then("last_position"))  # fmt: skip
 
 
-def _events(store: Store, aggregate: str, one: _Side, other: _Side, first: int, stop: int) -> pl.DataFrame:
+def _events(store: EventReader, aggregate: str, one: _Side, other: _Side, first: int, stop: int) -> pl.DataFrame:
     """The events of all types between two positions that only one side includes."""
     pieces = []
     for declared in store.types().values():
         columns = [*_ENVELOPE, *(payload.name for payload in declared)]
-        pieces.append(pl.DataFrame(schema=public.frame_schema(declared, _ENVELOPE)))
+        pieces.append(pl.DataFrame(schema=frame_schema(declared, _ENVELOPE)))
         rows = store.rows(declared, aggregates=[aggregate], columns=columns, first_position=first, stop_position=stop)
         for piece in rows if first < stop else ():
             envelope = [piece[name].to_physical().to_numpy() for name in ("version", "position", "timestamp")]

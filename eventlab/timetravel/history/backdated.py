@@ -19,7 +19,7 @@ from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.stops import Stops, empty_table
-from eventlab.store.api import Head, Selection, Store
+from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel.history.fold_to_stops import Emission, Pending, batches, fold_to_stops, with_envelope
 from eventlab.timetravel.moments import Bounds, bars
 from eventlab.timetravel.stream import OwnEvents, concatenated, own_pieces
@@ -28,7 +28,7 @@ _ROWS_AT_ONCE = 1_000_000
 """Extras are copied for each branch; this many rows of them are in memory at once."""
 
 
-def reach(store: Store, head: Head, version: int, time: int) -> bool:
+def reach(store: EventReader, head: Head, version: int, time: int) -> bool:
     """Whether an event after a version has an event time of at most `time`.
 
     Files are not read if the lowest event times that the store keeps of them exclude it.
@@ -42,7 +42,7 @@ def reach(store: Store, head: Head, version: int, time: int) -> bool:
 
 
 def history(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     head: Head,
     label: pl.Series | None,
@@ -184,7 +184,7 @@ class _Backdated:
 
 
 def _trunk(
-    store: Store, reducer: Reducer, head: Head, plan: _BranchPlan, *, tables: bool, interpret: bool | None
+    store: EventReader, reducer: Reducer, head: Head, plan: _BranchPlan, *, tables: bool, interpret: bool | None
 ) -> tuple[pa.Table, Mapping[str, EventTable]]:
     """What the trunk emits at its stops, and the extras of all branches by event type, in version order."""
     used = np.unique(np.concatenate([np.empty(0, np.int64), *(branch.extras for branch in plan.branches)]))

@@ -16,7 +16,7 @@ import polars as pl
 from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.store.api import Head, Store
+from eventlab.store.api import EventReader, Head
 from eventlab.timetravel.history import backdated
 from eventlab.timetravel.history.fold_to_stops import Emission, Pending
 from eventlab.timetravel.marks.merge import MergedStream
@@ -26,7 +26,7 @@ from eventlab.timetravel.stream import StreamPiece, own_pieces
 
 
 def history(
-    store: Store,
+    store: EventReader,
     reducer: Reducer,
     aggregate: str,
     *,

@@ -21,7 +21,7 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.stops import ascends
-from eventlab.store.api import UNBOUND, Head, Selection, Store
+from eventlab.store.api import UNBOUND, EventReader, Head, Selection
 from eventlab.store.names import aggregates_named
 from eventlab.timetravel.moments import Bounds, heads_of
 from eventlab.timetravel.stream import OwnEvents
@@ -37,7 +37,7 @@ class RoutedLog:
     Others may append in between; own and routed events must be of one moment.
     """
 
-    store: Store
+    store: EventReader
     reducer: Reducer
     others: Sequence[str]
     stop: int
@@ -45,7 +45,7 @@ class RoutedLog:
     own: OwnEvents
 
     @staticmethod
-    def of(store: Store, reducer: Reducer, aggregate: str, mark_with: MarkWith) -> RoutedLog:
+    def of(store: EventReader, reducer: Reducer, aggregate: str, mark_with: MarkWith) -> RoutedLog:
         if not reducer.routed:
             raise ReducerError(
                 f"{reducer.name} has no handler of routed events, so there is nothing to mark with",
@@ -98,7 +98,7 @@ class RoutedLog:
                 yield from _runs(name, table, reducer.routed[name].key, named[reducer.routed[name].key], until)
 
 
-def _named(store: Store, mark_with: MarkWith) -> list[str]:
+def _named(store: EventReader, mark_with: MarkWith) -> list[str]:
     patterns = [mark_with] if isinstance(mark_with, str) else mark_with
     if not isinstance(patterns, Sequence) or not all(isinstance(one, str) for one in patterns):
         raise InvalidEvent("mark_with names aggregates", got=mark_with, expected="an id, a pattern, or a list of these")

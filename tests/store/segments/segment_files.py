@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from eventlab.events import columns
 from eventlab.events.types import EventType
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import Block, Slab
 from eventlab.store.read.frames import STORED_EXTRA
-from eventlab.store.segments.files import MemoryVault, new_name
+from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments, Written, write_segment
+from eventlab.testing.events import TRADE
 from tests.events.strategies import TEXT, builtin_types, payloads, user_types
-from tests.store.helpers import TRADE
 
 
 def name_of(number: int) -> str:
@@ -66,13 +67,13 @@ class Kept:
         self.made: Written = write_segment(block, name_of, codec)
         self.first, self.stop = int(block.position[0]), int(block.position[-1]) + 1
         self.runs = Runs.of(self.made.runs)
-        self.vault = MemoryVault()
+        self.storage = MemoryStorage()
         self.file = self.keep(self.made.content)
 
     def keep(self, content: pa.Buffer) -> SegmentFile:
         """A file as the catalog names it, whatever its bytes have become."""
         name = new_name(self.first, self.made.suffix)
-        self.vault.write(name, content)
+        self.storage.write(name, [content])
         return SegmentFile(
             1, self.first, self.stop, self.block.type, name, self.made.rows, self.made.content.size,
             self.made.footer_bytes, self.made.footer_crc,
@@ -80,14 +81,14 @@ class Kept:
 
     def read(self, file: SegmentFile | None = None, runs: Runs | None = None, **bounds) -> Slab:
         names = [field.name for field in self.block.type]
-        segments = Segments(self.vault, "here")
+        segments = Segments(self.storage, "here")
         return segments.read(
             file or self.file, self.runs if runs is None else runs, names, extra=STORED_EXTRA, **bounds
         )
 
     def check(self, slab: Slab, file: SegmentFile | None = None) -> None:
         names = [name_of(int(number)) for number in self.runs.aggregate]
-        Segments(self.vault, "here").check_runs(file or self.file, self.runs, slab, names)
+        Segments(self.storage, "here").check_runs(file or self.file, self.runs, slab, names)
 
 
 def told(slab: Slab) -> list[object]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import clustered
 from eventlab.store.segments import encodings as encoding
-from eventlab.store.segments.files import MemoryVault
 from eventlab.store.segments.segments import FORMATS, Runs, Segments, stretches, write_segment, write_segments
-from tests.store.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
+from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
 
 
 @pytest.mark.parametrize("codec", list(FORMATS))
@@ -60,45 +60,36 @@ def test_files_written_side_by_side_are_those_written_alone(codec):
         assert made.content.equals(write_segment(part, name_of, codec).content)
 
 
-class Counting(io.BytesIO):
-    """A file that notes which of its bytes are read."""
+class CountingStorage(MemoryStorage):
+    """A storage that notes which ranges are read, and in how many calls."""
 
-    def __init__(self, content: bytes, ranges: list[tuple[int, int]]) -> None:
-        super().__init__(content)
-        self.ranges = ranges
-
-    def read(self, size: int | None = -1) -> bytes:
-        start = self.tell()
-        found = super().read(size)
-        self.ranges.append((start, start + len(found)))
-        return found
-
-
-class CountingVault(MemoryVault):
-    """A vault whose files note what is read of them."""
-
-    def __init__(self, vault: MemoryVault) -> None:
+    def __init__(self, storage: MemoryStorage) -> None:
         super().__init__()
-        self._files = vault._files
-        self.ranges: list[tuple[int, int]] = []
+        self._files = storage._files
+        self.calls: list[list[tuple[int, int]]] = []
 
-    def source(self, name: str) -> pa.NativeFile:
-        return pa.PythonFile(Counting(bytes(self._files[name]), self.ranges), "r")
+    @property
+    def read_ranges(self) -> list[tuple[int, int]]:
+        return [part for call in self.calls for part in call]
+
+    def ranges(self, name: str, wanted: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
+        self.calls.append(list(wanted))
+        return super().ranges(name, wanted)
 
 
 @pytest.fixture(params=list(FORMATS))
-def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Kept, Segments, CountingVault]:
+def many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Kept, Segments, CountingStorage]:
     """A file of 40 aggregates with 100 events each, in row groups of 64; its footer has been read."""
     monkeypatch.setattr(encoding, "ROW_GROUP", 256)
     rows = 4_000
     random = np.random.default_rng(0)
     block = numbers_block(rows, price=pa.array(random.random(rows)), trade_id=pa.array(random.integers(0, 2**60, rows)))
     kept = Kept(replace(block, aggregate=np.arange(rows) % 40, version=1 + np.arange(rows) // 40), request.param)
-    vault = CountingVault(kept.vault)
-    segments = Segments(vault, "here")
+    storage = CountingStorage(kept.storage)
+    segments = Segments(storage, "here")
     segments.read(kept.file, one(kept, 0), ["price"])
-    vault.ranges.clear()
-    return kept, segments, vault
+    storage.calls.clear()
+    return kept, segments, storage
 
 
 def one(kept: Kept, aggregate: int) -> Runs:
@@ -106,10 +97,10 @@ def one(kept: Kept, aggregate: int) -> Runs:
 
 
 def test_a_point_read_touches_only_its_row_groups_and_columns(many):
-    kept, segments, vault = many
+    kept, segments, storage = many
     slab = segments.read(kept.file, one(kept, 17), ["price"])
     assert slab.events.columns["price"].to_pylist() == kept.block.columns["price"].to_pylist()[17::40]
-    touched = sum(stop - start for start, stop in vault.ranges)
+    touched = sum(stop - start for start, stop in storage.read_ranges)
     assert touched < 3 * 64 * 16 + 1_000  # three row groups of floats that do not shrink, times and positions
     if kept.made.suffix == ".parquet":
         metadata = pq.read_metadata(pa.BufferReader(kept.made.content))
@@ -117,8 +108,9 @@ def test_a_point_read_touches_only_its_row_groups_and_columns(many):
         chunks = [metadata.row_group(group).column(index) for group in (26, 27, 28) for index in wanted]
         starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
         allowed = [(at, at + chunk.total_compressed_size) for at, chunk in zip(starts, chunks, strict=True)]
-        for start, stop in vault.ranges:
+        for start, stop in storage.read_ranges:
             assert any(low <= start and stop <= high for low, high in allowed) or start == stop
+    assert len(storage.calls) == 1  # all chunks are asked for at once
 
 
 @pytest.mark.parametrize("codec", list(FORMATS))
@@ -129,19 +121,19 @@ def test_a_point_read_touches_only_its_row_groups_and_columns(many):
 def test_bounds_leave_out_row_groups(codec, bounds, monkeypatch):
     monkeypatch.setattr(encoding, "ROW_GROUP", 100)
     kept = Kept(numbers_block(4_000, price=pa.array(np.random.default_rng(0).random(4_000))), codec)
-    vault = CountingVault(kept.vault)
-    segments = Segments(vault, "here")
+    storage = CountingStorage(kept.storage)
+    segments = Segments(storage, "here")
     segments.read(kept.file, one(kept, 0), ["price"])
-    vault.ranges.clear()
+    storage.calls.clear()
     slab = segments.read(kept.file, one(kept, 0), ["price"], **bounds)
     assert 900 <= len(slab.events) <= 1_000
-    assert sum(stop - start for start, stop in vault.ranges) < 1_000 * (8 + 3 * 8)
+    assert sum(stop - start for start, stop in storage.read_ranges) < 1_000 * (8 + 3 * 8)
 
 
 def test_a_read_of_nothing_reads_nothing(many):
-    kept, segments, vault = many
+    kept, segments, storage = many
     assert len(segments.read(kept.file, one(kept, 17), ["price"], start=10**9).events) == 0
-    assert all(start == stop for start, stop in vault.ranges)
+    assert all(start == stop for start, stop in storage.read_ranges)
 
 
 MEASURED = """

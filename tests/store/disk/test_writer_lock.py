@@ -17,7 +17,7 @@ import pytest
 from eventlab.errors import ReadOnlyStore, StoreError, StoreLocked, WrongVersion
 from eventlab.store.disk.writer_lock import Exclusive, FileLock
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch, everything
+from eventlab.testing.events import batch, everything
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -26,10 +26,10 @@ from eventlab.store.hash_chain import rows as row_chain
 from eventlab.store.journal.columns_codec import from_blob, to_blob
 from eventlab.store.journal.rows_codec import rows_blob, rows_block
 from eventlab.store.read.frames import all_columns
+from eventlab.testing.events import CHANGE
 from tests.events.strategies import NS, builtin_types, same_bits, user_types, values
 from tests.events.strategies import TEXT as ANY_TEXT
 from tests.events.test_rows import objects
-from tests.store.helpers import CHANGE
 
 METADATA = st.none() | st.dictionaries(ANY_TEXT, ANY_TEXT, min_size=1, max_size=2)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from eventlab.errors import DamagedSegment, StoreError, StoreFull, StoreLocked
+from eventlab.storage import operations as disk
+from eventlab.storage.memory import MemoryStorage
 from eventlab.store.api import Selection
 from eventlab.store.commit import seal as sealing
 from eventlab.store.commit import writer
 from eventlab.store.compaction import compactor as compaction
 from eventlab.store.compaction import tiering as tiers
-from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
 from eventlab.store.segments import encodings as encoding
-from eventlab.store.segments.files import MemoryVault
 from eventlab.store.segments.segments import FORMATS
-from tests.store.helpers import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
+from eventlab.testing.events import CHANGE, SIGNAL, TRADE, batch, everything, folded, trade
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = Selection({"market_data": ["price"]}, others=True)
 SIGNAL_ROW = {"symbol": "é", "action": "buy", "strength": -0.0, "strategy": "s"}
 CODECS = list(FORMATS)
@@ -49,7 +49,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
 def seal_only(store: EventLog) -> None:
     """Seal the tail, and merge nothing."""
     with store._exclusive.held(), store._lock:
-        store._seal()
+        store._writer.seal()
 
 
 def filled(store: EventLog, seals: int = 9) -> None:
@@ -66,7 +66,7 @@ def filled(store: EventLog, seals: int = 9) -> None:
 
 
 def segments(store: EventLog) -> list[int]:
-    return [segment.stop_position - segment.first_position for segment in store._view().segments]
+    return [segment.stop_position - segment.first_position for segment in store._manifest().segments]
 
 
 def answers(store: EventLog) -> Any:
@@ -141,13 +141,14 @@ def test_nothing_grows_beyond_a_segment(monkeypatch: pytest.MonkeyPatch):
 
 def test_each_event_is_written_a_few_times_only(little: None, monkeypatch: pytest.MonkeyPatch):
     sizes: list[int] = []
-    write = MemoryVault.write
+    write = MemoryStorage.write
 
-    def counting(self: MemoryVault, name: str, content: pa.Buffer) -> None:
+    def counting(self: MemoryStorage, name: str, buffers: Iterable[pa.Buffer]) -> None:
+        (content,) = buffers
         sizes.append(content.size)
-        write(self, name, content)
+        write(self, name, [content])
 
-    monkeypatch.setattr(MemoryVault, "write", counting)
+    monkeypatch.setattr(MemoryStorage, "write", counting)
     monkeypatch.setattr(writer, "BULK_ROWS", 3)
     once = 0
     with EventLog.open(":memory:") as store:
@@ -207,7 +208,7 @@ def test_a_damaged_segment_stays_as_it_is(tmp_path: Path, how: str):
         for _ in range(5):
             store.commit([batch(2)])
             seal_only(store)
-        hurt = store._view().segments[2]
+        hurt = store._manifest().segments[2]
         intact = everything(store).filter(~everything(store)["position"].is_in([4, 5]))
     (file,) = hurt.files.values()
     content = (tmp_path / "segments" / file.name).read_bytes()
@@ -242,11 +243,11 @@ def test_a_catalog_that_says_otherwise_loses_no_event(tmp_path: Path, edit: str)
         for _ in range(3):
             store.commit([batch(4, ["a", "b", "b", "a"])])
             seal_only(store)
-        name = next(iter(store._view().segments[1].files.values())).name
+        name = next(iter(store._manifest().segments[1].files.values())).name
         content = (tmp_path / "segments" / name).read_bytes()
         store._catalog.execute("PRAGMA foreign_keys = OFF")
         store._catalog.execute(edit)
-    (tmp_path / "catalog.sums").unlink()  # else the store would be refused as a whole
+    (tmp_path / "catalog.checksums").unlink()  # else the store would be refused as a whole
     with EventLog.open(tmp_path) as store:
         with pytest.warns(DamagedSegment, match="left as it is"):
             store.seal()
@@ -309,13 +310,13 @@ def test_what_reads_back_otherwise_replaces_nothing(tmp_path: Path, monkeypatch:
     [
         ("disk", "write_at", 1),
         ("disk", "sync_directory", 1),
-        ("sealing", "name_file", 1),
-        ("sealing", "name_file", 2),
-        ("garbage.Garbage", "drop", 1),
+        ("database.Catalog", "add_file", 1),
+        ("database.Catalog", "add_file", 2),
+        ("database.Catalog", "merge_segments", 1),
         ("garbage.Garbage", "collect", 1),
         ("disk", "remove", 1),
         ("disk", "remove", 3),
-        ("catalog.Catalog", "tidy", 1),
+        ("database.Catalog", "tidy", 1),
     ],
 )
 def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str, call: int):
@@ -325,10 +326,9 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
     code = f"""
     import importlib, os, sys
     from eventlab.store.event_log import EventLog
-    from eventlab.store.disk import operations as disk
-    from eventlab.store.commit import seal as sealing
+    from eventlab.storage import operations as disk
+    from eventlab.store.catalog import database
     from eventlab.store.compaction import garbage
-    from eventlab.store.catalog import opening as catalog
     store = EventLog.open(sys.argv[1])
     whole, left = {module}.{name}, [{call}]
     def killing(*args, **more):
@@ -345,7 +345,7 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, module: str, name: str
         assert answers(store) == before
         store.seal()
         assert answers(store) == before
-        named = {file.name for segment in store._view().segments for file in segment.files.values()}
+        named = {file.name for segment in store._manifest().segments for file in segment.files.values()}
         assert {path.name for path in (tmp_path / "segments").iterdir()} == named
         assert store.vacuum().files == 0
 
@@ -515,8 +515,8 @@ class ReadersBesideMerges(RuleBasedStateMachine):
         for store in self.stores[:1]:
             store.vacuum()
             assert store.vacuum().leased_files == 0
-            files = [file for segment in store._view().segments for file in segment.files.values()]
-            assert store._vault.names() == {file.name for file in files}
+            files = [file for segment in store._manifest().segments for file in segment.files.values()]
+            assert set(store._storage.list()) == {file.name for file in files}
             rows = store._catalog.execute("SELECT count(*) FROM runs").fetchone()[0]
             assert rows == sum(len(store._index.runs_of_file(file)) for file in files)
         for store in self.stores:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from eventlab.store.api import Batch
 from eventlab.store.event_log import EventLog
 from eventlab.store.hash_chain import columns as chain
-from tests.store.helpers import SIGNAL, TRADE, batch, everything, trade
+from eventlab.testing.events import SIGNAL, TRADE, batch, everything, trade
 
 
 def naive_leaf(kind: str, values: list) -> bytes | None:

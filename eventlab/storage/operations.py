@@ -1,4 +1,4 @@
-"""Every file operation by which a store changes what is on disk, one function each, to be failed one by one."""
+"""Every file operation that changes the disk, one function each: tests make each of them fail in turn."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def create(path: Path) -> int:
-    """A new file opened for reading and writing; FileExistsError where there is one."""
+    """Open a new file for reading and writing. Raises FileExistsError if the name is taken, also by a link."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
 
@@ -17,9 +17,9 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
 
 
 def allocate(descriptor: int, offset: int, length: int) -> None:
-    """Fill a file up with zeros, so that later writes neither fail for want of space nor change the file's size.
+    """Fill a file with zeros, so that later writes neither run out of space nor change the file's size.
 
-    Space that is only reserved makes each sync twice as slow: the file system must first note what was written there.
+    Space that is only reserved makes each sync twice as slow: the file system must first mark it as written.
     """
     os.posix_fallocate(descriptor, offset, length)
     _write(descriptor, memoryview(bytes(length)), offset)
@@ -32,7 +32,7 @@ def _write(descriptor: int, rest: memoryview, offset: int) -> None:
 
 
 def truncate(descriptor: int, length: int) -> None:
-    """Cut a file."""
+    """Cut a file to a length."""
     os.ftruncate(descriptor, length)
 
 
@@ -42,7 +42,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_content(descriptor: int) -> None:
-    """Make content durable, and of the rest what reading it back needs."""
+    """Make content durable, with only the metadata that is needed to read it back."""
     os.fdatasync(descriptor)
 
 
@@ -56,15 +56,20 @@ def sync_directory(directory: Path) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory; no error where it is there."""
+    """Make a directory; an existing one is no error."""
     path.mkdir(exist_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Remove a file; no error where there is none."""
+    """Remove a file; a missing one is no error."""
     path.unlink(missing_ok=True)
 
 
 def rename(old: Path, new: Path) -> None:
-    """Give a file or directory another name, atomically, in place of what had it."""
+    """Rename a file or directory atomically; it replaces a file of the new name."""
     old.replace(new)
+
+
+def link(old: Path, new: Path) -> None:
+    """Give a file a second name. Raises FileExistsError if the name is taken."""
+    os.link(old, new)

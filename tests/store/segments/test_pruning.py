@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.store.api import Selection
 from eventlab.store.segments import encodings as encoding
-from tests.store.helpers import TRADE
+from eventlab.testing.events import TRADE
 
 ROWS = 3_000
 

@@ -11,15 +11,15 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import NotAStore, StoreCorrupt, StoreFull
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch, everything
+from eventlab.testing.events import batch, everything
 
 WRITER = """
 import sys
 from eventlab.store.event_log import EventLog
 from eventlab.store.compaction import tiering as tiers
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 with EventLog.open(sys.argv[1]) as store:
     print("ready", flush=True)
@@ -121,7 +121,7 @@ def test_damage_is_not_copied_in_silence(filled: EventLog, tmp_path: Path):
 def test_copies_while_another_process_writes_and_seals(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path / "lab")],
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."},
+        cwd=Path(__file__).parents[3], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": "."},
     )  # fmt: skip
     assert process.stdout is not None
     try:

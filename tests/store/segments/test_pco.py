@@ -20,9 +20,9 @@ from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments import parquet
 from eventlab.store.segments import pco_pages as pages
 from eventlab.store.segments.segments import FORMATS, write_segment
+from eventlab.testing.events import TRADE
 from tests.events.strategies import INT64
-from tests.store.helpers import TRADE
-from tests.store.segment_files import Kept, blocks, name_of, numbers_block, payload_of, told, without_nothing
+from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, payload_of, told, without_nothing
 
 
 @pytest.fixture(params=[2, 5, 16_384], autouse=True)
@@ -162,7 +162,7 @@ def test_a_truncated_or_grown_file_is_told():
 
 def test_a_missing_file_is_told():
     kept = Kept(small(), "archive")
-    kept.vault.remove(kept.file.name)
+    kept.storage.remove(kept.file.name)
     with pytest.raises(StoreCorrupt, match="is missing"):
         kept.read()
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventlab.store.segments import row_group_cache as decoded
-from eventlab.store.segments.row_group_cache import Decoded
+from eventlab.store.segments.row_group_cache import RowGroupCache
 
 ROWS = (3, 5, 2, 4)
 BEGINS = np.cumsum([0, *ROWS])
@@ -40,7 +40,7 @@ def reads(draw):
 def test_columns_are_those_of_the_file(asked, room):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoded, "MOST_BYTES", room)
-        kept = Decoded()
+        kept = RowGroupCache()
         for file, groups, names, pieces in asked:
 
             def decode(missing, groups=groups):
@@ -58,7 +58,7 @@ def test_columns_are_those_of_the_file(asked, room):
 
 
 def test_a_group_is_decoded_once_while_there_is_room():
-    kept, asked = Decoded(), []
+    kept, asked = RowGroupCache(), []
 
     def decode(missing):
         asked.append(list(missing))
@@ -73,6 +73,6 @@ def test_a_group_is_decoded_once_while_there_is_room():
 
 
 def test_what_is_kept_cannot_be_written_to():
-    found = Decoded().columns("one", [0], ["price"], None, lambda _: {"price": PRICE[:3].copy()}, [3])
+    found = RowGroupCache().columns("one", [0], ["price"], None, lambda _: {"price": PRICE[:3].copy()}, [3])
     with pytest.raises(ValueError, match="read-only"):
         found["price"][0] = 1.0

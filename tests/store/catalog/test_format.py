@@ -12,7 +12,7 @@ from eventlab.errors import NotAStore, StoreTooNew, StoreTooOld
 from eventlab.store.catalog import format as formats
 from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 NOW, EARLIER = formats.APPLICATION_ID, formats.EARLIER_APPLICATION_ID
 OTHERS = [

@@ -19,9 +19,9 @@ from eventlab.store.api import Selection
 from eventlab.store.disk import range_locks as ofd
 from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases, leased
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch, everything, trade
+from eventlab.testing.events import batch, everything, trade
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRADES = Selection({"market_data": ["price"]})
 
 
@@ -33,7 +33,7 @@ def leases(request: pytest.FixtureRequest, tmp_path: Path) -> Leases:
 def seal_only(store: EventLog) -> None:
     """Seal the tail, and merge nothing."""
     with store._exclusive.held(), store._lock:
-        store._seal()
+        store._writer.seal()
 
 
 def test_a_lease_protects_what_later_generations_dropped(leases: Leases):

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from eventlab.events.types import Field
 from eventlab.store.event_log import EventLog
 from eventlab.store.segments import encodings as encoding
-from tests.store.helpers import TRADE
+from eventlab.testing.events import TRADE
 
 FLOAT = Field("x", "float", nullable=True)
 TIME = Field("t", "time", nullable=True)
@@ -92,7 +92,7 @@ def test_slices_with_nulls(slices):
 def test_six_real_files_take_a_fifth_of_their_raw_bytes(market_data_dir: Path, tmp_path: Path):
     """Everything on disk counted: catalog, segments and all. Raw means the columns as plain Arrow, 50.5 B an event."""
     import eventlab as el
-    from eventlab.lab.lab import open as open_lab
+    from eventlab.lab.open import open as open_lab
 
     rows = 0
     with open_lab(tmp_path) as lab:

@@ -1,4 +1,4 @@
-"""Short spellings used by the store's tests."""
+"""Events and batches that the suites are made of, and what is read back from a store, spelled out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from eventlab.events import builtin, columns
 from eventlab.events.types import EventType, event_type
-from eventlab.store.api import Batch, Selection
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Batch, EventReader, Selection, all_columns, frame_schema
 
 TRADE = event_type(builtin.MarketData)
 SIGNAL = event_type(builtin.TradingSignal)
@@ -20,8 +19,11 @@ CHANGE = event_type(builtin.PortfolioChange)
 
 TYPES: dict[str, EventType] = {kind.name: kind for kind in (TRADE, SIGNAL, CHANGE)}
 
+SIGNAL_ROW = {"symbol": "BTC", "action": "buy", "strength": 1.0, "strategy": "s"}
+
 
 def trade(price: float = 1.0, **more: Any) -> dict[str, Any]:
+    """The fields of a trade."""
     return {"symbol": "BTC", "price": price, "volume": 1.0, "side": None, "trade_id": None, "received_at": None, **more}
 
 
@@ -35,6 +37,7 @@ def batch(
     ids: Sequence[str | None] | None = None,
     **more: Any,
 ) -> Batch:
+    """A batch of events given by their fields; a number means so many trades."""
     listed = [trade(float(row + 1)) for row in range(rows)] if isinstance(rows, int) else rows
     events = [kind.cls(**row) for row in listed]
     return Batch(
@@ -48,25 +51,28 @@ def batch(
     )
 
 
-ALL = ("position", "aggregate_id", "version", "timestamp", "cause", "event_id", "metadata", "recorded_at", "event_type")
+def batch_of_trades(frame: pl.DataFrame) -> Batch:
+    """A batch of trades from a frame with timestamps; each trade's symbol is its aggregate."""
+    return Batch(
+        TRADE,
+        columns.payload_from_frame(TRADE, frame, ignore=["timestamp"]),
+        columns.text_of(frame["symbol"]),
+        timestamp=columns.timestamps_from(frame["timestamp"]),
+    )
 
 
-def everything(store: EventLog, kind: EventType = TRADE, **conditions: Any) -> pl.DataFrame:
-    """All columns of all events of a type."""
-    names = [*ALL, *(field.name for field in kind)]
-    return pl.concat([*store.rows(kind, columns=names, **conditions), _empty(kind, names)])
+def everything(reader: EventReader, kind: EventType = TRADE, **conditions: Any) -> pl.DataFrame:
+    """All columns of all events of a type, the envelope first."""
+    payload = [field.name for field in kind]
+    names = [name for name in all_columns(kind) if name not in payload] + payload
+    empty = pl.DataFrame(schema=frame_schema(kind, names))
+    return pl.concat([*reader.rows(kind, columns=names, **conditions), empty])
 
 
-def _empty(kind: EventType, names: Sequence[str]) -> pl.DataFrame:
-    from eventlab.store.read.frames import frame_schema
-
-    return pl.DataFrame(schema=frame_schema(kind, names))
-
-
-def folded(store: EventLog, selection: Selection) -> dict[str, list[tuple[Any, ...]]]:
+def folded(reader: EventReader, selection: Selection) -> dict[str, list[tuple[Any, ...]]]:
     """What a fold would see, spelled out: by aggregate, (version, position, time, type, payload) in version order."""
     seen: dict[str, list[tuple[Any, ...]]] = {}
-    for frame in store.frames(selection):
+    for frame in reader.frames(selection):
         here: dict[str, list[tuple[Any, ...]]] = {}
         for name, table in frame.tables.items():
             assert len(table.offsets) == len(frame.aggregates) + 1

@@ -1,0 +1,254 @@
+"""Selecting events from blocks in memory: what a store needs to answer `frames` and `rows`, wherever it keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+
+from eventlab.events.frame import EventFrame, EventTable
+from eventlab.events.types import EventType
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks
+from eventlab.store.catalog.schemas import Upcast, check_wanted, meaning, upcast_for
+from eventlab.store.types import Selection
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A selection with aggregates as numbers, and an event type for each name.
+
+    Attributes
+    ----------
+    columns : mapping of str to collection of str
+        Payload columns by event type name.
+    others : bool
+        Also the envelopes of all further event types.
+    numbers : int64 array or None
+        The wanted aggregates, ascending; None means all.
+    after : mapping of int to int
+        Leave out an aggregate's events up to and including this version.
+    types : mapping of str to EventType
+        The version in which a type's columns are wanted; columns of other types stay as stored.
+    backdated : collection of int
+        The aggregates that have back-dated events.
+    """
+
+    columns: Mapping[str, Collection[str]]
+    others: bool
+    numbers: Int64Array | None
+    after: Mapping[int, int]
+    stop_position: int
+    until_version: int | None = None
+    until_time: int | None = None
+    start_position: int = 0
+    types: Mapping[str, EventType] = field(default_factory=dict)
+    since_time: int | None = None
+    backdated: Collection[int] = ()
+
+    @classmethod
+    def of(
+        cls,
+        selection: Selection,
+        numbers: Mapping[str, int],
+        types: Mapping[str, EventType],
+        stop_position: int,
+        **more: Any,
+    ) -> Self:
+        """The request that a selection makes of a log.
+
+        Parameters
+        ----------
+        numbers : mapping of str to int
+            Aggregate ids and their numbers.
+        types : mapping of str to EventType
+            From `wanted_types`.
+        stop_position : int
+            The end of the log.
+        more
+            Fields of a subclass.
+        """
+        wanted = selection.aggregates
+        return cls(
+            selection.columns,
+            selection.others,
+            None if wanted is None else np.array(sorted({numbers[one] for one in wanted if one in numbers}), np.int64),
+            {numbers[name]: version for name, version in selection.after_version.items() if name in numbers},
+            stop_position if selection.stop_position is None else min(selection.stop_position, stop_position),
+            selection.until_version,
+            selection.until_time,
+            selection.start_position,
+            types,
+            selection.since_time,
+            **more,
+        )
+
+    def columns_of(self, stored: EventType) -> Collection[str] | None:
+        """The payload columns wanted of a type; None where its events are not wanted at all."""
+        return self.columns.get(stored.name, () if self.others else None)
+
+    def upcast(self, stored: EventType, columns: Collection[str]) -> Upcast | None:
+        """How stored events become events of the wanted version; None where they already are."""
+        return upcast_for(stored, self.types.get(stored.name), columns)
+
+
+def wanted_types(
+    selection: Selection, newest: Mapping[str, EventType], versions: Iterable[EventType]
+) -> dict[str, EventType]:
+    """The versions in which payload columns are wanted, of the types that a store has.
+
+    Parameters
+    ----------
+    newest : mapping of str to EventType
+        The newest version of each type in the store.
+    versions : iterable of EventType
+        All versions in the store.
+
+    Raises
+    ------
+    SchemaMismatch, MissingUpcaster
+        Stored events cannot be read in the wanted version.
+    """
+    types = {
+        name: selection.types.get(name) or meaning(name, newest)
+        for name, columns in selection.columns.items()
+        if columns and name in newest
+    }
+    for name, declared in types.items():
+        for column in selection.columns[name]:
+            declared.field(column)
+    check_wanted(types, versions)
+    return types
+
+
+def slabs(blocks: Iterable[Block], request: Request) -> Iterator[Slab]:
+    """The wanted events of blocks in position order, one slab for each version of a type that has any."""
+    by_type: dict[tuple[str, int], list[Block]] = {}
+    for block in blocks:
+        by_type.setdefault((block.type.name, block.type.schema_version), []).append(block)
+    for found in by_type.values():
+        stored = found[0].type
+        columns = request.columns_of(stored)
+        if columns is None:
+            continue
+        upcast = request.upcast(stored, columns)
+        read = columns if upcast is None else upcast.columns
+        chosen = [part for block in found if len(part := wanted_rows(block, read, request))]
+        if chosen:
+            block = concat_blocks(chosen)
+            yield clustered(block if upcast is None else upcast.of(block))
+
+
+def rows(
+    blocks: Iterable[Block], name: str, request: Request, *, start: int | None = None, stop: int | None = None
+) -> Iterator[Block]:
+    """The wanted events of one type from blocks in position order, with event times in ``start:stop``."""
+    for block in blocks:
+        if block.type.name != name:
+            continue
+        columns = request.columns[name]
+        upcast = request.upcast(block.type, columns)
+        chosen = between_times(wanted_rows(block, columns if upcast is None else upcast.columns, request), start, stop)
+        if len(chosen):
+            yield chosen if upcast is None else upcast.of(chosen)
+
+
+def at_positions(blocks: Iterable[Block], positions: Int64Array) -> Block | None:
+    """The rows of blocks in position order at some positions, in the order given; None unless all are there."""
+    order = np.argsort(positions)
+    found = []
+    for block in blocks:
+        at = np.flatnonzero(np.isin(block.position, positions))
+        if len(at):
+            found.append(block.take(at))
+    if sum(map(len, found)) < len(positions):
+        return None
+    return concat_blocks(found).take(np.argsort(order, kind="stable"))
+
+
+def event_frame(slabs: Sequence[Slab], names: Sequence[str]) -> EventFrame:
+    """Slabs of one stretch of the log as a frame; `names` are the aggregate ids by number."""
+    slabs = _one_a_name(slabs)
+    union = slabs[0].aggregates
+    if any(not np.array_equal(slab.aggregates, union) for slab in slabs[1:]):
+        union = np.unique(np.concatenate([slab.aggregates for slab in slabs]))
+    tables = {}
+    for slab in slabs:
+        events = slab.events
+        offsets = slab.offsets
+        if slab.aggregates is not union:
+            counts = np.zeros(len(union) + 1, dtype=np.int64)
+            counts[1 + np.searchsorted(union, slab.aggregates)] = np.diff(slab.offsets)
+            offsets = np.cumsum(counts)
+        tables[events.type.name] = EventTable(
+            events.type, offsets, events.position, events.version, events.timestamp, events.columns
+        )
+    return EventFrame([names[number] for number in union.tolist()], tables)
+
+
+def _one_a_name(slabs: Sequence[Slab]) -> Sequence[Slab]:
+    """The slabs with the versions of each type merged."""
+    by_name: dict[str, list[Slab]] = {}
+    for slab in slabs:
+        by_name.setdefault(slab.events.type.name, []).append(slab)
+    if len(by_name) == len(slabs):
+        return slabs
+    return [found[0] if len(found) == 1 else _one_slab(found) for found in by_name.values()]
+
+
+def _one_slab(slabs: Sequence[Slab]) -> Slab:
+    ordered = sorted(slabs, key=lambda slab: int(slab.events.position.min()))
+    blocks = [replace(s.events, aggregate=np.repeat(s.aggregates, np.diff(s.offsets))) for s in ordered]
+    return clustered(concat_blocks(blocks))  # the sort is stable, and a store takes no older version after a newer one
+
+
+def since(slab: Slab, position: int) -> Slab:
+    """The events of a slab from a position on."""
+    rows = np.flatnonzero(slab.events.position >= position)
+    if len(rows) == len(slab.events):
+        return slab
+    counts = np.diff(np.searchsorted(rows, slab.offsets))
+    some = counts > 0
+    return Slab(slab.aggregates[some], np.concatenate([[0], np.cumsum(counts[some])]), _rows(slab.events, rows))
+
+
+def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Block:
+    """The rows of a block that a request wants by position, aggregate and version, with some payload columns."""
+    block = block.between(request.start_position, request.stop_position).only(columns)
+    numbers = request.numbers
+    if numbers is None:
+        if not request.after:
+            return block
+        numbers = np.unique(block.aggregate)
+    if len(numbers) == 1:
+        wanted = block.aggregate == numbers[0]
+        floor = request.after.get(int(numbers[0]), 0)
+        if floor:
+            wanted &= block.version > floor
+    else:
+        wanted = np.isin(block.aggregate, numbers)
+        if request.after:
+            known, places = np.unique(block.aggregate, return_inverse=True)
+            floors = np.array([request.after.get(int(number), 0) for number in known], dtype=np.int64)
+            wanted &= block.version > floors[places]
+    return _rows(block, np.flatnonzero(wanted))
+
+
+def between_times(block: Block, start: int | None, stop: int | None) -> Block:
+    """The rows of a block with event times in ``start:stop``."""
+    if start is None and stop is None:
+        return block
+    wanted = np.ones(len(block), dtype=bool)
+    if start is not None:
+        wanted &= block.timestamp >= start
+    if stop is not None:
+        wanted &= block.timestamp < stop
+    return _rows(block, np.flatnonzero(wanted))
+
+
+def _rows(block: Block, rows: Int64Array) -> Block:
+    if len(rows) == 0:
+        return block.slice(0, 0)
+    low, high = int(rows[0]), int(rows[-1]) + 1
+    return block.slice(low, high) if high - low == len(rows) else block.take(rows)
