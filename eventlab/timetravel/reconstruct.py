@@ -141,15 +141,13 @@ class StatesTask:
             read = Read(int(bases[0].marks.version[0]), int(marks.version[0]), perf_counter() - begin)
             if ascends or included == read.version:  # else it is not the state of a version
                 snapshots.after_read(self.reducers[0], self.aggregates[0], bases[0] if ascends else None, read)
-        return [
-            Reconstructed(
-                self.aggregates,
-                base.states,
-                derive(reducer, self.aggregates, base.states, interpret=self.interpret) if last is None else last,
-                base.marks,
-            )
-            for reducer, base, last in zip(self.reducers, bases, emitted, strict=True)
-        ]
+        found = []
+        for reducer, base, last in zip(self.reducers, bases, emitted, strict=True):
+            values = last
+            if values is None:
+                values = derive(reducer, self.aggregates, base.states, interpret=self.interpret)
+            found.append(Reconstructed(self.aggregates, base.states, values, base.marks))
+        return found
 
     def _bases(self, snapshots: Snapshots | None) -> list[Base]:
         """Where the reducers begin: at snapshots of the same versions, or before any event."""
@@ -170,16 +168,12 @@ class StatesTask:
         for reducer in self.reducers:
             for name, read in reducer.columns.items():
                 columns.setdefault(name, {}).update(dict.fromkeys(read))
+        after = {a: int(v) for a, v in zip(self.aggregates, marks.version, strict=True) if v}
         return Selection(
-            {name: tuple(read) for name, read in columns.items()},
-            others=True,
-            aggregates=self.aggregates,
-            after_version={a: int(v) for a, v in zip(self.aggregates, marks.version, strict=True) if v},
-            stop_position=self.stop_position,
-            until_version=self.version,
-            until_time=self.time,
+            {name: tuple(read) for name, read in columns.items()}, others=True, aggregates=self.aggregates,
+            after_version=after, stop_position=self.stop_position, until_version=self.version, until_time=self.time,
             types={name: declared for reducer in self.reducers for name, declared in reducer.event_types.items()},
-        )
+        )  # fmt: skip
 
     def _check(self, store: EventReader, marks: Marks) -> None:
         """Raise UnknownAggregate for an aggregate without events, AsOfError for one that does not reach the version."""
@@ -187,11 +181,8 @@ class StatesTask:
             return
         for head in heads_of(store, self.aggregates):
             if self.version is not None and head.version < self.version:
-                raise AsOfError(
-                    f"version lies past the head of {head.aggregate_id!r}",
-                    got=self.version,
-                    expected=f"at most {head.version}",
-                )
+                what = f"version lies past the head of {head.aggregate_id!r}"
+                raise AsOfError(what, got=self.version, expected=f"at most {head.version}")
 
     def _marked(self, store: EventReader, reducer: Reducer, mark_with: MarkWith) -> Reconstructed:
         """The state of the one aggregate: a merged stream with one stop."""

@@ -75,24 +75,23 @@ def history(
     else:
         heard, latest = reducer.with_routed, None
         streams, last_time = _merged(log, bounds, step)
-    emission = Emission(heard, aggregate, tables=tables, interpret=interpret)
+    emission, goes_back = Emission(heard, aggregate, tables=tables, interpret=interpret), False
     for pieces, numbers in streams:
         emission.begin()
         pending = None if bounds is None else Pending.of(bounds, numbers)
         for piece in pieces:
             goes_back = latest is not None and piece.goes_back
-            if step is not None and pending is None and not goes_back:
+            if goes_back:
+                break
+            if step is not None and pending is None:
                 label, times = bars(int(piece.timestamp[0]), last_time, step)
                 pending = Pending.of(Bounds.of_times(times))
-            more = goes_back or (
-                emission.reach(piece, pending) if pending is not None else emission.every(piece, reducer.handlers)
-            )
-            if not more and latest is not None and not piece.last:
-                goes_back = backdated.reach(store, head, piece.end.version, latest)
-            if goes_back:
-                return backdated.history(store, reducer, head, label, bounds, step, tables=tables, interpret=interpret)
-            if not more:
+            if not (emission.every(piece, reducer.handlers) if pending is None else emission.reach(piece, pending)):
+                if latest is not None and not piece.last:
+                    goes_back = backdated.reach(store, head, piece.end.version, latest)
                 break
+        if goes_back:
+            return backdated.history(store, reducer, head, label, bounds, step, tables=tables, interpret=interpret)
     return emission.frame(label)
 
 

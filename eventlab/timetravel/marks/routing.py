@@ -87,12 +87,9 @@ class RoutedLog:
             return
         selection = Selection(
             {name: {*with_routed.columns[name], one.key} for name, one in reducer.routed.items()},
-            aggregates=self.others,
-            stop_position=stop,
-            until_time=None if until == MAX_NS else until,
-            since_time=since,
+            aggregates=self.others, stop_position=stop, until_time=None if until == MAX_NS else until, since_time=since,
             types={name: one.type for name, one in reducer.routed.items()},
-        )
+        )  # fmt: skip
         for frame in self.store.frames(selection):
             for name, table in frame.tables.items():
                 yield from _runs(name, table, reducer.routed[name].key, named[reducer.routed[name].key], until)
