@@ -44,7 +44,7 @@ def interpreted(
     """
     if stops.order is not None:
         tables, stops = _sequential(tables, stops, list(reducer.handlers))
-    readers = {name: _EventReader(name, tables[name], reducer) for name in reducer.handlers}
+    readers = {name: _TableEvents(name, tables[name], reducer) for name in reducer.handlers}
     finished, emitted = [], []
     for a, portable in enumerate(states.to_pylist()):
         state = types.load(portable)
@@ -114,7 +114,7 @@ def _merged(
             yield names[kind], row
 
 
-class _EventReader:
+class _TableEvents:
     """The events of a table, one by one; columns are converted a thousand rows at a time."""
 
     BLOCK = 1024
