@@ -41,7 +41,7 @@ test-all:
 
 nightly: test-environment
 	$(BIN)/python -m pytest -m slow $(TESTS)
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(WORKERS) tests/laws tests/fold tests/store/test_properties.py tests/store/test_state_machine.py
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n $(WORKERS) tests/laws tests/fold tests/store/test_state_machine.py
 
 lint: test-environment
 	$(BIN)/ruff check .

@@ -25,7 +25,7 @@ from .fold import on as on
 from .fold import reducer as reducer
 from .interchange import protobuf as protobuf
 from .lab.lab import Lab as Lab
-from .lab.lab import open as open  # noqa: A004
+from .lab.open import open as open  # noqa: A004
 from .reducers import BookDepth as BookDepth
 from .reducers import Correlation as Correlation
 from .reducers import DollarBars as DollarBars
@@ -48,7 +48,7 @@ from .reducers import Twap as Twap
 from .reducers import VolumeBars as VolumeBars
 from .reducers import Vwap as Vwap
 from .snapshots.placement import workloads as workloads
-from .store.api import Receipt as Receipt
+from .store.types import Receipt as Receipt
 from .timetravel.asof import AsOf as AsOf
 
 __version__: str

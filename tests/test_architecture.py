@@ -16,7 +16,7 @@ PACKAGE = ROOT / "eventlab"
 
 FLOORS = (
     {"errors"},
-    {"events"},
+    {"events", "storage"},
     {"runtime", "interchange"},
     {"store"},
     {"feeds"},
@@ -25,13 +25,16 @@ FLOORS = (
     {"timetravel"},
     {"plots", "projections"},
     {"lab"},
-    {"experiments"},
+    {"experiments", "testing"},
     {"demo"},
     {"cli"},
     {"__main__"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
+# The store's face: what rooms above it may import. `lab/open.py` alone chooses the built-in store.
+FACE_OF_STORE = {("eventlab", "store", name) for name in ("api", "blocks", "names", "types")}
+CHOOSES_THE_STORE = ("eventlab", "lab", "open")
 # What a room may not see of those below it.
 STRANGERS = {("fold", "store"), ("reducers", "store"), ("plots", "store")}
 MOST_FILES = 13
@@ -80,6 +83,29 @@ def test_imports_point_downwards(path: Path):
         assert (here, there) not in STRANGERS, where
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_other_rooms_know_the_store_by_its_interface(path: Path):
+    if module_of(path)[1] == "store" or module_of(path) == CHOOSES_THE_STORE:
+        return
+    for line, module in imported(path):
+        if module[:2] == ("eventlab", "store"):
+            known = module in FACE_OF_STORE or module[:3] == ("eventlab", "store", "disk")  # how files are changed
+            assert known, f"{path.relative_to(ROOT)}:{line}: imports {'.'.join(module)}"
+
+
+def test_nothing_else_imports_the_suite():
+    for path in modules():
+        if module_of(path)[1] != "testing":
+            assert not any(module[:2] == ("eventlab", "testing") for _, module in imported(path)), path
+
+
+def test_the_suite_knows_the_interface_alone():
+    """A store from elsewhere takes no other room with it than the suite needs."""
+    for path in (PACKAGE / "testing").glob("*.py"):
+        for line, module in imported(path):
+            assert module[1] in {"errors", "events", "storage", "store", "testing"}, f"{path.name}:{line}"
+
+
 def arrows() -> Mapping[tuple[str, ...], dict[str, set[str]]]:
     """By folder: which of its files and subfolders import which others. Faces load lazily and do not count."""
     found: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -121,3 +147,30 @@ def test_the_drawn_house_has_the_same_floors():
     drawn = [set(re.findall(r"`(\w+)(?:/|\.py)`", cell)) for cell in table]
     wanted = [rooms - {"__main__"} for rooms in reversed(FLOORS)]
     assert drawn == [rooms for rooms in wanted if rooms]
+
+
+# Public names that stand in two namespaces on purpose.
+SHARED_NAMES = {
+    "Exponential": "el.snapshots.Exponential is a policy, el.workloads.Exponential a distribution of reads",
+}
+MOST_LINES = 500
+LONG_FILES = {"lab/lab.py"}  # the facade: one method a public name, most of it docstrings
+
+
+def test_a_class_name_stands_once():
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in modules():
+        if not path.stem.endswith("_pb2"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name.lstrip("_")].append(str(path.relative_to(PACKAGE)))
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert twice.keys() == SHARED_NAMES.keys(), twice
+
+
+def test_no_file_is_long():
+    for path in modules():
+        name = path.relative_to(PACKAGE).as_posix()
+        if name not in LONG_FILES and not path.stem.endswith("_pb2"):
+            lines = len(path.read_text(encoding="utf-8").splitlines())
+            assert lines <= MOST_LINES, f"{name} has {lines} lines"

@@ -100,8 +100,8 @@ def way_of(what: str) -> Way:
                 lab.append(name, fills(3))
             if sealed:
                 lab.seal()
-        lab.state(el.Portfolio, "portfolio/warm")
         if what == "state":
+            lab.state(el.Portfolio, "portfolio/warm")
             return followed("Lab.state", lambda: lab.state(el.Portfolio, "portfolio/followed"))
         return followed("EventLog.commit", lambda: lab.append("portfolio/followed", fills(3)))
 

@@ -83,7 +83,7 @@ def ingest(
     }  # fmt: skip
     feeds = _feeds(feed, files or [], {"symbol": symbol, "aggregate_id": aggregate_id}, own_options)
     made = list[dict[str, Any]]()
-    from eventlab.lab.lab import open as open_lab
+    from eventlab.lab.open import open as open_lab
 
     with open_lab(lab) as opened:
         for one in feeds:

@@ -91,7 +91,7 @@ def events(
 
     from eventlab.errors import UnknownAggregate
     from eventlab.events.clock import to_ns
-    from eventlab.store.read.frames import frame_schema
+    from eventlab.store.api import frame_schema
 
     wanted = resolve.comma_separated(columns)
     first = None if start is None else to_ns(start, what="--start")

@@ -30,7 +30,7 @@ SHORT_NAMES = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "p
 def existing_lab(path: Path, *, read_only: bool = True) -> Iterator[Lab]:
     """An existing lab, with the built-in reducers declared so that their snapshots are known."""
     from eventlab import reducers
-    from eventlab.lab.lab import open as open_lab
+    from eventlab.lab.open import open as open_lab
 
     reducers.declare()
     if not read_only:
@@ -118,7 +118,7 @@ def _from_file(path: Path) -> ModuleType:
 
 def stored_type(lab: Lab, text: str) -> EventType:
     """An event type of the store by its name or class name, e.g. market_data or MarketData."""
-    from eventlab.store.catalog.schemas import meaning
+    from eventlab.store.api import meaning
 
     types = lab.store.types()
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).lower()

@@ -10,7 +10,7 @@ from pathlib import Path
 from eventlab.errors import EventlabError
 
 MARKER = ".eventlab-demo"
-_STORE_NAMES = ("catalog.sqlite", "catalog.sums", "journal", "lock", "segments", "snapshots")
+_STORE_NAMES = ("catalog.sqlite", "catalog.checksums", "journal", "lock", "segments", "snapshots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Folder:
 
     def _is_ours(self, store_id: object) -> bool:
         """Whether the lab is the recorded one; without a record, or if it cannot be opened, only a store's files."""
-        from eventlab.lab.lab import open as open_lab
+        from eventlab.lab.open import open as open_lab
 
         if not self.lab.is_dir() or any(not path.name.startswith(_STORE_NAMES) for path in self.lab.iterdir()):
             return False

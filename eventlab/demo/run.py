@@ -18,7 +18,7 @@ from eventlab.events.builtin import PortfolioChange
 from eventlab.events.clock import format_ns
 from eventlab.experiments import latency_by_length, snapshot_intervals
 from eventlab.lab.lab import Lab
-from eventlab.lab.lab import open as open_lab
+from eventlab.lab.open import open as open_lab
 from eventlab.snapshots import Every
 
 MOST_MARKETS = 4

@@ -1,9 +1,12 @@
-"""Templates of aggregate ids, e.g. ``market/{symbol}``. Filling one only replaces text; nothing is evaluated."""
+"""Templates of aggregate ids, e.g. ``market/{symbol}``, and patterns that match ids, e.g. ``market/*``.
+
+Filling a template only replaces text; nothing is evaluated.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,3 +73,9 @@ def _parsed(text: str, allowed: tuple[str, ...]) -> Template:
     if re.search(r"[{}]", _PLACEHOLDER.sub("", text)):
         raise FeedError(f"aggregate_id {text!r}: unmatched brace", expected=f"placeholders {known}")
     return Template(text, fields)
+
+
+def matching(ids: Iterable[str], pattern: str) -> list[str]:
+    """The ids that match a pattern in which ``*`` stands for any run of characters, sorted."""
+    matches = re.compile(".*".join(re.escape(part) for part in pattern.split("*")), re.DOTALL).fullmatch
+    return sorted(one for one in ids if matches(one))

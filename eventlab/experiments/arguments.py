@@ -12,12 +12,12 @@ from eventlab.fold.declare.reducer import Reducer, ReducerLike, as_reducer
 from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy import rules
 from eventlab.snapshots.policy.rules import Policy
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Store
 
 T = TypeVar("T")
 
 
-def _longest_aggregate(store: EventLog, reducer: Reducer) -> str:
+def _longest_aggregate(store: Store, reducer: Reducer) -> str:
     """The aggregate with the most events, among those with events that the reducer handles."""
     handled = store.aggregates_with(reducer.event_types)
     if not handled:

@@ -23,7 +23,7 @@ from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.rules import Policy
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import EventReader
 from eventlab.timetravel.calibration import calibrated
 
 _PLAIN_FOLDS = 5
@@ -85,7 +85,7 @@ class _CostModels:
     def model(self) -> Model:
         return calibrated(self._subject.store, self._subject.reducer, self._subject.aggregate_id)
 
-    def measure(self, _store: EventLog, _reducer: Reducer, _aggregate: str) -> Model:
+    def measure(self, _store: EventReader, _reducer: Reducer, _aggregate: str) -> Model:
         return self.model
 
     def scorer(self, group: _TrialGroup) -> PlacementScorer:

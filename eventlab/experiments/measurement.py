@@ -21,7 +21,7 @@ from eventlab.snapshots.collection import Built, Measure, Snapshots
 from eventlab.snapshots.policy.rules import Every, Policy, Read
 from eventlab.snapshots.states import Base
 from eventlab.snapshots.storage.files import DirectoryFiles, MemoryFiles
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Store
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.calibration import undisturbed
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
@@ -36,14 +36,14 @@ class HasStore(Protocol):
     """Any object with a log, such as a Lab."""
 
     @property
-    def store(self) -> EventLog: ...
+    def store(self) -> Store: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The reducer and aggregate whose states are reconstructed."""
 
-    store: EventLog
+    store: Store
     reducer: Reducer
     aggregate_id: str
     head: int
@@ -134,7 +134,7 @@ class Subject:
 
 
 @contextmanager
-def private_snapshots(store: EventLog, count: int, measure: Measure | None = None) -> Iterator[list[Snapshots]]:
+def private_snapshots(store: Store, count: int, measure: Measure | None = None) -> Iterator[list[Snapshots]]:
     """Empty collections of snapshots, in memory or in a temporary folder like the store's own."""
     if store.path == ":memory:":
         yield [Snapshots(store, MemoryFiles(), measure) for _ in range(count)]

@@ -13,7 +13,7 @@ from eventlab.errors import ReadOnlyStore, SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.events.types import EventType, event, event_type
 from eventlab.lab.append import batch_of_frame, batches_of
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Store
 
 _PREFIX = "experiment/"
 
@@ -94,11 +94,11 @@ def identity(*parts: object) -> str:
 class TrialLog:
     """The stored trials of one experiment: the events of an aggregate."""
 
-    store: EventLog
+    store: Store
     aggregate_id: str
 
     @staticmethod
-    def of(store: EventLog, name: object) -> TrialLog:
+    def of(store: Store, name: object) -> TrialLog:
         if not isinstance(name, str) or not name or len(name) > 200:
             raise SnapshotError("not the name of an experiment", got=name, expected='a string, e.g. "policies"')
         return TrialLog(store, _PREFIX + name)

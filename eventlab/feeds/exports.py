@@ -20,6 +20,7 @@ from eventlab.interchange.columnar import Columnar, ColumnarFile, checked
 from eventlab.interchange.folder import checked_folder
 from eventlab.interchange.pieces import merged, text_bytes
 from eventlab.interchange.protobuf.convert import runs
+from eventlab.storage.local import LocalStorage
 
 CHUNK_ROWS = 262_144
 CHUNK_TEXT = 1 << 26
@@ -95,13 +96,14 @@ class Exported:
     def _content(self) -> _Content:
         try:
             if self._path.is_dir():
-                files, digest, store_id = checked_folder(self._path)
+                files, digest, store_id = checked_folder(LocalStorage(self._path), self.source)
                 return _Content(digest, store_id, files)
-            columnar = _SUFFIXES.get(self._path.suffix.lower())
+            path = self._path.resolve()  # the path may be a link; what it leads to may not
+            storage, columnar = LocalStorage(path.parent), _SUFFIXES.get(path.suffix.lower())
             if columnar is not None:
-                file, digest = checked(self._path, columnar)
+                file, digest = checked(storage, path.name, columnar)
                 return _Content(digest, file.store_id, [file])
-            return _Content(*stream.checked(self._path), None)
+            return _Content(*stream.checked(storage, path.name), None)
         except OSError as error:
             raise FeedError(f"{self.source}: cannot be read", got=str(error)) from error
 

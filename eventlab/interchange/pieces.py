@@ -1,4 +1,4 @@
-"""Frames on their way between files and the log: in bounded pieces, and merged by position."""
+"""Frames between files and the log: cut into bounded pieces, and merged by position."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from eventlab.events.types import ENVELOPE, EventType
 
 ROWS = 65_536
 TEXT_BYTES = 1 << 24
-"""No piece has more rows, or more bytes of text unless it is one row."""
+"""Limits of a piece, in rows and bytes of text. A single row may have more text."""
 
 Piece: TypeAlias = tuple[EventType, pl.DataFrame]
 
 
 def columns_of(declared: EventType) -> tuple[str, ...]:
-    """All that travels of an event, in the order of a file's columns."""
+    """The exported columns of an event type, in the order of a file."""
     first, last = ENVELOPE[:4], ENVELOPE[4:]
     return (*first, *(field.name for field in declared), *last)
 
 
 def bounded(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same rows in pieces."""
+    """Cut frames into pieces."""
     for frame in frames:
         for part in frame.iter_slices(ROWS):
             yield from _halved(part)
@@ -44,9 +44,9 @@ def _halved(part: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def merged(sources: Sequence[tuple[EventType, Iterator[pl.DataFrame]]]) -> Iterator[list[Piece]]:
-    """Groups of pieces, at most one a type: all positions of a group lie before those of the next.
+    """Merge sources in position order: groups of at most one piece per type, in ascending positions.
 
-    Each source is in position order. No more than a piece of each is held.
+    Each source is in position order. At most a piece of each is in memory.
     """
     heads: dict[int, pl.DataFrame] = {}
 

@@ -1,9 +1,9 @@
-"""From what a person appends, objects or a frame, to the batches that a store takes."""
+"""Turns appended objects and frames into batches, and groups batches into one commit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -26,20 +26,20 @@ DEFAULT_TEMPLATES = {
     "bar": "bar/{symbol}",
     "funding": "funding/{symbol}",
 }
-"""Aggregate ids of market events for which none was given, as the feeds name them."""
+"""Default aggregate ids of market events, as the feeds name them."""
 
 _ENVELOPE = ("timestamp", "cause", "event_id", "aggregate_id", "metadata")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ref:
-    """Events queued in a group: usable as the `cause` of later ones in it, which means the last of them."""
+    """Events queued in a group. As the `cause` of later events in it, it means the last of them."""
 
     group: Group
     row: int
     count: int
     event_id: str | None = None
-    """The supplied id of the last event: where it was there before the group, its position is another."""
+    """The supplied id of the last event, whose position is another if it was appended before the group."""
 
     @property
     def position(self) -> int:
@@ -61,10 +61,9 @@ def batches_of(
     group: Group | None = None,
     first_row: int = 0,
 ) -> list[Batch]:
-    """Batches, one an event type, of a few event objects in the order given.
+    """Batches, one for each event type, of event objects in the order given.
 
-    `group` is the commit that they become a part of, beside further batches, and `first_row` the first event's row in
-    it.
+    `group` is the commit that they become a part of, and `first_row` the first event's row in it.
     """
     listed = _listed(events)
     rows = len(listed)
@@ -75,7 +74,7 @@ def batches_of(
     for row, item in enumerate(listed):
         declared = event_type(item)
         grouped.setdefault(declared.name, (declared, []))[1].append(row)
-    ordered = group is not None or len(grouped) > 1
+    ordered = first_row > 0 or len(grouped) > 1
     made = []
     for declared, members in grouped.values():
         at = np.array(members, dtype=np.int64)
@@ -105,11 +104,11 @@ def _listed(events: object) -> list[Any]:
         return [events]
     if isinstance(events, (str, bytes, Mapping)) or not isinstance(events, Iterable):
         raise InvalidEvent(
-            "not an event, nor a list of events", got=events, hint="Append instances, e.g. el.TradingSignal(...)."
+            "neither an event nor a list of events", got=events, hint="Append instances, e.g. el.TradingSignal(...)."
         )
     listed = list(events)
     if not listed:
-        raise InvalidEvent("there is no event to append", hint="Pass at least one event.")
+        raise InvalidEvent("no event to append", hint="Pass at least one event.")
     for row, item in enumerate(listed):
         if isinstance(item, type) or not hasattr(type(item), "__event_type__"):
             raise InvalidEvent(
@@ -121,7 +120,7 @@ def _listed(events: object) -> list[Any]:
 def _per_event(value: object, rows: int, what: str) -> list[Any]:
     if isinstance(value, (list, tuple, np.ndarray, pl.Series)):
         if len(value) != rows:
-            raise InvalidEvent(f"{what}: as many as there are events", got=len(value), expected=rows)
+            raise InvalidEvent(f"{what}: wrong length", got=len(value), expected=rows)
         return list(value)
     return [value] * rows
 
@@ -133,7 +132,7 @@ def _times(timestamp: object, rows: int) -> Int64Array:
 
 
 def _causes(cause: object, rows: int, group: Group | None) -> tuple[Int64Array | None, Int64Array | None]:
-    """Positions of causes that are in the log, and rows of those in the same group; negative where there is none."""
+    """Positions of causes in the log, and rows of causes in the same group; negative for none."""
     given = _per_event(cause, rows, "cause")
     if all(value is None for value in given):
         return None, None
@@ -172,22 +171,22 @@ def batch_of_frame(
     order: Int64Array | None = None,
     where: str = "",
 ) -> Batch:
-    """A batch from a frame: payload columns, and perhaps timestamp, cause, event_id, aggregate_id and metadata."""
-    whole = columns.frame_of(frame)
-    extra = [name for name in whole.columns if name in _ENVELOPE]
+    """A batch from a frame of payload and, optionally, timestamp, cause, event_id, aggregate_id and metadata."""
+    given = columns.frame_of(frame)
+    extra = [name for name in given.columns if name in _ENVELOPE]
     if "metadata" in extra and metadata is not None:
         raise InvalidEvent(
             "metadata are given both as an argument and as a column", hint="Drop the column or the argument."
         )
-    payload = columns.payload_from_frame(declared, whole, ignore=extra, where=where)
+    payload = columns.payload_from_frame(declared, given, ignore=extra, where=where)
     return Batch(
         declared,
         payload,
-        _aggregates(declared, payload, whole, aggregate_id, where),
-        timestamp=columns.timestamps_from(whole["timestamp"], where=where) if "timestamp" in extra else None,
-        cause=_cause_column(whole["cause"], where) if "cause" in extra else None,
-        event_id=_id_column(whole["event_id"], where) if "event_id" in extra else None,
-        metadata=columns.metadata_column(whole["metadata"], where=where) if "metadata" in extra else metadata,
+        _aggregates(declared, payload, given, aggregate_id, where),
+        timestamp=columns.timestamps_from(given["timestamp"], where=where) if "timestamp" in extra else None,
+        cause=_cause_column(given["cause"], where) if "cause" in extra else None,
+        event_id=_id_column(given["event_id"], where) if "event_id" in extra else None,
+        metadata=columns.metadata_column(given["metadata"], where=where) if "metadata" in extra else metadata,
         order=order,
         clock=clock,
     )
@@ -218,7 +217,7 @@ def _aggregates(
 
 
 def _filled(template: Template, payload: pa.RecordBatch, where: str) -> str | pa.DictionaryArray:
-    """Aggregate ids of all rows. With one placeholder only the distinct values are written out."""
+    """Aggregate ids of all rows. With one placeholder, only distinct values are formatted."""
     if not template.fields:
         return template.text
     used = {name: payload.column(payload.schema.get_field_index(name)) for name in template.fields}
@@ -246,7 +245,7 @@ def _cause_column(column: pl.Series, where: str) -> Int64Array:
         )
     if (column < 0).any() or (column > 2**63 - 1).any():
         raise InvalidEvent(
-            f"{columns.prefix(where)}column 'cause' holds what is no position", expected="0 or above, or null"
+            f"{columns.prefix(where)}column 'cause' has values that are not positions", expected="0 or above, or null"
         )
     return column.cast(pl.Int64).fill_null(-1).to_numpy()
 
@@ -260,12 +259,12 @@ def _id_column(column: pl.Series, where: str) -> pa.StringArray:
 
 
 class Group:
-    """Appends to several aggregates that become one atomic commit; what ``with lab.commit()`` gives.
+    """Appends to several aggregates that become one atomic commit, made by ``with lab.commit()``.
 
     Attributes
     ----------
     receipt : Receipt or None
-        Of the whole commit, once the ``with`` block has ended well.
+        The receipt of the whole commit, after the ``with`` block.
     """
 
     def __init__(self, store: Store, late: Late) -> None:
@@ -289,7 +288,7 @@ class Group:
         cause: Cause | Sequence[Cause] = None,
         event_id: str | Sequence[str | None] | None = None,
     ) -> Ref:
-        """Queue events; see :meth:`eventlab.lab.lab.Lab.append`. What comes back can be a `cause` of what follows."""
+        """Queue events like :meth:`eventlab.lab.lab.Lab.append`; the result can be a `cause` of later events."""
         if self._done:
             raise InvalidEvent("this group is committed already", hint="Open another: with lab.commit() as c.")
         batches = batches_of(
@@ -319,8 +318,8 @@ class Group:
         """Position of a Ref's last event, once the group is committed."""
         if self.receipt is None:
             raise InvalidEvent(
-                "an event has no position before its commit is done",
-                hint="Inside its group the Ref itself is a cause; elsewhere it is one after the `with` block.",
+                "an event has no position before its commit",
+                hint="Inside its group the Ref itself can be a cause; elsewhere only after the `with` block.",
             )
         if ref.event_id is not None:
             found = self._store.find(ref.event_id)
@@ -334,6 +333,15 @@ class Group:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._done = True
         if kind is None:
-            self.receipt = self._store.commit(self._batches, expected=self._expected, late=self._late)
+            self.commit()
+        self._done = True
+
+    def commit(self) -> Receipt:
+        """Commit all appends, as leaving the ``with`` block does."""
+        self._done = True
+        batches = self._batches
+        if len(batches) > 1 and batches[0].order is None:
+            batches[0] = replace(batches[0], order=np.arange(batches[0].payload.num_rows))
+        self.receipt = self._store.commit(batches, expected=self._expected, late=self._late)
+        return self.receipt

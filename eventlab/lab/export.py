@@ -1,12 +1,11 @@
-"""`lab.export`: events as files, written beside their place, proven, synced, and only then given their name."""
+"""`lab.export`: events as files that carry a proof; a file or folder appears when it is complete."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -17,8 +16,8 @@ from eventlab.events.types import EventType
 from eventlab.interchange import columnar, folder, proof, stream
 from eventlab.interchange.pieces import bounded, columns_of
 from eventlab.runtime.progress import tqdm
-from eventlab.store.disk import operations as disk
-from eventlab.store.event_log import EventLog
+from eventlab.storage.local import LocalStorage, new_directory
+from eventlab.store.api import EventReader
 from eventlab.store.names import EventClass, aggregates_named, type_named
 
 Format: TypeAlias = Literal["protobuf", "parquet", "arrow"]
@@ -39,18 +38,18 @@ class ExportReceipt:
     Attributes
     ----------
     path : Path
-        A file, or a folder with one file a type.
+        A file, or a folder with a file for each event type.
     format : {"protobuf", "parquet", "arrow"}
     count : int
         Events.
     counts : dict of str to int
         The same by event type.
     bytes : int
-        Of all files.
+        Size of all files.
     sha256 : str
         The proof that the file, or the folder's manifest, carries.
     stop_position : int
-        Events of the log from here on were not looked at.
+        End of the export: positions of the log from here on are not in it.
     """
 
     path: Path
@@ -63,8 +62,8 @@ class ExportReceipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which events to export."""
+class Scope:
+    """The events to export."""
 
     event_class: EventClass | None
     aggregate_id: str | None
@@ -73,30 +72,21 @@ class Asked:
 
 
 def export(
-    store: EventLog, path: str | Path, asked: Asked, *, format: Format | None, progress: bool  # noqa: A002
+    store: EventReader, path: str | Path, scope: Scope, *, format: Format | None, progress: bool  # noqa: A002
 ) -> ExportReceipt:  # fmt: skip
     """See :meth:`eventlab.lab.lab.Lab.export`."""
     target = Path(path)
     chosen = _format(target, format)
     _check_target(target)
-    sources = _Sources(store, asked, progress=progress)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    sources = _Sources(store, scope, progress=progress)
     with sources.bar:
         try:
-            digest = _written(beside, target, chosen, store.store_id, sources)
-            size = sum(file.stat().st_size for file in _files(beside))
-            for file in _files(beside):
-                _sync(file)
-            if beside.is_dir():
-                disk.sync_directory(beside)
-            disk.rename(beside, target)
-            disk.sync_directory(target.parent)
+            sealed = _write(target, chosen, store.store_id, sources)
         except OSError as error:
             raise StoreFull(f"{target}: could not be written: {error}", hint="Nothing was left of it.") from error
-        finally:
-            _remove(beside)
     count = sum(sources.counts.values())
-    return ExportReceipt(target, chosen, count, sources.counts, size, digest, sources.stop_position)
+    size = sum(one.size for one in sealed)
+    return ExportReceipt(target, chosen, count, sources.counts, size, sealed[-1].sha256, sources.stop_position)
 
 
 def _format(target: Path, given: Format | None) -> Format:
@@ -104,16 +94,16 @@ def _format(target: Path, given: Format | None) -> Format:
     if given is not None and given not in _SUFFIXES.values():
         raise InvalidEvent("unknown format", got=given, expected="protobuf, parquet or arrow")
     if by_suffix is not None and given not in (None, by_suffix):
-        raise InvalidEvent("the path's suffix says another format", got=f"{target.suffix} and {given!r}")
+        raise InvalidEvent("the path's suffix means another format", got=f"{target.suffix} and {given!r}")
     if by_suffix is None and (given == "protobuf" or (given is None and target.suffix)):
         raise InvalidEvent(
-            "a path whose suffix says no format", got=target.name, expected=f"{', '.join(_SUFFIXES)}, or a folder"
+            "the path's suffix means no format", got=target.name, expected=f"{', '.join(_SUFFIXES)}, or a folder"
         )
     return by_suffix or given or "parquet"
 
 
 def _is_file(target: Path) -> bool:
-    """Whether a path means one file, by its suffix."""
+    """Whether a path is one of a file, by its suffix."""
     return target.suffix.lower() in _SUFFIXES
 
 
@@ -127,36 +117,36 @@ def _check_target(target: Path) -> None:
 
 
 class _Sources:
-    """The events asked for, type by type, all of one moment of the log."""
+    """The events to export, by type, all as of one moment of the log."""
 
-    def __init__(self, store: EventLog, asked: Asked, *, progress: bool) -> None:
+    def __init__(self, store: EventReader, scope: Scope, *, progress: bool) -> None:
         self.stop_position = store.stop_position
         self.counts: dict[str, int] = {}
         self._store = store
-        self._asked = asked
-        self._aggregates = aggregates_named(store, asked.aggregate_id)
-        names = store.types() if asked.event_class is None else (asked.event_class,)
+        self._scope = scope
+        self._aggregates = aggregates_named(store, scope.aggregate_id)
+        names = store.types() if scope.event_class is None else (scope.event_class,)
         self._types = [type_named(store, of) for of in names]
-        whole = asked == Asked(None, None, None, None)
+        everything = scope == Scope(None, None, None, None)
         self.bar = tqdm(
-            total=self.stop_position if whole else None, unit="event", unit_scale=True, desc="export",
+            total=self.stop_position if everything else None, unit="event", unit_scale=True, desc="export",
             disable=not progress, leave=None,
         )  # fmt: skip
 
     def types(self) -> list[tuple[EventType, Iterator[pl.DataFrame]]]:
-        """Types that have events, and these in bounded pieces.
+        """Types with their events in bounded pieces; types without events are left out.
 
         Raises
         ------
         InvalidEvent
-            There is none.
+            No type has events.
         """
-        found = []
+        found: list[tuple[EventType, Iterator[pl.DataFrame]]] = []
         for declared in self._types:
             frames = self._counted(declared)
             first = next(frames, None)
             if first is not None:
-                found.append((declared, _from(first, frames)))
+                found.append((declared, chain([first], frames)))
         if not found:
             raise InvalidEvent("there is no event to export", hint="lab.info() shows what is there.")
         return found
@@ -165,8 +155,8 @@ class _Sources:
         frames = self._store.rows(
             declared,
             aggregates=self._aggregates,
-            start=self._asked.start,
-            stop=self._asked.stop,
+            start=self._scope.start,
+            stop=self._scope.stop,
             columns=columns_of(declared),
             stop_position=self.stop_position,
             computed_ids=False,
@@ -177,18 +167,11 @@ class _Sources:
             yield frame
 
 
-def _from(first: pl.DataFrame, rest: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    yield first
-    yield from rest
-
-
-def _written(beside: Path, target: Path, chosen: Format, store_id: str, sources: _Sources) -> str:
-    """Write everything under another name; returns the proof."""
+def _write(target: Path, chosen: Format, store_id: str, sources: _Sources) -> list[proof.Sealed]:
+    """Write a file, or a folder whose manifest is the last of the files returned."""
     types = sources.types()
-    written = proof.placeholder()
     if chosen == "protobuf":
-        stream.write(beside, store_id, types, written)
-        return _sealed(beside, written)
+        return [_write_file(target, partial(stream.buffers, store_id, types))]
     if _is_file(target):
         if len(types) > 1:
             raise InvalidEvent(
@@ -197,35 +180,21 @@ def _written(beside: Path, target: Path, chosen: Format, store_id: str, sources:
                 hint="Name one with event_class=; or give a folder, or a .pb file, for all.",
             )
         ((declared, frames),) = types
-        columnar.write(beside, chosen, declared, store_id, frames, written)
-        return _sealed(beside, written)
-    beside.mkdir()
-    files = {}
-    for declared, frames in types:
-        file, mark = folder.file_of(beside, declared.name, chosen), proof.placeholder()
-        columnar.write(file, chosen, declared, store_id, frames, mark)
-        files[declared.name] = sources.counts[declared.name], _sealed(file, mark)
-    folder.write_manifest(beside / folder.MANIFEST, chosen, store_id, files, written)
-    return _sealed(beside / folder.MANIFEST, written)
+        return [_write_file(target, partial(columnar.buffers, chosen, declared, store_id, frames))]
+    sealed, described = [], {}
+    with new_directory(target) as directory:
+        for declared, frames in types:
+            file = directory / folder.file_of(declared.name, chosen)
+            sealed.append(_write_file(file, partial(columnar.buffers, chosen, declared, store_id, frames)))
+            described[declared.name] = sources.counts[declared.name], sealed[-1].sha256
+        manifest = partial(folder.manifest, chosen, store_id, described)
+        sealed.append(_write_file(directory / folder.MANIFEST, manifest))
+    return sealed
 
 
-def _sealed(path: Path, written: str) -> str:
-    with path.open("r+b") as file:
-        return proof.seal(file, written)
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else [path]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        disk.sync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() else disk.remove(path)
+def _write_file(path: Path, content: Callable[[str], Iterator[bytes]]) -> proof.Sealed:
+    """Write one file, whose content gets a placeholder for its proof."""
+    storage, sealed = LocalStorage(path.parent), proof.Sealed()
+    storage.write(path.name, sealed.of(content(sealed.placeholder)))
+    storage.sync()
+    return sealed

@@ -1,11 +1,11 @@
-"""What a lab holds, at a glance: for a terminal and for a notebook."""
+"""A summary of a lab, for a terminal and for a notebook."""
 
 from __future__ import annotations
 
 import html
 from dataclasses import dataclass
 
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import EventReader
 
 _SHOWN_TYPES = 20
 
@@ -50,8 +50,8 @@ class Info:
         return f"<table>{cells}</table>"
 
 
-def info(store: EventLog) -> Info:
-    """Gather the summary."""
+def info(store: EventReader) -> Info:
+    """The summary of a store."""
     return Info(
         path=store.path,
         store_id=store.store_id,

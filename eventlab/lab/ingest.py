@@ -1,4 +1,4 @@
-"""Ingesting a feed: one commit a chunk, keyed by what the source is, so that a rerun resumes or does nothing."""
+"""Ingesting a feed: one commit a chunk, keyed by the source's identity, so that a rerun resumes or does nothing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from eventlab.feeds.api import Chunk, Feed, FeedReport, Gap
 from eventlab.feeds.exports import Exported
 from eventlab.lab.append import batch_of_frame
 from eventlab.runtime.progress import tqdm
-from eventlab.store.api import Batch, Late
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Batch, Late, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +57,15 @@ class IngestReceipt:
     backdated: int = 0
 
 
-def identity(feed: Feed) -> str:
-    """Hex digest of what makes two sources the same: name, parameters and content."""
+def source_identity(feed: Feed) -> str:
+    """Identity of a source, hexadecimal: SHA-256 over the feed's name, parameters and content."""
     text = json.dumps([feed.name, dict(feed.params), feed.content_sha256], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
+def ingest(store: Store, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
     """See :meth:`eventlab.lab.lab.Lab.ingest`."""
-    source = identity(feed)
+    source = source_identity(feed)
     if isinstance(feed, Exported) and feed.store_id == store.store_id:
         raise FeedError(
             f"{feed.source}: these events are this lab's own",
@@ -78,7 +77,7 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
     count = added = clamped = backdated = 0
     first: int | None = None
     last: int | None = None
-    log = _Log()
+    positions = _SourcePositions()
     chunks = _ahead(iter(feed.chunks()))
     bar = tqdm(
         total=feed.total,
@@ -94,13 +93,13 @@ def ingest(store: EventLog, feed: Feed, *, late: Late = "reject", progress: bool
             receipt = store.chunk_receipt(source, number)
             if receipt is None:
                 try:
-                    batches = _batches(feed, chunk, count, log)
+                    batches = _batches(feed, chunk, count, positions)
                     receipt = store.commit(batches, late=late, source=(source, number))
                 except InvalidEvent as error:
                     raise _located(error, feed.source, count) from None
                 added += receipt.count
             if receipt.count:
-                log.learn(count, receipt.first_position)
+                positions.add(count, receipt.first_position)
                 first = receipt.first_position if first is None else first
                 last = receipt.position
             count += receipt.count
@@ -125,7 +124,7 @@ def _located(error: InvalidEvent, source: str, before: int) -> InvalidEvent:
 
 
 def _ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
-    """The same chunks, each read while the one before is being committed."""
+    """The chunks, each read while the one before is committed."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         coming = reader.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:
@@ -133,14 +132,14 @@ def _ahead(chunks: Iterator[Chunk]) -> Generator[Chunk, None, None]:
             yield chunk
 
 
-class _Log:
-    """Where the events of a source are in the log: the chunks' first numbers in the source, and first positions."""
+class _SourcePositions:
+    """Positions of a source's events: of each chunk, its first event's number in the source, and its position."""
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
         self._positions: list[int] = []
 
-    def learn(self, number: int, position: int) -> None:
+    def add(self, number: int, position: int) -> None:
         self._numbers.append(number)
         self._positions.append(position)
 
@@ -155,8 +154,8 @@ class _Log:
         return np.where(inside | (cause_row < 0), -1, before), rows
 
 
-def _batches(feed: Feed, chunk: Chunk, here: int, log: _Log) -> list[Batch]:
-    """What a chunk appends; `here` events of the source came before it."""
+def _batches(feed: Feed, chunk: Chunk, here: int, positions: _SourcePositions) -> list[Batch]:
+    """The batches of a chunk; `here` events of the source came before it."""
     made = [
         batch_of_frame(
             batch.type,
@@ -172,7 +171,7 @@ def _batches(feed: Feed, chunk: Chunk, here: int, log: _Log) -> list[Batch]:
     given = [batch.cause_row for batch in chunk.batches if len(batch.frame)]
     for at, cause_row in enumerate(given):
         if cause_row is not None:
-            cause, rows = log.causes(cause_row, here)
+            cause, rows = positions.causes(cause_row, here)
             made[at] = dataclasses.replace(made[at], cause=cause, cause_row=rows)
     return made
 
@@ -198,4 +197,4 @@ def _from_json(text: str) -> IngestReceipt:
     try:
         return IngestReceipt(**{**data, "added": 0, "already": True, "report": FeedReport(**report)})
     except TypeError as error:
-        raise FeedError("what the store kept of this ingest cannot be read", got=str(error)) from error
+        raise FeedError("the stored receipt of this ingest cannot be read", got=str(error)) from error

@@ -1,4 +1,4 @@
-"""The facade: a lab is a store with everything that can be done with it. No logic lives here."""
+"""The facade: everything that can be done with a store, as methods of `Lab`. No logic lives here."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ import numpy as np
 import polars as pl
 
 from eventlab import reducers
-from eventlab.errors import AsOfError, InvalidEvent
+from eventlab.errors import AsOfError, InvalidEvent, StoreError
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.feeds.api import Feed
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
-from eventlab.fold.executors import Executor
+from eventlab.fold.executors import Executor, Threads
 from eventlab.lab import scan as _scanning
-from eventlab.lab.append import Cause, Group, batch_of_frame, batches_of
+from eventlab.lab.append import Cause, Group, batch_of_frame
 from eventlab.lab.info import Info, info
 from eventlab.snapshots.collection import Built, Snapshots
-from eventlab.store.api import Codec, Late, Receipt
-from eventlab.store.catalog.opening import Durability
-from eventlab.store.compaction.garbage import Vacuumed
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import (
+    Late,
+    Receipt,
+    Report,
+    Store,
+    SupportsBackup,
+    SupportsReadLog,
+    SupportsSeal,
+    SupportsVerify,
+    Vacuumed,
+    frame_schema,
+)
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named
-from eventlab.store.read import frames as public
-from eventlab.store.verify.log import Report
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.history.history import history
-from eventlab.timetravel.marks import marked
 from eventlab.timetravel.marks.routing import MarkWith
-from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
+from eventlab.timetravel.reconstruct import StatesTask, reconstruct
 from eventlab.timetravel.state import State
 
 if TYPE_CHECKING:  # a process that asks for a state need not load what writes files, or shows how far it is
@@ -48,70 +53,20 @@ if TYPE_CHECKING:  # a process that asks for a state need not load what writes f
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
 
-def open(  # noqa: A001  el.open reads as it should
-    path: str | Path,
-    *,
-    clock: Callable[[], int] | None = None,
-    read_only: bool = False,
-    durability: Durability = "full",
-    wait: float = 10.0,
-    codec: Codec = "parquet",
-    record_reads: bool = False,
-) -> Lab:
-    """Open a lab, creating it where there is none.
-
-    Parameters
-    ----------
-    path : str or Path
-        A directory, or ``":memory:"``.
-    clock : callable, optional
-        Gives nanoseconds since the epoch, UTC, for `recorded_at`; the system's clock by default.
-    read_only : bool
-        Open without writing anything.
-    durability : {"full", "relaxed"}
-        ``"full"``: an append that returned survives a power failure. ``"relaxed"``: the last ones may be lost then,
-        never a part of one; about ten times as many small appends a second.
-    wait : float
-        Seconds to wait while another process writes.
-    codec : {"parquet", "archive"}
-        How new segment files are written. ``"archive"`` takes less room, and more time to write and to read; a lab may
-        hold both, and answers the same.
-    record_reads : bool
-        Keep which past states :meth:`Lab.state` is asked for, in the store: reducer, aggregate, version, and the last
-        version then; nothing of who asked, or when. :meth:`Lab.read_log` gives them.
-
-    Raises
-    ------
-    NotAStore, StoreTooOld, StoreTooNew, StoreCorrupt, ReadOnlyStore, StoreLocked, StoreError
-        A path that holds something else; another format; damage; no permission; a writer that does not finish; a
-        network file system.
-
-    Examples
-    --------
-    >>> import eventlab as el
-    >>> with el.open(":memory:") as lab:
-    ...     receipt = lab.append("signals/demo", el.TradingSignal("BTCUSDT", "buy", 1.0, "demo"))
-    ...     receipt.version
-    1
-    """
-    return Lab(
-        EventLog.open(
-            path, clock=clock, read_only=read_only, durability=durability, wait=wait, codec=codec,
-            record_reads=record_reads,
-        )
-    )  # fmt: skip
-
-
 class Lab:
-    """Events, state and research over one store. Made by :func:`eventlab.open`."""
+    """Events, state and research over one store: that of :func:`eventlab.open`, or any other `Store`.
 
-    def __init__(self, store: EventLog) -> None:
+    Methods that need an optional ability, such as :meth:`verify`, raise StoreError where the store lacks it.
+    """
+
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._snapshots = Snapshots.beside(store, calibrated)
+        self._read_log = store.read_log if isinstance(store, SupportsReadLog) else None
 
     @property
-    def store(self) -> EventLog:
-        """The log underneath."""
+    def store(self) -> Store:
+        """The store of this lab."""
         return self._store
 
     def __enter__(self) -> Self:
@@ -153,27 +108,28 @@ class Lab:
         cause : int or sequence of int, optional
             Position of the event that caused this one; one for all or one each.
         event_id : str or sequence of str, optional
-            Ids of your own. Appending the same events under the same ids again changes nothing and gives the first
-            receipt.
+            Your ids for the events. Appending the same events with the same ids again changes nothing and returns the
+            first receipt.
         late : {"reject", "clamp", "accept"}
-            What to do with an event time before the aggregate's latest one: refuse it; raise it to that and count it;
-            or keep it, as a back-dated fact, and count it. A back-dated event is folded in version order like any
-            other, but a state as of a time holds it from its own time on: a correction of what was, for all who do not
-            ask what was known before it (`known_at`).
+            How to treat an event time before the aggregate's latest one: refuse it; raise it to the latest one and
+            count it; or keep it as a back-dated fact and count it. A back-dated event is folded in version order like
+            any other, but a state as of a time includes it from its event time on: it corrects the past, except for
+            states with an earlier `known_at`.
 
         Raises
         ------
         InvalidEvent, LateEvent, WrongVersion, DuplicateEvent
-            A value that is no event's; a time that goes back; another version than expected; an id that is there with
+            A value that an event cannot have; a time that goes back; another version than expected; a known id with
             other content.
         StoreLocked, StoreFull, ReadOnlyStore
             Nothing was kept.
         """
-        batches = batches_of(
-            aggregate_id, events, timestamp=timestamp, metadata=metadata, cause=cause, event_id=event_id
-        )
-        expected = None if expected_version is None else {aggregate_id: expected_version}
-        return self._store.commit(batches, expected=expected, late=late)
+        group = Group(self._store, late)
+        group.append(
+            aggregate_id, events, expected_version=expected_version, timestamp=timestamp, metadata=metadata,
+            cause=cause, event_id=event_id,
+        )  # fmt: skip
+        return group.commit()
 
     def append_frame(
         self,
@@ -191,11 +147,11 @@ class Lab:
         ----------
         event_class : event class, its name, or EventType
         frame : polars.DataFrame, pyarrow.Table or pyarrow.RecordBatch
-            The payload columns; beside them, if wanted, `timestamp` (else the time of the commit), `cause`, `event_id`
-            and `aggregate_id`.
+            The payload columns, and optionally `timestamp` (the commit's time by default), `cause`, `event_id` and
+            `aggregate_id`.
         aggregate_id : str, optional
-            An id, or a template over the text columns such as ``"market/{symbol}"``. Where it is left out, the column
-            `aggregate_id`; where there is none either, market events go where the feeds put them, ``market/{symbol}``,
+            An id, or a template over the text columns such as ``"market/{symbol}"``. The default is the column
+            `aggregate_id`; without such a column, market events go to the aggregates of the feeds, ``market/{symbol}``,
             ``book/{symbol}``, ``quote/{symbol}``, ``bar/{symbol}``, ``funding/{symbol}``.
         expected_version : int, optional
             The version that each aggregate in the frame must have.
@@ -205,8 +161,8 @@ class Lab:
         Returns
         -------
         Receipt
-            For a frame without rows: `count` 0, `version` 0, `first_position` the next free position and `position` the
-            one before; nothing is recorded.
+            For a frame without rows: `count` and `version` 0, `first_position` the next free position and `position`
+            the one before; nothing is recorded.
         """
         batch = batch_of_frame(
             type_named(self._store, event_class), frame, aggregate_id=aggregate_id, metadata=metadata
@@ -215,10 +171,10 @@ class Lab:
         return self._store.commit([batch], expected=expected, late=late)
 
     def ingest(self, feed: Feed, *, late: Late = "reject", progress: bool = True) -> IngestReceipt:
-        """Append all of a source, chunk by chunk; once.
+        """Append all of a source once, chunk by chunk.
 
-        The same source (feed, parameters and content) is never appended twice: a rerun returns at once, and one that
-        was interrupted resumes where it stopped.
+        The same source (feed, parameters and content) is never appended twice: a rerun returns at once, and resumes
+        where an interrupted one stopped.
 
         Parameters
         ----------
@@ -232,9 +188,9 @@ class Lab:
         Raises
         ------
         FeedError
-            A source that cannot be read as the feed says. Chunks before it stay.
+            The feed cannot read the source. Chunks before the error stay.
         InvalidEvent
-            An aggregate that already has event times by another clock.
+            An aggregate already has event times of another clock.
         """
         from eventlab.lab.ingest import ingest
 
@@ -280,8 +236,7 @@ class Lab:
             Payload fields and any of position, aggregate_id, version, timestamp, cause, event_id, metadata,
             recorded_at, event_type. By default the first four, the payload and cause.
         event_id : str, optional
-            Look up the one event with this id instead, of whatever type. One that was not supplied but computed takes a
-            search through all ids.
+            Look up the one event with this id instead, of any type. A computed id takes a search through all ids.
 
         Returns
         -------
@@ -294,7 +249,7 @@ class Lab:
         if event_id is not None:
             return self._event(event_id, event_class, aggregate_id, start, stop, columns)
         if event_class is None:
-            raise InvalidEvent("which events?", hint="Name an event class, e.g. lab.events(el.MarketData).")
+            raise InvalidEvent("no event class is given", hint="Name an event class, e.g. lab.events(el.MarketData).")
         declared = type_named(self._store, event_class)
         rows = self._store.rows(
             declared,
@@ -303,14 +258,14 @@ class Lab:
             stop=_moment(stop, "stop"),
             columns=columns,
         )
-        frames = list(rows) or [pl.DataFrame(schema=public.frame_schema(declared, columns))]
+        frames = list(rows) or [pl.DataFrame(schema=frame_schema(declared, columns))]
         return frames[0] if len(frames) == 1 else pl.concat(frames)
 
     def scan(self, event_class: EventClass) -> pl.LazyFrame:
         """Events of one type as a lazy frame, with the columns of :meth:`events`.
 
-        Columns, and conditions on `timestamp` and `aggregate_id`, decide what is read. It reads when collected, and
-        sees what the log holds then.
+        Only the selected columns are read, and only events that conditions on `timestamp`, `position` and
+        `aggregate_id` allow. It reads when collected, and sees the log as it is then.
         """
         return _scanning.scan(self._store, type_named(self._store, event_class))
 
@@ -325,25 +280,25 @@ class Lab:
         format: Format | None = None,  # noqa: A002  the word a caller expects
         progress: bool = True,
     ) -> ExportReceipt:
-        """Write events to files that other programs read, and that ``el.feeds.exported`` brings into another lab.
+        """Write events to files for other programs; ``el.feeds.exported`` reads them into another lab.
 
-        A file takes its name when it is complete and durable, and carries a proof of all its bytes. It has everything
-        of an event: payload, aggregate, version, position, event time, cause, supplied id, metadata, when it was
-        recorded, and the schema of its type. A computed id follows from the store's id, which is there, too. Events are
-        as a read gives them: those of older versions of their type as of its newest.
+        A file gets its name when it is complete and durable, and carries a proof of all its bytes. It has the whole
+        event: payload, aggregate, version, position, event time, cause, supplied id, metadata, commit time, and the
+        schema of its type; and the store's id, from which computed ids follow. Events of older versions of a type are
+        written in its newest version, as reads give them.
 
         Parameters
         ----------
         path : str or Path
             ``.pb`` or ``.binpb``: a stream of length-delimited DomainEvents of all types, in position order.
-            ``.parquet``, ``.arrow``, ``.feather``: a file of one event type; one that is there is replaced. Without a
+            ``.parquet``, ``.arrow``, ``.feather``: a file of one event type. Both replace an existing file. Without a
             suffix: a new folder with such a file for each type, and a manifest.
         event_class : event class, its name, or EventType, optional
             All types by default.
         aggregate_id, start, stop
             As in :meth:`events`.
         format : {"protobuf", "parquet", "arrow"}, optional
-            By the suffix; of a folder's files Parquet by default.
+            By the suffix; Parquet for the files of a folder by default.
         progress : bool
             Show a bar.
 
@@ -362,25 +317,25 @@ class Lab:
         >>> lab.export(f"{tempfile.mkdtemp()}/signals.parquet", progress=False).counts
         {'trading_signal': 1}
         """
-        from eventlab.lab.export import Asked, export
+        from eventlab.lab.export import Scope, export
 
-        asked = Asked(event_class, aggregate_id, _moment(start, "start"), _moment(stop, "stop"))
-        return export(self._store, path, asked, format=format, progress=progress)
+        scope = Scope(event_class, aggregate_id, _moment(start, "start"), _moment(stop, "stop"))
+        return export(self._store, path, scope, format=format, progress=progress)
 
     def on(self, event_class: EventClass, start: int | None = None) -> Callable[[HandlerT], HandlerT]:
         """Call a function after each commit of this process with its events of one type, as a frame.
 
-        Handlers run in position order, after the append. One that appends is done before the next frame is handed out.
-        A function that is registered again begins anew. One that fails leaves the append as it is, and is reported as
-        a `HandlerFailed` warning, whose `position` is that of the frame's first event; it goes on with later commits.
+        Handlers run in position order, after the append, one at a time: the commits of a handler come after the frame
+        it is called with. A function that is registered again begins anew. If a handler fails, the append stands, and a
+        `HandlerFailed` warning has the position of the frame's first event; the handler goes on with later commits.
 
         Parameters
         ----------
         event_class : event class, its name, or EventType
         start : int, optional
-            Call it first with all events from this position on, in frames of bounded size, and then also with those
-            that other processes committed, each time this one commits. Such a handler meets every event once: where it
-            fails, a second time too, it is taken off, and may be registered again from the position reported.
+            Call it first with all events from this position on, in frames of bounded size, and after each commit of
+            this process also with the commits of other processes. Such a handler gets every event once: if it fails, it
+            is removed, and can be registered again from the reported position.
 
         Raises
         ------
@@ -426,17 +381,17 @@ class Lab:
             One of eventlab's, or declared with ``@el.reducer``.
         aggregate_id : str
         as_of : None, int, datetime, str, numpy.datetime64 or AsOf
-            The latest; a version; an event time, inclusive; or a combination of bounds.
+            None is the latest; or a version; an event time, inclusive; a combination of bounds.
         mark_with : str or sequence of str, optional
-            An id, a pattern such as ``"market/*"``, or a list of these: aggregates whose events go to the handlers that
-            the reducer marked ``@el.on(..., routed="symbol")``, merged with the aggregate's own by
-            (timestamp, position). An event is included from where an own event has named its key. `as_of` bounds them
-            like own ones, a version by what comes before the own event of that version. `version`, `position` and
-            `timestamp` remain those of the last own event. Snapshots are not used. An aggregate whose own events are
-            back-dated, as far as the moment knows, is refused: version order and the order of event times differ.
+            An id, a pattern such as ``"market/*"``, or a list of these: events of these aggregates go to the handlers
+            that the reducer marks ``@el.on(..., routed="symbol")``, merged with the aggregate's own events by
+            (timestamp, position). They count from the first own event that names their key. `as_of` bounds them like
+            own events; a version bounds them by the own event of that version. `version`, `position` and `timestamp`
+            remain those of the last own event. Snapshots are not used. An aggregate with back-dated events, as far as
+            the moment knows, is refused: version order and the order of event times differ.
         interpret : bool, optional
-            True runs the handlers as plain Python, where a debugger can stop; False compiles them at once. By default
-            the quicker: the answer is the same, bit for bit.
+            True runs the handlers as plain Python, for a debugger; False compiles them at once. The default is the
+            quicker way; the answer is the same, bit for bit.
 
         Raises
         ------
@@ -456,15 +411,13 @@ class Lab:
         (-1.0, 19.0, 1)
         """
         reducer, aggregate_id, moment = as_reducer(reducer), aggregate_named(aggregate_id), moment_of(as_of)
-        if mark_with is not None:
-            found = marked.state(self._store, reducer, aggregate_id, moment, mark_with, interpret=interpret)
-            return views.single(reducer, found)
         found = reconstruct(
-            self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
-        )
-        if self._store.read_log.recording:
+            self._store, reducer, [aggregate_id], moment,
+            mark_with=mark_with, snapshots=self._snapshots, interpret=interpret,
+        )  # fmt: skip
+        if mark_with is None and self._read_log is not None and self._read_log.recording:
             (head,) = self._store.heads([aggregate_id])
-            self._store.read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
+            self._read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
 
     @overload
@@ -509,14 +462,14 @@ class Lab:
         as_of, interpret
             As in :meth:`state`.
         executor : Executor, optional
-            ``el.executors.Serial()`` or ``el.executors.Threads(n)``: who folds the aggregates. All cores by default;
-            the answer is the same, bit for bit.
+            ``el.executors.Serial()`` or ``el.executors.Threads(n)``. All cores by default; the answer is the same, bit
+            for bit.
 
         Returns
         -------
         polars.DataFrame, or a list of one for each of several reducers
-            One row an aggregate, sorted by id: aggregate_id, version, position, timestamp, fields, properties, and
-            tables as lists of structs.
+            One row for each aggregate, sorted by id: aggregate_id, version, position, timestamp, fields, properties,
+            and tables as lists of structs.
 
         Raises
         ------
@@ -526,10 +479,8 @@ class Lab:
         reducers = [as_reducer(one) for one in (reducer if isinstance(reducer, Sequence) else [reducer])]
         aggregates = aggregates_named(self._store, aggregate_id)
         chosen = self._store.aggregate_ids() if aggregates is None else aggregates
-        found = reconstruct_all(
-            self._store, reducers, chosen, moment_of(as_of),
-            snapshots=self._snapshots, interpret=interpret, executor=executor,
-        )  # fmt: skip
+        task = StatesTask.of(self._store, reducers, chosen, moment_of(as_of), interpret=interpret)
+        (found,) = (executor or Threads()).run([task], self._store, self._snapshots)
         frames = [views.frame(one, states) for one, states in zip(reducers, found, strict=True)]
         return frames if several else frames[0]
 
@@ -544,9 +495,9 @@ class Lab:
         mark_with: MarkWith | None = None,
         interpret: bool | None = None,
     ) -> pl.DataFrame:
-        """Put past states beside the rows of a frame: to each row the state as of its own time.
+        """Join past states to the rows of a frame: to each row the state as of its time.
 
-        One pass over the events of each aggregate, however many rows there are.
+        It takes one pass over the events of each aggregate, however many rows there are.
 
         Parameters
         ----------
@@ -554,30 +505,30 @@ class Lab:
             Rows in any order, which is kept.
         reducer : Reducer
         aggregate_id : str
-            An id, or a template over columns of text or integers such as ``"market/{symbol}"``: then each row joins
-            the aggregate that it names.
+            An id, or a template over columns of text or integers such as ``"market/{symbol}"``: each row then joins the
+            aggregate that it names.
         on : str
             The column of moments. Datetimes with a time zone, or ISO strings, are event times, inclusive; integers are
-            versions. Where it is null, or a column that names the aggregate is, the state's columns are null.
+            versions. Where it is null, or a column of the template is, the state's columns are null.
         suffix : str
-            Appended to the names of those state columns that the frame has already.
+            Appended to the names of state columns that the frame already has.
         mark_with, interpret
             As in :meth:`state`.
 
         Returns
         -------
         polars.DataFrame
-            The frame's columns as they are, then `version`, fields and properties of the state. A moment before the
-            first event has the initial state, at version 0.
+            The frame's columns, then `version`, fields and properties of the state. A moment before the first event has
+            the initial state, at version 0.
 
         Raises
         ------
         UnknownAggregate
-            An id that a row names and that has no events.
+            A row names an aggregate without events.
         AsOfError
             Naive datetimes, a column that holds no moments, or a version past the last.
         InvalidEvent
-            Not a frame; no such column; a template of other columns; a name that is there even with the suffix.
+            Not a frame; no such column; a template of other columns; a name that is taken even with the suffix.
         FoldError, ReducerError
 
         Examples
@@ -611,32 +562,32 @@ class Lab:
         *,
         interpret: bool | None = None,
     ) -> Difference:
-        """What changed between two moments of an aggregate, and which events did it.
+        """What changed between two moments of an aggregate, and which events changed it.
 
         Parameters
         ----------
         reducer : Reducer
         aggregate_id : str
         a, b : None, int, datetime, str, numpy.datetime64 or AsOf
-            The moments, as in :meth:`state`; `b` is the latest by default. The later one may come first: then the
-            difference is told backwards. Moments may differ in `known_at` alone: then it is what was learned between.
+            The moments, as in :meth:`state`; `b` is the latest by default. If the later one comes first, the difference
+            runs backwards. Moments may differ in `known_at` alone: the difference is then what was learned between.
         interpret : bool, optional
             As in :meth:`state`.
 
         Returns
         -------
         Difference
-            ``.before`` and ``.after``, the states; ``.count`` and ``.events``, what one moment includes and the other
-            does not; and ``.changes``, a frame with a row for each value that differs, bit by bit, where NaN equals
+            ``.before`` and ``.after``, the states; ``.count`` and ``.events``, the events that only one moment
+            includes; and ``.changes``, a frame with a row for each value that differs, bit by bit, where NaN equals
             NaN:
 
             - `field`, a field, property or table. Of a table also `key`, which is a ladder's price, and `column`; of an
-              array `place`, the element; of a queue `place`, counted for each key from the oldest row before. The order
-              of a table's keys is not compared.
+              array `place`, the element; of a queue `place`, counted for each key from the oldest row of `before`. The
+              order of a table's keys is not compared.
             - `change`: ``changed``, or of a table's rows ``added`` or ``removed``.
-            - `before`, `after`: the values as text, which is exact; `delta`: after - before of numbers.
-            - `changed_by`, `first_position`, `last_position`: how many of the events changed the value as they were
-              folded, and where the first and the last of these are; null for tables.
+            - `before`, `after`: the values as exact text; `delta`: after - before of numbers.
+            - `changed_by`, `first_position`, `last_position`: how many of the events changed the value, and the
+              positions of the first and last of these; null for tables.
 
         Raises
         ------
@@ -679,48 +630,47 @@ class Lab:
         reducer : Reducer
         aggregate_id : str
         at : iterable of as_of, optional
-            Moments, in any order; the rows keep it, duplicates too, with a column `at`.
+            Moments in any order; the rows keep order and duplicates, with a column `at`.
         every : str or timedelta, optional
             E.g. ``"1m"``: moments aligned to the epoch. The row at t is the state after all events up to t, so a bar
             covers (t - every, t].
         mark_with : str or sequence of str, optional
-            As in :meth:`state`. Bars then go on to that of the last event, own or routed; a row per handled event is
-            one per own event, with all that was routed before it.
+            As in :meth:`state`. Bars then run to that of the last event, own or routed; otherwise there is a row for
+            each handled own event, with everything routed before it.
         tables : bool
-            Also give keyed tables, queues and ladders, as lists of structs.
+            Also return keyed tables, queues and ladders, as lists of structs.
         interpret : bool, optional
             As in :meth:`state`.
 
         Returns
         -------
         polars.DataFrame
-            `at` where moments were asked for, then version, position, timestamp, fields and properties.
+            `at` if moments were given, then version, position, timestamp, fields and properties.
 
         Raises
         ------
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
         reducer, aggregate_id = as_reducer(reducer), aggregate_named(aggregate_id)
-        if mark_with is not None:
-            return marked.history(
-                self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
-            )
-        return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
+        return history(
+            self._store, reducer, aggregate_id,
+            at=at, every=every, mark_with=mark_with, tables=tables, interpret=interpret,
+        )  # fmt: skip
 
     def cursor(
         self, reducer: ReducerLike, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None
     ) -> Cursor:
-        """A cursor over the past states of an aggregate, for moving on and back through them.
+        """A cursor that moves forward and back through the past states of an aggregate.
 
-        A move takes a frame of a screen rather than a replay: the events around the cursor are in memory, and so are
-        states along the way.
+        A move takes milliseconds instead of a replay: the events around the cursor are in memory, and so are states
+        along the way.
 
         Parameters
         ----------
         reducer : Reducer
         aggregate_id : str
         as_of
-            Where the cursor is at first, as in :meth:`state`.
+            The first position of the cursor, as in :meth:`state`.
         interpret : bool, optional
             As in :meth:`state`.
 
@@ -749,19 +699,19 @@ class Lab:
         return Cursor(self._store, reducer, aggregate_id, as_of, snapshots=self._snapshots, interpret=interpret)
 
     def projection(self, reducer: ReducerLike, aggregate_id: str = "*", name: str | None = None) -> Projection:
-        """A read model: the states of a reducer, kept up to date by folding only what is new.
+        """A read model: the states of a reducer, brought up to date by folding only new events.
 
-        It begins at its checkpoint, which lies in the store with its position and is disposable: where it is missing,
-        damaged, or of another reducer, states are built anew from the events. A checkpoint that another reducer left
-        under the name stays until this one is up to date.
+        It begins at its checkpoint, which is in the store and disposable: if it is missing, damaged, or of another
+        reducer, states are rebuilt from events. Another reducer's checkpoint of the same name stays until this one is
+        up to date.
 
         Parameters
         ----------
         reducer : Reducer
         aggregate_id : str
-            An id, or a pattern in which ``*`` stands for any run of characters; also of aggregates that come later.
+            An id, or a pattern in which ``*`` stands for any run of characters; later aggregates are included.
         name : str, optional
-            Of its checkpoint; the reducer's, and the pattern, by default.
+            The name of its checkpoint; by default the reducer's, and the pattern.
 
         Returns
         -------
@@ -790,11 +740,11 @@ class Lab:
     @property
     def snapshots(self) -> Snapshots:
         """States kept at chosen versions: policy, build, table, drop, verify."""
-        reducers.declare()  # also of a reducer that this process did not use yet they can be used
+        reducers.declare()  # so that snapshots of built-in reducers are known before these are used
         return self._snapshots
 
     def snapshot(self, reducer: ReducerLike, aggregate_id: str, version: int | None = None) -> Built:
-        """Make one snapshot by hand: of the latest state, or of a version, unless it is there.
+        """Make one snapshot now, of the latest state or of a version, unless it exists.
 
         Raises
         ------
@@ -813,55 +763,55 @@ class Lab:
     # -- audit and care
 
     def seal(self) -> int:
-        """Turn small commits into segment files, and small segments into larger ones; happens by itself in time.
+        """Turn small commits into segment files, and small segments into larger ones. It also happens automatically.
 
-        Readers go on as if nothing happened, in every process.
+        Readers in all processes go on meanwhile.
 
         Returns
         -------
         int
-            The events that were in small commits.
+            How many events were in small commits.
 
         Raises
         ------
         StoreFull, StoreLocked, ReadOnlyStore, StoreCorrupt
-            Everything is as it was before, or as it was to become.
+            Either nothing has changed, or all of it is done.
 
         Warns
         -----
         DamagedSegment
-            A segment whose file is damaged is left as it is; the others are merged without it.
+            A segment with a damaged file stays as it is; the others are merged without it.
         """
-        return self._store.seal()
+        return self._sealed.seal()
 
     def archive(self, before: Moment | None = None) -> int:
-        """Rewrite what was recorded before a moment with the archive codec, which takes less room; it answers the same.
+        """Rewrite events recorded before a moment with the archive codec, which takes less room.
 
         Parameters
         ----------
         before : datetime or ISO string, optional
-            Segments are rewritten that hold only events recorded before it, by `recorded_at`. Everything by default.
+            Only segments whose events were all recorded before it are rewritten. Everything by default.
 
         Returns
         -------
         int
-            The events that were rewritten.
+            How many events were rewritten.
 
         Raises
         ------
         AsOfError
             Not a moment.
         StoreFull, StoreLocked, ReadOnlyStore
-            Segments before the one that failed are rewritten, the others are as they were.
+            Segments before the one that failed are rewritten, the others are unchanged.
         """
-        return self._store.archive(_moment(before, "before"))
+        return self._sealed.archive(_moment(before, "before"))
 
     def vacuum(self) -> Vacuumed:
-        """Remove files that merging and archiving left and nobody is reading, and free pages of the catalog.
+        """Remove files that merging and archiving replaced and that no reader uses, and free pages of the catalog.
 
-        Happens by itself after each merge, so this is for what was still being read then.
+        Each merge does so, too; this removes files that were still being read then.
         """
-        return self._store.vacuum()
+        return self._sealed.vacuum()
 
     def verify(self) -> Report:
         """Read everything back and prove that nothing was lost or changed.
@@ -869,31 +819,33 @@ class Lab:
         Raises
         ------
         StoreCorrupt
-            At the first proof of damage: names the file, commit or positions.
+            Something is damaged; the message names the first file, commit or positions.
         """
+        if not isinstance(self._store, SupportsVerify):
+            raise self._unsupported("be verified", SupportsVerify)
         return self._store.verify()
 
     def backup(self, path: str | Path) -> Report:
-        """Copy everything into a new directory, a lab of its own, while others go on reading and writing.
+        """Copy the lab into a new directory while others go on reading and writing.
 
-        The copy has all that was appended before; it is proven as :meth:`verify` does, and takes its name when it is
+        The copy has everything appended before. It is verified like :meth:`verify` does, and gets its name when it is
         complete and durable. Snapshots are not copied: they can be built again. A lab in memory can be copied, too.
 
         Parameters
         ----------
         path : str or Path
-            Does not exist yet, or is an empty directory.
+            A new path or an empty directory.
 
         Returns
         -------
         Report
-            The proof of the copy. Its `head` is the digest of the last commit that it has.
+            The proof of the copy. Its `head` is the digest of the last commit in it.
 
         Raises
         ------
         NotAStore, ReadOnlyStore, StoreFull, StoreCorrupt, StoreLocked
-            Something is there already; it cannot be written; something is damaged; others changed the store too often
-            to copy it.
+            The path is taken; it cannot be written; something is damaged; others changed the store too often to copy
+            it.
 
         Examples
         --------
@@ -903,29 +855,30 @@ class Lab:
         >>> lab.backup(f"{tempfile.mkdtemp()}/copy").events
         1
         """
+        if not isinstance(self._store, SupportsBackup):
+            raise self._unsupported("be backed up", SupportsBackup)
         return self._store.backup(path)
 
     def info(self) -> Info:
-        """What this lab holds."""
+        """A summary of this lab: events, commits, aggregates, event types, bytes, digest."""
         return info(self._store)
 
     def read_log(self) -> pl.DataFrame:
-        """Which past states were asked for, where the lab was opened with ``record_reads=True``, then or earlier.
+        """The recorded reads of :meth:`state`, now or earlier, by processes that opened with ``record_reads=True``.
 
-        Reads by :meth:`state` without `mark_with` are kept, of all processes, the last 262,144 at most. They are
-        written each 1,024 reads and when the lab is closed; ``lab.store.read_log`` can write them at once, and forget
-        them.
+        Reads without `mark_with` are recorded, the last 262,144 at most. They are written every 1,024 reads and when
+        the lab is closed; ``lab.store.read_log`` can write them at once, and clear them.
 
         Returns
         -------
         polars.DataFrame
-            A row a read, in the order of their writing: reducer (its name), aggregate_id, version, and head, the last
-            version at that time.
+            One row for each read, in the order of writing: reducer (its name), aggregate_id, version, and head, the
+            last version at that time.
 
         Warns
         -----
         ReadsDropped
-            A part of them is damaged, and left out.
+            Some recorded reads are damaged and left out.
 
         Examples
         --------
@@ -936,12 +889,27 @@ class Lab:
         >>> lab.read_log().rows()
         [('Signals', 'a', 2, 3)]
         """
-        return self._store.read_log.frame()
+        if self._read_log is None:
+            raise self._unsupported("record reads", SupportsReadLog)
+        return self._read_log.frame()
 
     def close(self) -> None:
         """Close the store; a second time does nothing."""
         self._snapshots.close()
         self._store.close()
+
+    @property
+    def _sealed(self) -> SupportsSeal:
+        if not isinstance(self._store, SupportsSeal):
+            raise self._unsupported("be sealed", SupportsSeal)
+        return self._store
+
+    def _unsupported(self, what: str, ability: type) -> StoreError:
+        return StoreError(
+            f"{self._store.path}: this store cannot {what}",
+            got=type(self._store).__name__,
+            expected=f"a store with the methods of {ability.__module__}.{ability.__name__}",
+        )
 
     def _event(
         self,
@@ -953,7 +921,7 @@ class Lab:
         columns: Sequence[str] | None,
     ) -> pl.DataFrame:
         if any(value is not None for value in (aggregate_id, start, stop)):
-            raise InvalidEvent("event_id names one event by itself", hint="Leave out aggregate_id, start and stop.")
+            raise InvalidEvent("event_id alone identifies one event", hint="Leave out aggregate_id, start and stop.")
         found = self._store.find(event_id)
         if found is None or (
             event_class is not None and found["event_type"][0] != type_named(self._store, event_class).name
@@ -961,7 +929,7 @@ class Lab:
             raise InvalidEvent("no event has this id", got=event_id)
         if columns is None:
             return found
-        return found.select(list(public.frame_schema(type_named(self._store, found["event_type"][0]), columns)))
+        return found.select(list(frame_schema(type_named(self._store, found["event_type"][0]), columns)))
 
 
 def _moment(moment: Moment | None, what: str) -> int | None:

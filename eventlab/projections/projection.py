@@ -21,9 +21,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import derive
 from eventlab.projections.folded_states import FoldedStates
 from eventlab.runtime.progress import tqdm
-from eventlab.store.api import Selection
-from eventlab.store.catalog.checkpoints import Mark
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import Mark, Selection, Store
 from eventlab.timetravel import state_frames
 from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.state import State
@@ -58,7 +56,7 @@ class Projection:
     Its states equal those of :meth:`eventlab.lab.lab.Lab.states` at its position, bit for bit. It is thread-safe.
     """
 
-    def __init__(self, store: EventLog, reducer: Reducer, aggregate_id: str = "*", name: str | None = None) -> None:
+    def __init__(self, store: Store, reducer: Reducer, aggregate_id: str = "*", name: str | None = None) -> None:
         if not isinstance(aggregate_id, str) or not aggregate_id:
             raise InvalidEvent(
                 "aggregate_id must be an id or a pattern", got=aggregate_id, expected="a non-empty string"
@@ -322,7 +320,7 @@ def _unknown(aggregate_id: str) -> UnknownAggregate:
 class Follow(Iterator[int]):
     """An iterator over live updates, made by :meth:`Projection.follow`; also a context manager. `close` ends it."""
 
-    def __init__(self, projection: Projection, store: EventLog, timeout: float | None) -> None:
+    def __init__(self, projection: Projection, store: Store, timeout: float | None) -> None:
         self._projection, self._store, self._timeout = projection, store, timeout
         self._woken = threading.Event()
         self._stop_listening = store.listen(self._woken.set)

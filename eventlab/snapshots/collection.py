@@ -27,12 +27,11 @@ from eventlab.snapshots.policy.rules import Policy, Read
 from eventlab.snapshots.states import Base, Taken
 from eventlab.snapshots.storage.files import DirectoryFiles, Files, MemoryFiles
 from eventlab.snapshots.storage.index import REMOVAL, SUFFIX, TABLE, Shelf, prefix_of
-from eventlab.store.api import UNBOUND
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import UNBOUND, EventReader, Store
 
 _EMPTY_TABLE = pl.DataFrame(schema={**TABLE, "usable": pl.Boolean})
 
-Measure: TypeAlias = Callable[[EventLog, Reducer, str], Model]
+Measure: TypeAlias = Callable[[EventReader, Reducer, str], Model]
 """Measures the cost of reading states of a reducer, on an aggregate of a store."""
 
 
@@ -80,7 +79,7 @@ class Snapshots:
     append or the answer succeeds all the same, and a `SnapshotSkipped` warning says why.
     """
 
-    def __init__(self, store: EventLog, files: Files, measure: Measure | None = None) -> None:
+    def __init__(self, store: EventReader, files: Files, measure: Measure | None = None) -> None:
         self._store, self._files, self._measure = store, files, measure
         self._policy: Policy = CostOptimal()
         self._models: dict[str, Model] = {}
@@ -88,7 +87,7 @@ class Snapshots:
         self._used: WeakValueDictionary[str, Reducer] = WeakValueDictionary()
 
     @staticmethod
-    def beside(store: EventLog, measure: Measure) -> Snapshots:
+    def beside(store: Store, measure: Measure) -> Snapshots:
         """The snapshots in a store's folder, or in memory as the store is; `measure` measures the cost of reads."""
         if store.path == ":memory:":
             found = Snapshots(store, MemoryFiles(), measure)
@@ -283,22 +282,19 @@ class Snapshots:
         """For each aggregate the newest snapshot within the bounds, its initial state where there is none."""
         top = UNBOUND if version is None else version
         bounds = (top, MAX_NS if time is None else time, stop_position)
-        shelf = self._shelf(reducer)
-        found = shelf.newest(reducer, aggregates, [bounds] * len(aggregates))
-        shelf.tell()
-        return found
+        return self._shelf(reducer).newest(reducer, aggregates, [bounds] * len(aggregates))
 
     def _shelf(self, reducer: Reducer) -> Shelf:
         """The shelf of a reducer, up to date. From now on appends update its snapshots."""
-        self._used.setdefault(reducer.fingerprint, reducer)
-        return self._shelf_of(prefix_of(reducer))
+        prefix = prefix_of(reducer)
+        self._used.setdefault(prefix, reducer)
+        return self._shelf_of(prefix)
 
     def _shelf_of(self, prefix: str) -> Shelf:
         shelf = self._shelves.get(prefix)
         if shelf is None:
             shelf = self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store))
         shelf.refresh()
-        shelf.tell()
         return shelf
 
     def table(self) -> pl.DataFrame:
@@ -353,8 +349,7 @@ class Snapshots:
         reducers = {prefix_of(reducer): reducer for reducer in declared_reducers()}
         for name in self._files.names():
             shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store)  # read anew, not from the cache
-            shelf.refresh()
-            for what in shelf.damage.values():
+            for what in shelf.find_damage():
                 raise SnapshotError(what, hint=REMOVAL)
             reducer = reducers.get(shelf.prefix)
             if reducer is None:

@@ -1,6 +1,6 @@
-"""How events lie in memory inside the store: a Block in position order, a Slab clustered by aggregate.
+"""Events in memory: a Block in position order, a Slab clustered by aggregate.
 
-Aggregates appear here by the small numbers that the catalog gave them; names come back at the store's edge.
+Inside a store an aggregate is a small number, which its catalog assigns; frames have the aggregate id again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Block:
     Attributes
     ----------
     aggregate : int64 array
-        The catalog's number of each event's aggregate.
+        The number of each event's aggregate.
     cause : int64 array or None
         Negative where an event has none; None where no event has one.
     event_id, metadata : pyarrow.StringArray, pyarrow.DictionaryArray or None
         None where no event has one. Metadata is canonical JSON.
     columns : mapping of str to pyarrow.Array
-        Payload in canonical types. A block read for some columns only holds no others.
+        Payload in canonical types; only the columns that were read.
     """
 
     type: EventType
@@ -56,7 +56,7 @@ class Block:
         return len(self.position)
 
     def take(self, rows: Int64Array, position: Int64Array | None = None) -> Block:
-        """The given rows, in the given order; their positions, where the caller knows them, need not be taken."""
+        """The given rows, in the given order; `position` gives their positions if the caller knows them."""
         chosen = pa.array(rows)
         fixed = {"version": self.version, "timestamp": self.timestamp}
         if position is None:
@@ -108,9 +108,38 @@ class Block:
         """The same rows with only these payload columns."""
         return replace(self, columns={name: column for name, column in self.columns.items() if name in names})
 
+    def rows(self, rows: Int64Array) -> Block:
+        """The given rows, ascending; copies nothing if they follow one another."""
+        if len(rows) == 0:
+            return self.slice(0, 0)
+        low, high = int(rows[0]), int(rows[-1]) + 1
+        return self.slice(low, high) if high - low == len(rows) else self.take(rows)
+
+    def select(
+        self, first: int, stop: int, numbers: Int64Array | None, after: Mapping[int, int], columns: Collection[str]
+    ) -> Block:
+        """Rows with positions in ``first:stop``, of some aggregates, past their version in `after`; some columns."""
+        block = self.between(first, stop).only(columns)
+        if numbers is None:
+            if not after:
+                return block
+            numbers = np.unique(block.aggregate)
+        if len(numbers) == 1:
+            wanted = block.aggregate == numbers[0]
+            floor = after.get(int(numbers[0]), 0)
+            if floor:
+                wanted &= block.version > floor
+        else:
+            wanted = np.isin(block.aggregate, numbers)
+            if after:
+                known, places = np.unique(block.aggregate, return_inverse=True)
+                floors = np.array([after.get(int(number), 0) for number in known], dtype=np.int64)
+                wanted &= block.version > floors[places]
+        return block.rows(np.flatnonzero(wanted))
+
 
 def _taken(arrays: Sequence[pa.Array | None], rows: pa.Array) -> list[Any]:
-    """Rows of arrays, long ones on all cores: it is memory that takes the time, and each core waits for its own."""
+    """Rows of arrays; long ones on all cores, since most of the time goes to waiting for memory."""
 
     def take(array: pa.Array | None) -> pa.Array | None:
         return None if array is None else array.take(rows)
@@ -143,7 +172,7 @@ _EMPTY = np.empty(0, dtype=np.int64)
 
 
 def cluster_order(aggregate: Int64Array) -> Int64Array | None:
-    """Permutation that clusters rows by aggregate and keeps their order inside; None where they lie so already."""
+    """Permutation that clusters rows by aggregate and keeps their order inside; None if they are clustered."""
     if len(aggregate) < 2 or not (aggregate[1:] < aggregate[:-1]).any():
         return None
     low = int(aggregate.min())
@@ -153,7 +182,7 @@ def cluster_order(aggregate: Int64Array) -> Int64Array | None:
 
 
 def running_maxima(values: Int64Array, starts: Int64Array, floors: Int64Array) -> Int64Array:
-    """The highest value so far in each stretch, which is at least its floor; `values` itself where none goes back.
+    """The running maximum in each stretch, at least its floor; `values` itself if none goes back.
 
     The first stretch starts at row 0.
     """
@@ -170,8 +199,9 @@ def running_maxima(values: Int64Array, starts: Int64Array, floors: Int64Array) -
     return raised
 
 
-def clustered(block: Block) -> Slab:
-    """A block by aggregate; copies nothing where it holds one aggregate only."""
+def clustered(blocks: Sequence[Block]) -> Slab:
+    """Successive blocks clustered by aggregate; copies nothing if it is one block of a single aggregate."""
+    block = concat_blocks(blocks)
     order = cluster_order(block.aggregate)
     events = block if order is None else block.take(order)
     numbers = events.aggregate
@@ -188,7 +218,7 @@ def in_position_order(slab: Slab, first: int, stop: int) -> Block:
 
 
 def pieces_in_position_order(slab: Slab, first: int, stop: int, most: int) -> Iterator[Block]:
-    """A slab as blocks of up to `most` rows, each copied when it is asked for; as one where that takes no copying."""
+    """A slab as blocks of up to `most` rows, each copied on demand; one block if that needs no copy."""
     events, rows = slab.events, len(slab.events)
     if len(slab.aggregates) == 1:
         yield replace(events, aggregate=np.broadcast_to(slab.aggregates, rows))
@@ -209,7 +239,7 @@ def pieces_in_position_order(slab: Slab, first: int, stop: int, most: int) -> It
         yield block.take(part, known)
 
 
-def joined(blocks: Sequence[Block]) -> Block:
+def concat_blocks(blocks: Sequence[Block]) -> Block:
     """Blocks of one type and the same columns, one after the other."""
     if len(blocks) == 1:
         return blocks[0]

@@ -1,4 +1,4 @@
-"""What callers name, an event type or aggregates, as the store knows it."""
+"""Resolves what callers name, event types and aggregates, against a store."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TypeAlias
 
 from eventlab.errors import InvalidEvent, UnknownAggregate, UnknownEventType
 from eventlab.events.types import EventType, event_type
-from eventlab.store.api import Store
+from eventlab.store.api import EventReader
 from eventlab.store.catalog.schemas import check_wanted, meaning, unknown
 
 EventClass: TypeAlias = "type | str | EventType"
 
 
-def type_named(store: Store, of: EventClass) -> EventType:
-    """An event type by class or name. A name means the newer of what is declared here and what the store has.
+def type_named(store: EventReader, of: EventClass) -> EventType:
+    """An event type by class or name. A name means the newer of the declared version and the stored one.
 
     Raises
     ------
@@ -36,14 +36,14 @@ def type_named(store: Store, of: EventClass) -> EventType:
 
 
 def aggregate_named(aggregate_id: object) -> str:
-    """An id that is text. Raises UnknownAggregate."""
+    """Check that an id is a string. Raises UnknownAggregate."""
     if not isinstance(aggregate_id, str):
         raise UnknownAggregate("not an aggregate id", got=aggregate_id, expected="text")
     return aggregate_id
 
 
-def aggregates_named(store: Store, aggregate_id: str | None) -> list[str] | None:
-    """Ids that an id or a pattern with ``*`` means; None for all. Raises UnknownAggregate."""
+def aggregates_named(store: EventReader, aggregate_id: str | None) -> list[str] | None:
+    """The ids that an id or a pattern with ``*`` matches; None for all. Raises UnknownAggregate."""
     if aggregate_id is None or aggregate_id == "*":
         return None
     if not isinstance(aggregate_id, str):

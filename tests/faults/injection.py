@@ -1,6 +1,6 @@
 """The fault-injecting layer: every step by which a store changes what is on disk, one after the other.
 
-A step is a call into `eventlab.store.disk.operations`, or an SQLite statement that begins, ends or checkpoints a
+A step is a call into `eventlab.storage.operations`, or an SQLite statement that begins, ends or checkpoints a
 transaction. Each has moments: before it, half-way where it writes, and after it. A listener may raise there, or look
 at the files.
 """
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 
 When = Literal["before", "half", "after"]
 
 OPERATIONS = (
     "create", "write_at", "allocate", "truncate", "sync", "sync_content", "sync_directory", "make_directory", "remove",
-    "rename",
+    "rename", "link",
 )  # fmt: skip
 _STATEMENTS = (
     "BEGIN IMMEDIATE", "COMMIT", "PRAGMA wal_checkpoint", "PRAGMA incremental_vacuum", "PRAGMA journal_mode", "VACUUM",

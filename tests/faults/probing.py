@@ -11,8 +11,8 @@ from typing import Any
 from eventlab.errors import DamagedSegment, EventlabError, StoreCorrupt
 from eventlab.store.api import Selection
 from eventlab.store.event_log import EventLog
+from eventlab.testing.events import folded
 from tests.faults.world import Content, content_of, heads_of, opened
-from tests.store.helpers import folded
 
 
 @dataclass

@@ -14,10 +14,10 @@ import pytest
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.store.api import Selection
 from eventlab.store.event_log import EventLog
+from eventlab.testing.events import batch, folded
 from tests.faults.power import Image, put, taken
 from tests.faults.probing import Truth, probe, truth_of
 from tests.faults.world import BULK, Twin, content_of, history, opened, signal, trades
-from tests.store.helpers import batch, folded
 
 
 @dataclass
@@ -93,7 +93,7 @@ def flips(sound: Sound, part: str, count: int | None, seed: int) -> Iterator[tup
             yield name, at * 8 + bit, sound.image | {name: bytes(content)}
 
 
-PARTS = {"catalog.sqlite": 400, "catalog.sums": 40, "journal/": 300, "segments/": 150}
+PARTS = {"catalog.sqlite": 400, "catalog.checksums": 40, "journal/": 300, "segments/": 150}
 
 
 @pytest.mark.parametrize("part", list(PARTS))
@@ -177,7 +177,7 @@ def test_what_is_intact_stays_readable(folder: Path):
         store.commit([batch(BULK, "two")])
         store.commit([batch(2, "three")])
         store.commit([batch(2, "four")])
-        names = [segment.files[0].name for segment in store._view().segments]
+        names = [segment.files[0].name for segment in store._manifest().segments]
     (folder / "lab" / "segments" / names[0]).write_bytes(b"gone")
     (journal,) = (folder / "lab" / "journal").iterdir()
     content = bytearray(journal.read_bytes())
@@ -206,7 +206,7 @@ def test_verify_says_how_far(folder: Path):
     with opened(folder / "lab") as store:
         for number in range(4):
             store.commit([batch(BULK, f"a{number % 2}")])
-        names = [segment.files[0].name for segment in store._view().segments]
+        names = [segment.files[0].name for segment in store._manifest().segments]
     (folder / "lab" / "segments" / names[2]).unlink()
     with opened(folder / "lab") as store:
         with pytest.raises(StoreCorrupt, match=f"{names[2]} is missing.*all before position {2 * BULK}") as caught:
@@ -293,7 +293,7 @@ def test_a_hand_in_the_catalog_is_found(folder: Path, guarded: bool):
         connection.close()
         assert changed, edit
         if not guarded:
-            (path / "catalog.sums").unlink()
+            (path / "catalog.checksums").unlink()
         if guarded or edit not in ONLY_BY_SUMS:
             check_refused(path, edit, reading=guarded)
         shutil.rmtree(path)
@@ -326,7 +326,7 @@ def test_event_times_go_back_only_where_their_commit_says_so(folder: Path):
         connection.execute(f"UPDATE commits SET {edit} WHERE first_position = {first}")
         connection.commit()
         connection.close()
-        (folder / "lab" / "catalog.sums").unlink()
+        (folder / "lab" / "catalog.checksums").unlink()
         with (
             opened(folder / "lab", read_only=True) as store,
             pytest.raises(StoreCorrupt, match="event times") as caught,
@@ -347,9 +347,9 @@ def test_a_changed_hand_can_be_accepted(folder: Path):
     connection.execute("UPDATE sources SET identity = 'renamed'")
     connection.commit()
     connection.close()
-    with opened(folder / "lab") as store, pytest.raises(StoreCorrupt, match=r"page \d+.*remove catalog.sums"):
+    with opened(folder / "lab") as store, pytest.raises(StoreCorrupt, match=r"page \d+.*remove catalog.checksums"):
         store.verify()
-    (folder / "lab" / "catalog.sums").unlink()
+    (folder / "lab" / "catalog.checksums").unlink()
     with opened(folder / "lab") as store:
         store.verify()
         assert store.chunk_receipt("renamed", 0) is not None

@@ -13,7 +13,7 @@ import pytest
 from eventlab.events.types import EventType
 from eventlab.store.api import Batch
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import TRADE
+from eventlab.testing.events import TRADE
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"market/S{code}" for code in range(20)]

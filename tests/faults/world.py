@@ -15,14 +15,13 @@ import numpy as np
 import polars as pl
 
 from eventlab.errors import NotAStore
-from eventlab.store.api import Batch
-from eventlab.store.catalog.opening import Durability
+from eventlab.store.api import Batch, Durability
 from eventlab.store.commit import writer
 from eventlab.store.event_log import EventLog
 from eventlab.store.read.frames import all_columns
 from eventlab.store.segments import encodings as encoding
-from tests.naive import NaiveLog
-from tests.store.helpers import TYPES, batch, trade
+from eventlab.testing.events import TYPES, batch, trade
+from eventlab.testing.naive_log import NaiveLog
 
 NOW = 1_704_067_200_000_000_000
 BULK = 64

@@ -20,7 +20,7 @@ from eventlab.events.types import EventType, event_type
 from eventlab.feeds import exports
 from eventlab.interchange import pieces
 from eventlab.interchange.protobuf import convert as protobuf
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from tests.events.strategies import same_bits
 from tests.interchange.strategies import TYPES, ExchangedOrder, content, fill, steps
 
@@ -184,6 +184,16 @@ def test_another_programs_stream_is_taken(tmp_path):
         assert lab.events(el.Funding)["rate"].to_list() == [0.1, 0.2, 0.3]
 
 
+@pytest.mark.parametrize("name", ["log.pb", "trading_signal.arrow", "log-parquet"])
+def test_a_path_may_be_a_link(several, tmp_path, name):
+    link = tmp_path / f"link-{name}"
+    link.symlink_to(several[1] / name)
+    feed = el.feeds.exported(link)
+    with el.open(":memory:") as other:
+        other.ingest(feed, progress=False)
+        assert other.store.stop_position == (1 if name.startswith("trading") else 3)
+
+
 def test_a_lab_does_not_take_its_own_events_again(several, tmp_path):
     with el.open(tmp_path / "lab") as lab:
         lab.append("own", el.TradingSignal("BTC", "sell", 1.0, "s"))
@@ -223,17 +233,17 @@ def test_parts_by_aggregate_and_time(several, tmp_path):
     assert receipt.bytes == (tmp_path / "part.pb").stat().st_size
     with el.open(":memory:") as other:
         done = other.ingest(el.feeds.exported(tmp_path / "part.pb"), progress=False)
-        assert done.report.warnings == ("1 events have a cause that was not exported; it is left out",)
+        assert done.report.warnings == ("1 events have a cause that was not exported; it is dropped",)
         assert done.source == exporting_identity(receipt.sha256)
 
 
 def exporting_identity(sha256: str) -> str:
-    from eventlab.lab.ingest import identity
+    from eventlab.lab.ingest import source_identity
 
     class Named:
         name, params, content_sha256 = "exported", {}, sha256
 
-    return identity(Named())
+    return source_identity(Named())
 
 
 def test_what_cannot_be_exported_leaves_nothing(several, tmp_path):

@@ -102,13 +102,13 @@ def test_a_scan_pushes_times_and_aggregates_down():
     bounds = _scanning.bounds_of(
         (pl.col("timestamp") >= at(5_000)) & (pl.col("timestamp") < at(9_000)) & (pl.col("aggregate_id") == "a")
     )
-    assert bounds == _scanning.Bounds(5_000, 9_000, names=frozenset("a"))
+    assert bounds == _scanning.ScanBounds(5_000, 9_000, names=frozenset("a"))
     column = pl.col("aggregate_id")
     either = column.is_in(["a", "b"]) & column.str.starts_with("b") | (column == "c") & (pl.col("position") < 9)
-    assert _scanning.bounds_of(either) == _scanning.Bounds(names=frozenset("bc"))
+    assert _scanning.bounds_of(either) == _scanning.ScanBounds(names=frozenset("bc"))
     range_ = column.str.starts_with("market/") & pl.col("position").is_between(3, 8) & (pl.col("price") > 1)
-    assert _scanning.bounds_of(range_) == _scanning.Bounds(first_position=3, stop_position=9, prefix="market/")
-    assert _scanning.bounds_of((pl.col("timestamp") > at(1_000)) | (pl.col("price") > 1)) == _scanning.Bounds()
+    assert _scanning.bounds_of(range_) == _scanning.ScanBounds(first_position=3, stop_position=9, prefix="market/")
+    assert _scanning.bounds_of((pl.col("timestamp") > at(1_000)) | (pl.col("price") > 1)) == _scanning.ScanBounds()
 
 
 def signal_of(strength):

@@ -9,10 +9,10 @@ import pytest
 
 import eventlab as el
 from eventlab.errors import InvalidEvent, LateEvent, StoreCorrupt, StoreFull
+from eventlab.storage import operations as disk
 from eventlab.store.commit import writer
-from eventlab.store.disk import operations as disk
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 T = 1_700_000_000_000_000_000
 FILL = el.PortfolioChange("S", 4.0, 5.0)
@@ -95,7 +95,7 @@ def test_a_catalog_that_does_not_say_that_times_go_back_is_damaged(tmp_path: Pat
     connection.execute("DELETE FROM backdated")
     connection.commit()
     connection.close()
-    (tmp_path / "catalog.sums").unlink()
+    (tmp_path / "catalog.checksums").unlink()
     with EventLog.open(tmp_path, read_only=True) as store, pytest.raises(StoreCorrupt, match="go back") as caught:
         store.verify()
     assert [(one.first_position, one.stop_position) for one in caught.value.report.damage] == [(0, 2)]

@@ -27,17 +27,20 @@ from eventlab.errors import (
 )
 from eventlab.store.api import Selection
 from eventlab.store.catalog import opening as catalog
+from eventlab.store.catalog.database import Catalog
 from eventlab.store.commit import writer
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import CHANGE, SIGNAL, batch, everything, folded, trade
+from eventlab.testing.events import CHANGE, SIGNAL, batch, everything, folded, trade
 
 ROOT = Path(__file__).parents[2]
 
 
 def child(code: str, *args: object, **more: object) -> subprocess.Popen[str]:
     """A real child process that runs some code beside this one."""
-    script = "import sys\nfrom eventlab.store.event_log import EventLog\nfrom tests.store.helpers import batch, trade\n"
+    script = (
+        "import sys\nfrom eventlab.store.event_log import EventLog\nfrom eventlab.testing.events import batch, trade\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script + textwrap.dedent(code), *map(str, args)],
         cwd=ROOT,
@@ -60,7 +63,7 @@ def test_reopening_gives_the_same(tmp_path: Path):
         assert before[1:] == after[1:]
         assert store.commit([batch(1)]).position == before[0].height
     names = sorted(path.name for path in (tmp_path / "lab").iterdir())
-    assert names == ["catalog.sqlite", "catalog.sums", "journal", "lock", "segments"]
+    assert names == ["catalog.checksums", "catalog.sqlite", "journal", "lock", "segments"]
 
 
 def test_the_tail_seals_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -157,14 +160,14 @@ def test_an_interrupt_during_the_commit_keeps_the_files_it_names(
 ):
     with EventLog.open(tmp_path) as store:
         store.commit([batch(2)])
-        commit = catalog.Catalog.commit
+        commit = Catalog.commit
 
-        def interrupted(opened: catalog.Catalog) -> None:
+        def interrupted(opened: Catalog) -> None:
             commit(opened)
             raise KeyboardInterrupt  # Python runs signal handlers when SQLite returns
 
         with monkeypatch.context() as patched:
-            patched.setattr(catalog.Catalog, "commit", interrupted)
+            patched.setattr(Catalog, "commit", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.seal() if write == "seal" else store.commit([batch(BULK_ROWS)])
         rows = 2 if write == "seal" else 2 + BULK_ROWS
@@ -175,14 +178,14 @@ def test_an_interrupt_during_the_commit_keeps_the_files_it_names(
 
 def test_an_interrupt_while_taking_the_lock_leaves_no_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with EventLog.open(tmp_path) as store, EventLog.open(tmp_path, wait=0.0) as other:
-        begin = catalog.Catalog.begin_write
+        begin = Catalog.begin_write
 
-        def interrupted(opened: catalog.Catalog) -> None:
+        def interrupted(opened: Catalog) -> None:
             begin(opened)
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(catalog.Catalog, "begin_write", interrupted)
+            patched.setattr(Catalog, "begin_write", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 store.commit([batch(1)])
         assert other.commit([batch(1)]).position == 0
@@ -529,7 +532,7 @@ def test_a_read_only_directory():
         (path / "lab").chmod(0o555)
         imports = (
             "import os, sys\nfrom eventlab.errors import ReadOnlyStore\nfrom eventlab.store.event_log import EventLog\n"
-            "from tests.store.helpers import batch\n"
+            "from eventlab.testing.events import batch\n"
         )
         command = [sys.executable, "-c", imports + READ_ONLY_DIRECTORY, str(path / "lab")]
         done = subprocess.run(

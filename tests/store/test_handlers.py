@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eventlab.errors import HandlerFailed, InvalidEvent
 from eventlab.store.commit.writer import BULK_ROWS
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import SIGNAL, batch
+from eventlab.testing.events import SIGNAL, batch
 
 SIGNALS = [{"symbol": "B", "action": "buy", "strength": 1.0, "strategy": "s"}]
 
@@ -91,7 +91,7 @@ def test_a_failure_names_the_position_and_the_same_handler_goes_on_from_there(st
 
     store.subscribe("market_data", handler, 0)
     store.commit([batch(2)])
-    with pytest.warns(HandlerFailed, match=r"position 2.*boom.*stands.*taken off.*start=2") as caught:
+    with pytest.warns(HandlerFailed, match=r"position 2.*boom.*stands.*removed.*start=2") as caught:
         store.commit([batch(2)])
     failure = caught[0].message
     assert isinstance(failure, HandlerFailed)

@@ -26,7 +26,7 @@ from eventlab.interchange.protobuf.domain_event_pb2 import DomainEvent
 from eventlab.interchange.protobuf.messages import BUILTIN, Codec, codec_of, get_ns, put_ns
 
 _ROWS = 16_384
-_HELD_BYTES = 1 << 26
+_CHUNK_BYTES = 1 << 26
 _TIME = pl.Datetime("ns", "UTC")
 
 
@@ -38,7 +38,7 @@ def dump(frames: Iterable[tuple[EventType | type | str, pl.DataFrame]], file: Bi
     frames : iterable of (event class, its name or EventType; polars.DataFrame)
         In the order to be written. Columns as `encode` takes them.
     file : binary file
-        Written at its current place. A frame that is refused leaves whole messages behind it, never half a one.
+        Written from its current position. A refused frame leaves complete messages in it, never part of one.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def dump(frames: Iterable[tuple[EventType | type | str, pl.DataFrame]], file: Bi
 
 
 def encode(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
-    """Messages of a frame's events, each after its length as a varint.
+    """Encode a frame's events as messages, each after its length as a varint.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def encode(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
 
 
 def bodies(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
-    """What `encode` yields, each without its length."""
+    """The messages of `encode`, without their lengths."""
     codec = codec_of(declared)
     payload = payload_from_frame(declared, frame.drop(ENVELOPE, strict=False))
     envelope = _envelope(frame)
@@ -164,9 +164,9 @@ def _envelope(frame: pl.DataFrame) -> dict[str, pl.Series]:
     columns = {
         "timestamp": pl.Series("timestamp", timestamps_from(_needed(frame, "timestamp"))),
         "aggregate_id": _text(_needed(frame, "aggregate_id")),
-        "position": _whole(frame, "position", 0),
-        "version": _whole(frame, "version", 1),
-        "cause": _whole(frame, "cause", 0),
+        "position": _integers(frame, "position", 0),
+        "version": _integers(frame, "version", 1),
+        "cause": _integers(frame, "cause", 0),
         "recorded_at": _recorded(frame),
     }
     for name in ("event_id", "metadata"):
@@ -202,7 +202,7 @@ def _text(series: pl.Series) -> pl.Series:
     return series.cast(pl.String)
 
 
-def _whole(frame: pl.DataFrame, name: str, lowest: int) -> pl.Series:
+def _integers(frame: pl.DataFrame, name: str, lowest: int) -> pl.Series:
     if name not in frame.columns:
         return _nulls(name, len(frame), pl.Int64())
     series = frame[name]
@@ -239,26 +239,24 @@ def load(
     Parameters
     ----------
     file : binary file
-        Read from its current place to its end.
+        Read from its current position to its end.
     chunk : int
-        At most so many events are held, and fewer where they are long. Each run of them gives one frame per event type
-        in it, in the order in which the types first appear; `position`, where the writer gave it, restores the order
-        among them.
+        Most events in memory at once; fewer if they are long. Each chunk gives one frame per event type, in the order
+        in which the types first appear. The column `position`, if the writer gave it, restores the order among them.
     types : mapping of str to EventType, optional
-        A user's own types by name, looked at before those declared in this process. A stream may bring the schemas
-        of others.
+        A user's types by name, which precede those declared in this process. A stream may bring the schemas of others.
 
     Yields
     ------
     (EventType, polars.DataFrame)
-        The envelope's columns and the payload's, in the types of ``lab.events``. What the writer left out is null;
-        so are empty metadata.
+        The envelope's columns and the payload's, in the types of ``lab.events``. Values that the writer left out
+        are null, and so are empty metadata.
 
     Raises
     ------
     InvalidEvent
-        A torn stream, a bad length, bytes that are no `DomainEvent`, or a value out of bounds: names the message, from
-        0, and the byte at which it starts.
+        The stream is cut off, or a length, a `DomainEvent` or a value is invalid. The error has the number of the
+        message, from 0, and its first byte.
     UnknownEventType
         A type that is neither built in, in `types`, nor declared in this process.
     SchemaMismatch
@@ -271,25 +269,25 @@ def load(
 def runs(
     file: BinaryIO, chunk: int, types: Mapping[str, EventType] | None = None
 ) -> Iterator[list[tuple[EventType, pl.DataFrame, Int64Array]]]:
-    """What :func:`load` yields, run by run, with the events' numbers in the stream."""
+    """The frames of :func:`load` by chunk, with the events' numbers in the stream."""
     if chunk < 1:
         raise InvalidEvent("chunk must be positive", got=chunk)
     known = dict(types or {})
-    gathered: dict[EventType, _Rows] = {}
-    held = size = 0
+    gathered: dict[EventType, _MessageColumns] = {}
+    count = size = 0
     for number, (at, data) in enumerate(messages(file)):
         event = _parsed(data, at)
         try:
             if event.schema:
                 _learn(event, known)
             codec = _codec_for(event, known)
-            gathered.setdefault(codec.declared, _Rows(codec)).add(event, at, number)
+            gathered.setdefault(codec.declared, _MessageColumns(codec)).add(event, at, number)
         except (InvalidEvent, UnknownEventType, SchemaMismatch) as error:
             raise type(error)(f"{at}: {error.what}", got=error.got, expected=error.expected, hint=error.hint) from error
-        held, size = held + 1, size + len(data)
-        if held == chunk or size >= _HELD_BYTES:
+        count, size = count + 1, size + len(data)
+        if count == chunk or size >= _CHUNK_BYTES:
             yield [(declared, rows.frame(), rows.numbers()) for declared, rows in gathered.items()]
-            gathered, held, size = {}, 0, 0
+            gathered, count, size = {}, 0, 0
     if gathered:
         yield [(declared, rows.frame(), rows.numbers()) for declared, rows in gathered.items()]
 
@@ -341,8 +339,8 @@ def _codec_for(event: DomainEvent, types: Mapping[str, EventType]) -> Codec:
     return codec
 
 
-class _Rows:
-    """Events of one type on their way into columns."""
+class _MessageColumns:
+    """Collects the messages of one event type as columns."""
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec

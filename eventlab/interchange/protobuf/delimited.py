@@ -1,4 +1,4 @@
-"""Length-delimited framing: each message after its length as a varint."""
+"""Length-delimited framing: each message follows its length as a varint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import BinaryIO
 from eventlab.errors import InvalidEvent
 
 MAX_MESSAGE = 1 << 26
-"""Bytes. A longer event is refused in both directions, so that a wrong length cannot ask for all memory."""
+"""Bytes. Longer events are neither written nor read, so that a wrong length cannot use up all memory."""
 
 _LENGTH_BYTES = 5
 
 
 def delimited(data: bytes, at: str) -> bytes:
-    """A message after its length; InvalidEvent naming `at` where it is too long."""
+    """Put a message after its length. Raises InvalidEvent with `at` if it is too long."""
     if len(data) > MAX_MESSAGE:
         raise InvalidEvent(f"{at}: too large an event", got=f"{len(data)} bytes", expected=f"at most {MAX_MESSAGE}")
     out, number = bytearray(), len(data)
@@ -26,7 +26,7 @@ def delimited(data: bytes, at: str) -> bytes:
 
 
 def messages(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Messages of a stream to its end, each with its place in words; InvalidEvent where the stream is torn."""
+    """The messages of a stream, each with a description of its place. Raises InvalidEvent if the stream is cut off."""
     number = offset = 0
     while True:
         at = f"message {number} at byte {offset}"
@@ -41,7 +41,7 @@ def messages(file: BinaryIO) -> Iterator[tuple[str, bytes]]:
 
 
 def _length(file: BinaryIO, at: str) -> tuple[int, int]:
-    """A message's length and the bytes that the length took; none at the end of the stream."""
+    """A message's length and the number of bytes that encode it; 0 at the end of the stream."""
     size = 0
     for place in range(_LENGTH_BYTES):
         byte = _read(file, 1)
@@ -66,6 +66,6 @@ def _read(file: BinaryIO, size: int) -> bytes:
     data = file.read(size)
     if not isinstance(data, bytes):
         raise InvalidEvent("not a binary stream", got=type(data).__name__, hint='Open the file with mode "rb".')
-    while len(data) < size and (more := file.read(size - len(data))):  # pipes give what they have
+    while len(data) < size and (more := file.read(size - len(data))):  # pipes return less
         data += more
     return data

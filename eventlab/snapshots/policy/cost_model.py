@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.snapshots.placement.optimum import Costs
-from eventlab.store.segments.row_group_cache import MOST_GROUPS
+from eventlab.store.api import MOST_GROUPS
 
 _SPREAD = 101
 

@@ -11,8 +11,7 @@ import numpy as np
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.policy.cost_model import Model
-from eventlab.store.api import Head, Selection
-from eventlab.store.event_log import EventLog
+from eventlab.store.api import EventReader, Head, Selection
 
 _ENVELOPE_FIELDS = 3
 
@@ -34,13 +33,13 @@ class Past:
 
     head: int
     after: int = 0
-    _store: EventLog | None = field(default=None, repr=False)
+    _store: EventReader | None = field(default=None, repr=False)
     _aggregate: str = field(default="", repr=False)
     _stop: int = field(default=0, repr=False)
     _measure: Callable[[str], Model] | None = field(default=None, repr=False)
 
     @staticmethod
-    def of(store: EventLog, head: Head, after: int, stop: int, measure: Callable[[str], Model] | None) -> Past:
+    def of(store: EventReader, head: Head, after: int, stop: int, measure: Callable[[str], Model] | None) -> Past:
         """The past of a store's aggregate after a version and below a position; `measure` gives the cost model."""
         return Past(head.version, after, store, head.aggregate_id, stop, measure)
 
@@ -68,7 +67,7 @@ class Past:
         return store.bytes_on_disk() * self.head / max(store.stop_position, 1)
 
     @property
-    def _events_of(self) -> EventLog:
+    def _events_of(self) -> EventReader:
         if self._store is None:
             raise SnapshotError("a policy asks for events where nothing but a number of them is known")
         return self._store

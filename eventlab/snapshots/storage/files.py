@@ -1,4 +1,8 @@
-"""Where snapshots lie: one growing file a reducer, in the store's folder or in memory."""
+"""The files of snapshots: one per reducer, which grows, in the store's folder or in memory.
+
+Whole files go through the storage protocol. Appending does not: a file for each build costs three times as much time to
+write, and every read would have to list the folder to find new ones (`docs/decisions/0037`).
+"""
 
 from __future__ import annotations
 
@@ -11,44 +15,43 @@ from pathlib import Path
 from typing import Protocol
 
 from eventlab.errors import ReadOnlyStore, StoreError, StoreFull
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
+from eventlab.storage.local import LocalStorage
 from eventlab.store.disk import range_locks as ofd
 
 _NAME = re.compile(r"[0-9a-f]{32}\.snapshots")
 
 _LOCKED = 1 << 62
-"""The byte whose lock is the right to change a file: past all content, for locks keep nobody from reading."""
+"""The byte whose lock is the right to change a file. It lies after all content, so that no reader waits for it."""
 
 
-class Writing(Protocol):
-    """The right to change a file."""
+class OpenFile(Protocol):
+    """A file that is open. Others may add to it; a file that replaces it is another one."""
 
-    @property
-    def size(self) -> int: ...
-
-    def append(self, content: bytes, at: int) -> None:
-        """Put bytes at a place, durably, and cut what came after it; nothing is changed where that fails."""
-
-    def replace(self, content: bytes) -> None:
-        """Other content instead, all at once."""
-
-
-class Reading(Protocol):
-    """A file held open: others may add to it, but what takes its name afterwards is another one."""
-
-    def state(self) -> tuple[int, int]: ...
+    def state(self) -> tuple[int, int]:
+        """See `Files`."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes at a place, fewer where the file ends."""
+        """Read bytes, fewer where the file ends."""
 
     def changing(self) -> bool:
-        """Whether somebody has the right to change it just now."""
+        """Whether another process has the right to change it now."""
+
+
+class LockedFile(Protocol):
+    """A file that only this process may change."""
+
+    def append(self, content: bytes, at: int) -> None:
+        """Write bytes durably and cut what follows them. If that fails, nothing changes."""
+
+    def replace(self, content: bytes) -> None:
+        """Replace the whole content at once."""
 
 
 class Files(Protocol):
-    """Files by name. A file's state is (which one, its size): it tells whether others changed or replaced it.
+    """Files by name. The state of a file is (its identity, its size), and shows whether others changed or replaced it.
 
-    Which one it is, is certain only while it is held open: a number may be given again.
+    An identity is certain only while the file is open: it may be used again later.
     """
 
     @property
@@ -57,36 +60,22 @@ class Files(Protocol):
     def names(self) -> list[str]: ...
 
     def state(self, name: str) -> tuple[int, int] | None:
-        """None where there is no such file."""
+        """None for a missing file."""
 
-    def opened(self, name: str) -> Reading | None:
-        """None where there is no such file."""
+    def opened(self, name: str) -> OpenFile | None:
+        """None for a missing file."""
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Writing]:
-        """Keep others from changing a file, which is made if need be."""
+    def writing(self, name: str) -> Iterator[LockedFile]:
+        """Lock a file for changes; a missing one is made."""
 
     def remove(self, name: str) -> None: ...
 
 
-class _MemoryFile:
-    def __init__(self) -> None:
-        self.content = bytearray()
-
-    @property
-    def size(self) -> int:
-        return len(self.content)
-
-    def append(self, content: bytes, at: int) -> None:
-        self.content[at:] = content
-
-    def replace(self, content: bytes) -> None:
-        self.content = bytearray(content)
-
-
-class _MemoryReading:
-    def __init__(self, content: bytearray) -> None:
-        self._content = content
+class _FileInMemory:
+    def __init__(self, files: dict[str, bytearray], name: str) -> None:
+        self._files, self._name = files, name
+        self._content = files[name]
 
     def state(self) -> tuple[int, int]:
         return id(self._content), len(self._content)
@@ -97,70 +86,41 @@ class _MemoryReading:
     def changing(self) -> bool:
         return False
 
+    def append(self, content: bytes, at: int) -> None:
+        self._content[at:] = content
+
+    def replace(self, content: bytes) -> None:
+        self._files[self._name] = bytearray(content)
+
 
 class MemoryFiles:
-    """For stores in memory."""
+    """Files of a store in memory."""
 
     read_only = False
 
     def __init__(self) -> None:
-        self._files: dict[str, _MemoryFile] = {}
+        self._files: dict[str, bytearray] = {}
 
     def names(self) -> list[str]:
         return sorted(self._files)
 
     def state(self, name: str) -> tuple[int, int] | None:
-        file = self._files.get(name)
-        return None if file is None else (id(file.content), file.size)
+        file = self.opened(name)
+        return None if file is None else file.state()
 
-    def opened(self, name: str) -> Reading | None:
-        file = self._files.get(name)
-        return None if file is None else _MemoryReading(file.content)
+    def opened(self, name: str) -> _FileInMemory | None:
+        return _FileInMemory(self._files, name) if name in self._files else None
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Writing]:
-        yield self._files.setdefault(name, _MemoryFile())
+    def writing(self, name: str) -> Iterator[LockedFile]:
+        self._files.setdefault(name, bytearray())
+        yield _FileInMemory(self._files, name)
 
     def remove(self, name: str) -> None:
         self._files.pop(name, None)
 
 
-class _DirectoryFile:
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path, self._descriptor = path, descriptor
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self._descriptor).st_size
-
-    def append(self, content: bytes, at: int) -> None:
-        try:
-            if self.size > at:
-                disk.truncate(self._descriptor, at)
-            disk.write_at(self._descriptor, content, at)
-            disk.sync_content(self._descriptor)
-        except OSError as error:
-            with suppress(OSError):
-                disk.truncate(self._descriptor, at)
-            raise _not_written(error) from error
-
-    def replace(self, content: bytes) -> None:
-        beside = self._path.with_suffix(".part")
-        try:
-            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            try:
-                disk.write_at(descriptor, content, 0)
-                disk.sync(descriptor)
-            finally:
-                os.close(descriptor)
-            disk.rename(beside, self._path)
-        except OSError as error:
-            with suppress(OSError):
-                disk.remove(beside)
-            raise _not_written(error) from error
-
-
-class _DirectoryReading:
+class _FileOnDisk:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
@@ -178,71 +138,89 @@ class _DirectoryReading:
         return ofd.is_locked(self._descriptor, _LOCKED)
 
 
-class DirectoryFiles:
-    """Files in one folder.
+class _LockedOnDisk:
+    def __init__(self, storage: LocalStorage, name: str, descriptor: int) -> None:
+        self._storage, self._name, self._descriptor = storage, name, descriptor
 
-    They are read at their places rather than mapped: a file that somebody cuts while it is mapped ends the process at
-    the next look. A copy of what is read costs little: 2 of the 20 microseconds that a state of 16 KB takes.
-    """
+    def append(self, content: bytes, at: int) -> None:
+        try:
+            if os.fstat(self._descriptor).st_size > at:
+                disk.truncate(self._descriptor, at)
+            disk.write_at(self._descriptor, content, at)
+            disk.sync_content(self._descriptor)
+        except OSError as error:
+            with suppress(OSError):
+                disk.truncate(self._descriptor, at)
+            raise _not_written(error) from error
+
+    def replace(self, content: bytes) -> None:
+        try:
+            self._storage.write(self._name, [content])
+        except OSError as error:
+            raise _not_written(error) from error
+
+
+class DirectoryFiles:
+    """Files in one folder. They are read with `pread` and not mapped, for the reason that `LocalStorage` has."""
 
     def __init__(self, directory: Path, *, read_only: bool) -> None:
         self._directory, self.read_only = directory, read_only
+        self._storage = LocalStorage(directory)
 
     def names(self) -> list[str]:
-        if not self._directory.is_dir():
-            return []
-        return sorted(file.name for file in self._directory.iterdir() if _NAME.fullmatch(file.name))
+        return [name for name in self._storage.list() if _NAME.fullmatch(name)]
 
     def state(self, name: str) -> tuple[int, int] | None:
         try:
-            # At every read, where to join paths takes longer than to look.
+            # Every read looks here, and joining paths takes longer than looking.
             found = os.stat(f"{self._directory}/{name}")  # noqa: PTH116
         except OSError:
             return None
         return found.st_ino, found.st_size
 
-    def opened(self, name: str) -> Reading | None:
+    def opened(self, name: str) -> _FileOnDisk | None:
         try:
-            return _DirectoryReading(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC))
+            return _FileOnDisk(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
         except FileNotFoundError:
             return None
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Writing]:
+    def writing(self, name: str) -> Iterator[LockedFile]:
         if self.read_only:
             raise ReadOnlyStore("snapshots cannot be made in a store opened to be read")
-        path = self._directory / name
         try:
-            descriptor = self._locked(path)
+            descriptor = self._locked(name)
         except OSError as error:
             raise _not_written(error) from error
         try:
-            yield _DirectoryFile(path, descriptor)
+            yield _LockedOnDisk(self._storage, name, descriptor)
         finally:
             os.close(descriptor)
 
-    def _locked(self, path: Path) -> int:
+    def _locked(self, name: str) -> int:
         """A descriptor that has the right to change the file of this name."""
+        path = self._directory / name
         while True:
             disk.make_directory(self._directory)
-            made = not path.exists()
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            new = not path.exists()
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 ofd.wait_exclusive(descriptor, _LOCKED)
-                if made:
+                if new:
                     disk.sync_directory(self._directory)
-                if os.fstat(descriptor).st_ino == (self.state(path.name) or (0, 0))[0]:
+                if os.fstat(descriptor).st_ino == (self.state(name) or (0, 0))[0]:
                     return descriptor
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # while this one waited, the file was replaced
+            os.close(descriptor)  # the file was replaced while this process waited
 
     def remove(self, name: str) -> None:
         if self.read_only:
             raise ReadOnlyStore("snapshots cannot be dropped in a store opened to be read")
         try:
-            disk.remove(self._directory / name)
+            self._storage.remove(name)
+            self._storage.sweep()
         except OSError as error:
             raise StoreError("snapshots could not be removed", got=str(error), hint="Allow writing there.") from error
 

@@ -1,4 +1,4 @@
-"""The snapshots of one reducer: which there are, and their states when they are asked for."""
+"""The snapshots of one reducer: an index of its file, which reads states on demand."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from eventlab.events.frame import Float64Array, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.snapshots.states import Base, Marks, Taken
 from eventlab.snapshots.storage import records
-from eventlab.snapshots.storage.files import Files, Reading, Writing
-from eventlab.snapshots.storage.records import Part, Record
-from eventlab.store.api import UNBOUND
-from eventlab.store.event_log import EventLog
+from eventlab.snapshots.storage.files import Files, LockedFile, OpenFile
+from eventlab.snapshots.storage.records import Part, SnapshotRecord
+from eventlab.store.api import UNBOUND, EventReader
 
 BLOCK_BYTES = 16_384
-"""About so many bytes of states make a record; a larger state has one for itself."""
+"""Bytes of states in a record, about; a larger state has a record of its own."""
 
-_KEPT_BYTES = 16 << 20
+_CACHE_BYTES = 16 << 20
 _WORTH_REWRITING = 1 << 20
 
 TABLE: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -46,7 +45,7 @@ REMOVAL = "lab.snapshots.drop() removes it; answers then come from the events."
 
 
 def prefix_of(reducer: Reducer) -> str:
-    """What the name of a reducer's file begins with: the first half of its fingerprint."""
+    """The prefix of the name of a reducer's file: the first half of its fingerprint."""
     return reducer.fingerprint[:32]
 
 
@@ -69,7 +68,7 @@ class Line:
         return Line(self.marks[rows], self.block[rows], self.row[rows])
 
     def newest(self, version: int, time: int, stop_position: int) -> int:
-        """The row of the newest snapshot within all three bounds, the first two inclusive; -1 where there is none.
+        """The row of the newest snapshot within all three bounds, the first two inclusive; -1 if there is none.
 
         A time bounds the highest event time that a snapshot includes, which never falls from one version to the next.
         """
@@ -82,8 +81,8 @@ class Line:
         return rows - 1
 
 
-class _Damaged(Exception):
-    """A record's states are not those that were written."""
+class _DamagedRecord(Exception):
+    """A record's states are damaged."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(offset)
@@ -91,27 +90,28 @@ class _Damaged(Exception):
 
 
 class Shelf:
-    """A file of snapshots. What it has in memory follows the file: other processes may add to it or replace it.
+    """A file of snapshots, and its index in memory, which follows what other processes add or replace.
 
-    Damage is told once, as a warning, and is as good as absent. So are snapshots of events that the log does not have:
-    a store that was put back to an older copy, or lost its last commits with the power, may have others in their place.
+    A damaged snapshot is reported once, as a warning, and then ignored. So is a snapshot of events that the log does
+    not have: a store that was restored from an older copy, or lost its last commits in a power failure, may have other
+    events in their place.
     """
 
-    def __init__(self, files: Files, prefix: str, store: EventLog) -> None:
+    def __init__(self, files: Files, prefix: str, store: EventReader) -> None:
         self.prefix, self.name = prefix, prefix + SUFFIX
         self._files, self._store, self._owner = files, store, records.owner_of(prefix, store.store_id)
         self._lock = threading.RLock()
         self._forget()
 
     def _forget(self) -> None:
-        self._file: Reading | None = None
+        self._file: OpenFile | None = None
         self._which, self._size, self._end = 0, 0, 0
-        self._last: Record | None = None
+        self._last: SnapshotRecord | None = None
         self._of_this_log = False
         self.reducer = ""
         self.damage: dict[int, str] = {}
-        self._untold: list[str] = []
-        self._records: dict[int, Record] = {}
+        self._unreported: list[str] = []
+        self._records: dict[int, SnapshotRecord] = {}
         self._rows: dict[int, int] = {}
         self._lines: dict[str, Line] = {}
         self._new: dict[str, list[Line]] = {}
@@ -119,14 +119,23 @@ class Shelf:
         self._blocks_bytes = 0
 
     def close(self) -> None:
-        """Hold no file open, until it is looked at again."""
+        """Close the file; the next use opens it again."""
         with self._lock:
             self._forget()
 
-    # -- what there is
+    # -- index
 
     def refresh(self) -> None:
-        """See what others added, replaced or removed."""
+        """Read what others added, replaced or removed, and warn of damage."""
+        self._refresh()
+        self._warn()
+
+    def find_damage(self) -> list[str]:
+        """What is damaged in the file now, without a warning."""
+        self._refresh()
+        return list(self.damage.values())
+
+    def _refresh(self) -> None:
         with self._lock:
             state = self._files.state(self.name)
             if state == (self._which, self._size):
@@ -146,18 +155,18 @@ class Shelf:
                 self._note(0, f"cannot be read: {error}")
 
     def _goes_on(self) -> bool:
-        """Whether the file still has what was read of it last, so that others only added to it."""
+        """Whether the last record read is still in the file, so that others only added to it."""
         if self._file is None or self._last is None:
             return True
         return records.head_at(self._file.read, self._last.offset, self._last.stop, self._owner) == self._last
 
-    def _read_on(self, file: Reading) -> None:
-        """Take up the records behind the last one that was whole."""
+    def _read_on(self, file: OpenFile) -> None:
+        """Index the records after the last complete one."""
         while True:
             self._which, size = file.state()
             broken: list[tuple[int, str]] = []
             for one in records.scan(file.read, self._end, size, self._owner):
-                if isinstance(one, Record):
+                if isinstance(one, SnapshotRecord):
                     self._take(one, file)
                     self._end, self._last = one.stop, one
                 else:
@@ -165,12 +174,12 @@ class Shelf:
             trailing = [one for one in broken if one[0] >= self._end]
             unfinished = bool(trailing) and file.changing()
             if not trailing or unfinished or file.state() == (self._which, size):
-                break  # else somebody was at its end, and has finished
+                break  # else another process was writing at the end and has finished
         for one in broken[: len(broken) - len(trailing)] if unfinished else broken:
             self._note(*one)
         self._size = self._end if unfinished else size
 
-    def _take(self, record: Record, file: Reading) -> None:
+    def _take(self, record: SnapshotRecord, file: OpenFile) -> None:
         content = file.read(*record.envelope_at)
         if zlib.crc32(content) != record.envelope_crc:
             self._note(record.offset, "is damaged")
@@ -195,12 +204,12 @@ class Shelf:
     def _note(self, offset: int, what: str) -> None:
         if offset not in self.damage:
             self.damage[offset] = f"the record at byte {offset} of {self.name} {what}"
-            self._untold.append(self.damage[offset])
+            self._unreported.append(self.damage[offset])
 
-    def tell(self) -> None:
-        """Warn of what was found since the last time."""
-        while self._untold:
-            warnings.warn(f"a snapshot is left aside, and replayed instead: {self._untold.pop(0)}", stacklevel=6)
+    def _warn(self) -> None:
+        """Warn of the damage found since the last call."""
+        while self._unreported:
+            warnings.warn(f"a snapshot is left aside, and replayed instead: {self._unreported.pop(0)}", stacklevel=7)
 
     def _index(self, aggregates: Sequence[str], marks: Marks, block: int) -> None:
         begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1])]
@@ -216,11 +225,11 @@ class Shelf:
                 self._lines[aggregate] = line[~np.isin(line.marks.version, gone)]
 
     def aggregates(self) -> list[str]:
-        """Those that have snapshots, sorted."""
+        """Aggregates with snapshots, sorted."""
         return [name for name, _ in self._all()]
 
     def _all(self) -> list[tuple[str, Line]]:
-        """The snapshots of every aggregate that has some, by its id."""
+        """The snapshots of each aggregate that has some, by id."""
         names = sorted({*self._lines, *self._new})
         return [(name, line) for name in names if (line := self.line(name)) is not None]
 
@@ -244,7 +253,7 @@ class Shelf:
             return line if line is not None and len(line.block) else None
 
     def versions(self, aggregate: str) -> Int64Array:
-        """Versions of an aggregate that there are snapshots at, ascending."""
+        """Versions of an aggregate's snapshots, ascending."""
         line = self.line(aggregate)
         return np.empty(0, np.int64) if line is None else line.marks.version
 
@@ -262,22 +271,25 @@ class Shelf:
     def newest(self, reducer: Reducer, aggregates: Sequence[str], bounds: Sequence[tuple[int, int, int]]) -> Base:
         """For each aggregate the newest snapshot within (version, time, stop_position), else its initial state."""
         with self._lock:
-            while True:
+            found = None
+            while found is None:
                 lines = [self.line(aggregate) for aggregate in aggregates]
                 rows = [-1 if line is None else line.newest(*b) for line, b in zip(lines, bounds, strict=True)]
                 try:
-                    return self._base(reducer, lines, rows)
-                except _Damaged as damage:
+                    found = self._base(reducer, lines, rows)
+                except _DamagedRecord as damage:
                     self._discard(damage)  # and look again
+        self._warn()
+        return found
 
     def stored(self, reducer: Reducer, aggregate: str, version: int) -> Base:
-        """The snapshot of a version that there is one of. Raises SnapshotError where it is damaged."""
+        """The snapshot of a version that has one. Raises SnapshotError if it is damaged."""
         with self._lock:
             line = self.line(aggregate)
             row = -1 if line is None else line.newest(version, MAX_NS, UNBOUND)
             try:
                 return self._base(reducer, [line], [row])
-            except _Damaged as damage:
+            except _DamagedRecord as damage:
                 which = f"{reducer.name} for {aggregate!r} at version {version}"
                 raise SnapshotError(f"the snapshot of {which} is damaged", hint=REMOVAL) from damage
 
@@ -306,7 +318,7 @@ class Shelf:
         return Base(states, base.marks)
 
     def _block(self, offset: int, schema: pa.Schema) -> pa.RecordBatch:
-        """The states of a record. Raises _Damaged where its bytes are not those that were written."""
+        """The states of a record. Raises _DamagedRecord."""
         batch = self._blocks.get(offset)
         if batch is not None:
             self._blocks.move_to_end(offset)
@@ -317,17 +329,17 @@ class Shelf:
         except OSError:
             content = b""
         if zlib.crc32(content) != record.states_crc:
-            raise _Damaged(offset)
+            raise _DamagedRecord(offset)
         batch = pa.ipc.read_record_batch(pa.py_buffer(content), schema)
         self._blocks[offset] = batch
         self._blocks_bytes += len(content)
-        while self._blocks_bytes > _KEPT_BYTES and len(self._blocks) > 1:
+        while self._blocks_bytes > _CACHE_BYTES and len(self._blocks) > 1:
             gone, _ = self._blocks.popitem(last=False)
             self._blocks_bytes -= self._records[gone].states_length
         return batch
 
-    def _discard(self, damage: _Damaged) -> None:
-        """Go on without a record's snapshots."""
+    def _discard(self, damage: _DamagedRecord) -> None:
+        """Drop a damaged record's snapshots from the index."""
         offset = damage.offset
         self._note(offset, "is damaged")
         for aggregate, line in self._all():
@@ -335,7 +347,7 @@ class Shelf:
                 self._lines[aggregate] = line[line.block != offset]
 
     def table(self) -> pl.DataFrame:
-        """A row a snapshot: reducer, aggregate_id, version, position, timestamp, bytes."""
+        """A row for each snapshot: reducer, aggregate_id, version, position, timestamp, bytes."""
         with self._lock:
             frames = [
                 pl.DataFrame(
@@ -352,10 +364,10 @@ class Shelf:
             ]
         return pl.concat(frames) if frames else pl.DataFrame(schema=TABLE)
 
-    # -- changing it
+    # -- changes
 
     def add(self, reducer: Reducer, several: Iterable[Taken]) -> tuple[int, int]:
-        """Keep snapshots durably: all of them or none. Returns how many they are, and the bytes they take.
+        """Write snapshots durably, all or none; return their number and their bytes.
 
         Raises
         ------
@@ -369,13 +381,13 @@ class Shelf:
         if not count:
             return 0, 0
         with self._lock, self._files.writing(self.name) as writing:
-            self.refresh()
+            self._refresh()
             if not self._end:
                 begin = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *begin]
-            # Behind the last whole record there is only what a process that died left of one.
+            # After the last complete record there is only what a killed process left of one.
             writing.append(b"".join([*begin, *content]), self._end)
             self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
-            self.refresh()
+            self._refresh()
         return count, sum(map(len, content))
 
     def _log_record(self) -> list[Part]:
@@ -390,14 +402,14 @@ class Shelf:
         return records.encoded("states", envelope, states.serialize(), self._owner)
 
     def _blocks_of(self, taken: Taken) -> Iterator[Part]:
-        """Records of states, each of about as many bytes as are read at once."""
+        """Records of states, of about `BLOCK_BYTES` each."""
         step = max(BLOCK_BYTES * taken.states.num_rows // max(taken.states.nbytes, 1), 1)
         for at in range(0, taken.states.num_rows, step):
             rows = slice(at, at + step)
             yield from self._states(taken.aggregates[rows], taken.marks[rows], taken.states.slice(at, step))
 
     def evict(self, reducer: Reducer, gone: Mapping[str, Int64Array]) -> None:
-        """Let snapshots go, by aggregate and version. The file is rewritten when most of it is of such.
+        """Drop snapshots by aggregate and version. The file is rewritten if most of it is dropped.
 
         Raises
         ------
@@ -408,27 +420,27 @@ class Shelf:
             marks = Marks.none(len(names))
             marks.version[:] = np.concatenate(list(gone.values()))
             with self._files.writing(self.name) as writing:
-                self.refresh()
+                self._refresh()
                 record = records.encoded("dropped", records.envelope_bytes(names, marks), b"", self._owner)
                 writing.append(b"".join(record), self._end)
-                self.refresh()
+                self._refresh()
                 live = sum(float(self.bytes_of(line).sum()) for _, line in self._all())
                 if self._end > max(2 * live, _WORTH_REWRITING):
                     self._rewrite(writing, reducer)
 
-    def _rewrite(self, writing: Writing, reducer: Reducer) -> None:
+    def _rewrite(self, writing: LockedFile, reducer: Reducer) -> None:
         content = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *self._log_record()]
-        kept: dict[int, list[tuple[str, Line]]] = {}
+        lines_of: dict[int, list[tuple[str, Line]]] = {}
         for name, line in self._all():
             for block in np.unique(line.block).tolist():
-                kept.setdefault(block, []).append((name, line[line.block == block]))
-        for block, lines in kept.items():
+                lines_of.setdefault(block, []).append((name, line[line.block == block]))
+        for block, lines in lines_of.items():
             try:
                 states = self._block(block, reducer.layout.arrow_schema)
-            except _Damaged:
-                continue  # what is damaged does not come along
+            except _DamagedRecord:
+                continue
             names = [name for name, line in lines for _ in range(len(line.row))]
             rows = np.concatenate([line.row for _, line in lines])
             content += self._states(names, Marks.joined([line.marks for _, line in lines]), states.take(pa.array(rows)))
         writing.replace(b"".join(content))
-        self.refresh()
+        self._refresh()

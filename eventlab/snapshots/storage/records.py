@@ -1,11 +1,11 @@
-"""The stored form of snapshots: records one after the other, each a head of 64 bytes and Arrow record batches.
+"""The format of snapshot files: consecutive records, each a head of 64 bytes and Arrow record batches.
 
-    head       magic, kind, format, lengths and checksums of both parts, whose it is, a checksum of its own
-    envelope   Arrow: aggregate_id, version, position, timestamp, latest; one row a snapshot
-    states     Arrow: the reducer's state in columns, a row for each of the envelope's
+    head       magic, kind, format, lengths and checksums of both parts, owner, the head's own checksum
+    envelope   Arrow: aggregate_id, version, position, timestamp, latest; a row for each snapshot
+    states     Arrow: the reducer's state in columns, with the rows of the envelope
 
-Records begin at multiples of 64 bytes. What is not a record, or not whole, is passed over to the next one, so damage
-costs the snapshots that it hits. The envelope says what there is without reading any state.
+Records begin at multiples of 64 bytes. A reader skips what is no complete record, so that damage costs only the
+snapshots that it hits. Envelopes list the snapshots without reading any state.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _ENVELOPE = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """Where a record lies in its file, and what its head says.
+class SnapshotRecord:
+    """A record's place in its file, and its head.
 
     Attributes
     ----------
@@ -71,12 +71,12 @@ class Record:
 
 
 def owner_of(prefix: str, store_id: str) -> bytes:
-    """What tells the snapshots of one reducer, by its file's prefix, in one store from all others."""
+    """The id of one reducer's snapshots, by its file's prefix, in one store."""
     return hashlib.sha256(f"{store_id}\0{prefix}".encode()).digest()[:16]
 
 
 def encoded(kind: Kind, envelope: bytes, states: Part, owner: bytes) -> list[Part]:
-    """A record's bytes, in parts that follow one another."""
+    """A record's bytes, in consecutive parts."""
     said = (_MAGIC, _KINDS.index(kind), FORMAT, len(envelope), zlib.crc32(envelope), len(states), zlib.crc32(states))
     head = _HEAD.pack(*said, owner, 0)[:-4]
     head += zlib.crc32(head).to_bytes(4, "little")
@@ -88,34 +88,36 @@ def _padded(length: int) -> int:
 
 
 def log_bytes(stop_position: int, digest: bytes) -> bytes:
-    """Where the log ended."""
+    """Encode where the log ended."""
     return _POSITION.pack(stop_position) + digest
 
 
 def log_of(content: bytes) -> tuple[int, bytes]:
-    """Where the log ended, from its bytes."""
+    """Decode where the log ended."""
     return _POSITION.unpack_from(content)[0], content[_POSITION.size :]
 
 
 def envelope_bytes(aggregates: Sequence[str], marks: Marks) -> bytes:
-    """The envelope of snapshots."""
+    """Encode the envelope of snapshots."""
     arrays = [pa.array(aggregates, pa.string()), *(pa.array(getattr(marks, name)) for name in MARKS)]
     content: bytes = pa.RecordBatch.from_arrays(arrays, schema=_ENVELOPE).serialize().to_pybytes()
     return content
 
 
 def envelope_of(content: bytes) -> tuple[list[str], Marks]:
-    """The aggregate of each snapshot and what it includes, from the envelope's bytes."""
+    """Decode an envelope: the aggregate of each snapshot, and what it includes."""
     batch = pa.ipc.read_record_batch(pa.py_buffer(content), _ENVELOPE)
     return batch.column(0).to_pylist(), Marks(*(batch.column(name).to_numpy() for name in MARKS))
 
 
-def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes) -> Iterator[Record | tuple[int, str]]:
-    """The records of a file from a place on, and for each stretch that is none, its offset and what is wrong there."""
+def scan(
+    read: Callable[[int, int], bytes], start: int, size: int, owner: bytes
+) -> Iterator[SnapshotRecord | tuple[int, str]]:
+    """The records of a file from `start` on, and for each part that is none, its offset and the reason."""
     at = start
     while at < size:
         found = head_at(read, at, size, owner)
-        if isinstance(found, Record):
+        if isinstance(found, SnapshotRecord):
             yield found
             at = found.stop
             continue
@@ -123,8 +125,8 @@ def scan(read: Callable[[int, int], bytes], start: int, size: int, owner: bytes)
         at = _next(read, at + _ALIGNED, size)
 
 
-def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: bytes) -> Record | str:
-    """The record that begins at a place of a file, or what is wrong there."""
+def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: bytes) -> SnapshotRecord | str:
+    """The record that begins at an offset, or the reason why there is none."""
     content = read(offset, _ALIGNED)
     if len(content) < _ALIGNED or content[:8] != _MAGIC:
         return "is damaged"
@@ -138,11 +140,11 @@ def head_at(read: Callable[[int, int], bytes], offset: int, size: int, owner: by
     stop = offset + _ALIGNED + _padded(envelope) + _padded(states)
     if stop > size:
         return "is cut short"
-    return Record(_KINDS[kind], offset, stop, envelope, envelope_crc, states, states_crc)
+    return SnapshotRecord(_KINDS[kind], offset, stop, envelope, envelope_crc, states, states_crc)
 
 
 def _next(read: Callable[[int, int], bytes], at: int, size: int) -> int:
-    """Where the next head may begin."""
+    """The offset at which the next head may begin."""
     while at < size:
         piece = read(at, _LOOK)
         found = piece.find(_MAGIC)

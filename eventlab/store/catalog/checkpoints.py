@@ -1,8 +1,8 @@
-"""Checkpoints: what a read model keeps in the catalog, a position and the state there, replaced together.
+"""Checkpoints of read models in the catalog: a position and the state there, replaced together.
 
-They are derived and disposable. A checkpoint names the commit its last event belongs to: in a store that was put back
-to an older copy, or that lost its last commits with the power, the same position may hold other events, and what was
-folded from the lost ones must not be used.
+They are derived and disposable. A checkpoint names the commit of its last event: in a store that was replaced by an
+older copy, or that lost its last commits in a power failure, the same position may hold other events, and a state that
+was folded from the lost ones must not be used.
 """
 
 from __future__ import annotations
@@ -11,36 +11,17 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from eventlab.errors import ReadOnlyStore
 from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.database import Catalog
+from eventlab.store.types import Checkpoint, Mark
 
 _MARK = "position, digest, saved_at, crc"
 _REPLACE = (
     "INSERT OR REPLACE INTO checkpoints (name, fingerprint, position, digest, saved_at, crc, state) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A checkpoint without its state: what tells one from the other."""
-
-    position: int
-    digest: bytes
-    saved_at: int
-    crc: int
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """All events below `position` are folded into `state`; `unusable` says why it cannot be used."""
-
-    mark: Mark
-    state: bytes = field(repr=False)
-    unusable: str | None = None
 
 
 class Checkpoints:
@@ -90,7 +71,7 @@ class Checkpoints:
         discard: Mark | None,
         supersede: bool,
     ) -> bool:
-        """Replace a checkpoint by a later one, in one transaction; tells whether one as late is there now.
+        """Replace a checkpoint by a later one, in one transaction; returns whether one as late is there now.
 
         One that another process saved at a later position stays.
 

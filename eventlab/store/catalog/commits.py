@@ -7,10 +7,10 @@ from collections.abc import Collection
 
 import numpy as np
 
-from eventlab.store.api import Commit, Head
 from eventlab.store.blocks import Int64Array
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.types import Commit, Head
 
 
 class Commits:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -109,11 +108,6 @@ class Connection:
         except sqlite3.Error as error:
             raise translated(error, self.where) from error
 
-    def check(self) -> None:
-        """Raise StoreCorrupt where the catalog was found damaged when it was opened."""
-        if self.damage is not None:
-            raise copy.copy(self.damage)  # without the traceback of the last time
-
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
         """One consistent view of the catalog. Keep it short: an open one keeps the WAL from shrinking."""
@@ -147,7 +141,7 @@ class Connection:
             raise
 
     def try_begin_write(self) -> bool:
-        """Take the write lock if nobody has it."""
+        """Take the write lock if it is free."""
         with self._impatient():
             try:
                 self.begin_write()

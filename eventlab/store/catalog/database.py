@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eventlab.events.types import EventType
-from eventlab.store.api import UNBOUND, Commit
 from eventlab.store.blocks import Int64Array
 from eventlab.store.catalog.connection import UNREADABLE, Connection, unreadable
 from eventlab.store.segments.segments import Runs, SegmentFile
+from eventlab.store.types import UNBOUND, Commit
 
 _IDS_AT_ONCE = 500
 _ROWS_AT_ONCE = 16_384
@@ -58,10 +58,10 @@ _CONTRADICTIONS = (
 )
 """What is wrong, and a query that finds the first such row."""
 
-Source = tuple[str, int]
+SourceChunk = tuple[str, int]
 """An ingested source's identity and the number of one of its chunks."""
 
-Head = tuple[int, str, int, int, int, str | None]
+HeadRow = tuple[int, str, int, int, int, str | None]
 """An aggregate's number, name, version, position, highest event time, and whose clock its times are by."""
 
 
@@ -122,7 +122,7 @@ class Catalog(Connection):
                 tables.append(np.array(found, dtype=np.int64))
         return np.concatenate(tables)
 
-    def put_heads(self, heads: Iterable[Head]) -> None:
+    def put_heads(self, heads: Iterable[HeadRow]) -> None:
         """Add aggregates, and raise the heads of those that are there with lower versions."""
         self.executemany(
             "INSERT INTO aggregates VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO UPDATE SET "
@@ -165,7 +165,7 @@ class Catalog(Connection):
             (high, low),
         ).fetchall()
 
-    def add_commits(self, commits: Sequence[tuple[Commit, Source | None]]) -> None:
+    def add_commits(self, commits: Sequence[tuple[Commit, SourceChunk | None]]) -> None:
         """Add commits, each with the chunk that it ingested."""
         identities = {source[0] for _, source in commits if source is not None}
         self.executemany(

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.events.types import EventType, declared_types
-from eventlab.store.api import UNBOUND, Commit
 from eventlab.store.catalog.connection import UNREADABLE, unreadable
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.manifest import Manifest, Segment
@@ -17,6 +16,7 @@ from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Journal, Lost, Record
 from eventlab.store.journal.memtable import Damaged, Memtable
 from eventlab.store.segments.segments import Runs, SegmentFile
+from eventlab.store.types import UNBOUND, Commit
 
 _KEPT_RUNS = 1_000_000
 _TRIES = 1_000
@@ -38,13 +38,13 @@ class LogIndex:
     unsealed : Unsealed
         What the journal adds to the catalog.
     damage : Damaged or None
-        Events that are lost together with the aggregates they were of: nobody may append after that.
+        Lost events whose aggregates are unknown: no commit may follow them.
     backdated : set of int
         Numbers of the aggregates that have back-dated events: event times of all others ascend.
     epoch : int
         Rises whenever something was learned that this process did not write, and when all was forgotten.
     frozen : bool
-        While this process is writing to the journal: nobody else can, and refreshing would meet it half-way.
+        While this process writes to the journal: a refresh would read half of the write, and no other process writes.
     """
 
     def __init__(self, catalog: Catalog, journals: Journals) -> None:
@@ -62,7 +62,7 @@ class LogIndex:
         self.forget()
 
     def forget(self) -> None:
-        """Know nothing but names, which readers hold on to; the next refresh learns everything anew."""
+        """Forget everything but names, which readers keep; the next refresh reads everything again."""
         self.types: dict[str, EventType] = {}
         self.type_numbers: dict[tuple[str, int], int] = {}
         self.types_by_number: dict[int, EventType] = {}
@@ -80,7 +80,7 @@ class LogIndex:
         self._use_journal("")
 
     def _use_journal(self, name: str) -> None:
-        """Begin with another journal: the one before was sealed."""
+        """Go on with another journal: the one before was sealed."""
         if self.journal is not None:
             self.journal.close()
         self.journal = None
@@ -133,7 +133,7 @@ class LogIndex:
                         return
                 elif self._catalog.data_version() == seen:
                     raise self._missing_journal()
-            except BaseException as error:  # an interrupt may have left half of it
+            except BaseException as error:  # an interrupt may leave it half done
                 self.forget()
                 if isinstance(error, UNREADABLE) and not isinstance(error, EventlabError):
                     raise unreadable(error, self._catalog.where) from error
@@ -293,16 +293,16 @@ class LogIndex:
 
     # -- runs
 
-    def runs_of_file(self, file: SegmentFile) -> Runs:
+    def runs_of_file(self, number: int) -> Runs:
         """All aggregates of a file."""
-        runs = self._runs.get(file.no)
+        runs = self._runs.get(number)
         if runs is None:
-            runs = self._runs[file.no] = self._catalog.runs_of_file(file.no)
+            runs = self._runs[number] = self._catalog.runs_of_file(number)
             self._kept_runs += len(runs)
             while self._kept_runs > _KEPT_RUNS and len(self._runs) > 1:
                 self._kept_runs -= len(self._runs.popitem(last=False)[1])
         else:
-            self._runs.move_to_end(file.no)
+            self._runs.move_to_end(number)
         return runs
 
     def runs_of_aggregates(

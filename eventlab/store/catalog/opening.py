@@ -8,16 +8,14 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
+from eventlab.storage import operations as disk
+from eventlab.storage.local import LocalStorage
 from eventlab.store.catalog import format as formats
 from eventlab.store.catalog.connection import as_store_error, translating, unreadable
 from eventlab.store.catalog.database import Catalog
-from eventlab.store.disk import operations as disk
-from eventlab.store.segments.files import DirectoryVault
-
-Durability = Literal["full", "relaxed"]
+from eventlab.store.segments.files import segment_files
 
 CATALOG_NAME = "catalog.sqlite"
 SEGMENTS_NAME = "segments"
@@ -241,7 +239,7 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     fresh = identity == (0, 0) and _is_empty(connection)
     if not fresh:
         formats.check_format(where, *identity)
-    elif DirectoryVault(Path(where) / SEGMENTS_NAME).names() and _is_empty(connection):
+    elif segment_files(LocalStorage(Path(where) / SEGMENTS_NAME)) and _is_empty(connection):
         # As a new store it would be filled again, and its segments removed as a killed writer's.
         raise StoreCorrupt(
             f"{where}: {CATALOG_NAME} is empty, but there are segment files",

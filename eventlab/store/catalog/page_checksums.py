@@ -1,14 +1,13 @@
-"""Checksums of the catalog's pages, in a file beside it: SQLite keeps none, and would return a flipped bit as data.
+"""Checksums of the catalog's pages in a file of their own: SQLite keeps none, and would return a flipped bit as data.
 
-Every commit to the catalog gives it a new random mark. The file ``catalog.sums`` says which mark it is about, and the
-CRC-32 of every page as it then was. Where the mark is still the same, no commit came after, and the pages must be
-those. Where it is another, as after a writer that was killed, the sums say nothing, and the next seal or close renews
-them.
+Every commit to the catalog gives it a new random mark. The file ``catalog.checksums`` holds a mark, and the CRC-32 of
+every page at that commit. While the mark is the same, no commit came after, and the pages must have these checksums.
+With another mark, as after a writer that was killed, the checksums say nothing, and the next seal or close renews them.
 
 =======  ===========================================================================
-offset   ``catalog.sums``, integers little-endian
+offset   ``catalog.checksums``, integers little-endian
 =======  ===========================================================================
-0        ``eventlab sums 1`` and a zero byte
+0        ``eventlab crcs 1`` and a zero byte
 16       the mark, 16 bytes of text
 32       u32 page size, u32 number of pages, u32 CRC-32 of each page, u32 CRC-32 of all before
 =======  ===========================================================================
@@ -25,11 +24,11 @@ import zlib
 from pathlib import Path
 
 from eventlab.errors import StoreCorrupt
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 
-SUMS_NAME = "catalog.sums"
+CHECKSUMS_NAME = "catalog.checksums"
 
-_MAGIC = b"eventlab sums 1\0"
+_MAGIC = b"eventlab crcs 1\0"
 _HEAD = struct.Struct("<16s16sII")
 _CRC = struct.Struct("<I")
 _MOST_BYTES = 32 * 1024 * 1024  # a larger catalog would take longer to check than a store may take to open
@@ -50,14 +49,14 @@ class PageChecksums:
         self._written = b""
 
     def damage(self) -> StoreCorrupt | None:
-        """What is wrong with the catalog's pages; None where they are as they were written, or nothing tells.
+        """What is wrong with the catalog's pages; None where they are as they were written, or no checksum says.
 
         Call it inside a transaction.
         """
         if self._directory is None:
             return None
         try:
-            content = (self._directory / SUMS_NAME).read_bytes()
+            content = (self._directory / CHECKSUMS_NAME).read_bytes()
         except OSError:
             return None
         known, crc = content[: -_CRC.size], content[-_CRC.size :]
@@ -70,25 +69,25 @@ class PageChecksums:
         expected = memoryview(known)[_HEAD.size :].cast("I") if size == pages[0] else None
         if expected is not None and expected.tolist() == pages[1]:
             return None
-        wrong = _wrong(list(expected or ()), pages[1])
+        wrong = _differing_pages(list(expected or ()), pages[1])
         return StoreCorrupt(
             f"{self._directory}: the catalog's pages are not those that were written",
             got=f"catalog.sqlite, {wrong}",
-            hint="Restore the store from a copy. Or, if it was changed on purpose, remove catalog.sums and verify.",
+            hint="Restore the store from a copy. If the change was on purpose, remove catalog.checksums and verify.",
         )
 
     def write(self) -> None:
-        """Renew the sums. Call it inside a write transaction that has changed nothing."""
+        """Renew the checksums. Call it inside a write transaction that has changed nothing."""
         if self._directory is None:
             return
         about = self._mark()
         if about == self._written or not about or (pages := self._pages()) is None:
             return
-        size, sums = pages
-        content = _HEAD.pack(_MAGIC, about, size, len(sums)) + struct.pack(f"<{len(sums)}I", *sums)
-        path = self._directory / SUMS_NAME
+        size, checksums = pages
+        content = _HEAD.pack(_MAGIC, about, size, len(checksums)) + struct.pack(f"<{len(checksums)}I", *checksums)
+        path = self._directory / CHECKSUMS_NAME
         fresh = path.with_name(path.name + "-new")
-        with contextlib.suppress(OSError):  # without them the store is as good as before, only not as well guarded
+        with contextlib.suppress(OSError):  # the store works without them, only damage goes unnoticed
             disk.remove(fresh)
             descriptor = disk.create(fresh)
             try:
@@ -114,7 +113,7 @@ class PageChecksums:
         return size, [zlib.crc32(content[at : at + size]) for at in range(0, len(content), size)]
 
 
-def _wrong(expected: list[int], found: list[int]) -> str:
+def _differing_pages(expected: list[int], found: list[int]) -> str:
     if len(expected) != len(found):
         return f"{len(found)} pages where {len(expected)} were written"
     pages = [number for number, (one, other) in enumerate(zip(expected, found, strict=True), 1) if one != other]

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from eventlab.errors import StoreError
+from eventlab.storage.api import Storage
 from eventlab.store.catalog.connection import as_store_error, translated
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
-from eventlab.store.segments.files import Vault
+from eventlab.store.segments.files import discard
 
 
 @contextmanager
-def transaction(catalog: Catalog, vault: Vault, index: LogIndex) -> Iterator[list[str]]:
+def transaction(catalog: Catalog, storage: Storage, index: LogIndex) -> Iterator[list[str]]:
     """A write transaction. Whatever fails inside, nothing remains: neither rows nor the files named in the list."""
     written: list[str] = []
     begun = committing = False
@@ -32,8 +33,7 @@ def transaction(catalog: Catalog, vault: Vault, index: LogIndex) -> Iterator[lis
         # A COMMIT that was interrupted, or said that it failed, may stand, and name these files. If not, they are
         # swept when the store is next opened.
         if not committing:
-            for name in written:
-                vault.remove(name)
+            discard(storage, written)
         if isinstance(error, sqlite3.Error):
             raise translated(error, catalog.where) from error
         if isinstance(error, OSError) and not isinstance(error, StoreError):

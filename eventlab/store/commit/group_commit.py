@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from eventlab.errors import StoreError
+from eventlab.storage.api import Storage
 from eventlab.store.catalog.connection import as_store_error, translated
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -24,7 +25,6 @@ from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Record
 from eventlab.store.journal.memtable import part_of
 from eventlab.store.read.subscriptions import Handlers
-from eventlab.store.segments.files import Vault
 
 _MOST_HEADS = 100_000
 
@@ -68,7 +68,7 @@ class GroupCommit:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        storage: Storage,
         journals: Journals,
         index: LogIndex,
         exclusive: Exclusive,
@@ -76,7 +76,7 @@ class GroupCommit:
         handlers: Handlers,
     ) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._journals = journals
         self._index = index
         self._exclusive = exclusive
@@ -113,7 +113,7 @@ class GroupCommit:
 
     def _begin_journal(self) -> None:
         name = self._journals.create()
-        with transaction(self._catalog, self._vault, self._index):
+        with transaction(self._catalog, self._storage, self._index):
             self._catalog.set_journal(name)
         self._index.learn_seal(name)
         self._index.refresh(alone=True)

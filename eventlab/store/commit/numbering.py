@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import InvalidEvent, LateEvent
-from eventlab.events.clock import format_ns
+from eventlab.events.clock import MAX_NS, MIN_NS, format_ns
 from eventlab.events.types import EventType
-from eventlab.store.api import Late
 from eventlab.store.blocks import Block, Int64Array, cluster_order, running_maxima
 from eventlab.store.commit.validate import CheckedBatch, CheckedRows, PendingHead
+from eventlab.store.types import Late
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -36,18 +36,34 @@ class NumberedCommit:
     late: int
 
 
+def commit_time(clock: Callable[[], int], previous: int | None) -> int:
+    """`recorded_at` of a commit, ns UTC: later than that of the previous one, however the clock moves."""
+    moment = clock()
+    if isinstance(moment, bool) or not isinstance(moment, int) or not MIN_NS <= moment <= MAX_NS:
+        raise InvalidEvent("the clock must give int nanoseconds", got=moment)
+    return moment if previous is None else max(moment, previous + 1)
+
+
 def number_rows(
-    rows: CheckedRows, head: PendingHead, first_position: int, recorded_at: int, late: Late
-) -> tuple[list[int], int] | None:
+    rows: CheckedRows,
+    head: PendingHead,
+    first_position: int,
+    clock: Callable[[], int],
+    previous: int | None,
+    late: Late,
+) -> tuple[int, list[int], int] | None:
     """Give versions and times to plain events, and move `head` on.
+
+    `clock` and `previous` are those of `commit_time`.
 
     Returns
     -------
-    (timestamps, backdated) or None
-        Event times, and how many of them go back. None where times or causes must be refused or raised, which
-        `number_batches` does.
+    (recorded_at, timestamps, backdated) or None
+        Commit time, event times, and how many of these go back. None where times or causes must be refused or raised:
+        `number_batches` does so.
     """
     count = len(rows.rows)
+    recorded_at = commit_time(clock, previous)
     if rows.causes is not None and any(cause >= first_position + row for row, cause in enumerate(rows.causes)):
         return None
     backdated = 0
@@ -64,7 +80,7 @@ def number_rows(
             return None
     head.backdated = backdated > 0
     head.version, head.position, head.timestamp = head.version + count, first_position + count - 1, highest
-    return timestamps, backdated
+    return recorded_at, timestamps, backdated
 
 
 def number_batches(
@@ -177,7 +193,7 @@ def _versions_and_times(
     came_late = 0
     if raised is not times:
         given = np.flatnonzero(raised != times)
-        if automatic is not None:  # nobody claimed that these are older
+        if automatic is not None:  # the caller did not claim that these are older
             given = given[~(automatic if perm is None else automatic[perm])[given]]
         if len(given) and late == "reject":
             row = int(given[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from eventlab.store.api import Codec
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -12,8 +12,9 @@ from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
-from eventlab.store.segments.files import Vault, new_name
+from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
+from eventlab.store.types import Codec
 
 SEGMENT_ROWS = 3_145_728
 """A segment holds at most so many events: a reader needs all of one in memory."""
@@ -24,9 +25,9 @@ NameOf = Callable[[int], str]
 class Sealer:
     """Writes segments and adds them to the catalog. Call its methods under the store's lock."""
 
-    def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, index: LogIndex, codec: Codec) -> None:
+    def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, index: LogIndex, codec: Codec) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._journals = journals
         self._index = index
         self._codec = codec
@@ -60,10 +61,10 @@ class Sealer:
                 made.footer_bytes, made.footer_crc,
             )  # fmt: skip
             written.append(file.name)
-            self._vault.write(file.name, made.content)  # synced while the next ones are encoded
+            self._storage.write(file.name, [made.content])  # synced while the next ones are encoded
             files[begin][kind] = self._catalog.add_file(kind, file, made.runs)
         segments = [Segment(begin, end, files[begin]) for begin, end in spans]
-        self._vault.sync()
+        self._storage.sync()
         return segments
 
     def seal(self) -> int:
@@ -77,7 +78,7 @@ class Sealer:
         index = self._index
         segments: list[Segment] = []
         sealed, fresh = "", ""
-        with transaction(self._catalog, self._vault, index) as written:
+        with transaction(self._catalog, self._storage, index) as written:
             parts = adjacent_parts(self._unsealed_parts())
             index.unsealed.write(self._catalog, index.types_by_number, index.names)  # first: runs refer to aggregates
             for part in parts:

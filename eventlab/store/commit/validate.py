@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 
-from eventlab.errors import InvalidEvent
+from eventlab.errors import InvalidEvent, WrongVersion
 from eventlab.events.columns import metadata_json
 from eventlab.events.rows import Row, Rows
 from eventlab.events.types import EventType
-from eventlab.store.api import Batch
 from eventlab.store.blocks import Int64Array
 from eventlab.store.journal.rows_codec import MOST_FIELDS
+from eventlab.store.types import Batch, Late
 
 _LONGEST_ID = 1024
 
@@ -48,7 +49,7 @@ class CheckedBatch:
     metadata: str | pa.DictionaryArray | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CheckedRows:
     """A few plain events of one aggregate and of one type, whose number is `kind`."""
 
@@ -62,7 +63,10 @@ class CheckedRows:
 
 
 def check_rows(
-    batches: Sequence[Batch], numbers: Mapping[tuple[str, int], int], newest: Mapping[str, EventType]
+    batches: Sequence[Batch],
+    numbers: Mapping[tuple[str, int], int],
+    newest: Mapping[str, EventType],
+    late: Late,
 ) -> CheckedRows | None:
     """The events of a commit where they are a few plain rows; None where they need `check_batches`.
 
@@ -73,6 +77,7 @@ def check_rows(
     newest : mapping of str to EventType
         The newest version of each type.
     """
+    check_late(late)
     if len(batches) != 1 or not isinstance(batches[0].payload, Rows):
         return None
     batch = batches[0]
@@ -98,6 +103,28 @@ def check_rows(
         None if batch.cause is None else [max(cause, -1) for cause in batch.cause.tolist()],
         metadata_json(batch.metadata) if batch.metadata else None,
     )
+
+
+def check_late(late: object) -> None:
+    """Raise InvalidEvent where this is no way to treat late events."""
+    if late not in get_args(Late):
+        ways = " or ".join(map(repr, get_args(Late)))
+        raise InvalidEvent("unknown way to treat late events", got=late, expected=ways)
+
+
+def check_expected(expected: Mapping[str, int], version_of: Callable[[str], int]) -> None:
+    """Raise WrongVersion where an aggregate is not at the version expected; `version_of` gives its version, or 0."""
+    for name, version in expected.items():
+        if isinstance(version, bool) or not isinstance(version, int):
+            raise InvalidEvent("expected_version must be an int", got=version)
+        actual = version_of(name)
+        if actual != version:
+            raise WrongVersion(
+                f"{name!r} is at another version than expected",
+                got=f"version {actual}",
+                expected=f"version {version}",
+                hint="Another append came first: read the state again, decide again, append again.",
+            )
 
 
 def check_aggregate_id(name: object) -> str:

@@ -10,21 +10,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from eventlab.errors import EventlabError, InvalidEvent, StoreError, WrongVersion
-from eventlab.events.clock import MAX_NS, MIN_NS
+from eventlab.errors import EventlabError, StoreError
 from eventlab.events.types import EventType
-from eventlab.store.api import Batch, Commit, Late, Receipt
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.connection import as_store_error, translated
-from eventlab.store.catalog.database import Catalog, Source
+from eventlab.store.catalog.database import Catalog, SourceChunk
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.catalog.transaction import transaction
+from eventlab.store.commit.duplicates import earlier_receipt
 from eventlab.store.commit.event_ids import EventIds
 from eventlab.store.commit.group_commit import GroupCommit, PreparedEnd
-from eventlab.store.commit.numbering import NumberedCommit, number_batches, number_rows
+from eventlab.store.commit.numbering import NumberedCommit, commit_time, number_batches, number_rows
 from eventlab.store.commit.seal import Sealer
-from eventlab.store.commit.validate import CheckedRows, PendingHead, check_batches, check_clocks, check_rows
+from eventlab.store.commit.validate import (
+    CheckedRows,
+    PendingHead,
+    check_batches,
+    check_clocks,
+    check_expected,
+    check_late,
+    check_rows,
+)
 from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain import columns as column_digests
 from eventlab.store.hash_chain import rows as row_digests
@@ -34,7 +42,7 @@ from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.journal.rows_codec import rows_blob
 from eventlab.store.read.reader import Reader
 from eventlab.store.read.subscriptions import Handlers
-from eventlab.store.segments.files import Vault
+from eventlab.store.types import Batch, Commit, Late, Receipt
 
 BULK_ROWS = 8_192
 """A commit of this many events goes straight into segment files; one of fewer is a record of the journal."""
@@ -43,7 +51,7 @@ UNSEALED_COMMITS, UNSEALED_ROWS, UNSEALED_BYTES = 16_384, 262_144, 32 * 1024 * 1
 """The journal is sealed when it passes any of these."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Committed:
     """The outcome of a commit.
 
@@ -66,7 +74,7 @@ class Writer:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        storage: Storage,
         journals: Journals,
         index: LogIndex,
         reader: Reader,
@@ -77,16 +85,16 @@ class Writer:
         handlers: Handlers,
     ) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._index = index
         self._sealer = sealer
         self._clock = clock
         self._handlers = handlers
-        self._group = GroupCommit(catalog, vault, journals, index, exclusive, lock, handlers)
+        self._group = GroupCommit(catalog, storage, journals, index, exclusive, lock, handlers)
         self.event_ids = EventIds(catalog, index, reader)
 
     def commit(
-        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: Source | None
+        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         """Add events durably; see `Store.commit`. Others get the store's lock while this thread syncs."""
         try:
@@ -106,11 +114,11 @@ class Writer:
         return made
 
     def _commit(
-        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: Source | None
+        self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         try:
             end = self._group.end()
-            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types)
+            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types, late)
             quick = None if rows is None else self._record_of_rows(end, rows, expected, late)
             prepared = quick or self._record_of_batches(end, batches, expected, late, source)
         except BaseException as error:
@@ -128,12 +136,13 @@ class Writer:
     ) -> tuple[PreparedEnd, Record, list[PendingHead]] | None:
         """The journal's record of a few plain rows; None where they need `_record_of_batches`."""
         head = self._head(end, rows.aggregate_id, 0)
-        self._check_expected(end, expected)
-        recorded_at, first_version = self._now(end), head.version + 1
-        numbered = number_rows(rows, head, end.stop, recorded_at, late)
+        if expected:
+            check_expected(expected, lambda name: self._head(end, name, 0).version)
+        first_version = head.version + 1
+        numbered = number_rows(rows, head, end.stop, self._clock, end.recorded_at, late)
         if numbered is None:
             return None
-        timestamps, backdated = numbered
+        recorded_at, timestamps, backdated = numbered
         digest = row_digests.digest(
             end.digest, rows.type, rows.rows, aggregate_id=head.name, first_position=end.stop,
             first_version=first_version, recorded_at=recorded_at, timestamps=timestamps, causes=rows.causes,
@@ -155,9 +164,10 @@ class Writer:
         batches: Sequence[Batch],
         expected: Mapping[str, int],
         late: Late,
-        source: Source | None,
+        source: SourceChunk | None,
     ) -> tuple[PreparedEnd, Record, list[PendingHead]] | Committed:
         """The journal's record of a commit; or the outcome of one that is large, empty, or there already."""
+        check_late(late)
         items, names = check_batches(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
@@ -165,18 +175,18 @@ class Writer:
         if source is not None or has_ids or not known or rows >= BULK_ROWS:
             end = self._group.drained_end()  # ids and chunks of prepared commits are not known yet
         earlier = None if source is None else self.chunk_receipt(*source)
-        earlier = earlier or self.event_ids.earlier_receipt(items, names, late)
+        earlier = earlier or earlier_receipt(self.event_ids, items, names, late)
         if earlier is not None:
             return Committed(earlier)
         heads = self._heads(end, names)
-        self._check_expected(end, expected)
+        check_expected(expected, lambda name: self._head(end, name, 0).version)
         if not items:
             return Committed(Receipt(end.stop - 1, 0, 0, end.stop, end.recorded_at or 0))
         clocks = [head.clock for head in heads]
         check_clocks(items, heads)
         new_clocks = {head.no: head.clock for head, clock in zip(heads, clocks, strict=True) if head.clock != clock}
         types = self._checked_types([item.batch.type for item in items])
-        recorded_at = self._now(end)
+        recorded_at = commit_time(self._clock, end.recorded_at)
         numbered = number_batches(items, heads, end.stop, recorded_at, late)
         if numbered.events >= BULK_ROWS:
             return self._write_bulk(numbered, heads, types, recorded_at, source)
@@ -200,7 +210,7 @@ class Writer:
         end: PreparedEnd,
         heads: Sequence[PendingHead],
         clocks: Mapping[int, str | None],
-        source: Source | None,
+        source: SourceChunk | None,
         *,
         has_ids: bool,
     ) -> dict[str, Any]:
@@ -236,7 +246,7 @@ class Writer:
         heads: Sequence[PendingHead],
         types: Mapping[str, EventType],
         recorded_at: int,
-        source: Source | None,
+        source: SourceChunk | None,
     ) -> Committed:
         index, catalog = self._index, self._catalog
         first, stop = numbered.first_position, numbered.first_position + numbered.events
@@ -245,7 +255,7 @@ class Writer:
         new = [(head.no, head.name) for head in heads if head.is_new]
         name_of = self._name_of(heads)
         previous = index.digest or column_digests.GENESIS
-        with transaction(catalog, self._vault, index) as written:
+        with transaction(catalog, self._storage, index) as written:
             blocks = dict(self._with_numbers(numbered.blocks, types))
             index.unsealed.write_names(catalog)
             catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
@@ -300,29 +310,10 @@ class Writer:
             heads.append(head)
         return heads
 
-    def _check_expected(self, end: PreparedEnd, expected: Mapping[str, int]) -> None:
-        for name, version in expected.items():
-            if isinstance(version, bool) or not isinstance(version, int):
-                raise InvalidEvent("expected_version must be an int", got=version)
-            actual = self._head(end, name, 0).version
-            if actual != version:
-                raise WrongVersion(
-                    f"{name!r} is at another version than expected",
-                    got=f"version {actual}",
-                    expected=f"version {version}",
-                    hint="Another append came first: read the state again, decide again, append again.",
-                )
-
     def _name_of(self, heads: Sequence[PendingHead]) -> Callable[[int], str]:
         new = {head.no: head.name for head in heads}
         names = self._index.names
         return lambda number: new[number] if number in new else names[number]
-
-    def _now(self, end: PreparedEnd) -> int:
-        moment = self._clock()
-        if isinstance(moment, bool) or not isinstance(moment, int) or not MIN_NS <= moment <= MAX_NS:
-            raise InvalidEvent("the clock must give int nanoseconds", got=moment)
-        return moment if end.recorded_at is None else max(moment, end.recorded_at + 1)
 
     # -- event types
 
@@ -345,7 +336,7 @@ class Writer:
         if self._catalog.in_transaction:
             self._add_type(declared)
         else:
-            with transaction(self._catalog, self._vault, self._index):
+            with transaction(self._catalog, self._storage, self._index):
                 self._add_type(declared)
         self._index.refresh_types()
 
@@ -358,7 +349,7 @@ class Writer:
     # -- ingested sources
 
     def finish_source(self, identity: str, receipt: str) -> None:
-        with transaction(self._catalog, self._vault, self._index):
+        with transaction(self._catalog, self._storage, self._index):
             self._catalog.finish_source(identity, receipt)
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:

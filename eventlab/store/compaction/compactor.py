@@ -24,8 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from eventlab.store.api import Codec
-from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, is_all_null, joined
+from eventlab.storage.api import Storage
+from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, concat_blocks, is_all_null
 from eventlab.store.catalog.connection import as_store_error
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -33,12 +33,13 @@ from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
-from eventlab.store.compaction.garbage import Garbage, Vacuumed
+from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import Lease, Leases
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
 from eventlab.store.read.frames import STORED_EXTRA
-from eventlab.store.segments.files import Vault, new_name
+from eventlab.store.segments.files import discard, new_name
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
+from eventlab.store.types import Codec, Vacuumed
 
 REWRITING = 1 << 62
 """Byte of the file `lock` for the right to rewrite segments; readers' leases stay far below."""
@@ -86,7 +87,7 @@ class Compactor:
     def __init__(
         self,
         catalog: Catalog,
-        vault: Vault,
+        storage: Storage,
         index: LogIndex,
         segments: Segments,
         garbage: Garbage,
@@ -99,7 +100,7 @@ class Compactor:
         codec: Codec,
     ) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._index = index
         self._segments = segments
         self._garbage = garbage
@@ -242,8 +243,7 @@ class Compactor:
                         continue
                 if self._takes_more_room(job, runs, made):
                     self._better_apart.update(segment.first_position for segment in job.segments)
-                    for file, _ in made.values():
-                        self._vault.remove(file.name)
+                    discard(self._storage, [file.name for file, _ in made.values()])
                     continue
                 self._exchange(job, made)
                 jobs += 1
@@ -276,7 +276,7 @@ class Compactor:
                     lease.release()
                     return None
                 files = [file for segment in job.segments for file in segment.files.values()]
-                return job, {file.no: self._index.runs_of_file(file) for file in files}, lease
+                return job, {file.no: self._index.runs_of_file(file.no) for file in files}, lease
             except BaseException:
                 lease.release()
                 raise
@@ -296,17 +296,16 @@ class Compactor:
                     content.footer_bytes, content.footer_crc,
                 )  # fmt: skip
                 written.append(file.name)
-                self._vault.write(file.name, content.content)
+                self._storage.write(file.name, [content.content])
                 made[kind] = file, content.runs
                 del content
                 self._prove(block, *made[kind])
             for segment in job.segments:
                 if not seen[segment.first_position - first : segment.stop_position - first].all():
                     raise _Refused(segment, self._corrupt(segment, "events are missing"))
-            self._vault.sync()
+            self._storage.sync()
         except BaseException as error:
-            for name in written:
-                self._vault.remove(name)
+            discard(self._storage, written)
             if isinstance(error, OSError) and not isinstance(error, StoreError):
                 raise as_store_error(error, self._catalog.where) from error
             raise
@@ -328,7 +327,7 @@ class Compactor:
                 raise _Refused(segment, self._corrupt(segment, "positions are there twice"))
             seen[places] = True
             blocks.append(block)
-        events = joined(blocks)
+        events = concat_blocks(blocks)
         del blocks
         order = cluster_order(events.aggregate)
         return events if order is None else events.take(order)
@@ -367,8 +366,7 @@ class Compactor:
         try:
             self._exclusive.enter()
         except BaseException:
-            for file, _ in made.values():
-                self._vault.remove(file.name)
+            discard(self._storage, [file.name for file, _ in made.values()])
             raise
         try:
             with self._lock:
@@ -385,7 +383,7 @@ class Compactor:
     def _replaced(self, job: Job, made: _Made) -> Segment:
         first, stop = job.first_position, job.stop_position
         old = [file for segment in job.segments for file in segment.files.values()]
-        with transaction(self._catalog, self._vault, self._index) as written:
+        with transaction(self._catalog, self._storage, self._index) as written:
             written += [file.name for file, _ in made.values()]
             known = {file.no for segment in self._index.manifest().segments for file in segment.files.values()}
             if not known.issuperset(file.no for file in old):

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from eventlab.storage.api import Storage
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.disk.read_leases import Leases
 from eventlab.store.journal.files import Journals
-from eventlab.store.segments.files import Vault
-
-
-@dataclass(frozen=True, slots=True)
-class Vacuumed:
-    """What a vacuum removed, and which dropped files it left because readers use them."""
-
-    files: int = 0
-    bytes: int = 0
-    leased_files: int = 0
-    leased_bytes: int = 0
+from eventlab.store.segments.files import discard, segment_files
+from eventlab.store.types import Vacuumed
 
 
 class Garbage:
     """Removes files. Call its methods while no other process may write."""
 
-    def __init__(self, catalog: Catalog, vault: Vault, journals: Journals, index: LogIndex, leases: Leases) -> None:
+    def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, index: LogIndex, leases: Leases) -> None:
         self._catalog = catalog
-        self._vault = vault
+        self._storage = storage
         self._journals = journals
         self._index = index
         self._leases = leases
@@ -39,13 +29,12 @@ class Garbage:
         """
         if not self._catalog.dropped_files():
             return Vacuumed()
-        with transaction(self._catalog, self._vault, self._index):
+        with transaction(self._catalog, self._storage, self._index):
             files = self._catalog.dropped_files()
             # A lease on a generation below one of these is below all that follow.
             leased = next((at for at, file in enumerate(files) if self._leases.is_leased(file.generation)), len(files))
-            for file in files[:leased]:
-                self._vault.remove(file.name)
-            remaining = self._vault.names()
+            discard(self._storage, [file.name for file in files[:leased]])
+            remaining = segment_files(self._storage)
             removed = [file for file in files[:leased] if file.name not in remaining]
             self._catalog.forget_dropped([file.no for file in removed])
         kept = files[leased:]
@@ -56,24 +45,16 @@ class Garbage:
 
         Do not call it while segments are being rewritten: the catalog does not name their new files yet.
         """
-        found, journals = self._vault.names(), self._journals.names()
+        found, journals = segment_files(self._storage), self._journals.names()
         if not (found or journals) or not self._catalog.try_begin_write():
             return Vacuumed()
-        files = size = 0
         try:
-            for name in found - self._catalog.file_names():
-                size += self._size(name)
-                self._vault.remove(name)
-                files += 1
+            named = self._catalog.file_names()
+            removed = {name: size for name, size in found.items() if name not in named}
+            discard(self._storage, removed)
+            removed |= self._storage.sweep()
             for name in journals - {self._catalog.journal_name()}:
                 self._journals.remove(name)
         finally:
             self._catalog.rollback()
-        return Vacuumed(files, size)
-
-    def _size(self, name: str) -> int:
-        try:
-            with self._vault.source(name) as source:
-                return int(source.size())
-        except OSError:
-            return 0
+        return Vacuumed(len(removed), sum(removed.values()))

@@ -1,6 +1,6 @@
-"""Locks on stretches of a file that belong to an open descriptor: closing another one does not drop them.
+"""Locks on byte ranges of a file. They belong to an open descriptor: closing another one does not release them.
 
-The system gives them back when the last copy of the descriptor is closed, so also when a process is killed.
+The system releases them when the last copy of the descriptor is closed, also when a process is killed.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ def _packed(kind: int, first: int, length: int) -> bytes:
 
 
 def try_exclusive(descriptor: int, first: int, length: int = 1) -> bool:
-    """Lock bytes for oneself alone; False where others hold any of them. The descriptor must be writable."""
+    """Lock bytes exclusively; False if others hold any of them. The descriptor must be writable."""
     return _try(descriptor, fcntl.F_WRLCK, first, length)
 
 
 def try_shared(descriptor: int, first: int, length: int = 1) -> bool:
-    """Lock bytes together with others; False where one holds any of them alone."""
+    """Lock bytes together with others; False if one holds any of them exclusively."""
     return _try(descriptor, fcntl.F_RDLCK, first, length)
 
 
 def _try(descriptor: int, kind: int, first: int, length: int) -> bool:
     try:
         fcntl.fcntl(descriptor, _SET, _packed(kind, first, length))
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, depending on the system
         return False
     return True
 
 
 def wait_exclusive(descriptor: int, first: int, length: int = 1) -> None:
-    """Lock bytes for oneself alone, however long others hold them."""
+    """Lock bytes exclusively, and wait for others without limit."""
     fcntl.fcntl(descriptor, _SET_WAIT, _packed(fcntl.F_WRLCK, first, length))
 
 
 def unlock(descriptor: int, first: int, length: int = 1) -> None:
-    """Give bytes back."""
+    """Release bytes."""
     fcntl.fcntl(descriptor, _SET, _packed(fcntl.F_UNLCK, first, length))
 
 
 def is_locked(descriptor: int, first: int, length: int = 1) -> bool:
-    """Whether another descriptor holds any of the bytes, alone or with others."""
+    """Whether another descriptor holds any of the bytes, exclusively or shared."""
     found: int = _STRUCT.unpack(fcntl.fcntl(descriptor, _GET, _packed(fcntl.F_WRLCK, first, length)))[_KIND]
     return found != fcntl.F_UNLCK

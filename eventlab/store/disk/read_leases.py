@@ -1,14 +1,14 @@
 """Leases: while one is held, no file is removed that its reader may still open.
 
-Compaction names new files and drops old ones in one transaction, at the *generation* of its last new file. Who knows a
-generation at or above that reads the new files; who knows an older one may be reading those that were dropped. So each
-reader leases the generation it knows for as long as an iteration lasts, and what was dropped at generation ``d`` is
-removed only where no lease is on a generation below ``d``. A reader leases first and looks afterwards: a lease on an
-older generation than it then reads only protects more.
+Compaction adds new files to the catalog and drops old ones in one transaction, at the *generation* of its last new
+file. A reader that knows this generation or a later one reads the new files; one that knows an older generation may
+still read the dropped files. So each reader leases the generation that it knows as long as an iteration lasts, and
+files dropped at generation ``d`` are removed only if no lease is on a generation below ``d``. A reader first takes the
+lease and then refreshes what it knows: a lease on an older generation only protects more.
 
-In a directory a lease is a shared lock on byte ``1 + generation`` of the file `lock`, each on a descriptor of its own.
-The system takes it back when the process ends, however that happens: a lease cannot be left behind. (Byte 0 is the
-writers'; see `exclusive.py`.)
+In a directory a lease is a shared lock on byte ``1 + generation`` of the file `lock`, each on a separate descriptor.
+The system releases it when the process ends, even if it is killed: no lease is left behind. (Byte 0 is the writers'
+lock; see `writer_lock.py`.)
 """
 
 from __future__ import annotations
@@ -26,16 +26,19 @@ ItemT = TypeVar("ItemT")
 
 
 class Lease:
-    """Held until released, or collected."""
+    """Held until it is released or collected."""
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+    _release: Callable[[], None] | None = None
+    """Set here too, for a lease whose constructor an interrupt ended."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
 
     def release(self) -> None:
-        """Give it back; a second time does nothing."""
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        """Release it; a second call does nothing."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
     def __enter__(self) -> Self:
         return self
@@ -44,19 +47,21 @@ class Lease:
         self.release()
 
     def __del__(self) -> None:
-        self.release()
+        if self._release is not None:
+            self.release()
 
 
-def leased(lease: Lease, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
-    """Begin at once; the lease is held until the items are exhausted, closed or collected."""
+def leased(leases: Leases, generation: int, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
+    """Begin an iteration at once, under a lease that is held until it is exhausted, closed or collected."""
+    lease = leases.hold(generation)
     try:
-        return _held(lease, begin())
+        return _while_leased(lease, begin())
     except BaseException:
         lease.release()
         raise
 
 
-def _held(lease: Lease, items: Iterator[ItemT]) -> Iterator[ItemT]:
+def _while_leased(lease: Lease, items: Iterator[ItemT]) -> Iterator[ItemT]:
     with lease:
         yield from items
 
@@ -65,20 +70,20 @@ class Leases(Protocol):
     """The leases on a store."""
 
     def hold(self, generation: int) -> Lease:
-        """Protect every file that a reader who knows this generation can know of."""
+        """Protect every file that a reader of this generation can know."""
 
     def is_leased(self, dropped: int) -> bool:
-        """Whether a reader may be reading what was dropped at a generation."""
+        """Whether a reader may still read files that were dropped at a generation."""
 
 
 class FileLeases:
-    """Leases that all processes see."""
+    """Leases that every process sees."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def _open(self) -> int | None:
-        """A descriptor; None where there is no such file and none can be made, so that nobody can write either."""
+        """A descriptor; None if the file is missing and cannot be made, as then no process can write either."""
         for flags in (os.O_RDONLY, os.O_RDONLY | os.O_CREAT):  # a copy of a store may lack the file
             try:
                 return os.open(self._path, flags | os.O_CLOEXEC, 0o644)
@@ -96,23 +101,23 @@ class FileLeases:
             return Lease(lambda: None)
         byte, owner = 1 + generation, os.getpid()
         try:
-            ofd.try_shared(descriptor, byte)  # cannot fail for another's sake: nobody locks these bytes alone
+            ofd.try_shared(descriptor, byte)  # cannot fail because of others: no process locks these bytes exclusively
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):
                 raise self._failed(error) from error
             raise
 
-        def give_back() -> None:
-            # A child that was forked meanwhile has a copy of the descriptor: closing this one alone would leave the
-            # lock with it. The child must not unlock what is its parent's.
+        def release() -> None:
+            # A forked child has a copy of the descriptor, which would keep the lock if this one were only closed. The
+            # child must not release its parent's lock.
             try:
                 if os.getpid() == owner:
                     ofd.unlock(descriptor, byte)
             finally:
                 os.close(descriptor)
 
-        return Lease(give_back)
+        return Lease(release)
 
     def is_leased(self, dropped: int) -> bool:
         descriptor = self._open()
@@ -132,10 +137,10 @@ class FileLeases:
 
 
 class MemoryLeases:
-    """Leases of a store that no other process has."""
+    """Leases of a store that no other process can open."""
 
     def __init__(self) -> None:
-        # Single operations on a dictionary need no lock, which a collector that runs at any moment could meet taken.
+        # Single operations on a dictionary need no lock; a garbage collection in between could deadlock on one.
         self._held: dict[int, int] = {}
         self._numbers = itertools.count()
 
@@ -143,10 +148,10 @@ class MemoryLeases:
         number = next(self._numbers)
         self._held[number] = generation
 
-        def give_back() -> None:
+        def release() -> None:
             del self._held[number]
 
-        return Lease(give_back)
+        return Lease(release)
 
     def is_leased(self, dropped: int) -> bool:
         return any(generation < dropped for generation in list(self._held.values()))

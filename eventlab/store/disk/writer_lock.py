@@ -1,4 +1,4 @@
-"""The right to change a store: one process has it at a time, and its threads share it."""
+"""The lock of writers: one process holds it at a time, and its threads share it."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ LOCK_NAME = "lock"
 
 _WHOLE_TURN = 0.05
 _LINE = 1 << 61
-"""From a lock's byte to that of who is next: far from all other bytes that are locked."""
+"""Distance from a lock's byte to the byte of the next in line, far from all other locked bytes."""
 
 
 class Lock(Protocol):
     """A lock between processes."""
 
     def acquire(self, wait: float) -> bool:
-        """Take it; False where it is not to be had within `wait` seconds."""
+        """Take it; False if it is not free within `wait` seconds."""
 
     def release(self) -> None: ...
 
     def is_free(self) -> bool:
-        """Whether no other process has it."""
+        """Whether no other process holds it."""
 
 
 class _Waiting:
-    """A thread in the system's queue. `wanted` while somebody waits for what it gets."""
+    """A thread in the system's queue; `wanted` while a caller still waits for the lock."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -42,11 +42,11 @@ class _Waiting:
 
 
 class FileLock:
-    """One byte of a file. The system gives it back when a process ends, however that happens.
+    """A lock on one byte of a file. The system releases it when the process ends, even if it is killed.
 
-    The system wakes who waits for a byte, but whoever asks before that one runs gets it: a process that writes without
-    pause would keep the others out. So who is next holds a second byte, and who had the lock for a while looks there
-    before asking for it again, and stands in line.
+    The system wakes a process that waits for a byte, but any process that asks before that one runs gets the byte: one
+    that writes without pause would starve the others. So the next in line holds a second byte. A process that had the
+    lock for a while looks at that byte before it asks again, and waits in line.
     """
 
     def __init__(self, path: Path, *, read_only: bool, byte: int = 0) -> None:
@@ -57,7 +57,7 @@ class FileLock:
         self._guard = threading.Lock()
         self._waiting: _Waiting | None = None
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # where it cannot be made, nobody can write
+        with contextlib.suppress(OSError):  # if it cannot be made, no process can write
             flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
             self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
 
@@ -76,9 +76,9 @@ class FileLock:
         return self._descriptor is not None and ofd.is_locked(self._descriptor, self._line)
 
     def _queue(self, wait: float) -> bool:
-        """Wait in the system's own queue, on a descriptor of its own.
+        """Wait in the system's queue, on a second descriptor.
 
-        A wait that is given up goes on in its thread until the lock is free; a later one continues it.
+        After a timeout the thread waits on until the lock is free; a later call continues with it.
         """
         with self._guard:
             waiting = self._waiting
@@ -128,26 +128,26 @@ class FileLock:
 
 
 class NoLock:
-    """For a store in memory: no other process can have it."""
+    """The lock of a store in memory, which no other process can open."""
 
     def acquire(self, wait: float) -> bool:
         return True
 
     def release(self) -> None:
-        """Nobody waits."""
+        """No other process waits."""
 
     def is_free(self) -> bool:
         return True
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
 
 class Exclusive:
-    """Counts the threads that change the store; the first takes the lock and the last gives it back.
+    """Counts the threads that change the store; the first takes the lock and the last releases it.
 
-    Threads that come while others are at work share their turn, so that they can share syncs; after a while new ones
-    wait for its end, so that other processes get theirs.
+    Threads that arrive while others write share their turn, so that they can share syncs. After a while new ones wait
+    for the end of the turn, so that other processes get one.
     """
 
     def __init__(self, lock: FileLock | NoLock, wait: float, where: str) -> None:
@@ -160,13 +160,13 @@ class Exclusive:
         self._taking = False
         self._closed = False
         self.turn = 0
-        """Another number whenever another process may have changed something since."""
+        """Rises whenever another process may have changed something since."""
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Raises StoreLocked where another process keeps the lock for too long.
+        """Hold the lock. Raises StoreLocked if another process keeps it for too long.
 
-        The end of its own process's turn is waited for without limit: that is work, and not a lock.
+        Waiting for the end of this process's own turn has no limit: that is work, and not a lock.
         """
         inside = [0]
         try:
@@ -180,7 +180,7 @@ class Exclusive:
                 raise
 
     def enter(self) -> None:
-        """As `held`, until `leave`."""
+        """Like `held`, until `leave`."""
         inside = [0]
         try:
             self._enter(inside)
@@ -221,7 +221,7 @@ class Exclusive:
                 self._changed.notify_all()
 
     def try_enter(self) -> bool:
-        """Enter if nobody is at work."""
+        """Enter if no thread and no process holds the lock."""
         with self._changed:
             if self._users or self._taking or not self._lock.acquire(0):
                 return False
@@ -230,11 +230,11 @@ class Exclusive:
             return True
 
     def is_free(self) -> bool:
-        """Whether no other process is at work."""
+        """Whether no other process holds the lock."""
         return self._lock.is_free()
 
     def close(self) -> None:
-        """Give the lock up for good, once nobody is at work; whoever is still waiting for it has to look."""
+        """Close the lock as soon as no thread holds it; a thread that still waits then finds it closed."""
         with self._changed:
             self._closed = True
             if not (self._users or self._taking):

@@ -44,7 +44,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, Int64Array, is_all_null, joined, text_codes
+from eventlab.store.blocks import Block, Int64Array, concat_blocks, is_all_null, text_codes
 
 GENESIS = bytes(32)
 
@@ -151,14 +151,14 @@ class Leaves:
         held = self._held
         if held is not None:
             missing = min(_BLOCK_ROWS - len(held), len(block))
-            held, block = joined([held, block.slice(0, missing)]), block.slice(missing, len(block))
+            held, block = concat_blocks([held, block.slice(0, missing)]), block.slice(missing, len(block))
             if len(held) < _BLOCK_ROWS:
                 self._held = held
                 return
             self._hash(held)
-        whole = len(block) - len(block) % _BLOCK_ROWS
-        self._hash(block.slice(0, whole))
-        rest = np.arange(whole, len(block))
+        full = len(block) - len(block) % _BLOCK_ROWS
+        self._hash(block.slice(0, full))
+        rest = np.arange(full, len(block))
         self._held = block.take(rest) if len(rest) else None  # a copy: a slice would keep all of it
 
     def done(self) -> list[Leaf]:

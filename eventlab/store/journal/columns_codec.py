@@ -132,7 +132,7 @@ def _put_text(column: pa.DictionaryArray, pieces: Pieces) -> int:
 
 
 def from_blob(blob: bytes, types: Mapping[int, EventType]) -> dict[int, Block]:
-    """The blocks of one commit by event type number. Raises StoreCorrupt where the bytes are not what was written."""
+    """The blocks of one commit by event type number. Raises StoreCorrupt for bytes that it cannot have written."""
     blocks: dict[int, Block] = {}
     try:
         if blob[0] != COLUMNS:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from eventlab.errors import StoreCorrupt
-from eventlab.store.disk import operations as disk
+from eventlab.storage import operations as disk
 from eventlab.store.journal.journal import Journal, empty
 
 JOURNALS_NAME = "journal"

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from eventlab.errors import StoreCorrupt, StoreFull
-from eventlab.store.api import Commit
+from eventlab.store.types import Commit
 
 _MAGIC = b"eventlab journal"
 _FORMAT = 1
@@ -99,7 +99,7 @@ class Record(Commit):
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A stretch of the journal that cannot be read, up to a position; None where nothing tells how far it goes."""
+    """An unreadable part of the journal, up to a position; None where its end is unknown."""
 
     stop_position: int | None
     what: str
@@ -377,8 +377,8 @@ def _record_at(content: memoryview, at: int) -> tuple[Record, bytes, int] | None
 
 def _next_record(content: memoryview, at: int) -> tuple[int, tuple[Record, bytes, int]] | None:
     """The first place from `at` on where a record's header fits."""
-    whole = content.obj if isinstance(content.obj, bytes) else bytes(content)
-    while (at := whole.find(_RECORD_MAGIC, at)) >= 0:
+    blob = content.obj if isinstance(content.obj, bytes) else bytes(content)
+    while (at := blob.find(_RECORD_MAGIC, at)) >= 0:
         found = _record_at(content, at)
         if found is not None:
             return at, found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, joined
+from eventlab.store.blocks import Block, concat_blocks
 from eventlab.store.journal.columns_codec import from_blob
 from eventlab.store.journal.journal import Record
 from eventlab.store.journal.rows_codec import ROWS, number_of, rows_block
@@ -37,7 +37,7 @@ class Damaged:
     Attributes
     ----------
     aggregates : frozenset of int or None
-        Numbers of the aggregates they are of; None where nothing tells.
+        Numbers of their aggregates; None where these are unknown.
     """
 
     first_position: int
@@ -57,7 +57,7 @@ Piece = Part | Damaged
 
 
 def part_of(records: Sequence[Record], types: Mapping[int, EventType]) -> Part:
-    """Adjacent intact records, decoded. Raises StoreCorrupt where the bytes are not what was written."""
+    """Adjacent intact records, decoded. Raises StoreCorrupt for bytes that it cannot have written."""
     grouped: dict[int, list[Block | list[tuple[int, bytes]]]] = {}
     for record in records:
         blob = record.blob or b""
@@ -72,7 +72,7 @@ def part_of(records: Sequence[Record], types: Mapping[int, EventType]) -> Part:
         for kind, block in from_blob(blob, types).items():
             grouped.setdefault(kind, []).append(block)
     blocks = {
-        kind: joined([found if isinstance(found, Block) else rows_block(found, types) for found in members])
+        kind: concat_blocks([found if isinstance(found, Block) else rows_block(found, types) for found in members])
         for kind, members in grouped.items()
     }
     return Part(records[0].first_position, records[-1].stop_position, blocks)
@@ -89,7 +89,7 @@ def merged(parts: Sequence[Part]) -> Part:
     return Part(
         parts[0].first_position,
         parts[-1].stop_position,
-        {kind: joined(blocks) for kind, blocks in grouped.items()},
+        {kind: concat_blocks(blocks) for kind, blocks in grouped.items()},
     )
 
 
@@ -162,7 +162,7 @@ def _runs(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def adjacent_parts(pieces: Sequence[Part]) -> list[Part]:
-    """Parts joined where nothing lies between them."""
+    """Parts, with adjacent ones merged."""
     runs: list[list[Part]] = []
     for part in pieces:
         if runs and runs[-1][-1].stop_position == part.first_position:

@@ -101,7 +101,7 @@ def rows_block(commits: Sequence[tuple[int, bytes]], types: Mapping[int, EventTy
     Raises
     ------
     StoreCorrupt
-        Bytes that are not what was written.
+        Bytes that `rows_blob` cannot have written.
     """
     try:
         declared = types[number_of(commits[0][1])]

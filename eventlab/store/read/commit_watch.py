@@ -1,9 +1,8 @@
-"""Telling who waits that something was committed: this process at once, others through the file system.
+"""Waking listeners after commits: of this process at once, of other processes through file notifications.
 
-A commit of another process shows as changes of the store's files, which the operating system reports. They are hints.
-A journal's published end is written last. SQLite, though, writes its log before a commit can be seen, so a writer
-touches the catalog after a bulk commit; one that was killed in between closes its files as it dies, which is reported
-too.
+The operating system reports changes of the store's files. They are hints. A journal's published end is written last.
+SQLite writes its log before others can see a commit, so a writer touches the catalog after a bulk commit; a writer that
+was killed in between closes its files as it dies, which is reported too.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 Listener = Callable[[], None]
 
 
-class News:
+class CommitWatch:
     """Listeners of one store. `touched` is the file that a writer touches; None for a store in memory."""
 
     def __init__(self, touched: Path | None) -> None:
@@ -33,10 +32,10 @@ class News:
         self._lock = threading.Lock()
 
     def listen(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` for every hint, from any thread; calling what is returned ends it."""
+        """Call `listener` for every hint, from any thread; returns a function that ends it."""
         with self._lock:
             if self._observer is None and self._touched is not None:
-                self._observer = _watch(self._touched.parent, self._heard)
+                self._observer = _watch(self._touched.parent, self._call_all)
             self._listeners.append(listener)
 
         def undo() -> None:
@@ -50,26 +49,26 @@ class News:
 
         return undo
 
-    def tell(self, *, others: bool) -> None:
-        """After a commit of this process; `others` where it can be seen only after the last change of any file."""
+    def notify(self, *, others: bool) -> None:
+        """Call after a commit of this process; `others` if it became visible after the last change of a file."""
         if others and self._touched is not None:
-            with suppress(OSError):  # a hint that could not be given harms nobody's data
+            with suppress(OSError):  # a lost hint loses no data
                 os.utime(self._touched)
-        self._heard()
+        self._call_all()
 
-    def _heard(self) -> None:
+    def _call_all(self) -> None:
         for listener in tuple(self._listeners):
             listener()
 
     def close(self) -> None:
-        """Tell everyone a last time."""
+        """Call the listeners a last time."""
         with self._lock:
             observer, self._observer = self._observer, None
         _end(observer)
-        self._heard()
+        self._call_all()
 
 
-def _watch(directory: Path, heard: Listener) -> BaseObserver:
+def _watch(directory: Path, listener: Listener) -> BaseObserver:
     from watchdog.events import (
         FileAttribEvent,
         FileClosedEvent,
@@ -81,14 +80,14 @@ def _watch(directory: Path, heard: Listener) -> BaseObserver:
 
     class Forward(FileSystemEventHandler):
         def dispatch(self, event: FileSystemEvent) -> None:
-            heard()
+            listener()
 
     observer: BaseObserver | None = None
     try:
         observer = Observer()
         # Renames are left out: watchdog holds back what follows one, to pair its two halves.
-        heeded: list[type[FileSystemEvent]] = [FileModifiedEvent, FileAttribEvent, FileClosedEvent]
-        observer.schedule(Forward(), str(directory), recursive=True, event_filter=heeded)
+        watched: list[type[FileSystemEvent]] = [FileModifiedEvent, FileAttribEvent, FileClosedEvent]
+        observer.schedule(Forward(), str(directory), recursive=True, event_filter=watched)
         observer.start()
     except OSError as error:
         if observer is not None:

@@ -1,8 +1,7 @@
-"""Blocks as the frames handed to users: text as text, closed vocabularies as enums, times with their zone."""
+"""Blocks as frames for users: text as strings, closed vocabularies as enums, times with their zone."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 from eventlab.errors import InvalidEvent
 from eventlab.events.types import EventType, Field
 from eventlab.store.blocks import Block, Int64Array, text_codes
+from eventlab.store.ids import event_id_of
 
 TIME = pl.Datetime("ns", "UTC")
 
@@ -29,11 +29,11 @@ ENVELOPE_TYPES: dict[str, pl.DataType] = {
 """Envelope columns a frame may have, and their types."""
 
 STORED_EXTRA = ("cause", "event_id", "metadata")
-"""Envelope columns that are read only when asked for."""
+"""Envelope columns that are read only on request."""
 
 
 def default_columns(declared: EventType) -> tuple[str, ...]:
-    """Columns of a frame for which none were named."""
+    """Columns of a frame by default."""
     return ("position", "aggregate_id", "version", "timestamp", *(field.name for field in declared), "cause")
 
 
@@ -56,13 +56,8 @@ def frame_schema(declared: EventType, columns: Sequence[str] | None = None) -> d
         if name not in known:
             raise InvalidEvent(f"{declared.name} has no column {name!r}", expected=", ".join(all_columns(declared)))
     if len(set(wanted)) < len(wanted):
-        raise InvalidEvent("a column is asked for twice", got=", ".join(wanted))
+        raise InvalidEvent("a column is requested twice", got=", ".join(wanted))
     return {name: known[name] for name in wanted}
-
-
-def event_id_of(store_id: str, aggregate_id: str, version: int) -> str:
-    """The id of an event for which nobody supplied one: a name-based UUID of store, aggregate and version."""
-    return str(uuid.uuid5(uuid.UUID(store_id), f"{version}@{aggregate_id}"))
 
 
 def to_frame(
@@ -79,11 +74,11 @@ def to_frame(
     Parameters
     ----------
     name_of : callable
-        Aggregate id of an aggregate's number.
+        Gives the aggregate id of a number.
     recorded_at : callable
-        Commit times, ns UTC, of positions.
+        Gives commit times, ns UTC, of positions.
     computed_ids : bool
-        Whether an event without an id of its own gets the computed one, or null.
+        Give an event without a supplied id the computed one; otherwise null.
     """
     made = []
     for name in columns:

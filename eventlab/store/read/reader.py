@@ -1,23 +1,24 @@
-"""Reading: clustered frames for folds and rows in position order for people, from segments and tail alike."""
+"""Reading segments and unsealed commits: clustered frames for folds, rows in position order for people."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TypeVar
 
 import numpy as np
 
-from eventlab.events.frame import EventFrame, EventTable
+from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
 from eventlab.runtime import thread_pools as cores
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, joined, pieces_in_position_order
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks, pieces_in_position_order
 from eventlab.store.catalog.manifest import Manifest, Segment
-from eventlab.store.catalog.schemas import Reading, reading
 from eventlab.store.journal.memtable import Damaged, Part
+from eventlab.store.read import select
+from eventlab.store.read.select import Request, upcast_for
 from eventlab.store.segments.pruning import trim
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments
 
@@ -29,36 +30,16 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Want:
-    """A resolved request: aggregates by number, columns by event type name.
+class Want(Request):
+    """A request to segment files: `runs` gives the runs, by a file's number, that may hold wanted events."""
 
-    `numbers` None means all aggregates. `runs` gives the runs of a file that may hold wanted events. `types` says in
-    which version a type's columns are wanted; those of other types come as they are stored.
-    """
-
-    columns: Mapping[str, Collection[str]]
-    others: bool
-    numbers: Int64Array | None
-    after: Mapping[int, int]
-    stop_position: int
-    runs: Callable[[SegmentFile], Runs | None]
-    until_version: int | None = None
-    until_time: int | None = None
-    start_position: int = 0
-    types: Mapping[str, EventType] = field(default_factory=dict)
-    since_time: int | None = None
-    backdated: Collection[int] = ()
-    """Numbers of the aggregates that have back-dated events."""
-    _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
-
-    def reading(self, stored: EventType, columns: Collection[str]) -> Reading | None:
-        """How stored events of a type become those wanted; None where they are that as they lie."""
-        return reading(stored, self.types.get(stored.name), columns)
+    runs: Callable[[int], Runs | None] = field(kw_only=True)
+    _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False, kw_only=True)
 
     def runs_in(self, file: SegmentFile) -> Runs | None:
-        """Those runs of a file that may hold events within all bounds; None where there are none."""
+        """The runs of a file that may hold events within all bounds; None if there are none."""
         if file.no not in self._runs_in:
-            self._runs_in[file.no] = self._within(self.runs(file))
+            self._runs_in[file.no] = self._within(self.runs(file.no))
         return self._runs_in[file.no]
 
     def _within(self, runs: Runs | None) -> Runs | None:
@@ -71,12 +52,13 @@ class Want:
             chosen &= runs.low_timestamp <= self.until_time
         if self.since_time is not None:
             chosen &= runs.high_timestamp >= self.since_time
-        runs = runs.where(chosen)
-        return runs if len(runs) else None
+        if chosen.all():
+            return runs if len(runs) else None
+        return runs.where(chosen) if chosen.any() else None
 
 
 class Reader:
-    """Composes segments and tail into what a store hands out."""
+    """Reads segments and unsealed commits as one log."""
 
     def __init__(self, segments: Segments, names: Sequence[str]) -> None:
         self._segments = segments
@@ -84,11 +66,11 @@ class Reader:
         self._slabs: OrderedDict[tuple[int, int, int], Slab] = OrderedDict()
 
     def frames(self, manifest: Manifest, want: Want) -> Iterator[EventFrame]:
-        """One frame a segment, and one for each stretch of tail between segments, in position order."""
+        """One frame for each segment and for each stretch of unsealed commits between segments, in position order."""
 
         def of(piece: Segment | Damaged | list[Part]) -> list[Slab]:
             if isinstance(piece, list):
-                slabs = list(self._tail_slabs(piece, want))
+                found = list(self._tail_slabs(piece, want))
             elif piece.first_position >= want.stop_position or piece.stop_position <= want.start_position:
                 return []
             elif isinstance(piece, Damaged):
@@ -96,26 +78,25 @@ class Reader:
                     raise piece.error(self._segments.where)
                 return []
             else:
-                slabs = list(self._segment_slabs(piece, want))
+                found = list(self._segment_slabs(piece, want))
                 if piece.first_position < want.start_position:
-                    slabs = [_since(slab, want.start_position) for slab in slabs]
-            return [slab for slab in slabs if len(slab.events)]
+                    found = [select.since(slab, want.start_position) for slab in found]
+            return [slab for slab in found if len(slab.events)]
 
         for slabs in _each(manifest.pieces(), of, want):
             if slabs:
-                yield self._frame(slabs)
+                yield select.event_frame(slabs, self._names)
 
     def _segment_slabs(self, segment: Segment, want: Want) -> Iterator[Slab]:
         for file in segment.files.values():
-            columns = want.columns.get(file.type.name, () if want.others else None)
-            runs = None if columns is None else want.runs_in(file)
-            if columns is None or runs is None:
+            upcast = want.upcast(file.type)
+            runs = None if upcast is None else want.runs_in(file)
+            if upcast is None or runs is None:
                 continue
-            upcast = want.reading(file.type, columns)
             slab = self._segments.read(
                 file,
                 runs,
-                columns if upcast is None else upcast.columns,
+                upcast.columns,
                 after=want.after,
                 stop_position=want.stop_position,
                 start=want.since_time,
@@ -124,30 +105,22 @@ class Reader:
                 start_position=want.start_position,
                 backdated=want.backdated,
             )
-            yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
+            yield upcast.slab(slab)
 
     def _tail_slabs(self, parts: Sequence[Part], want: Want) -> Iterator[Slab]:
+        if want.numbers is not None or want.start_position > parts[0].first_position:
+            yield from select.slabs([block for part in parts for block in part.blocks.values()], want)
+            return
         for kind, stored in {kind: block.type for part in parts for kind, block in part.blocks.items()}.items():
-            columns = want.columns.get(stored.name, () if want.others else None)
-            if columns is None:
-                continue
-            upcast = want.reading(stored, columns)
-            columns = columns if upcast is None else upcast.columns
-            if want.numbers is None and want.start_position <= parts[0].first_position:
-                slab = self._whole_tail(parts, kind, columns, want)
-                yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
-                continue
-            blocks = [_chosen(part.blocks[kind], columns, want.numbers, want) for part in parts if kind in part.blocks]
-            blocks = [block for block in blocks if len(block)]
-            if blocks:
-                block = joined(blocks)
-                yield clustered(block if upcast is None else upcast.of(block))
+            upcast = want.upcast(stored)
+            if upcast is not None:
+                yield upcast.slab(self._whole_tail(parts, kind, upcast.columns, want))
 
     def _whole_tail(self, parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Slab:
         key = (parts[0].first_position, parts[-1].stop_position, kind)
         slab = self._slabs.get(key)
         if slab is None:
-            slab = clustered(joined([part.blocks[kind] for part in parts if kind in part.blocks]))
+            slab = clustered([part.blocks[kind] for part in parts if kind in part.blocks])
             self._slabs[key] = slab
             while len(self._slabs) > _KEPT_SLABS:
                 self._slabs.popitem(last=False)
@@ -155,24 +128,6 @@ class Reader:
         if want.after or want.stop_position < key[1]:
             return trim(slab, want.after, want.stop_position)
         return slab
-
-    def _frame(self, slabs: Sequence[Slab]) -> EventFrame:
-        slabs = _one_a_name(slabs)
-        union = slabs[0].aggregates
-        if any(not np.array_equal(slab.aggregates, union) for slab in slabs[1:]):
-            union = np.unique(np.concatenate([slab.aggregates for slab in slabs]))
-        tables = {}
-        for slab in slabs:
-            events = slab.events
-            offsets = slab.offsets
-            if slab.aggregates is not union:
-                counts = np.zeros(len(union) + 1, dtype=np.int64)
-                counts[1 + np.searchsorted(union, slab.aggregates)] = np.diff(slab.offsets)
-                offsets = np.cumsum(counts)
-            tables[events.type.name] = EventTable(
-                events.type, offsets, events.position, events.version, events.timestamp, events.columns
-            )
-        return EventFrame([self._names[number] for number in union.tolist()], tables)
 
     def blocks(
         self,
@@ -211,17 +166,17 @@ class Reader:
                 return iter(())
             found: list[Iterator[Block]] = []
             for kind, stored in _versions(piece, name).items():
-                upcast = want.reading(stored, columns)
-                read = columns if upcast is None else upcast.columns
+                upcast = upcast_for(stored, want.types.get(name), columns)
                 if isinstance(piece, Segment):
                     blocks = self._segment_blocks(
-                        piece, piece.files[kind], want, read, extra, first_position, start, stop
+                        piece, piece.files[kind], want, upcast.columns, extra, first_position, start, stop
                     )
                 else:
-                    blocks = _tail_blocks(piece, kind, read, want)
-                within = (_timed(b.between(first_position, want.stop_position), start, stop) for b in blocks)
-                some = filter(len, within)
-                found.append(some if upcast is None else map(upcast.of, some))
+                    blocks = _tail_blocks(piece, kind, upcast.columns, want)
+                within = (
+                    select.between_times(b.between(first_position, want.stop_position), start, stop) for b in blocks
+                )
+                found.append(map(upcast.of, filter(len, within)))
             return chain.from_iterable(found)
 
         return chain.from_iterable(_each(manifest.pieces(), of, want))
@@ -237,7 +192,7 @@ class Reader:
         start: int | None,
         stop: int | None,
     ) -> Iterator[Block]:
-        runs = want.runs(file)
+        runs = want.runs(file.no)
         if runs is None:
             return iter(())
         chosen = runs.last_position >= first_position
@@ -260,8 +215,8 @@ def _each(
 ) -> Iterator[Found]:
     """What `of` makes of each piece, in order.
 
-    Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read
-    side by side where they hold more than threads cost; those without any are passed over.
+    Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read in
+    parallel if they hold enough events; files without any are skipped.
     """
     if want.numbers is None:
         yield from map(of, pieces)
@@ -275,10 +230,8 @@ def _each(
     yield from cores.ahead((partial(of, piece) for piece in pieces), "files")
 
 
-def aggregates_with(
-    manifest: Manifest, types: Collection[str], runs_of: Callable[[SegmentFile], Runs]
-) -> Int64Array | None:
-    """Numbers of the aggregates that have events of some types; None where any may have had, among what is lost."""
+def aggregates_with(manifest: Manifest, types: Collection[str], runs_of: Callable[[int], Runs]) -> Int64Array | None:
+    """Numbers of the aggregates that have events of some types; None if lost events may be of any aggregate."""
     found = [np.empty(0, np.int64)]
     for piece in manifest.pieces():
         if isinstance(piece, Damaged):
@@ -286,7 +239,7 @@ def aggregates_with(
                 return None
             found.append(np.array(sorted(piece.aggregates), np.int64))
         elif isinstance(piece, Segment):
-            found += [runs_of(file).aggregate for file in piece.files.values() if file.type.name in types]
+            found += [runs_of(file.no).aggregate for file in piece.files.values() if file.type.name in types]
         else:
             blocks = [block for part in piece for block in part.blocks.values() if block.type.name in types]
             found += [block.aggregate for block in blocks]
@@ -294,15 +247,15 @@ def aggregates_with(
 
 
 def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
-    """Small neighbours as one: a frame of few rows costs as much as one of thousands.
+    """The blocks, with small neighbours concatenated: a frame of few rows costs as much as one of thousands.
 
-    A block may be a whole segment, so none is kept here while the next is read.
+    A block may be a whole segment, so none stays in memory here while the next is read.
     """
     small: list[Block] = []
     rows = 0
     for block in blocks:
         if small and rows + len(block) > _SMALL_ROWS:
-            yield joined(small)
+            yield concat_blocks(small)
             small, rows = [], 0
         small.append(block)
         rows += len(block)
@@ -311,11 +264,11 @@ def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
             rows = 0
             yield small.pop()
     if small:
-        yield joined(small)
+        yield concat_blocks(small)
 
 
 def _needs(piece: Damaged, want: Want) -> bool:
-    """Whether what is lost may be wanted."""
+    """Whether a request may want lost events."""
     if piece.aggregates is None or want.numbers is None:
         return True
     return not piece.aggregates.isdisjoint(want.numbers.tolist())
@@ -333,73 +286,7 @@ def _versions(piece: Segment | Sequence[Part], name: str) -> dict[int, EventType
     return dict(sorted(found.items(), key=lambda one: one[1].schema_version))
 
 
-def _one_a_name(slabs: Sequence[Slab]) -> Sequence[Slab]:
-    """Slabs of several versions of a type as one."""
-    by_name: dict[str, list[Slab]] = {}
-    for slab in slabs:
-        by_name.setdefault(slab.events.type.name, []).append(slab)
-    if len(by_name) == len(slabs):
-        return slabs
-    return [found[0] if len(found) == 1 else _one_slab(found) for found in by_name.values()]
-
-
-def _one_slab(slabs: Sequence[Slab]) -> Slab:
-    ordered = sorted(slabs, key=lambda slab: int(slab.events.position.min()))
-    blocks = [replace(s.events, aggregate=np.repeat(s.aggregates, np.diff(s.offsets))) for s in ordered]
-    return clustered(joined(blocks))  # stable: the versions lie apart in this order
-
-
 def _tail_blocks(parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Iterator[Block]:
-    blocks = [part.blocks[kind] for part in parts if kind in part.blocks]
-    if want.numbers is None:
-        blocks = [block.only(columns) for block in blocks]
-    else:
-        blocks = [_chosen(block, columns, want.numbers, want) for block in blocks]
+    blocks = [select.wanted_rows(part.blocks[kind], columns, want) for part in parts if kind in part.blocks]
     blocks = [block for block in blocks if len(block)]
-    return iter((joined(blocks),) if blocks else ())
-
-
-def _since(slab: Slab, position: int) -> Slab:
-    """A slab without the positions below one, of which it may hold some."""
-    rows = np.flatnonzero(slab.events.position >= position)
-    if len(rows) == len(slab.events):
-        return slab
-    counts = np.diff(np.searchsorted(rows, slab.offsets))
-    kept = counts > 0
-    return Slab(slab.aggregates[kept], np.concatenate([[0], np.cumsum(counts[kept])]), _rows(slab.events, rows))
-
-
-def _chosen(block: Block, columns: Collection[str], numbers: Int64Array | None, want: Want) -> Block:
-    block = block.between(want.start_position, want.stop_position).only(columns)
-    if numbers is None:
-        numbers = np.unique(block.aggregate)
-    if len(numbers) == 1:
-        wanted = block.aggregate == numbers[0]
-        floor = want.after.get(int(numbers[0]), 0)
-        if floor:
-            wanted &= block.version > floor
-    else:
-        wanted = np.isin(block.aggregate, numbers)
-        if want.after:
-            known, places = np.unique(block.aggregate, return_inverse=True)
-            floors = np.array([want.after.get(int(number), 0) for number in known], dtype=np.int64)
-            wanted &= block.version > floors[places]
-    return _rows(block, np.flatnonzero(wanted))
-
-
-def _timed(block: Block, start: int | None, stop: int | None) -> Block:
-    if start is None and stop is None:
-        return block
-    wanted = np.ones(len(block), dtype=bool)
-    if start is not None:
-        wanted &= block.timestamp >= start
-    if stop is not None:
-        wanted &= block.timestamp < stop
-    return _rows(block, np.flatnonzero(wanted))
-
-
-def _rows(block: Block, rows: Int64Array) -> Block:
-    if len(rows) == 0:
-        return block.slice(0, 0)
-    low, high = int(rows[0]), int(rows[-1]) + 1
-    return block.slice(low, high) if high - low == len(rows) else block.take(rows)
+    return iter((concat_blocks(blocks),) if blocks else ())

@@ -1,8 +1,8 @@
-"""Calling handlers after commits: in position order, never one inside another, never to the harm of the append.
+"""Calling handlers after commits: in position order, one at a time, and never inside an append.
 
-There are two kinds. One without a start position is called with what this process commits, and goes on after a
-failure. One with a start position is called with everything from there on, also what was there before and what other
-processes committed, and never skips: where it fails it is taken off, and can be put back from that very position.
+A handler without a start position gets the commits of this process, and goes on after a failure. A handler with a start
+position gets all events from there on, earlier ones and those of other processes too, and skips none: when it fails it
+is removed, and can be added again from the position of the failure.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from eventlab.errors import HandlerFailed
+from eventlab.errors import HandlerFailed, InvalidEvent
 from eventlab.store.blocks import Block
 
 Handler = Callable[[pl.DataFrame], None]
@@ -26,7 +26,7 @@ class _Subscription:
     name: str
     handler: Handler
     next: int | None
-    """With a start position: all below this one is done."""
+    """With a start position: the first position that it has not handled."""
 
 
 @dataclass(slots=True)
@@ -39,14 +39,14 @@ class _Delivery:
 
 
 class Handlers:
-    """Handlers by event type name, and the commits still to be handed to them.
+    """Handlers by event type name, and the commits that they have not got yet.
 
     Parameters
     ----------
     frame_of : callable
-        A block as the frame that handlers get.
+        Makes the frame that handlers get from a block.
     read : callable
-        Frames of the events of a type (by name) from a position to another, in bounded pieces.
+        Gives frames of the events of a type (by name) from one position to another, in bounded pieces.
     """
 
     def __init__(
@@ -56,17 +56,24 @@ class Handlers:
     ) -> None:
         self._frame_of, self._read = frame_of, read
         self._subscriptions: list[_Subscription] = []
-        self._line: deque[_Delivery] = deque()
-        self._turn = threading.Lock()
+        self._queue: deque[_Delivery] = deque()
+        self._delivering = threading.Lock()
 
     def subscribe(self, name: str, handler: Handler, start: int | None, stop: int) -> Callable[[], None]:
-        """Add a handler; calling what is returned removes it. Call while commits are locked out, then `dispatch`.
+        """Add a handler, and return a function that removes it. Call under the store's lock, then call `dispatch`.
 
-        A handler that is there already for the type begins anew. `stop` is the log's stop position.
+        A handler that the type already has begins anew. `stop` is the log's stop position.
+
+        Raises
+        ------
+        InvalidEvent
+            `start` is not a position of the log.
         """
+        if start is not None and (isinstance(start, bool) or not isinstance(start, int) or not 0 <= start <= stop):
+            raise InvalidEvent("start is not a position of the log", got=start, expected=f"0 to {stop}")
         self._subscriptions = [one for one in self._subscriptions if one.name != name or one.handler != handler]
         if start is not None:
-            self._line.append(_Delivery(stop, stop, {}))
+            self._queue.append(_Delivery(stop, stop, {}))
         subscription = _Subscription(name, handler, start)
         self._subscriptions.append(subscription)
         return lambda: self._remove(subscription)
@@ -81,22 +88,22 @@ class Handlers:
         return bool(self._subscriptions)
 
     def enqueue(self, first: int, stop: int, blocks: Collection[Block]) -> None:
-        """Put a commit in line. Call while commits are still locked out, so that the line keeps position order."""
+        """Queue a commit. Call under the store's lock, so that the queue keeps position order."""
         names = {one.name for one in self._subscriptions}
         if names:
             wanted = sorted((block for block in blocks if block.type.name in names), key=lambda b: int(b.position[0]))
-            self._line.append(_Delivery(first, stop, {block.type.name: block for block in wanted}))
+            self._queue.append(_Delivery(first, stop, {block.type.name: block for block in wanted}))
 
     def dispatch(self) -> None:
-        """Hand out what is in line. A handler that appends only lengthens the line: its turn comes after."""
+        """Call handlers with all queued commits. A handler that appends only lengthens the queue."""
         failures: list[HandlerFailed] = []
-        while self._line and self._turn.acquire(blocking=False):
+        while self._queue and self._delivering.acquire(blocking=False):
             try:
-                while self._line:
-                    self._deliver(self._line.popleft(), failures)
+                while self._queue:
+                    self._deliver(self._queue.popleft(), failures)
             finally:
-                self._turn.release()
-        for failure in failures:  # after the line is empty: a warning may have been turned into an error
+                self._delivering.release()
+        for failure in failures:  # once the queue is empty: a warning may be raised as an error
             warnings.warn(failure, stacklevel=4)
 
     def _deliver(self, delivery: _Delivery, failures: list[HandlerFailed]) -> None:
@@ -109,19 +116,19 @@ class Handlers:
                 except Exception as error:  # noqa: BLE001  the commit stands whatever a handler does
                     failures.append(_failure(one, int(block.position[0]), error, "It goes on with later commits"))
         for one in [one for one in self._subscriptions if one.next is not None]:
-            self._bring(one, delivery, frames.get(one.name), failures)
+            self._catch_up(one, delivery, frames.get(one.name), failures)
 
-    def _bring(
+    def _catch_up(
         self, one: _Subscription, delivery: _Delivery, frame: pl.DataFrame | None, failures: list[HandlerFailed]
     ) -> None:
-        """Bring a handler that has a position of its own up to the end of a delivery."""
+        """Call a handler with all events from its position to the end of a delivery."""
         position = one.next or 0
         if position >= delivery.stop:
             return
         try:
             if position == delivery.first:
                 pieces = iter(() if frame is None else (frame,))
-            else:  # what lies between is older than the handler, or another process's: it is read back
+            else:  # events before the handler, or of other processes, are read back
                 pieces = self._read(one.name, position, delivery.stop)
             for piece in pieces:
                 position = int(piece["position"][0])
@@ -129,7 +136,7 @@ class Handlers:
                 position = int(piece["position"][-1]) + 1
         except Exception as error:  # noqa: BLE001  the commit stands whatever a handler does
             self._remove(one)
-            failures.append(_failure(one, position, error, "It was taken off"))
+            failures.append(_failure(one, position, error, "It was removed"))
         else:
             one.next = delivery.stop
 

@@ -1,6 +1,6 @@
-"""How a column lies in a Parquet file: exact scaled decimals, the coarsest exact time unit, and the smallest encoding.
+"""Encodings of a column in a Parquet file: exact scaled decimals, the coarsest exact time unit, the smallest encoding.
 
-Everything here is lossless to the bit: `decode(encode(x))` is `x`, or the column is kept as it came.
+All of them are lossless to the bit: `decode(encode(x))` is `x`, or the column is stored unchanged.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from eventlab.events.types import Field
 Encoding = Literal["DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"]
 
 ROW_GROUP = 16_384
-"""Rows of a row group, and so the least that is decoded; a quarter of that where aggregates have fewer in a file."""
+"""Rows of a row group, the least that is decoded; a quarter of it if aggregates have fewer rows in a file."""
 
 _MAX_EXACT = 2**53
 _MAX_SCALE = 18
 _PRECISION = 18  # DECIMAL of more than nine digits is stored as INT64, which deltas work on
 _TRIAL_ROWS = 16_384
 _COST_OF_COMPRESSION = 1.0625
-"""What a byte counts that zstd must unpack: of a small read, that takes more time than all the rest of decoding."""
+"""Weight of a byte that zstd must unpack: in a small read that takes more time than all other decoding."""
 
 _UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))
 _UNIT_NS = {"s": 1_000_000_000, **dict(_UNITS)}
@@ -37,12 +37,12 @@ _PARQUET_UNIT_NS = {"milliseconds": 1_000_000, "microseconds": 1_000, "nanosecon
 
 
 def row_group(rows: int, aggregates: int) -> int:
-    """Rows of each row group of a file. For aggregates of few rows, decoding others' would take longest."""
+    """Rows of each row group of a file. With few rows per aggregate, decoding those of others would take longest."""
     return ROW_GROUP if rows >= aggregates * ROW_GROUP else max(ROW_GROUP // 4, 1)
 
 
 def encode(array: pa.Array) -> pa.Array:
-    """A canonical column in the type it is stored in."""
+    """Convert a canonical column to its stored type."""
     if pa.types.is_floating(array.type):
         return _as_decimal(array)
     if pa.types.is_timestamp(array.type):
@@ -52,7 +52,7 @@ def encode(array: pa.Array) -> pa.Array:
 
 
 def encode_times(values: npt.NDArray[np.int64], validity: pa.Buffer | None = None) -> pa.Array:
-    """Nanoseconds UTC in the coarsest of ms, us and ns that holds each exactly. Nulls are zeros beside `validity`."""
+    """Convert nanoseconds UTC to the coarsest of ms, us and ns that is exact. Nulls are zeros, marked in `validity`."""
     for unit, size in _UNITS:
         if size == 1 or ((values[:64] % size == 0).all() and (values % size == 0).all()):
             scaled = values if size == 1 else values // size
@@ -76,7 +76,7 @@ def _scale_of(values: npt.NDArray[np.float64], least: int) -> int | None:
 
 
 def _next_scale(values: npt.NDArray[np.float64], least: int) -> int | None:
-    # Rows that need more digits are found by the first that fails; the whole column is tried only when that one fits.
+    # Some rows that failed give the next scale to try; the whole column is tried only if these fit.
     failed = values[_inexact(values, least - 1)][:256]
     return _scale_of(failed, least)
 
@@ -88,11 +88,11 @@ def _inexact(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.bool
 
 
 def _scaled(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.int64] | None:
-    """``values * 10**scale`` as integers where dividing them gives every value back bit by bit, else None."""
+    """``values * 10**scale`` as integers if dividing them restores every value bit by bit, else None."""
     power = 10.0**scale
     with np.errstate(over="ignore"):
         raw = np.rint(values * power)
-        # Both operands are exact below 2**53 and 10**22, so the division is the correctly rounded one readers will do.
+        # Both operands are exact below 2**53 and 10**22, so readers' division is correctly rounded.
         if len(raw) and not (np.abs(raw).max() <= _MAX_EXACT and (raw / power == values).all()):
             return None
     if np.signbit(values[values == 0.0]).any():
@@ -117,13 +117,13 @@ def _wrapped(values: npt.NDArray[Any], validity: pa.Buffer | None, wanted: pa.Da
 
 @dataclass(frozen=True, slots=True)
 class Encodings:
-    """Chosen encoding of each column of a file, and which columns are not compressed as well."""
+    """The encoding of each column of a file, and the columns that are not compressed."""
 
     by_column: Mapping[str, Encoding]
     uncompressed: Collection[str] = ()
 
     def writer(self, sink: pa.NativeFile, schema: pa.Schema, statistics: list[str]) -> pq.ParquetWriter:
-        """A Parquet writer that uses them. Pages carry checksums."""
+        """A Parquet writer with these encodings. Pages have checksums."""
         chosen = {name: kind for name, kind in self.by_column.items() if kind != "DICTIONARY"}
         return pq.ParquetWriter(
             sink,
@@ -150,7 +150,7 @@ def _candidates(wanted: pa.DataType) -> tuple[Encoding, ...]:
 
 
 def choose_encodings(table: pa.Table, fixed: Mapping[str, Encoding]) -> Encodings:
-    """The encoding of each column that makes a sample of it smallest, compressed only where that is worth it."""
+    """Choose the encoding of each column that makes a sample smallest, compressed only if that pays."""
     start = max((table.num_rows - _TRIAL_ROWS) // 2, 0)
     sample = table.slice(start, _TRIAL_ROWS)
     candidates = {f.name: (fixed[f.name],) if f.name in fixed else _candidates(f.type) for f in table.schema}
@@ -159,16 +159,16 @@ def choose_encodings(table: pa.Table, fixed: Mapping[str, Encoding]) -> Encoding
     plain: set[str] = set()
     for turn in range(max((len(kinds) for kinds in candidates.values()), default=0)):
         trial = {name: kinds[turn] for name, kinds in candidates.items() if len(kinds) > turn}
-        for name, (compressed, whole) in _trial_sizes(sample.select(list(trial)), Encodings(trial)).items():
-            cost = min(whole, compressed * _COST_OF_COMPRESSION)
+        for name, (compressed, raw_size) in _trial_sizes(sample.select(list(trial)), Encodings(trial)).items():
+            cost = min(raw_size, compressed * _COST_OF_COMPRESSION)
             if cost < costs.get(name, math.inf):
                 best[name], costs[name] = trial[name], cost
-                (plain.add if cost == whole else plain.discard)(name)
+                (plain.add if cost == raw_size else plain.discard)(name)
     return Encodings(best, plain)
 
 
 def _trial_sizes(sample: pa.Table, encodings: Encodings) -> dict[str, tuple[int, int]]:
-    """Bytes of each column, compressed and before that."""
+    """Bytes of each column, compressed and uncompressed."""
     if not sample.num_columns or not sample.num_rows:
         return {}
     sink = pa.BufferOutputStream()
@@ -194,7 +194,7 @@ def decode(stored: pa.ChunkedArray, wanted: Field) -> pa.Array:
 
 
 def one_chunk(stored: pa.ChunkedArray) -> pa.Array:
-    """A column in one chunk, copying only where it has several."""
+    """A column in one chunk, copied only if it has several."""
     return stored.chunk(0) if stored.num_chunks == 1 else stored.combine_chunks()
 
 
@@ -203,7 +203,7 @@ def one_text(stored: pa.ChunkedArray) -> pa.DictionaryArray:
     if not pa.types.is_dictionary(stored.type):
         stored = stored.dictionary_encode()
     for chunk in stored.chunks:
-        # No checksum covers how many words a page of them says it has, and Arrow believes it.
+        # No checksum covers a dictionary page's count of words, which Arrow trusts.
         codes = (chunk.indices.drop_null() if chunk.null_count else chunk.indices).to_numpy()
         if len(codes) and codes.max() >= len(chunk.dictionary):
             raise ValueError("a code without a word")
@@ -257,7 +257,7 @@ def times(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def numbers_into(stored: pa.ChunkedArray, out: npt.NDArray[Any]) -> None:
-    """A stored column of decimals, times or plain numbers as float64 or int64; zeros or anything where it is null."""
+    """Decode a column of decimals, times or plain numbers as float64 or int64; nulls become any number."""
     kind, start = stored.type, 0
     for chunk in stored.chunks:
         stop = start + len(chunk)

@@ -1,8 +1,8 @@
-"""What a segment file's format must do: lay a slab out as bytes, and read chosen columns of chosen row groups back."""
+"""The protocol of a segment file's format: a slab becomes bytes, and chosen columns of row groups are read back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,13 +15,19 @@ from eventlab.store.blocks import Int64Array, Slab
 Pieces = Sequence[tuple[int, int]] | None
 """Which rows of the row groups read are wanted, as ``start, stop``; None for all of them."""
 
+Fetch = Callable[[Sequence[tuple[int, int]]], Iterator[memoryview]]
+"""Reads ranges ``start:stop`` of a file, all those that a read needs in one call."""
+
+HEAD_BYTES = 8
+"""Bytes at the beginning of a file that `Format.index` gets."""
+
 VERSION_MAX, POSITION_MIN, TIME_MIN, TIME_MAX, VERSION_MIN, POSITION_MAX = range(6)
 """Columns of `Index.ends`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """What a footer says.
+    """The content of a footer.
 
     Attributes
     ----------
@@ -30,7 +36,7 @@ class Index:
     group_rows : int64 array, shape (groups + 1,)
         First row of each row group, and one past the last.
     inside : object
-        What the format itself needs to read.
+        What the format needs for reading.
     """
 
     columns: frozenset[str]
@@ -40,34 +46,34 @@ class Index:
 
     @cached_property
     def ends(self) -> Int64Array:
-        """Bounds of each row group, shape (groups, 6); worked out when first asked for: most reads need none."""
+        """Bounds of each row group, shape (groups, 6). Computed on first use, as most reads need none."""
         return self.read_ends()
 
 
 class Format(Protocol):
-    """One way to lay out a segment file. The footer is the file's end, and holds all that `index` needs.
+    """A layout of segment files. A file ends with its footer.
 
     Columns are named as in a frame. ``position``, ``version``, ``timestamp`` (nanoseconds) and ``cause`` (negative
     where there is none) are int64 arrays, ``event_id`` is a string array, ``aggregate_id`` and ``metadata`` are
     dictionary arrays, and payload columns come in their canonical types.
 
-    Damage is told by OSError or ValueError; who reads the file names it.
+    Damage raises OSError or ValueError; the caller adds the file's name.
     """
 
     suffix: str
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """A file's content, and the length of its footer."""
+        """Return a file's content and the length of its footer."""
 
-    def index(self, source: pa.NativeFile, footer: pa.Buffer) -> Index:
-        """What a footer says, whose checksum was found right."""
+    def index(self, head: memoryview, footer: memoryview) -> Index:
+        """Parse a footer whose checksum is right; `head` is the file's first `HEAD_BYTES`."""
 
     def read(
         self,
-        source: pa.NativeFile,
+        fetch: Fetch,
         index: Index,
         groups: Sequence[int],
         pieces: Pieces,
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
-        """The columns in `wanted`, all of which the file holds; `wanted` says what payload columns are."""
+        """Read the columns in `wanted`, which the file holds; the fields are those of payload columns."""

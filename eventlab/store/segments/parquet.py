@@ -1,10 +1,9 @@
-"""Segment files as plain Parquet, which Polars, DuckDB and Spark open as they lie."""
+"""Segment files as plain Parquet, which Polars, DuckDB and Spark open without eventlab."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,11 @@ from eventlab.events.types import Field
 from eventlab.runtime import thread_pools as cores
 from eventlab.store.blocks import NO_CAUSE, Int64Array, Slab
 from eventlab.store.segments import encodings as encoding
-from eventlab.store.segments.format import Index, Pieces
+from eventlab.store.segments.format import Fetch, Index, Pieces
+from eventlab.store.segments.parquet_chunks import BatchReader, Chunks
 
 BATCH_ROWS = 131_072
-"""About how many rows one thread decodes at a time, so that few raw columns are in memory at once."""
+"""Rows that one thread decodes at a time, so that few raw columns are in memory at once."""
 
 _FEW_WORDS = 64
 _NUMBERS = ("position", "version", "timestamp", "cause")
@@ -34,7 +34,7 @@ class Parquet:
     suffix = ".parquet"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Lay out a slab as a Parquet file; columns without a value are left out."""
+        """Encode a slab as a Parquet file; columns without a value are left out."""
         size = encoding.row_group(len(slab.events), len(slab.aggregates))
         table = _table(slab, name_of, size)
         fixed: dict[str, encoding.Encoding] = {
@@ -50,31 +50,33 @@ class Parquet:
         content = sink.getvalue()
         return content, int.from_bytes(memoryview(content)[-_FOOTER_TAIL:-4], "little") + _FOOTER_TAIL
 
-    def index(self, source: pa.NativeFile, footer: pa.Buffer) -> Index:
+    def index(self, head: memoryview, footer: memoryview) -> Index:
         """Parse a footer."""
-        metadata = pq.read_metadata(source)
+        metadata = pq.read_metadata(pa.BufferReader(footer))
         names = metadata.schema.names
         groups = metadata.num_row_groups
-        # All row groups but the last are as long as the first: asking each would take longer than reading one.
+        # All row groups but the last are as long as the first: looking at each takes longer than reading one.
         size = metadata.row_group(0).num_rows if groups else 1
         if -(-metadata.num_rows // size) != groups:
             raise ValueError("row groups are not equally long")
         rows = np.minimum(np.arange(groups + 1, dtype=np.int64) * size, metadata.num_rows)
-        return Index(frozenset(names), rows, metadata, lambda: _ends(metadata))
+        return Index(frozenset(names), rows, Chunks(metadata), lambda: _ends(metadata))
 
     def read(
         self,
-        source: pa.NativeFile,
+        fetch: Fetch,
         index: Index,
         groups: Sequence[int],
         pieces: Pieces,
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
         """Decode columns, large reads in batches on all cores."""
+        chunks: Chunks = index.inside
         batch = max(BATCH_ROWS // max(int(index.group_rows[1]), 1), 1) if len(groups) else 1
         if pieces is None and len(groups) > batch:
-            return _in_batches(source, index, groups, wanted, batch)
-        table = _columns(source, index, groups, list(wanted))
+            batches = [list(groups[at : at + batch]) for at in range(0, len(groups), batch)]
+            return _in_batches(chunks.read(fetch, batches, list(wanted)), index, batches, wanted)
+        _, table = chunks.read(fetch, [groups], list(wanted)).next()
         if pieces is not None and len(pieces) == 1:
             table = table.slice(pieces[0][0], pieces[0][1] - pieces[0][0])
         elif pieces is not None:
@@ -82,31 +84,25 @@ class Parquet:
         return {name: _decoded(name, table.column(name), field) for name, field in wanted.items()}
 
 
-def _columns(source: pa.NativeFile, index: Index, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
-    with pq.ParquetFile(source, metadata=index.inside, page_checksum_verification=True, pre_buffer=False) as parquet:
-        return parquet.read_row_groups(groups, columns=names, use_threads=False)
-
-
 def _in_batches(
-    source: pa.NativeFile, index: Index, groups: Sequence[int], wanted: Mapping[str, Field | None], batch: int
+    reader: BatchReader, index: Index, batches: Sequence[Sequence[int]], wanted: Mapping[str, Field | None]
 ) -> dict[str, Any]:
     """Numbers are converted while a batch is in the processor's cache, into arrays that hold all of a column."""
-    batches = [list(groups[at : at + batch]) for at in range(0, len(groups), batch)]
     sizes = np.diff(index.group_rows)
     stops = np.cumsum([int(sizes[batch].sum()) for batch in batches]).tolist()
-    columns = {name: _Column(name, field, stops) for name, field in wanted.items()}
+    columns = {name: _BatchedColumn(name, field, stops) for name, field in wanted.items()}
 
-    def read(number: int) -> None:
-        table = _columns(source, index, batches[number], list(wanted))
+    def read() -> None:
+        number, table = reader.next()
         for name, column in columns.items():
             column.put(number, table.column(name))
 
-    cores.together([partial(read, number) for number in range(len(batches))], "columns")
-    return {name: column.whole() for name, column in columns.items()}
+    cores.together([read] * len(batches), "columns")
+    return {name: column.column() for name, column in columns.items()}
 
 
-class _Column:
-    """A column that comes in batches, in any order."""
+class _BatchedColumn:
+    """A column whose batches arrive in any order."""
 
     def __init__(self, name: str, field: Field | None, stops: Sequence[int]) -> None:
         self._name = name
@@ -128,7 +124,7 @@ class _Column:
         if self._values is None or stored.null_count:
             self._parts[batch] = stored
 
-    def whole(self) -> Any:
+    def column(self) -> Any:
         parts = [part for part in self._parts if part is not None]
         if self._values is None:
             stored = pa.chunked_array([chunk for part in parts for chunk in part.chunks], parts[0].type)
@@ -167,7 +163,7 @@ def _table(slab: Slab, name_of: Callable[[int], str], size: int) -> pa.Table:
 
 
 def _local(column: pa.Array, size: int) -> pa.Array | pa.ChunkedArray:
-    """Text of many words with a dictionary per row group, each of which repeats its own."""
+    """Give text of many words a dictionary per row group, with only the words that occur there."""
     if not pa.types.is_dictionary(column.type) or len(column.dictionary) <= _FEW_WORDS:
         return column
     chunks = []

@@ -1,10 +1,9 @@
 """Segment files of the archive codec: the smallest form, for events that are rarely read.
 
 A file is the word ``ELARCH01``, the pages of its columns one column after the other, a footer, and a tail of 16 bytes:
-the footer's length, that of its JSON, its CRC-32, and ``PCO1``. The footer says where each page lies and what its
-checksum is, how each column is to be put together, and what each row group holds; nothing in it is evaluated. Numbers
-of 64 bits come back bit for bit, minus zero and subnormals too; NaN and infinities never come here, for no event has
-them.
+the footer's length, that of its JSON, its CRC-32, and ``PCO1``. The footer has the place and checksum of each page, how
+each column is composed, and what each row group holds; nothing in it is evaluated. Numbers of 64 bits are restored bit
+for bit, also minus zero and subnormals; no event has NaN or infinities.
 
 ==========  ============================================================================================
 kind        pages
@@ -16,9 +15,8 @@ kind        pages
 ``plain``   words, one for each row that has one
 ==========  ============================================================================================
 
-Pages come in chunks that share their statistics and what was chosen for them; an aggregate of many rows has row groups
-and chunks to itself. A column with nulls has pages of zeros and ones that tell where its values are; only these are
-kept.
+Pages are grouped in chunks that share statistics and encoding; an aggregate of many rows has its own row groups and
+chunks. A column with nulls also has pages of zeros and ones that mark its values; only values are stored.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from __future__ import annotations
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,8 +38,8 @@ from eventlab.runtime import thread_pools as cores
 from eventlab.store.blocks import NO_CAUSE, TEXT, Int64Array, Slab
 from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments import pco_pages as pages
-from eventlab.store.segments.format import Index, Pieces
-from eventlab.store.segments.pco_pages import Numbers, Pages
+from eventlab.store.segments.format import Fetch, Index, Pieces
+from eventlab.store.segments.pco_pages import FetchedPages, Numbers, Pages
 
 _MAGIC, _END = b"ELARCH01", b"PCO1"
 _TAIL = 16
@@ -70,8 +68,8 @@ class _Grid:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """A column as numbers by chunk and words, before they are packed. `counts` are values by row group."""
+class _UnpackedColumn:
+    """A column before it is packed: numbers by chunk, and words. `counts` are the values of each row group."""
 
     kind: str
     counts: Int64Array
@@ -84,8 +82,8 @@ class _Plan:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Column:
-    """A column as it lies in a file."""
+class _PackedColumn:
+    """A column as it is stored in a file."""
 
     kind: str
     base: str | None
@@ -102,7 +100,7 @@ class Archive:
     suffix = ".pco"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Lay out a slab as an archive file; columns without a value are left out."""
+        """Encode a slab as an archive file; columns without a value are left out."""
         pages.codec()
         grid = _grid(slab)
         starts = grid.starts
@@ -113,11 +111,11 @@ class Archive:
         arrays: list[bytes] = []
         for name, (plan, parts) in zip(plans, packed, strict=True):
             described[name] = {"kind": plan.kind, "base": plan.base, "based": plan.based, "scales": plan.scales}
-            for part, (made, held) in parts.items():
+            for part, (made, packed_pages) in parts.items():
                 moved = made.at(length)
                 described[name][part] = moved.described()
                 arrays.append(moved.packed())
-                content += held
+                content += packed_pages
                 length += int(moved.sizes.sum())
         said = {"groups": len(starts) - 1, "chunks": grid.firsts.tolist(), "columns": described}
         head = json.dumps(said, separators=(",", ":")).encode()
@@ -127,16 +125,15 @@ class Archive:
         )
         return pa.py_buffer(b"".join([*content, footer])), len(footer)
 
-    def index(self, source: pa.NativeFile, footer: pa.Buffer) -> Index:
+    def index(self, head: memoryview, footer: memoryview) -> Index:
         """Parse a footer."""
-        source.seek(0)
-        if source.read(len(_MAGIC)) != _MAGIC:
+        if head != _MAGIC:
             raise ValueError("not an archive of eventlab")
-        raw = memoryview(footer).cast("B")
-        length, head, check = (int.from_bytes(raw[at : at + 4], "little") for at in (-16, -12, -8))
+        raw = footer
+        length, head_length, check = (int.from_bytes(raw[at : at + 4], "little") for at in (-16, -12, -8))
         if raw[-4:] != _END or length + _TAIL != len(raw) or zlib.crc32(raw[:length]) != check:
             raise ValueError("damaged footer")
-        said, rest = json.loads(bytes(raw[:head])), raw[head:length]
+        said, rest = json.loads(bytes(raw[:head_length])), raw[head_length:length]
         groups = said["groups"]
         starts = np.frombuffer(rest, "<i8", groups + 1).astype(np.int64)
         ends = np.frombuffer(rest[8 * (groups + 1) :], "<i8", 6 * groups).astype(np.int64).reshape(-1, 6)
@@ -147,27 +144,27 @@ class Archive:
             for part in _PARTS:
                 if part in column:
                     parts[part], rest = Pages.unpacked(column[part], rest)
-            columns[name] = _Column(column["kind"], column["base"], column["based"], column["scales"], **parts)
+            columns[name] = _PackedColumn(column["kind"], column["base"], column["based"], column["scales"], **parts)
         firsts = np.array(said["chunks"], dtype=np.int64)
         return Index(frozenset(columns), starts, (columns, firsts), lambda: ends)
 
     def read(
         self,
-        source: pa.NativeFile,
+        fetch: Fetch,
         index: Index,
         groups: Sequence[int],
         pieces: Pieces,
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
         """Decode columns."""
-        reading = _Reading(source, index, groups)
+        reading = _ColumnReader(fetch, index, groups, wanted)
 
         def column(name: str, field: Field | None) -> Any:
             try:
-                whole = reading.column(name, field)
+                values = reading.column(name, field)
             except ValueError as error:
                 raise ValueError(f"column {name!r}: {error}") from error
-            return whole if pieces is None else _cut(whole, pieces)
+            return values if pieces is None else _cut(values, pieces)
 
         work = [partial(column, name, field) for name, field in wanted.items()]
         few = len(groups) <= pages.CHUNK_PAGES
@@ -177,10 +174,10 @@ class Archive:
 _PARTS = ("numbers", "words", "valid")
 
 
-def _cut(whole: Any, pieces: Sequence[tuple[int, int]]) -> Any:
-    if isinstance(whole, np.ndarray):
-        return np.concatenate([whole[start:stop] for start, stop in pieces])
-    return pa.concat_arrays([whole.slice(start, stop - start) for start, stop in pieces])
+def _cut(values: Any, pieces: Sequence[tuple[int, int]]) -> Any:
+    if isinstance(values, np.ndarray):
+        return np.concatenate([values[start:stop] for start, stop in pieces])
+    return pa.concat_arrays([values.slice(start, stop - start) for start, stop in pieces])
 
 
 # -- writing
@@ -204,7 +201,7 @@ def _ends(slab: Slab, starts: Int64Array) -> Int64Array:
 
 
 def _grid(slab: Slab) -> _Grid:
-    """An aggregate that fills a row group begins one, and a chunk."""
+    """Row groups and chunks; an aggregate that fills a row group begins a new one."""
     rows = len(slab.events)
     size = encoding.row_group(rows, len(slab.aggregates))
     long = np.flatnonzero(np.diff(slab.offsets) >= encoding.ROW_GROUP)
@@ -218,11 +215,11 @@ def _grid(slab: Slab) -> _Grid:
     return _Grid(np.array([*starts, rows], dtype=np.int64), np.array(firsts, dtype=np.int64))
 
 
-def _plans(slab: Slab, name_of: Callable[[int], str], grid: _Grid) -> dict[str, Callable[[], _Plan]]:
+def _plans(slab: Slab, name_of: Callable[[int], str], grid: _Grid) -> dict[str, Callable[[], _UnpackedColumn]]:
     events = slab.events
     names = pa.array([name_of(int(number)) for number in slab.aggregates], pa.string())
     codes = pa.array(np.repeat(np.arange(len(names), dtype=np.int32), np.diff(slab.offsets)))
-    plans: dict[str, Callable[[], _Plan]] = {
+    plans: dict[str, Callable[[], _UnpackedColumn]] = {
         "position": partial(_integers, events.position, None, grid),
         "aggregate_id": lambda: _text(pa.DictionaryArray.from_arrays(codes, names), grid),
         "version": partial(_integers, events.version, None, grid),
@@ -238,7 +235,7 @@ def _plans(slab: Slab, name_of: Callable[[int], str], grid: _Grid) -> dict[str, 
     return plans
 
 
-def _planner(column: pa.Array, grid: _Grid, timestamp: Int64Array) -> Callable[[], _Plan]:
+def _planner(column: pa.Array, grid: _Grid, timestamp: Int64Array) -> Callable[[], _UnpackedColumn]:
     if pa.types.is_dictionary(column.type):
         return partial(_text, column, grid)
     if pa.types.is_string(column.type):
@@ -253,14 +250,14 @@ def _planner(column: pa.Array, grid: _Grid, timestamp: Int64Array) -> Callable[[
     return partial(_integers, column.fill_null(0).to_numpy(), _valid(column), grid)
 
 
-def _flags(column: pa.Array, grid: _Grid) -> _Plan:
+def _flags(column: pa.Array, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
     counts = grid.counts(valid)
     flags = column.drop_null().to_numpy(zero_copy_only=False).astype(np.uint16)
-    return _Plan("bool", counts, grid.chunks(flags, counts), valid=valid)
+    return _UnpackedColumn("bool", counts, grid.chunks(flags, counts), valid=valid)
 
 
-def _floats(column: pa.Array, grid: _Grid) -> _Plan:
+def _floats(column: pa.Array, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
     counts = grid.counts(valid)
     chunks: list[Numbers] = []
@@ -272,67 +269,69 @@ def _floats(column: pa.Array, grid: _Grid) -> _Plan:
         better = exact and _smaller(raw, values)
         chunks.append(raw if better else values)
         scales.append(decimals.type.scale if better else None)
-    return _Plan("float", counts, chunks, valid=valid, scales=scales)
+    return _UnpackedColumn("float", counts, chunks, valid=valid, scales=scales)
 
 
 def _integers(
-    whole: Int64Array, valid: Mask | None, grid: _Grid, base: str | None = None, other: Int64Array | None = None
-) -> _Plan:
-    """Integers, or in chunks where that is smaller, their differences to those of the column `base`."""
+    values: Int64Array, valid: Mask | None, grid: _Grid, base: str | None = None, other: Int64Array | None = None
+) -> _UnpackedColumn:
+    """Integers, or differences to the column `base` in chunks where these are smaller."""
     if valid is not None and valid.all():
         valid = None
     counts = grid.counts(valid)
-    chunks: list[Numbers] = grid.chunks(_kept(whole, valid), counts)
+    chunks: list[Numbers] = grid.chunks(_present(values, valid), counts)
     based: list[bool] = []
     if other is not None:
-        for index, near in enumerate(grid.chunks(_kept(other, valid), counts)):
+        for index, near in enumerate(grid.chunks(_present(other, valid), counts)):
             differences = chunks[index] - near  # wraps around, and back when read
             based.append(_smaller(differences, chunks[index]))
             if based[-1]:
                 chunks[index] = differences
-    return _Plan("int", counts, chunks, valid=valid, base=base if any(based) else None, based=based)
+    return _UnpackedColumn("int", counts, chunks, valid=valid, base=base if any(based) else None, based=based)
 
 
 def _smaller(one: Numbers, other: Numbers) -> bool:
-    """Whether a sample of numbers packs into fewer bytes than the same rows of others."""
+    """Whether a sample of numbers packs into fewer bytes than the same rows of `other`."""
     start = max((len(one) - _TRIAL_ROWS) // 2, 0)
     sample = slice(start, start + _TRIAL_ROWS)
     return pages.packed_size(one[sample]) < pages.packed_size(other[sample])
 
 
-def _text(column: pa.DictionaryArray, grid: _Grid) -> _Plan:
+def _text(column: pa.DictionaryArray, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
     codes = column.indices.drop_null().to_numpy()
     counts = grid.counts(valid)
     used, places = np.unique(codes, return_inverse=True)
     words = column.dictionary.take(pa.array(used))
     if words.nbytes <= _ONE_DICTIONARY:
-        return _Plan("text", counts, grid.chunks(places.astype(np.uint32), counts), [words], valid)
+        return _UnpackedColumn("text", counts, grid.chunks(places.astype(np.uint32), counts), [words], valid)
     parts, stops = [], np.cumsum(counts)
     local = np.empty(len(codes), dtype=np.uint32)
     for stop, count in zip(stops.tolist(), counts.tolist(), strict=True):
         used, local[stop - count : stop] = np.unique(places[stop - count : stop], return_inverse=True)
         parts.append(words.take(pa.array(used)))
-    return _Plan("text", counts, grid.chunks(local, counts), parts, valid)
+    return _UnpackedColumn("text", counts, grid.chunks(local, counts), parts, valid)
 
 
-def _plain(column: pa.StringArray, grid: _Grid) -> _Plan:
+def _plain(column: pa.StringArray, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
     counts = grid.counts(valid)
-    kept, stops = column.drop_null(), np.cumsum(counts)
-    parts = [kept.slice(stop - count, count) for stop, count in zip(stops.tolist(), counts.tolist(), strict=True)]
-    return _Plan("plain", counts, words=parts, valid=valid)
+    present, stops = column.drop_null(), np.cumsum(counts)
+    parts = [present.slice(stop - count, count) for stop, count in zip(stops.tolist(), counts.tolist(), strict=True)]
+    return _UnpackedColumn("plain", counts, words=parts, valid=valid)
 
 
 def _valid(column: pa.Array) -> Mask | None:
     return column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
 
 
-def _kept(values: Numbers, valid: Mask | None) -> Numbers:
+def _present(values: Numbers, valid: Mask | None) -> Numbers:
     return values if valid is None else values[valid]
 
 
-def _packed(made: Callable[[], _Plan], grid: _Grid) -> tuple[_Plan, dict[str, tuple[Pages, list[bytes]]]]:
+def _packed(
+    made: Callable[[], _UnpackedColumn], grid: _Grid
+) -> tuple[_UnpackedColumn, dict[str, tuple[Pages, list[bytes]]]]:
     plan, parts = made(), {}
     if plan.chunks:
         parts["numbers"] = pages.pack_numbers(plan.chunks, plan.counts, grid.firsts)
@@ -347,58 +346,82 @@ def _packed(made: Callable[[], _Plan], grid: _Grid) -> tuple[_Plan, dict[str, tu
 # -- reading
 
 
-class _Reading:
-    """Columns of some row groups of a file. Other columns may stand on those read first."""
+class _ColumnReader:
+    """Columns of some row groups of a file. Its pages are read at once, when it is made."""
 
-    def __init__(self, source: pa.NativeFile, index: Index, groups: Sequence[int]) -> None:
-        self._source = source
-        self._columns: Mapping[str, _Column] = index.inside[0]
+    def __init__(self, fetch: Fetch, index: Index, groups: Sequence[int], wanted: Collection[str]) -> None:
+        self._columns: Mapping[str, _PackedColumn] = index.inside[0]
         self._firsts: Int64Array = index.inside[1]
         self._groups = list(groups)
         self._starts = index.group_rows
         self._rows = int(np.diff(self._starts)[self._groups].sum())
         self._integers: dict[str, Int64Array] = {}
+        self._pages = self._fetched(fetch, wanted)
+
+    def _fetched(self, fetch: Fetch, wanted: Collection[str]) -> Mapping[tuple[str, str], FetchedPages]:
+        """The pages of each part of a column. Columns that store differences need the one that these refer to."""
+        bases = {column.base for name in wanted if (column := self._columns[name]).base is not None}
+        pages = {
+            (name, part): packed
+            for name in sorted({*wanted, *bases})
+            for part in _PARTS
+            if (packed := getattr(self._columns[name], part)) is not None
+        }
+        numbers = {
+            key: [0] if key[1] == "words" and packed.one_for_all else self._groups for key, packed in pages.items()
+        }
+        contents = iter(fetch([place for key, packed in pages.items() for place in packed.ranges(numbers[key])]))
+        return {
+            key: FetchedPages(packed, numbers[key], list(itertools.islice(contents, len(numbers[key]))))
+            for key, packed in pages.items()
+        }
 
     def column(self, name: str, field: Field | None) -> Any:
-        """A column as `Format` says."""
+        """A column in the types that `Format` promises."""
         if name in ("position", "version", "timestamp"):
-            return self._whole(name)
+            return self._base(name)
         column = self._columns[name]
-        valid = self._numbers(column.valid).astype(bool) if column.valid is not None else None
+        valid = self._numbers(name, "valid").astype(bool) if column.valid is not None else None
         if name == "cause":
-            return _spread(self._values(column, valid), valid, NO_CAUSE)
+            return _spread(self._values(name, valid), valid, NO_CAUSE)
         if column.kind == "text":
-            return self._text(column, valid, field)
+            return self._text(name, valid, field)
         if column.kind == "plain":
-            return self._plain(column, valid)
+            return self._plain(name, valid)
         if field is None or field.is_text or column.kind != _KINDS[field.kind]:
             raise ValueError(f"holds {column.kind}, not {field.kind if field else 'text'}")
-        values = _spread(self._values(column, valid), valid, 0)
+        values = _spread(self._values(name, valid), valid, 0)
         bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
         if column.kind == "bool":
             return pa.array(values.astype(bool), mask=None if valid is None else ~valid)
         return pa.Array.from_buffers(field.arrow_type, self._rows, [bits, pa.py_buffer(values)])
 
-    def _chunks(self, held: Pages | None) -> list[tuple[int, Numbers]]:
-        if held is None:
-            raise ValueError("pages are missing")
-        return pages.unpack_numbers(held, self._firsts, self._source, self._groups)
+    def _part(self, name: str, part: str) -> FetchedPages:
+        found = self._pages.get((name, part))
+        if found is None:
+            raise ValueError(f"pages of {part} are missing")
+        return found
 
-    def _numbers(self, held: Pages | None) -> Numbers:
-        parts = [numbers for _, numbers in self._chunks(held)]
+    def _chunks(self, name: str, part: str) -> list[tuple[int, Numbers]]:
+        return pages.unpack_numbers(self._part(name, part), self._firsts)
+
+    def _numbers(self, name: str, part: str) -> Numbers:
+        parts = [numbers for _, numbers in self._chunks(name, part)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
-    def _whole(self, name: str) -> Int64Array:
+    def _base(self, name: str) -> Int64Array:
+        """A column of integers without nulls, which others may store differences to."""
         if name not in self._integers:
-            self._integers[name] = self._numbers(self._columns[name].numbers)
+            self._integers[name] = self._numbers(name, "numbers")
         return self._integers[name]
 
-    def _values(self, column: _Column, valid: Mask | None) -> Numbers:
+    def _values(self, name: str, valid: Mask | None) -> Numbers:
         """Values without nulls."""
-        found = self._chunks(column.numbers)
+        column = self._columns[name]
+        found = self._chunks(name, "numbers")
         ends = np.concatenate([[0], np.cumsum([len(numbers) for _, numbers in found])]).astype(np.int64)
         values = np.empty(int(ends[-1]), dtype=np.float64 if column.kind == "float" else np.int64)
-        base = None if column.base is None else _kept(self._whole(column.base), valid)
+        base = None if column.base is None else _present(self._base(column.base), valid)
         for (chunk, numbers), start, stop in zip(found, ends, ends[1:], strict=False):
             out = values[start:stop]
             scale = column.scales[chunk] if column.scales else None
@@ -410,27 +433,22 @@ class _Reading:
                 out[:] = numbers
         return values
 
-    def _text(self, column: _Column, valid: Mask | None, field: Field | None) -> pa.DictionaryArray:
-        codes = pa.array(
-            _spread(self._numbers(column.numbers), valid, 0).astype(np.int32), mask=None if valid is None else ~valid
-        )
-        held = column.words
-        if held is None:
-            raise ValueError("words are missing")
-        whole = len(held.counts) == 1
-        words = pages.unpack_words(held, self._source, [0] if whole else self._groups)
-        ends = [self._rows] if whole else np.cumsum(np.diff(self._starts)[self._groups]).tolist()
+    def _text(self, name: str, valid: Mask | None, field: Field | None) -> pa.DictionaryArray:
+        numbers = _spread(self._numbers(name, "numbers"), valid, 0)
+        codes = pa.array(numbers.astype(np.int32), mask=None if valid is None else ~valid)
+        words = self._part(name, "words")
+        ends = np.cumsum(np.diff(self._starts)[self._groups]).tolist()
+        if words.pages.one_for_all:
+            ends = [self._rows]
         chunks, begin = [], 0
-        for end, known in zip(ends, words, strict=True):
+        for end, known in zip(ends, pages.unpack_words(words), strict=True):
             chunks.append(pa.DictionaryArray.from_arrays(codes.slice(begin, end - begin), known))
             begin = end
         stored = pa.chunked_array(chunks, TEXT)
         return encoding.one_text(stored) if field is None else encoding.decode(stored, field)
 
-    def _plain(self, column: _Column, valid: Mask | None) -> pa.StringArray:
-        if column.words is None:
-            raise ValueError("words are missing")
-        words = pa.chunked_array(pages.unpack_words(column.words, self._source, self._groups), pa.string())
+    def _plain(self, name: str, valid: Mask | None) -> pa.StringArray:
+        words = pa.chunked_array(pages.unpack_words(self._part(name, "words")), pa.string())
         if valid is None:
             return encoding.one_chunk(words)
         places = np.cumsum(valid) - 1

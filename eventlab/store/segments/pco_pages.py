@@ -1,7 +1,7 @@
-"""Numbers and words in pages, one a row group, each with its checksum: what an archive file is made of.
+"""The pages of an archive file: numbers or words of one row group, each with a checksum.
 
 Numbers go through pcodec, whose statistics are taken over a chunk of several pages, all of one type; a page can be
-read without its neighbours. Words are lengths and UTF-8 bytes, compressed with zstd.
+read without the others. Words are lengths and UTF-8 bytes, compressed with zstd.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eventlab.errors import StoreError
 from eventlab.store.blocks import Int64Array
 
 CHUNK_PAGES = 16
-"""Pages that share statistics. Alone, each of 16,384 numbers, they take 3% more; more of them save nothing."""
+"""Pages that share statistics. Single pages of 16,384 numbers take 3% more bytes; longer chunks save nothing."""
 
 _LEVEL = 12  # 1% smaller than level 10, in three times as long: an archive is written once
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -36,7 +36,7 @@ Numbers = npt.NDArray[Any]
 
 
 def codec() -> Any:
-    """The package that packs numbers.
+    """Import the package that packs numbers.
 
     Raises
     ------
@@ -55,25 +55,25 @@ def codec() -> Any:
 
 
 def packed_size(numbers: Numbers) -> int:
-    """Bytes that numbers take, near enough to compare ways to lay them out."""
+    """About how many bytes numbers take, to compare encodings."""
     made = codec()
     return len(made.standalone.simple_compress(np.ascontiguousarray(numbers), made.ChunkConfig()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pages:
-    """Where the pages of a column part lie, and what is in them.
+    """Where the pages of a part of a column are, and what they contain.
 
     Attributes
     ----------
     start : int
-        Where in the file the first page begins; the others follow it.
+        First byte of the first page; the others follow it.
     counts : int64 array
         Numbers or words in each page. A page of none takes no bytes.
     sizes, checks : int64 array
         Bytes of each page, and their CRC-32.
     kinds, heads : sequence of str and of bytes
-        Of each chunk of numbers: their type; the version of pcodec's format, and what it noted of them.
+        Of each chunk of numbers: their type; the version of pcodec's format and its metadata.
     """
 
     start: int
@@ -83,8 +83,13 @@ class Pages:
     kinds: Sequence[str] = ()
     heads: Sequence[bytes] = ()
 
+    @property
+    def one_for_all(self) -> bool:
+        """Whether there is one page, which all row groups use."""
+        return len(self.counts) == 1
+
     def at(self, start: int) -> Pages:
-        """The same pages elsewhere in a file."""
+        """The same pages at another place of a file."""
         return replace(self, start=start)
 
     def described(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ class Pages:
 
     @classmethod
     def unpacked(cls, described: dict[str, Any], raw: memoryview) -> tuple[Self, memoryview]:
-        """From a footer; with what comes after it there."""
+        """Parse a footer; return also what follows."""
         pages, lengths = described["pages"], described["heads"]
         counts, sizes, checks = np.frombuffer(raw, "<u4", 3 * pages).astype(np.int64).reshape(3, pages)
         raw, heads = raw[12 * pages :], []
@@ -108,26 +113,26 @@ class Pages:
             raw = raw[length:]
         return cls(described["start"], counts, sizes, checks, described["kinds"], heads), raw
 
-    def read(self, source: pa.NativeFile, wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of wanted pages, by ascending number; raises ValueError where a checksum is wrong."""
+    def ranges(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """Where some pages begin and end in the file."""
         ends = self.start + np.concatenate([[0], np.cumsum(self.sizes)])
-        for first, stop in _stretches(wanted):
-            begin = int(ends[first])
-            content = source.read_at(int(ends[stop]) - begin, begin)
-            for page in range(first, stop):
-                held = content[int(ends[page]) - begin : int(ends[page + 1]) - begin]
-                if len(held) != self.sizes[page] or zlib.crc32(held) != self.checks[page]:
-                    raise ValueError("wrong checksum")
-                yield page, held
+        return list(zip(ends[numbers].tolist(), ends[1:][numbers].tolist(), strict=True))
 
 
-def _stretches(wanted: Sequence[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as stretches of adjacent ones."""
-    if not len(wanted):
-        return []
-    numbers = np.asarray(wanted)
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(numbers, breaks)]
+@dataclass(frozen=True, slots=True, eq=False)
+class FetchedPages:
+    """Pages by ascending number, and the bytes of each."""
+
+    pages: Pages
+    numbers: Sequence[int]
+    contents: Sequence[memoryview]
+
+    def checked(self) -> Iterator[tuple[int, bytes]]:
+        """The number and bytes of each page. Raises ValueError if a checksum is wrong."""
+        for number, content in zip(self.numbers, self.contents, strict=True):
+            if len(content) != self.pages.sizes[number] or zlib.crc32(content) != self.pages.checks[number]:
+                raise ValueError("wrong checksum")
+            yield number, bytes(content)
 
 
 def pack_numbers(chunks: Sequence[Numbers], counts: Int64Array, firsts: Int64Array) -> tuple[Pages, list[bytes]]:
@@ -135,19 +140,19 @@ def pack_numbers(chunks: Sequence[Numbers], counts: Int64Array, firsts: Int64Arr
     made = codec()
     pages: list[bytes] = []
     heads: list[bytes] = []
-    for numbers, held in zip(chunks, np.split(counts, firsts[1:]), strict=True):
+    for numbers, sizes in zip(chunks, np.split(counts, firsts[1:]), strict=True):
         if not len(numbers):
             heads.append(b"")
-            pages += [b""] * len(held)
+            pages += [b""] * len(sizes)
             continue
         config = made.ChunkConfig(
-            compression_level=_LEVEL, paging_spec=made.PagingSpec.exact_page_sizes(held[held > 0].tolist())
+            compression_level=_LEVEL, paging_spec=made.PagingSpec.exact_page_sizes(sizes[sizes > 0].tolist())
         )
         file = made.wrapped.FileCompressor()
         chunk = file.chunk_compressor(np.ascontiguousarray(numbers), config)
         heads.append(file.write_header() + chunk.write_meta())
         filled = itertools.count()
-        pages += [chunk.write_page(next(filled)) if count else b"" for count in held.tolist()]
+        pages += [chunk.write_page(next(filled)) if count else b"" for count in sizes.tolist()]
     kinds = [_NAMES[numbers.dtype.newbyteorder("<")] for numbers in chunks]
     return _pages(counts, pages, kinds, heads), pages
 
@@ -158,17 +163,15 @@ def _pages(counts: Int64Array, pages: Sequence[bytes], kinds: Sequence[str] = ()
     return Pages(0, np.asarray(counts, dtype=np.int64), sizes, checks, kinds, heads)
 
 
-def unpack_numbers(
-    pages: Pages, firsts: Int64Array, source: pa.NativeFile, wanted: Sequence[int]
-) -> list[tuple[int, Numbers]]:
-    """The numbers of wanted pages, with the number of the chunk they are of."""
-    made = codec()
+def unpack_numbers(fetched: FetchedPages, firsts: Int64Array) -> list[tuple[int, Numbers]]:
+    """Decode pages of numbers: the number of each chunk that they belong to, and its values."""
+    made, pages, wanted = codec(), fetched.pages, fetched.numbers
     numbers: list[tuple[int, Numbers]] = []
     chunks = np.searchsorted(firsts, wanted, "right") - 1
     place = 0
     opened: Any = None
     try:
-        for (page, content), chunk in zip(pages.read(source, wanted), chunks.tolist(), strict=True):
+        for (page, content), chunk in zip(fetched.checked(), chunks.tolist(), strict=True):
             if not numbers or numbers[-1][0] != chunk:
                 total = int(pages.counts[wanted][chunks == chunk].sum())
                 numbers.append((chunk, np.empty(total, _DTYPES[pages.kinds[chunk]])))
@@ -204,11 +207,11 @@ def _packed_words(words: pa.StringArray) -> bytes:
     return len(raw).to_bytes(8, "little") + packed
 
 
-def unpack_words(pages: Pages, source: pa.NativeFile, wanted: Sequence[int]) -> list[pa.StringArray]:
-    """The words of wanted pages."""
+def unpack_words(fetched: FetchedPages) -> list[pa.StringArray]:
+    """Decode pages of words."""
     found = []
-    for page, content in pages.read(source, wanted):
-        count = int(pages.counts[page])
+    for page, content in fetched.checked():
+        count = int(fetched.pages.counts[page])
         if not count:
             found.append(pa.array([], pa.string()))
             continue

@@ -1,4 +1,4 @@
-"""Row numbers of stretches: where they lie in row groups, and what is left of them between versions and positions."""
+"""Pruning: which row groups hold the wanted rows, and which rows are left between versions and positions."""
 
 from __future__ import annotations
 
@@ -9,22 +9,12 @@ import numpy as np
 from eventlab.store.blocks import Int64Array, Slab
 
 
-def ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
-    """``first[i], first[i] + 1, …`` for `counts[i]` numbers, one stretch after the other."""
-    if len(first) == 1:
-        return np.arange(first[0], first[0] + counts[0], dtype=np.int64)
-    ends = np.cumsum(counts)
-    shift: Int64Array = np.repeat(first - (ends - counts), counts)
-    shift += np.arange(len(shift))
-    return shift
-
-
 def groups_and_pieces(
     group_rows: Int64Array, low: Int64Array, high: Int64Array
 ) -> tuple[list[int], list[tuple[int, int]] | None]:
-    """Row groups that hold the wanted stretches, and where these lie in what is read; None where that is all of it.
+    """Row groups that hold the ranges ``low:high``, and the pieces to take of the rows read; None to take all.
 
-    Bounds may leave nothing of any run: then there are no groups, and the empty table is all of it.
+    If every range is empty, there are no groups, and nothing to cut.
     """
     if len(low) == 1 and low[0] < high[0]:
         return _of_one(group_rows, int(low[0]), int(high[0]))
@@ -38,7 +28,7 @@ def groups_and_pieces(
         wanted[start:stop] = True
     groups = np.flatnonzero(wanted)
     sizes = np.diff(group_rows)
-    # Where each row group begins in what is read, less where it begins in the file.
+    # The first row of each row group among the rows read, minus its first row in the file.
     shift = np.zeros(len(wanted), dtype=np.int64)
     shift[groups] = np.cumsum(sizes[groups]) - sizes[groups] - group_rows[groups]
     pieces: list[tuple[int, int]] = []
@@ -55,12 +45,12 @@ def groups_and_pieces(
 
 
 def _of_one(group_rows: Int64Array, low: int, high: int) -> tuple[list[int], list[tuple[int, int]] | None]:
-    """What `groups_and_pieces` gives for a stretch that is not empty: the usual read, of one aggregate."""
+    """`groups_and_pieces` for one range that is not empty: the usual read, of one aggregate."""
     first = int(np.searchsorted(group_rows, low, "right")) - 1
     last = int(np.searchsorted(group_rows, high, "left"))
     begin = int(group_rows[first])
-    whole = (low, high) == (begin, int(group_rows[last]))
-    return list(range(first, last)), None if whole else [(low - begin, high - begin)]
+    complete = (low, high) == (begin, int(group_rows[last]))
+    return list(range(first, last)), None if complete else [(low - begin, high - begin)]
 
 
 def trim(slab: Slab, after: Mapping[int, int], stop_position: int | None) -> Slab:

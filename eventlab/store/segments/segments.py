@@ -1,6 +1,6 @@
 """Segment files, one per event type: rows clustered by aggregate and then by version, in row groups.
 
-Knows runs, pruning and trimming; how bytes are laid out is the format's own affair, told by a file's suffix.
+This module knows runs, pruning and trimming. The format, which a file's suffix names, knows the layout of the bytes.
 """
 
 from __future__ import annotations
@@ -22,30 +22,31 @@ import pyarrow.compute as pc
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.events.types import EventType, Field
 from eventlab.runtime import thread_pools as cores
+from eventlab.runtime.cores import count as core_count
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.segments import format as formats
-from eventlab.store.segments import row_group_cache as decoded
-from eventlab.store.segments.files import Vault
-from eventlab.store.segments.format import Format, Index, Pieces
+from eventlab.store.segments import row_group_cache
+from eventlab.store.segments.format import HEAD_BYTES, Format, Index, Pieces
 from eventlab.store.segments.parquet import Parquet
 from eventlab.store.segments.pco import Archive
-from eventlab.store.segments.pruning import groups_and_pieces, ranges, trim
-from eventlab.store.segments.row_group_cache import Decoded
+from eventlab.store.segments.pruning import groups_and_pieces, trim
+from eventlab.store.segments.row_group_cache import RowGroupCache
 
 RUN_FIELDS = 9
-"""Numbers the catalog keeps of a run: aggregate, row, rows; first and last version and position; extreme timestamps."""
+"""Numbers of a run in the catalog: aggregate, row, rows; first and last version and position; extreme timestamps."""
 
 FORMATS: Mapping[str, Format] = {"parquet": Parquet(), "archive": Archive()}
 """Formats by codec."""
 
 _OPEN_FILES = 256
-_WORTH_A_CORE = 262_144  # rows whose encoding takes longer than an open file more costs readers until it is merged
+_WORTH_A_CORE = 262_144  # encoding more rows takes longer than one more open file costs readers until it is merged
 _BY_SUFFIX = {made.suffix: made for made in FORMATS.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentFile:
-    """One file as the catalog knows it."""
+    """A file as the catalog describes it."""
 
     no: int
     segment: int
@@ -60,9 +61,9 @@ class SegmentFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A new file's content and what the catalog must keep of it.
+    """A new file's content and its description for the catalog.
 
-    `suffix` is what its name must end in; `runs` has shape (aggregates, RUN_FIELDS).
+    Its name must end in `suffix`; `runs` has shape (aggregates, RUN_FIELDS).
     """
 
     suffix: str
@@ -75,9 +76,9 @@ class Written:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Runs:
-    """Stretches of a file, one an aggregate, by ascending aggregate number. All arrays have shape (k,).
+    """The rows of each aggregate in a file, by ascending aggregate number. All arrays have shape (k,).
 
-    Versions and positions ascend in a stretch. Event times need not, so theirs are the lowest and the highest.
+    Versions and positions ascend in a run. Event times need not, so it has the lowest and the highest.
     """
 
     aggregate: Int64Array
@@ -92,13 +93,13 @@ class Runs:
 
     @staticmethod
     def of(table: Sequence[Sequence[int]] | Int64Array) -> Runs:
-        """From rows of the nine numbers."""
+        """Make runs from rows of `RUN_FIELDS` numbers."""
         numbers = np.asarray(table, dtype=np.int64).reshape(-1, RUN_FIELDS)
         return Runs(*np.ascontiguousarray(numbers.T))
 
     @property
     def dense(self) -> npt.NDArray[np.bool_]:
-        """Whether a run holds every version from its first to its last, so that these tell the row of each."""
+        """Whether a run holds every version from its first to its last, so that a version gives its row."""
         found: npt.NDArray[np.bool_] = self.last_version - self.first_version + 1 == self.rows
         return found
 
@@ -110,8 +111,8 @@ class Runs:
 
 
 def write_segment(block: Block, name_of: Callable[[int], str], codec: str = "parquet") -> Written:
-    """Lay out one event type's part of a segment as a file."""
-    made, slab = FORMATS[codec], clustered(block)
+    """Encode one event type's part of a segment as a file."""
+    made, slab = FORMATS[codec], clustered([block])
     content, footer_bytes = made.write(slab, name_of)
     footer_crc = zlib.crc32(memoryview(content)[-footer_bytes:])
     runs = _runs(slab, np.diff(slab.offsets))
@@ -119,19 +120,19 @@ def write_segment(block: Block, name_of: Callable[[int], str], codec: str = "par
 
 
 def write_segments(blocks: Sequence[Block], name_of: Callable[[int], str], codec: str = "parquet") -> Iterator[Written]:
-    """`write_segment` of each block in order, encoded side by side: encoding releases the GIL."""
+    """Encode blocks in order, several at a time: encoding releases the GIL."""
     work = [partial(write_segment, block, name_of, codec) for block in blocks]
     return cores.ahead(work, "files") if len(work) > 1 else (write() for write in work)
 
 
 def stretches(first: int, stop: int, most: int, side_by_side: int = 1) -> list[tuple[int, int]]:
-    """Positions ``first:stop`` in about equal stretches for segments of `most` events or fewer.
+    """Cut positions ``first:stop`` into about equal ranges for segments of at most `most` events.
 
-    Where so many files as cores are not encoded `side_by_side` anyway, large stretches are cut for that.
+    If fewer files than there are cores are encoded `side_by_side`, large ranges are cut further.
     """
     rows = stop - first
     least = -(-rows // most)
-    free = cores.COUNT // max(side_by_side, 1)
+    free = core_count() // max(side_by_side, 1)
     count = max(least, min(free, rows // _WORTH_A_CORE))
     return [(first + rows * k // count, first + rows * (k + 1) // count) for k in range(count)]
 
@@ -149,7 +150,7 @@ def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
 
 
 def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: Int64Array, high: Int64Array) -> None:
-    """Narrow dense runs to versions above `floor` and up to `until_version`, in place: each version's row is known."""
+    """Narrow dense runs, in place, to versions above `floor` and up to `until_version`, whose rows are known."""
     dense, shift = runs.dense, runs.row - runs.first_version
     np.maximum(low, shift + floor + 1, out=low, where=dense)
     if until_version is not None:
@@ -159,14 +160,14 @@ def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: 
 
 
 class Segments:
-    """Reads segment files. Footers are checked against the catalog once and kept."""
+    """Reads segment files. Each footer is compared with the catalog once and then cached."""
 
-    def __init__(self, vault: Vault, where: str) -> None:
-        self._vault = vault
+    def __init__(self, storage: Storage, where: str) -> None:
+        self._storage = storage
         self.where = where
         self._lock = threading.Lock()
         self._opened: OrderedDict[str, Index] = OrderedDict()
-        self._decoded = Decoded()
+        self._cache = RowGroupCache()
 
     def read(
         self,
@@ -189,7 +190,7 @@ class Segments:
         Parameters
         ----------
         runs : Runs
-            The aggregates wanted; all of the file's for the whole file.
+            The aggregates to read; those of the whole file to read all of it.
         columns, extra : collection of str
             Payload columns, and which of ``cause``, ``event_id`` and ``metadata``.
         after : mapping of int to int, optional
@@ -205,24 +206,24 @@ class Segments:
         backdated : collection of int
             Numbers of aggregates whose event times do not all ascend.
         exact : bool
-            Read also what the catalog implies: every version, position and aggregate id.
+            Read versions, positions and aggregate ids also where the catalog implies them.
 
         Raises
         ------
         StoreCorrupt
-            The file is missing or its bytes are not those that were written.
+            The file is missing or damaged.
         """
         low, high = runs.row.copy(), runs.row + runs.rows
         floor = np.zeros(len(runs), dtype=np.int64)
         if after:
             floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
         _to_versions(runs, floor, until_version, low, high)
-        cut = self._cuts(file, runs, floor, stop_position, low, high)
+        cut = self._narrow_by_bounds(file, runs, floor, stop_position, low, high)
         self._narrow(file, runs, start, stop, until_version, start_position, low, high, backdated)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if not cut else trim(slab, after or {}, stop_position)
 
-    def _cuts(
+    def _narrow_by_bounds(
         self,
         file: SegmentFile,
         runs: Runs,
@@ -231,7 +232,7 @@ class Segments:
         low: Int64Array,
         high: Int64Array,
     ) -> bool:
-        """Narrow each run to the row groups that matter, in place; tells whether single rows remain to be cut."""
+        """Narrow each run, in place, to row groups with wanted rows; return whether single rows are left to cut."""
         ceiling = file.stop_position if stop_position is None else stop_position
         partial = ((runs.first_version <= floor) & ~runs.dense) | (runs.last_position >= ceiling)
         if not partial.any():
@@ -239,7 +240,7 @@ class Segments:
         opened = self._open(file)
         first = np.searchsorted(opened.group_rows, low, "left")
         last = np.searchsorted(opened.group_rows, high, "right") - 1
-        for index in np.flatnonzero(partial & (last > first)):  # others have no row group to themselves
+        for index in np.flatnonzero(partial & (last > first)):  # others have no row group of their own
             start, stop = int(low[index]), int(high[index])
             groups = np.arange(
                 np.searchsorted(opened.group_rows, start, "right") - 1, np.searchsorted(opened.group_rows, stop, "left")
@@ -247,19 +248,19 @@ class Segments:
             ends = opened.ends[groups]
             versions, positions = ends[:, formats.VERSION_MAX].copy(), ends[:, formats.POSITION_MIN].copy()
             inside = (opened.group_rows[groups] >= start) & (opened.group_rows[groups + 1] <= stop)
-            if not inside[0]:  # what is said of a group at the edge is of another aggregate, too
+            if not inside[0]:  # the bounds of a group at the edge include another aggregate
                 positions[0] = runs.first_position[index]
                 versions[0] = ends[1, formats.VERSION_MIN] - 1 if inside[1] else runs.last_version[index]
             if not inside[-1]:
                 versions[-1] = runs.last_version[index]
                 positions[-1] = ends[-2, formats.POSITION_MAX] + 1 if inside[-2] else runs.first_position[index]
             skip = (versions <= floor[index]) | (positions >= ceiling)
-            kept = groups[~skip]
-            if len(kept) == 0:
+            wanted = groups[~skip]
+            if len(wanted) == 0:
                 high[index] = start
                 continue
-            low[index] = max(start, int(opened.group_rows[kept[0]]))
-            high[index] = min(stop, int(opened.group_rows[kept[-1] + 1]))
+            low[index] = max(start, int(opened.group_rows[wanted[0]]))
+            high[index] = min(stop, int(opened.group_rows[wanted[-1] + 1]))
         return True
 
     def _narrow(
@@ -274,10 +275,10 @@ class Segments:
         high: Int64Array,
         backdated: Collection[int],
     ) -> None:
-        """Leave out leading and trailing row groups of each run that hold nothing within these bounds, in place."""
+        """Leave out, in place, leading and trailing row groups of each run without a row within the bounds."""
         later = bool((runs.first_position < start_position).any())
         if until_version is not None and runs.dense.all():
-            until_version = None  # their rows were cut already
+            until_version = None  # their rows are cut already
         if start is None and stop is None and until_version is None and not later:
             return
         opened = self._open(file)
@@ -299,8 +300,8 @@ class Segments:
         some = np.flatnonzero(low < high)
         begin, end = low[some], high[some]
         first, last = np.searchsorted(rows, begin, "right") - 1, np.searchsorted(rows, end, "left") - 1
-        # What a group at the edge says is of the aggregates beside as well; the one next to it says only its own, which
-        # of event times tells something where they ascend.
+        # The bounds of a group at the edge include neighbouring aggregates; those of the group next to it do not, and
+        # bound the event times of the edge if these ascend.
         ascends = ~np.isin(runs.aggregate[some], list(backdated)) if backdated else np.ones(len(some), dtype=bool)
         inner = np.minimum(first + 1, last)
         own = (first < inner) & ((inner < last) | (end == rows[last + 1]))
@@ -333,16 +334,18 @@ class Segments:
         exact: bool,
     ) -> Slab:
         opened = self._open(file)
-        # Gapless numbers need not be read: the catalog's first and last say them all.
+        # Gapless numbers are not read: they follow from the first and last in the catalog.
         dense_versions = not exact and runs.dense.all()
         dense_positions = not exact and (runs.last_position - runs.first_position + 1 == runs.rows).all()
-        wanted: dict[str, Field | None] = {name: file.type.field(name) for name in columns if name in opened.columns}
+        wanted: dict[str, Field | None] = {
+            f.name: f for f in file.type if f.name in columns and f.name in opened.columns
+        }
         wanted |= dict.fromkeys(name for name in (*extra, "timestamp") if name in opened.columns)
         wanted |= {} if dense_versions else {"version": None}
         wanted |= {} if dense_positions else {"position": None}
         groups, pieces = groups_and_pieces(opened.group_rows, low, high)
-        if 0 < len(groups) <= decoded.MOST_GROUPS and not exact:
-            found = self._decoded.columns(
+        if 0 < len(groups) <= row_group_cache.MOST_GROUPS and not exact:
+            found = self._cache.columns(
                 file.name, groups, list(wanted), pieces,
                 lambda missing: self._columns(file, opened, missing, None, wanted),
                 np.diff(opened.group_rows)[groups].tolist(),
@@ -356,9 +359,9 @@ class Segments:
             raise self._corrupt(file, "holds another number of rows", len(found["timestamp"]), rows)
         events = Block(
             file.type,
-            ranges(runs.first_position + skipped, counts) if dense_positions else found["position"],
+            _ranges(runs.first_position + skipped, counts) if dense_positions else found["position"],
             np.empty(0, dtype=np.int64),
-            ranges(runs.first_version + skipped, counts) if dense_versions else found["version"],
+            _ranges(runs.first_version + skipped, counts) if dense_versions else found["version"],
             found["timestamp"],
             found.get("cause"),
             found.get("event_id"),
@@ -375,12 +378,13 @@ class Segments:
         pieces: Pieces,
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
-        with self._named(file, "cannot be read"), self._vault.source(file.name) as source:
-            return self._format(file).read(source, opened, groups, pieces, wanted)
+        with self._named(file, "cannot be read"):
+            fetch = partial(self._storage.ranges, file.name)
+            return self._format(file).read(fetch, opened, groups, pieces, wanted)
 
     @contextmanager
     def _named(self, file: SegmentFile, what: str) -> Iterator[None]:
-        """Damage that a format meets becomes an error that names the file."""
+        """Turn the errors of a format into one that names the file."""
         try:
             yield
         except FileNotFoundError as error:
@@ -392,7 +396,7 @@ class Segments:
         return _BY_SUFFIX[file.name[file.name.rindex(".") :]]
 
     def first_versions(self, file: SegmentFile, runs: Runs) -> Int64Array:
-        """The version of one aggregate at which each of its row groups begins, about where types are mixed."""
+        """The version at which each row group of one aggregate begins; approximate if types are mixed."""
         rows = self._open(file).group_rows
         row, count = int(runs.row[0]), int(runs.rows[0])
         inside = np.concatenate([[row], rows[(rows > row) & (rows < row + count)]]) - row
@@ -401,7 +405,7 @@ class Segments:
         return versions
 
     def check_runs(self, file: SegmentFile, runs: Runs, slab: Slab, names: Sequence[str]) -> None:
-        """Raise StoreCorrupt unless the file's content and its own aggregate ids are what its runs say."""
+        """Raise StoreCorrupt unless the file's content and aggregate ids agree with its runs."""
         found = _runs(slab, np.diff(slab.offsets))
         if not np.array_equal(found, np.column_stack([getattr(runs, name) for name in Runs.__slots__])):
             raise self._corrupt(file, "holds other versions, positions or times than the catalog says", None, None)
@@ -420,23 +424,24 @@ class Segments:
             if opened is not None:
                 self._opened.move_to_end(file.name)
                 return opened
-        opened = self._open_anew(file)
+        opened = self._read_index(file)
         with self._lock:
             self._opened[file.name] = opened
             while len(self._opened) > _OPEN_FILES:
                 self._opened.popitem(last=False)
         return opened
 
-    def _open_anew(self, file: SegmentFile) -> Index:
-        with self._named(file, "cannot be opened"), self._vault.source(file.name) as source:
-            size = source.size()
-            if size != file.bytes:
+    def _read_index(self, file: SegmentFile) -> Index:
+        with self._named(file, "cannot be opened"):
+            # One byte more than there should be, which shows a file that is too long.
+            wanted = [(0, HEAD_BYTES), (file.bytes - file.footer_bytes, file.bytes + 1)]
+            head, footer = self._storage.ranges(file.name, wanted)
+            if len(footer) != file.footer_bytes:
+                size = self._storage.list(file.name).get(file.name)
                 raise self._corrupt(file, "has another size", size, file.bytes)
-            source.seek(size - file.footer_bytes)
-            footer = source.read_buffer(file.footer_bytes)
-            if zlib.crc32(memoryview(footer)) != file.footer_crc:
+            if zlib.crc32(footer) != file.footer_crc:
                 raise self._corrupt(file, "has a damaged footer", None, None)
-            return self._format(file).index(source, footer)
+            return self._format(file).index(head, footer)
 
     def _corrupt(self, file: SegmentFile, what: str, got: object, expected: object) -> StoreError:
         return StoreCorrupt(
@@ -446,3 +451,13 @@ class Segments:
             expected=expected,
             hint="Restore the file from a copy of the store.",
         )
+
+
+def _ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
+    """``first[i], first[i] + 1, …`` for `counts[i]` numbers, one range after the other."""
+    if len(first) == 1:
+        return np.arange(first[0], first[0] + counts[0], dtype=np.int64)
+    ends = np.cumsum(counts)
+    shift: Int64Array = np.repeat(first - (ends - counts), counts)
+    shift += np.arange(len(shift))
+    return shift

@@ -1,62 +1,58 @@
-"""Copying a store while others read and write it: the catalog as of one moment, its journal, its segment files."""
+"""Copies of a store that others read and write: the catalog as of one moment, its journal, its segment files."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eventlab.errors import NotAStore, StoreError, StoreLocked
+from eventlab.storage import operations as disk
+from eventlab.storage.api import Storage
+from eventlab.storage.local import LocalStorage, new_directory
 from eventlab.store.catalog.connection import as_store_error
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME
-from eventlab.store.disk import operations as disk
 from eventlab.store.journal.files import JOURNALS_NAME
-from eventlab.store.segments.files import Vault
 
-_PIECE = 1 << 20
 _TRIES = 100
 
 
-class Target:
-    """A directory in the making: beside its place under another name, until it is complete."""
+@contextmanager
+def new_copy(path: Path) -> Iterator[Path]:
+    """Fill a directory for a copy; it gets the name `path` once it is complete.
 
-    def __init__(self, path: Path) -> None:
-        """Raises NotAStore where there is something already, ReadOnlyStore or StoreFull where it cannot be made."""
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        if path.exists() or path.is_symlink():
-            raise NotAStore(f"{path}: there is something already", expected="a path that does not exist yet")
-        self._path = path
-        self.partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for folder in (self.partial, self.partial / SEGMENTS_NAME, self.partial / JOURNALS_NAME):
-                disk.make_directory(folder)
-        except OSError as error:
-            raise as_store_error(error, str(path)) from error
-
-    def discard(self) -> None:
-        """Leave nothing of it."""
-        shutil.rmtree(self.partial, ignore_errors=True)
-
-    def finish(self) -> None:
-        """Give it its name, durably."""
-        if self._path.exists():
-            raise NotAStore(f"{self._path}: was made by somebody else meanwhile")
-        for folder in (self.partial / SEGMENTS_NAME, self.partial / JOURNALS_NAME, self.partial):
-            disk.sync_directory(folder)
-        disk.rename(self.partial, self._path)
-        disk.sync_directory(self._path.parent)
+    Raises
+    ------
+    NotAStore
+        Something else has this name.
+    ReadOnlyStore, StoreFull
+        The directory cannot be written.
+    """
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+    if path.exists() or path.is_symlink():
+        raise NotAStore(f"{path}: there is something already", expected="a path that does not exist yet")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_directory(path) as partial:
+            for folder in (SEGMENTS_NAME, JOURNALS_NAME):
+                disk.make_directory(partial / folder)
+            yield partial
+            for folder in (SEGMENTS_NAME, JOURNALS_NAME):
+                LocalStorage(partial / folder).sync()
+            if path.exists():
+                raise NotAStore(f"{path}: was made by another process meanwhile")
+    except OSError as error:
+        raise error if isinstance(error, StoreError) else as_store_error(error, str(path)) from error
 
 
 def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
-    """Copy catalog and journal as of one moment; gives the names of the segment files that belong to it.
+    """Copy catalog and journal as of one moment; return the names of the segment files that belong to it.
 
-    Writers are not kept waiting: where one changed the catalog meanwhile, the copy begins anew.
+    Writers do not wait: if one changes the catalog meanwhile, the copy begins again.
 
     Raises
     ------
@@ -76,7 +72,7 @@ def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     else:
         raise StoreLocked(f"{catalog.where}: was changed during every attempt to copy it", hint="Try again.")
     if content is not None:
-        _write(partial / JOURNALS_NAME / index.journal_name, [content])
+        LocalStorage(partial / JOURNALS_NAME).write(index.journal_name, [content])
     return [file.name for segment in index.manifest().segments for file in segment.files.values()]
 
 
@@ -89,26 +85,8 @@ def _copy_catalog(catalog: Catalog, copy: Path) -> None:
         os.close(descriptor)
 
 
-def copy_segments(vault: Vault, names: Iterable[str], partial: Path) -> None:
-    """Copy segment files, while a lease protects them."""
+def copy_segments(storage: Storage, names: Iterable[str], partial: Path) -> None:
+    """Copy segment files while a lease protects them. Raises FileNotFoundError."""
+    copy = LocalStorage(partial / SEGMENTS_NAME)
     for name in names:
-        with vault.source(name) as source:
-            pieces = iter(lambda source=source: source.read(_PIECE), b"")  # type: ignore[misc]
-            _write(partial / SEGMENTS_NAME / name, pieces)
-
-
-def _write(path: Path, pieces: Iterable[bytes]) -> None:
-    try:
-        descriptor = disk.create(path)
-        try:
-            offset = 0
-            for piece in pieces:
-                disk.write_at(descriptor, piece, offset)
-                offset += len(piece)
-            disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise as_store_error(error, str(path)) from error
+        copy.write(name, [storage.read(name)])

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from eventlab.store.api import Commit
 from eventlab.store.blocks import Int64Array
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.journal.memtable import Part
+from eventlab.store.types import Commit
 
 
 class CatalogClaims:

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 
 from eventlab.errors import EventlabError, StoreCorrupt
-from eventlab.store.api import Commit
 from eventlab.store.blocks import Block, Int64Array, cluster_order, in_position_order, running_maxima
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
@@ -28,62 +27,12 @@ from eventlab.store.journal.files import JOURNALS_NAME
 from eventlab.store.journal.memtable import Damaged, Part
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.segments import SegmentFile, Segments
+from eventlab.store.types import Commit, Damage, Report
 from eventlab.store.verify.catalog import CatalogClaims
 
 _MOST_DAMAGE = 100
 _NONE = np.iinfo(np.int64).min
 _UNREADABLE = (sqlite3.Error, LookupError, TypeError, ValueError, OverflowError, struct.error, pa.ArrowException)
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Something that is not as it was written: events ``first_position:stop_position``, and the file, if one is known.
-
-    The range is empty where no event is affected.
-    """
-
-    what: str
-    first_position: int
-    stop_position: int
-    file: str | None = None
-
-    def __str__(self) -> str:
-        where = f" (positions {self.first_position} to {self.stop_position - 1})" * (
-            self.stop_position > self.first_position
-        )
-        return f"{'' if self.file is None else self.file + ': '}{self.what}{where}"
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was proved.
-
-    Attributes
-    ----------
-    events, commits, aggregates, segments : int
-        How many there are.
-    head : str or None
-        The last commit's digest, hexadecimal; None for an empty store.
-    ok : bool
-        Whether all of it was proved. Where it was not, the report comes with the StoreCorrupt that is raised.
-    proven_events, proven_commits : int
-        Of those, how many were proved.
-    sound_until : int
-        Everything below this position was proved without exception.
-    damage : tuple of Damage
-        What is damaged, in the order it was found; the first hundred.
-    """
-
-    events: int
-    commits: int
-    aggregates: int
-    segments: int
-    head: str | None
-    ok: bool = True
-    proven_events: int = 0
-    proven_commits: int = 0
-    sound_until: int = 0
-    damage: tuple[Damage, ...] = ()
 
 
 def verify_log(catalog: Catalog, segments: Segments, index: LogIndex) -> Report:
@@ -201,7 +150,7 @@ class _LogCheck:
 
     def _file(self, segment: Segment, file: SegmentFile) -> Block:
         payload = [part.name for part in file.type]
-        runs = self._index.runs_of_file(file)
+        runs = self._index.runs_of_file(file.no)
         slab = self._segments.read(file, runs, payload, extra=STORED_EXTRA, exact=True)
         names = self._index.names
         self._segments.check_runs(file, runs, slab, [names[number] for number in runs.aggregate.tolist()])
@@ -214,7 +163,7 @@ class _LogCheck:
 
     def _believe(self, file: SegmentFile) -> None:
         """Take the aggregates' heads after an unreadable file from the catalog."""
-        runs = self._index.runs_of_file(file)
+        runs = self._index.runs_of_file(file.no)
         known = (runs.aggregate >= 0) & (runs.aggregate < len(self._version))
         runs = runs.where(known)
         later = runs.last_version > self._version[runs.aggregate]
@@ -270,8 +219,8 @@ class _LogCheck:
                 backdated = self._backdated_in(commit.first_position, commit.stop_position)
             else:
                 if self._open is None:
-                    whole = commit.first_position >= first
-                    self._open = _Spanning(commit, self._spanned(commit) if whole else None)
+                    hashes = self._spanned(commit) if commit.first_position >= first else None
+                    self._open = _Spanning(commit, hashes)
                 begin, end = max(first, commit.first_position), min(stop, commit.stop_position)
                 self._open.add(part.between(begin, end))
                 self._open.backdated += self._backdated_in(begin, end)
@@ -319,7 +268,7 @@ class _LogCheck:
         }
 
     def _rows_between(self, file: SegmentFile, low: int, high: int) -> int:
-        position = self._segments.read(file, self._index.runs_of_file(file), (), exact=True).events.position
+        position = self._segments.read(file, self._index.runs_of_file(file.no), (), exact=True).events.position
         return int(((position >= low) & (position < high)).sum())
 
     def _fits(self, commit: Commit, leaves: list[chain.Leaf], last_version: int, backdated: int) -> bool:

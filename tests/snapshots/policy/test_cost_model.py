@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eventlab.snapshots.policy.cost_model import Model, Reads
 from eventlab.store.segments import row_group_cache as decoded
-from eventlab.store.segments.row_group_cache import Decoded
+from eventlab.store.segments.row_group_cache import RowGroupCache
 from eventlab.timetravel.calibration import fitted
 
 STARTS = np.arange(12) * 10 + 1
@@ -31,7 +31,7 @@ def test_what_is_decoded_is_what_the_store_decodes(drawn, kept):
     """The store's own memory of row groups, of one column of which so many fit in, says which are missing."""
     base, version = np.array([sorted(two) for two in drawn], np.int64).T
     reads = Reads.of(base, version, STARTS, kept)
-    memory, asked = Decoded(), []
+    memory, asked = RowGroupCache(), []
 
     def decode(missing):
         asked.extend(missing)

@@ -20,7 +20,7 @@ import eventlab as el
 from eventlab.errors import ReadOnlyStore, ReadsDropped, StoreLocked
 from eventlab.store.catalog import read_log
 from eventlab.store.event_log import EventLog
-from tests.store.helpers import batch
+from eventlab.testing.events import batch
 
 ROOT = Path(__file__).parents[3]
 NAMES = ["reducer", "aggregate_id", "version", "head"]
@@ -204,7 +204,7 @@ def test_damaged_batches_are_left_out_and_damage_no_read(path):
     connection.execute("INSERT INTO recorded_reads VALUES (7, 'many', 'x', 3.5)")
     connection.commit()
     connection.close()
-    (path / "catalog.sums").unlink()
+    (path / "catalog.checksums").unlink()
     with recording(path) as store:
         with pytest.warns(ReadsDropped, match="2 batches of recorded reads are damaged"):
             assert store.read_log.frame().is_empty()
@@ -223,7 +223,7 @@ def test_a_table_of_the_name_that_is_not_ours_costs_the_record_alone(path):
     connection.execute("CREATE TABLE recorded_reads (other TEXT)")
     connection.commit()
     connection.close()
-    (path / "catalog.sums").unlink()
+    (path / "catalog.checksums").unlink()
     store = recording(path)
     fill(store, 3)
     assert store.heads()[0].version == 3
