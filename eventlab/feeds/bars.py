@@ -230,9 +230,9 @@ class _BarFeed(FileFeed):
 
 def _integers(series: pl.Series) -> pl.Series:
     """Integers, also if written as floats (1614556800.0); null for other cells."""
-    values = series.cast(pl.Float64, strict=False) if series.dtype != pl.String else None
-    if values is None:
+    if series.dtype == pl.String:
         return series.str.strip_chars().str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
+    values = series.cast(pl.Float64, strict=False)
     integral = (values == values.floor()) & (values.abs() < 2**53)
     return values.set(~integral.fill_null(value=False), None).cast(pl.Int64)
 

@@ -192,10 +192,11 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     with style.drawing(ax, height=height) as axes:
         for at, workload in enumerate(workloads):
             own = rows.filter(pl.col("workload") == workload)
-            best = _pareto_front(series.numbers(own, "bytes"), series.numbers(own, "latency_p99_ms"))
+            size, latency = series.numbers(own, "bytes"), series.numbers(own, "latency_p99_ms")
+            best = _pareto_front(size, latency)
             axes.step(
-                series.numbers(own, "bytes")[best], series.numbers(own, "latency_p99_ms")[best], where="post",
-                color=style.MUTED, linewidth=0.9, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
+                size[best], latency[best], where="post", color=style.MUTED, linewidth=0.9,
+                linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
             )  # fmt: skip
             for number, policy in enumerate(policies):
                 some = own.filter(pl.col("policy") == policy)

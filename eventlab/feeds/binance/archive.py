@@ -115,7 +115,7 @@ def binance_klines(path: str | os.PathLike[str], symbol: str, *, aggregate_id: s
     return _ArchiveKlines("binance_klines", path, symbol, aggregate_id, _KLINES)
 
 
-class _Archive(FileFeed):
+class _OneSymbolArchive(FileFeed):
     """A file of one symbol, which the caller names."""
 
     def __init__(
@@ -134,7 +134,7 @@ class _Archive(FileFeed):
         return Chunk(non_empty(FeedBatch(event_type(of), pl.DataFrame([symbol, *columns]), self._template)), piece.done)
 
 
-class _ArchiveTrades(_Archive):
+class _ArchiveTrades(_OneSymbolArchive):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         id_, volume, time = (
             ("id", "qty", "time") if self._layout is _TRADES else ("agg_trade_id", "quantity", "transact_time")
@@ -153,7 +153,7 @@ class _ArchiveTrades(_Archive):
             yield self._chunk(MarketData, piece, *columns)
 
 
-class _ArchiveKlines(_Archive):
+class _ArchiveKlines(_OneSymbolArchive):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         opened, closed = TimeColumn("open_time", _MS_OR_US), TimeColumn("close_time", _MS_OR_US)
         for piece in self._pieces(tally):
