@@ -118,17 +118,17 @@ def _check_names(subject: Subject, design: Design, groups: Sequence[_TrialGroup]
         trial = one.summary
         if (trial.reducer, trial.subject, trial.head, trial.drawn) != about:
             continue
-        measured = reads.get((trial.workload, trial.seed))
-        difference = None
-        if measured is not None and not np.array_equal(measured, one.versions):
+        measured = reads.get((trial.workload, trial.seed), one.versions)
+        if not np.array_equal(measured, one.versions):
             difference = f"{trial.workload!r} is another workload"
         elif trials.get((trial.workload, trial.budget, trial.seed, trial.policy), trial.trial) != trial.trial:
             difference = f"{trial.policy!r} is another policy, or {trial.reducer} another reducer,"
-        if difference is not None:
-            raise SnapshotError(
-                f"{difference} than in the stored trials of this experiment",
-                hint="Use another name for it, or start another experiment with name=.",
-            )
+        else:
+            continue
+        raise SnapshotError(
+            f"{difference} than in the stored trials of this experiment",
+            hint="Use another name for it, or start another experiment with name=.",
+        )
 
 
 def _measure(
