@@ -217,27 +217,19 @@ class LogReader(EventReader):
         extra = [name for name in public.STORED_EXTRA if name in wanted]
 
         def begin() -> Iterator[pl.DataFrame]:
-            columns, types = {declared.name: payload}, {declared.name: declared}
-            manifest, want = self._wanted(
-                Selection(columns, aggregates=aggregates, stop_position=stop_position, types=types)
-            )
-            blocks = self._reader.blocks(
-                manifest, declared.name, want, extra, first_position=first_position, start=start, stop=stop
-            )
+            selection = Selection(
+                {declared.name: payload}, aggregates=aggregates, start_position=first_position,
+                stop_position=stop_position, since_time=start, until_time=None if stop is None else stop - 1,
+                types={declared.name: declared},
+            )  # fmt: skip
+            manifest, want = self._wanted(selection)
+            blocks = self._reader.blocks(manifest, declared.name, want, extra)
             return map(partial(self._frame, columns=wanted, computed_ids=computed_ids), blocks)
 
         return leased(self._hold(), begin)
 
     def _rows_between(self, name: str, first: int, stop: int) -> Iterator[pl.DataFrame]:
-        declared = meaning(name, self.types())
-        wanted = public.default_columns(declared)
-        payload = [field.name for field in declared]
-        with self._hold():
-            manifest, want = self._wanted(
-                Selection(columns={name: payload}, stop_position=stop, types={name: declared})
-            )
-            for block in self._reader.blocks(manifest, name, want, ("cause",), first_position=first):
-                yield self._frame(block, wanted)
+        return self.rows(meaning(name, self.types()), first_position=first, stop_position=stop)
 
     def _default_frame(self, block: Block) -> pl.DataFrame:
         return self._frame(block, public.default_columns(block.type))

@@ -59,9 +59,11 @@ class EventIds(KnownEvents):
     def block_at(self, declared: EventType, positions: Int64Array) -> Block | None:
         columns = {declared.name: [field.name for field in declared]}
         types, first, stop = {declared.name: declared}, int(positions.min()), int(positions.max()) + 1
-        want = Want(columns, False, None, {}, stop, types=types, runs=self._index.runs_of_file)
-        manifest = self._index.manifest()
-        blocks = self._reader.blocks(manifest, declared.name, want, _EXTRA, first_position=first)
+        want = Want(
+            columns=columns, others=False, numbers=None, types=types, start_position=first, stop_position=stop,
+            runs=self._index.runs_of_file,
+        )  # fmt: skip
+        blocks = self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA)
         return at_positions(blocks, positions)
 
     def _readable(self) -> list[EventType]:
@@ -95,7 +97,10 @@ class EventIds(KnownEvents):
         after, stop = {number: version - 1}, self._index.stop_position
         runs = self._index.runs_of_aggregates([number], after, stop, version)
         types = {declared.name: declared}
-        want = Want(columns, False, np.array([number]), after, stop, types=types, runs=lambda file: runs.get(file.no))
+        want = Want(
+            columns=columns, others=False, numbers=np.array([number]), types=types, after=after, stop_position=stop,
+            runs=lambda file: runs.get(file.no),
+        )  # fmt: skip
         for block in self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA):
             at = np.flatnonzero(block.version == version)
             if len(at):

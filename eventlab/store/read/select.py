@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -12,11 +12,12 @@ from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks
 from eventlab.store.catalog.schemas import Upcast, check_wanted, meaning, upcast_for
+from eventlab.store.segments.pruning import Bounds
 from eventlab.store.types import Selection
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Request(Bounds):
     """A selection with aggregates as numbers, and an event type for each name.
 
     Attributes
@@ -27,25 +28,14 @@ class Request:
         Also the envelopes of all further event types.
     numbers : int64 array or None
         The wanted aggregates, ascending; None means all.
-    after : mapping of int to int
-        Leave out an aggregate's events up to and including this version.
     types : mapping of str to EventType
         The version in which a type's columns are wanted; columns of other types stay as stored.
-    backdated : collection of int
-        The aggregates that have back-dated events.
     """
 
     columns: Mapping[str, Collection[str]]
     others: bool
     numbers: Int64Array | None
-    after: Mapping[int, int]
-    stop_position: int
-    until_version: int | None = None
-    until_time: int | None = None
-    start_position: int = 0
-    types: Mapping[str, EventType] = field(default_factory=dict)
-    since_time: int | None = None
-    backdated: Collection[int] = ()
+    types: Mapping[str, EventType]
 
     @classmethod
     def of(
@@ -69,18 +59,19 @@ class Request:
         more
             Fields of a subclass.
         """
-        wanted = selection.aggregates
+        wanted, stop = selection.aggregates, selection.stop_position
+        chosen = None if wanted is None else np.array(sorted({numbers[w] for w in wanted if w in numbers}), np.int64)
         return cls(
-            selection.columns,
-            selection.others,
-            None if wanted is None else np.array(sorted({numbers[one] for one in wanted if one in numbers}), np.int64),
-            {numbers[name]: version for name, version in selection.after_version.items() if name in numbers},
-            stop_position if selection.stop_position is None else min(selection.stop_position, stop_position),
-            selection.until_version,
-            selection.until_time,
-            selection.start_position,
-            types,
-            selection.since_time,
+            columns=selection.columns,
+            others=selection.others,
+            numbers=chosen,
+            types=types,
+            after={numbers[name]: version for name, version in selection.after_version.items() if name in numbers},
+            stop_position=stop_position if stop is None else min(stop, stop_position),
+            until_version=selection.until_version,
+            until_time=selection.until_time,
+            start_position=selection.start_position,
+            since_time=selection.since_time,
             **more,
         )
 
@@ -140,16 +131,14 @@ def slabs(blocks: Iterable[Block], request: Request) -> Iterator[Slab]:
             yield clustered(block if upcast is None else upcast.of(block))
 
 
-def rows(
-    blocks: Iterable[Block], name: str, request: Request, *, start: int | None = None, stop: int | None = None
-) -> Iterator[Block]:
-    """The wanted events of one type from blocks in position order, with event times in ``start:stop``."""
+def rows(blocks: Iterable[Block], name: str, request: Request) -> Iterator[Block]:
+    """The wanted events of one type from blocks in position order, with event times within the request's bounds."""
     for block in blocks:
         if block.type.name != name:
             continue
         columns = request.columns[name]
         upcast = request.upcast(block.type, columns)
-        chosen = between_times(wanted_rows(block, columns if upcast is None else upcast.columns, request), start, stop)
+        chosen = within_times(wanted_rows(block, columns if upcast is None else upcast.columns, request), request)
         if len(chosen):
             yield chosen if upcast is None else upcast.of(chosen)
 
@@ -230,20 +219,19 @@ def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Blo
         wanted = np.isin(block.aggregate, numbers)
         if request.after:
             known, places = np.unique(block.aggregate, return_inverse=True)
-            floors = np.array([request.after.get(int(number), 0) for number in known], dtype=np.int64)
-            wanted &= block.version > floors[places]
+            wanted &= block.version > request.floors(known)[places]
     return _rows(block, np.flatnonzero(wanted))
 
 
-def between_times(block: Block, start: int | None, stop: int | None) -> Block:
-    """The rows of a block with event times in ``start:stop``."""
-    if start is None and stop is None:
+def within_times(block: Block, bounds: Bounds) -> Block:
+    """The events of a block with event times within the bounds."""
+    if bounds.since_time is None and bounds.until_time is None:
         return block
     wanted = np.ones(len(block), dtype=bool)
-    if start is not None:
-        wanted &= block.timestamp >= start
-    if stop is not None:
-        wanted &= block.timestamp < stop
+    if bounds.since_time is not None:
+        wanted &= block.timestamp >= bounds.since_time
+    if bounds.until_time is not None:
+        wanted &= block.timestamp <= bounds.until_time
     return _rows(block, np.flatnonzero(wanted))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -181,7 +180,7 @@ def _decoded(name: str, stored: pa.ChunkedArray, field: Field | None) -> Any:
     if name in ("position", "version"):
         return encoding.integers(stored)
     if name == "timestamp":
-        return encoding.times(stored)
+        return encoding.numbers(stored, np.int64)
     if name == "cause":
         return encoding.integers(pc.fill_null(stored, NO_CAUSE))
     if name == "event_id":
@@ -192,11 +191,11 @@ def _decoded(name: str, stored: pa.ChunkedArray, field: Field | None) -> Any:
 def _ends(metadata: pq.FileMetaData) -> Int64Array:
     names = metadata.schema.names
     version, position, timestamp = (names.index(name) for name in _STATISTICS)
+    size = encoding.UNIT_NS[metadata.schema.to_arrow_schema().field("timestamp").type.unit]
     ends = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         versions, times = group.column(version).statistics, group.column(timestamp).statistics
-        size = encoding.unit_ns(json.loads(times.logical_type.to_json())["timeUnit"])
         positions = group.column(position).statistics
         ends.append(
             (versions.max, positions.min, times.min_raw * size, times.max_raw * size, versions.min, positions.max)
