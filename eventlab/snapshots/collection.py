@@ -282,22 +282,19 @@ class Snapshots:
         """For each aggregate the newest snapshot within the bounds, its initial state where there is none."""
         top = UNBOUND if version is None else version
         bounds = (top, MAX_NS if time is None else time, stop_position)
-        shelf = self._shelf(reducer)
-        found = shelf.newest(reducer, aggregates, [bounds] * len(aggregates))
-        shelf.tell()
-        return found
+        return self._shelf(reducer).newest(reducer, aggregates, [bounds] * len(aggregates))
 
     def _shelf(self, reducer: Reducer) -> Shelf:
         """The shelf of a reducer, up to date. From now on appends update its snapshots."""
-        self._used.setdefault(reducer.fingerprint, reducer)
-        return self._shelf_of(prefix_of(reducer))
+        prefix = prefix_of(reducer)
+        self._used.setdefault(prefix, reducer)
+        return self._shelf_of(prefix)
 
     def _shelf_of(self, prefix: str) -> Shelf:
         shelf = self._shelves.get(prefix)
         if shelf is None:
             shelf = self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store))
         shelf.refresh()
-        shelf.tell()
         return shelf
 
     def table(self) -> pl.DataFrame:
@@ -352,8 +349,7 @@ class Snapshots:
         reducers = {prefix_of(reducer): reducer for reducer in declared_reducers()}
         for name in self._files.names():
             shelf = Shelf(self._files, name.removesuffix(SUFFIX), self._store)  # read anew, not from the cache
-            shelf.refresh()
-            for what in shelf.damage.values():
+            for what in shelf.find_damage():
                 raise SnapshotError(what, hint=REMOVAL)
             reducer = reducers.get(shelf.prefix)
             if reducer is None:

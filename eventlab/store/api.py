@@ -29,7 +29,7 @@ from eventlab.store.commit.numbering import commit_time, number_batches
 from eventlab.store.commit.validate import PendingHead, check_batches, check_clocks, check_expected, check_late
 from eventlab.store.ids import event_id_of, find_computed
 from eventlab.store.read.frames import ENVELOPE_TYPES, all_columns, default_columns, frame_schema, to_frame
-from eventlab.store.read.select import Request, at_positions, event_frame, slabs, wanted_types
+from eventlab.store.read.select import Request, at_positions, event_frame, slabs
 from eventlab.store.read.select import rows as block_rows
 from eventlab.store.read.subscriptions import Handlers
 from eventlab.store.segments.row_group_cache import MOST_BYTES, MOST_GROUPS
@@ -56,7 +56,7 @@ __all__ = [
     "SupportsSeal", "SupportsVerify", "Vacuumed", "all_columns", "at_positions", "block_rows", "check_batches",
     "check_clocks", "check_expected", "check_late", "check_writable", "commit_time", "default_columns",
     "earlier_receipt", "event_frame", "event_id_of", "find_computed", "frame_schema", "matching", "meaning",
-    "number_batches", "slabs", "to_frame", "wanted_types",
+    "number_batches", "slabs", "to_frame",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -34,10 +34,11 @@ from eventlab.store.read import frames as public
 from eventlab.store.read import reader
 from eventlab.store.read.commit_watch import CommitWatch
 from eventlab.store.read.reader import Reader, Want
-from eventlab.store.read.select import wanted_types
-from eventlab.store.segments.segments import Runs, SegmentFile, Segments
+from eventlab.store.segments.segments import Runs, Segments
 from eventlab.store.types import Head, Report, Selection
 from eventlab.store.verify.log import verify_log
+
+ItemT = TypeVar("ItemT")
 
 
 class LogReader(EventReader):
@@ -111,8 +112,7 @@ class LogReader(EventReader):
 
     def types(self) -> Mapping[str, EventType]:
         with self._lock:
-            self._check_open()
-            self._index.refresh()
+            self._refresh()
             return MappingProxyType(dict(self._index.types))
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -158,7 +158,7 @@ class LogReader(EventReader):
     # -- reading
 
     def frames(self, selection: Selection) -> Iterator[EventFrame]:
-        return leased(self._hold(), lambda: self._reader.frames(*self._wanted(selection)))
+        return self._leased(lambda: self._reader.frames(*self._wanted(selection)))
 
     def times_ascend_in(self, aggregate: str) -> bool:
         with self._lock:
@@ -169,7 +169,7 @@ class LogReader(EventReader):
         with self._hold():
             manifest, want = self._wanted(Selection({}, others=True, aggregates=[aggregate]))
             files = [file for segment in manifest.segments for file in segment.files.values()]
-            runs = [(file, found) for file in files if (found := want.runs(file)) is not None]
+            runs = [(file, found) for file in files if (found := want.runs(file.no)) is not None]
             starts = [self._segments.first_versions(*one) for one in runs]
         return np.unique(np.concatenate([np.ones(1, np.int64), *starts]))
 
@@ -179,26 +179,31 @@ class LogReader(EventReader):
             self._check_open()
             return self._leases.hold(self._index.generation)
 
-    def _wanted(self, selection: Selection) -> tuple[Manifest, Want]:
-        with self._lock:
-            manifest = self._manifest()
-            known = self._index
-            types = wanted_types(selection, known.types, known.types_by_number.values())
-            backdated = set(known.backdated)
-            want = Want.of(
-                selection, known.numbers, types, manifest.stop_position, runs=self._runs_of_file, backdated=backdated
-            )
-            if want.numbers is None:
-                return manifest, want
-            chosen = want.numbers.tolist()
-            runs = known.runs_of_aggregates(chosen, want.after, want.stop_position, want.until_version)
-            backdated.intersection_update(chosen)
-            return known.manifest(), replace(want, runs=lambda file: runs.get(file.no))
-
-    def _runs_of_file(self, file: SegmentFile) -> Runs:
+    def _leased(self, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
         with self._lock:
             self._check_open()
-            return self._index.runs_of_file(file)
+            return leased(self._leases, self._index.generation, begin)
+
+    def _wanted(self, selection: Selection) -> tuple[Manifest, Want]:
+        with self._lock:
+            self._refresh()
+            known = self._index
+            backdated = set(known.backdated)
+            want = Want.of(
+                selection, known.numbers, known.types, known.types_by_number.values(), known.stop_position,
+                runs=self._runs_of_file, backdated=backdated,
+            )  # fmt: skip
+            if want.numbers is not None:
+                chosen = want.numbers.tolist()
+                runs = known.runs_of_aggregates(chosen, want.after, want.stop_position, want.until_version)
+                backdated.intersection_update(chosen)
+                want = replace(want, runs=runs.get)
+            return known.manifest(), want
+
+    def _runs_of_file(self, number: int) -> Runs:
+        with self._lock:
+            self._check_open()
+            return self._index.runs_of_file(number)
 
     def rows(
         self,
@@ -226,7 +231,7 @@ class LogReader(EventReader):
             blocks = self._reader.blocks(manifest, declared.name, want, extra)
             return map(partial(self._frame, columns=wanted, computed_ids=computed_ids), blocks)
 
-        return leased(self._hold(), begin)
+        return self._leased(begin)
 
     def _rows_between(self, name: str, first: int, stop: int) -> Iterator[pl.DataFrame]:
         return self.rows(meaning(name, self.types()), first_position=first, stop_position=stop)
@@ -267,7 +272,6 @@ class LogReader(EventReader):
 
     def count_commits(self) -> int:
         with self._lock:
-            self._check_open()
             self._refresh()
             return self._commits.count()
 

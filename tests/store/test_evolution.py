@@ -22,8 +22,8 @@ from eventlab.events import types as event_types
 from eventlab.events import upcast as upcasting
 from eventlab.events.types import EventType, event_type
 from eventlab.store.api import Selection
-from eventlab.store.catalog.schemas import upcast_for
 from eventlab.store.commit import writer
+from eventlab.store.read.select import upcast_for
 from eventlab.testing.events import folded
 from tests.events.strategies import same_bits
 from tests.store import older
@@ -531,10 +531,11 @@ def test_named_by_a_string_a_type_is_the_newest_of_store_and_process(old_store: 
 def test_types_that_did_not_change_cost_nothing():
     declared = event_type(second_version())
     again = EventType.from_schema_json(declared.schema_json())
-    assert upcast_for(declared, declared, ["notional"]) is None
-    assert upcast_for(again, declared, ["notional"]) is None
-    assert upcast_for(declared, None, ["notional"]) is None
-    assert upcast_for(event_type(first_version()), declared, ()) is None
+    assert upcast_for(declared, declared, ["notional"]).declared is declared
+    assert upcast_for(again, declared, ["notional"]).declared is again
+    assert upcast_for(declared, None, ["notional"]).declared is declared
+    first = event_type(first_version())
+    assert upcast_for(first, declared, ()).declared is first
 
 
 # -- what is derived

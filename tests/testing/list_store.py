@@ -49,7 +49,6 @@ from eventlab.store.api import (
     number_batches,
     slabs,
     to_frame,
-    wanted_types,
 )
 
 
@@ -326,8 +325,7 @@ class ListStore:
 
     def _request(self, selection: Selection) -> Request:
         numbers = {name: number for number, name in enumerate(self.names)}
-        types = wanted_types(selection, self.types(), self._versions)
-        return Request.of(selection, numbers, types, self.stop_position)
+        return Request.of(selection, numbers, self.types(), self._versions, self.stop_position)
 
     def _rows_between(self, name: str, first: int, stop: int) -> Iterator[pl.DataFrame]:
         return self.rows(meaning(name, self.types()), first_position=first, stop_position=stop)

@@ -126,7 +126,16 @@ class Shelf:
     # -- index
 
     def refresh(self) -> None:
-        """Read what others added, replaced or removed."""
+        """Read what others added, replaced or removed, and warn of damage."""
+        self._refresh()
+        self._warn()
+
+    def find_damage(self) -> list[str]:
+        """What is damaged in the file now, without a warning."""
+        self._refresh()
+        return list(self.damage.values())
+
+    def _refresh(self) -> None:
         with self._lock:
             state = self._files.state(self.name)
             if state == (self._which, self._size):
@@ -197,10 +206,10 @@ class Shelf:
             self.damage[offset] = f"the record at byte {offset} of {self.name} {what}"
             self._unreported.append(self.damage[offset])
 
-    def tell(self) -> None:
+    def _warn(self) -> None:
         """Warn of the damage found since the last call."""
         while self._unreported:
-            warnings.warn(f"a snapshot is left aside, and replayed instead: {self._unreported.pop(0)}", stacklevel=6)
+            warnings.warn(f"a snapshot is left aside, and replayed instead: {self._unreported.pop(0)}", stacklevel=7)
 
     def _index(self, aggregates: Sequence[str], marks: Marks, block: int) -> None:
         begins = [0, *(at for at in range(1, len(aggregates)) if aggregates[at] != aggregates[at - 1])]
@@ -262,13 +271,16 @@ class Shelf:
     def newest(self, reducer: Reducer, aggregates: Sequence[str], bounds: Sequence[tuple[int, int, int]]) -> Base:
         """For each aggregate the newest snapshot within (version, time, stop_position), else its initial state."""
         with self._lock:
-            while True:
+            found = None
+            while found is None:
                 lines = [self.line(aggregate) for aggregate in aggregates]
                 rows = [-1 if line is None else line.newest(*b) for line, b in zip(lines, bounds, strict=True)]
                 try:
-                    return self._base(reducer, lines, rows)
+                    found = self._base(reducer, lines, rows)
                 except _DamagedRecord as damage:
                     self._discard(damage)  # and look again
+        self._warn()
+        return found
 
     def stored(self, reducer: Reducer, aggregate: str, version: int) -> Base:
         """The snapshot of a version that has one. Raises SnapshotError if it is damaged."""
@@ -369,13 +381,13 @@ class Shelf:
         if not count:
             return 0, 0
         with self._lock, self._files.writing(self.name) as writing:
-            self.refresh()
+            self._refresh()
             if not self._end:
                 begin = [*records.encoded("name", reducer.name.encode(), b"", self._owner), *begin]
             # After the last complete record there is only what a killed process left of one.
             writing.append(b"".join([*begin, *content]), self._end)
             self.damage = {offset: what for offset, what in self.damage.items() if offset < self._end}
-            self.refresh()
+            self._refresh()
         return count, sum(map(len, content))
 
     def _log_record(self) -> list[Part]:
@@ -408,10 +420,10 @@ class Shelf:
             marks = Marks.none(len(names))
             marks.version[:] = np.concatenate(list(gone.values()))
             with self._files.writing(self.name) as writing:
-                self.refresh()
+                self._refresh()
                 record = records.encoded("dropped", records.envelope_bytes(names, marks), b"", self._owner)
                 writing.append(b"".join(record), self._end)
-                self.refresh()
+                self._refresh()
                 live = sum(float(self.bytes_of(line).sum()) for _, line in self._all())
                 if self._end > max(2 * live, _WORTH_REWRITING):
                     self._rewrite(writing, reducer)
@@ -431,4 +443,4 @@ class Shelf:
             rows = np.concatenate([line.row for _, line in lines])
             content += self._states(names, Marks.joined([line.marks for _, line in lines]), states.take(pa.array(rows)))
         writing.replace(b"".join(content))
-        self.refresh()
+        self._refresh()

@@ -293,16 +293,16 @@ class LogIndex:
 
     # -- runs
 
-    def runs_of_file(self, file: SegmentFile) -> Runs:
+    def runs_of_file(self, number: int) -> Runs:
         """All aggregates of a file."""
-        runs = self._runs.get(file.no)
+        runs = self._runs.get(number)
         if runs is None:
-            runs = self._runs[file.no] = self._catalog.runs_of_file(file.no)
+            runs = self._runs[number] = self._catalog.runs_of_file(number)
             self._kept_runs += len(runs)
             while self._kept_runs > _KEPT_RUNS and len(self._runs) > 1:
                 self._kept_runs -= len(self._runs.popitem(last=False)[1])
         else:
-            self._runs.move_to_end(file.no)
+            self._runs.move_to_end(number)
         return runs
 
     def runs_of_aggregates(

@@ -6,13 +6,11 @@ the caller wants.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 
 from eventlab.errors import SchemaMismatch, UnknownEventType
 from eventlab.events.types import EventType, event_type
-from eventlab.events.upcast import check_readable, columns_needed, described, newer, other_fields, upcast_columns
-from eventlab.store.blocks import Block, null_column
+from eventlab.events.upcast import check_readable, described, newer, other_fields
 
 
 def check_writable(types: Iterable[EventType], known: Iterable[EventType]) -> dict[str, EventType]:
@@ -88,36 +86,3 @@ def check_wanted(wanted: Mapping[str, EventType], known: Iterable[EventType]) ->
         declared = wanted.get(stored.name)
         if declared is not None and declared is not stored:
             check_readable(stored, declared)
-
-
-@dataclass(frozen=True, slots=True)
-class Upcast:
-    """How stored events become events of a later version: `columns` are read, and give `wanted`."""
-
-    declared: EventType
-    columns: tuple[str, ...]
-    wanted: tuple[str, ...]
-
-    def of(self, block: Block) -> Block:
-        """The same events with the wanted columns of the wanted version."""
-        rows = len(block)
-        if rows:
-            made = upcast_columns(block.type, self.declared, block.columns, self.wanted, rows)
-        else:
-            made = {name: null_column(self.declared.field(name), 0) for name in self.wanted}
-        return replace(block, type=self.declared, columns=made)
-
-
-def upcast_for(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Upcast | None:
-    """How to read some payload columns of stored events; None for reading them as they are.
-
-    Raises
-    ------
-    SchemaMismatch, MissingUpcaster
-        See `check_readable`.
-    """
-    if wanted is None or wanted is stored or not columns or wanted == stored:
-        return None
-    check_readable(stored, wanted)
-    chosen = tuple(columns)
-    return Upcast(wanted, columns_needed(stored, wanted, chosen), chosen)

@@ -99,7 +99,7 @@ class EventIds(KnownEvents):
         types = {declared.name: declared}
         want = Want(
             columns=columns, others=False, numbers=np.array([number]), types=types, after=after, stop_position=stop,
-            runs=lambda file: runs.get(file.no),
+            runs=runs.get,
         )  # fmt: skip
         for block in self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA):
             at = np.flatnonzero(block.version == version)

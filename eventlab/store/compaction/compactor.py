@@ -276,7 +276,7 @@ class Compactor:
                     lease.release()
                     return None
                 files = [file for segment in job.segments for file in segment.files.values()]
-                return job, {file.no: self._index.runs_of_file(file) for file in files}, lease
+                return job, {file.no: self._index.runs_of_file(file.no) for file in files}, lease
             except BaseException:
                 lease.release()
                 raise

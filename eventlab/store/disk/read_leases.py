@@ -47,11 +47,13 @@ class Lease:
         self.release()
 
     def __del__(self) -> None:
-        self.release()
+        if self._release is not None:
+            self.release()
 
 
-def leased(lease: Lease, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
-    """Begin an iteration at once; hold the lease until it is exhausted, closed or collected."""
+def leased(leases: Leases, generation: int, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
+    """Begin an iteration at once, under a lease that is held until it is exhausted, closed or collected."""
+    lease = leases.hold(generation)
     try:
         return _while_leased(lease, begin())
     except BaseException:

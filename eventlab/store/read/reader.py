@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -18,7 +18,7 @@ from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blo
 from eventlab.store.catalog.manifest import Manifest, Segment
 from eventlab.store.journal.memtable import Damaged, Part
 from eventlab.store.read import select
-from eventlab.store.read.select import Request
+from eventlab.store.read.select import Request, upcast_for
 from eventlab.store.segments.pruning import trim
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments
 
@@ -31,15 +31,15 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Want(Request):
-    """A request to segment files: `runs` gives the runs of a file that may hold wanted events."""
+    """A request to segment files: `runs` gives the runs, by a file's number, that may hold wanted events."""
 
-    runs: Callable[[SegmentFile], Runs | None]
+    runs: Callable[[int], Runs | None]
     _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
 
     def runs_in(self, file: SegmentFile) -> Runs | None:
         """The runs of a file that may hold events within all bounds; None if there are none."""
         if file.no not in self._runs_in:
-            self._runs_in[file.no] = self._within(self.runs(file))
+            self._runs_in[file.no] = self._within(self.runs(file.no))
         return self._runs_in[file.no]
 
     def _within(self, runs: Runs | None) -> Runs | None:
@@ -52,8 +52,9 @@ class Want(Request):
             chosen &= runs.low_timestamp <= self.until_time
         if self.since_time is not None:
             chosen &= runs.high_timestamp >= self.since_time
-        runs = runs.where(chosen)
-        return runs if len(runs) else None
+        if chosen.all():
+            return runs if len(runs) else None
+        return runs.where(chosen) if chosen.any() else None
 
 
 class Reader:
@@ -82,30 +83,26 @@ class Reader:
 
     def _segment_slabs(self, segment: Segment, want: Want) -> Iterator[Slab]:
         for file in segment.files.values():
-            columns = want.columns_of(file.type)
-            runs = None if columns is None else want.runs_in(file)
-            if columns is None or runs is None:
+            upcast = want.upcast(file.type)
+            runs = None if upcast is None else want.runs_in(file)
+            if upcast is None or runs is None:
                 continue
-            upcast = want.upcast(file.type, columns)
-            slab = self._segments.read(file, runs, columns if upcast is None else upcast.columns, bounds=want)
-            yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
+            yield upcast.slab(self._segments.read(file, runs, upcast.columns, bounds=want))
 
     def _tail_slabs(self, parts: Sequence[Part], want: Want) -> Iterator[Slab]:
         if want.numbers is not None or want.start_position > parts[0].first_position:
-            yield from select.slabs((block for part in parts for block in part.blocks.values()), want)
+            yield from select.slabs([block for part in parts for block in part.blocks.values()], want)
             return
         for kind, stored in {kind: block.type for part in parts for kind, block in part.blocks.items()}.items():
-            columns = want.columns_of(stored)
-            if columns is not None:
-                upcast = want.upcast(stored, columns)
-                slab = self._whole_tail(parts, kind, columns if upcast is None else upcast.columns, want)
-                yield slab if upcast is None else replace(slab, events=upcast.of(slab.events))
+            upcast = want.upcast(stored)
+            if upcast is not None:
+                yield upcast.slab(self._whole_tail(parts, kind, upcast.columns, want))
 
     def _whole_tail(self, parts: Sequence[Part], kind: int, columns: Collection[str], want: Want) -> Slab:
         key = (parts[0].first_position, parts[-1].stop_position, kind)
         slab = self._slabs.get(key)
         if slab is None:
-            slab = clustered(concat_blocks([part.blocks[kind] for part in parts if kind in part.blocks]))
+            slab = clustered([part.blocks[kind] for part in parts if kind in part.blocks])
             self._slabs[key] = slab
             while len(self._slabs) > _KEPT_SLABS:
                 self._slabs.popitem(last=False)
@@ -121,15 +118,13 @@ class Reader:
         def of(piece: Segment | list[Part]) -> Iterator[Block]:
             found: list[Iterator[Block]] = []
             for kind, stored in _versions(piece, name).items():
-                upcast = want.upcast(stored, columns)
-                read = columns if upcast is None else upcast.columns
+                upcast = upcast_for(stored, want.types.get(name), columns)
                 if isinstance(piece, Segment):
-                    blocks = self._segment_blocks(piece, piece.files[kind], want, read, extra)
+                    blocks = self._segment_blocks(piece, piece.files[kind], want, upcast.columns, extra)
                 else:
-                    blocks = _tail_blocks(piece, kind, read, want)
+                    blocks = _tail_blocks(piece, kind, upcast.columns, want)
                 within = (select.within_times(b.between(want.start_position, want.stop_position), want) for b in blocks)
-                some = filter(len, within)
-                found.append(some if upcast is None else map(upcast.of, some))
+                found.append(map(upcast.of, filter(len, within)))
             return chain.from_iterable(found)
 
         return _gathered(chain.from_iterable(self._each(manifest, want, of)))
@@ -173,9 +168,7 @@ class Reader:
         return map(read, pieces)
 
 
-def aggregates_with(
-    manifest: Manifest, types: Collection[str], runs_of: Callable[[SegmentFile], Runs]
-) -> Int64Array | None:
+def aggregates_with(manifest: Manifest, types: Collection[str], runs_of: Callable[[int], Runs]) -> Int64Array | None:
     """Numbers of the aggregates that have events of some types; None if lost events may be of any aggregate."""
     found = [np.empty(0, np.int64)]
     for piece in manifest.pieces():
@@ -184,7 +177,7 @@ def aggregates_with(
                 return None
             found.append(np.array(sorted(piece.aggregates), np.int64))
         elif isinstance(piece, Segment):
-            found += [runs_of(file).aggregate for file in piece.files.values() if file.type.name in types]
+            found += [runs_of(file.no).aggregate for file in piece.files.values() if file.type.name in types]
         else:
             blocks = [block for part in piece for block in part.blocks.values() if block.type.name in types]
             found += [block.aggregate for block in blocks]

@@ -10,10 +10,35 @@ import numpy as np
 
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks
-from eventlab.store.catalog.schemas import Upcast, check_wanted, meaning, upcast_for
+from eventlab.events.upcast import check_readable, columns_needed, upcast_columns
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks, null_column
+from eventlab.store.catalog.schemas import check_wanted, meaning
 from eventlab.store.segments.pruning import Bounds
 from eventlab.store.types import Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Upcast:
+    """How stored events become events of the wanted version: `columns` are read, and give `wanted`."""
+
+    declared: EventType
+    columns: tuple[str, ...]
+    wanted: tuple[str, ...]
+
+    def of(self, block: Block) -> Block:
+        """The same events with the wanted columns of the wanted version."""
+        if block.type is self.declared:
+            return block
+        rows = len(block)
+        if rows:
+            made = upcast_columns(block.type, self.declared, block.columns, self.wanted, rows)
+        else:
+            made = {name: null_column(self.declared.field(name), 0) for name in self.wanted}
+        return replace(block, type=self.declared, columns=made)
+
+    def slab(self, slab: Slab) -> Slab:
+        """As `of`, for events clustered by aggregate."""
+        return replace(slab, events=self.of(slab.events))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -42,7 +67,8 @@ class Request(Bounds):
         cls,
         selection: Selection,
         numbers: Mapping[str, int],
-        types: Mapping[str, EventType],
+        newest: Mapping[str, EventType],
+        versions: Iterable[EventType],
         stop_position: int,
         **more: Any,
     ) -> Self:
@@ -52,15 +78,23 @@ class Request(Bounds):
         ----------
         numbers : mapping of str to int
             Aggregate ids and their numbers.
-        types : mapping of str to EventType
-            From `wanted_types`.
+        newest : mapping of str to EventType
+            The newest version of each type in the store.
+        versions : iterable of EventType
+            All versions in the store.
         stop_position : int
             The end of the log.
         more
             Fields of a subclass.
+
+        Raises
+        ------
+        SchemaMismatch, MissingUpcaster
+            Stored events cannot be read in the wanted version.
         """
         wanted, stop = selection.aggregates, selection.stop_position
         chosen = None if wanted is None else np.array(sorted({numbers[w] for w in wanted if w in numbers}), np.int64)
+        types = _wanted_types(selection, newest, versions)
         return cls(
             columns=selection.columns,
             others=selection.others,
@@ -75,32 +109,31 @@ class Request(Bounds):
             **more,
         )
 
-    def columns_of(self, stored: EventType) -> Collection[str] | None:
-        """The payload columns wanted of a type; None where its events are not wanted at all."""
-        return self.columns.get(stored.name, () if self.others else None)
-
-    def upcast(self, stored: EventType, columns: Collection[str]) -> Upcast | None:
-        """How stored events become events of the wanted version; None where they already are."""
-        return upcast_for(stored, self.types.get(stored.name), columns)
+    def upcast(self, stored: EventType) -> Upcast | None:
+        """How to read stored events of a type as wanted; None if none are wanted."""
+        columns = self.columns.get(stored.name, () if self.others else None)
+        return None if columns is None else upcast_for(stored, self.types.get(stored.name), columns)
 
 
-def wanted_types(
-    selection: Selection, newest: Mapping[str, EventType], versions: Iterable[EventType]
-) -> dict[str, EventType]:
-    """The versions in which payload columns are wanted, of the types that a store has.
-
-    Parameters
-    ----------
-    newest : mapping of str to EventType
-        The newest version of each type in the store.
-    versions : iterable of EventType
-        All versions in the store.
+def upcast_for(stored: EventType, wanted: EventType | None, columns: Collection[str]) -> Upcast:
+    """How to read some payload columns of stored events; without a wanted version, as they are.
 
     Raises
     ------
     SchemaMismatch, MissingUpcaster
-        Stored events cannot be read in the wanted version.
+        See `check_readable`.
     """
+    chosen = tuple(columns)
+    if wanted is None or wanted is stored or not columns or wanted == stored:
+        return Upcast(stored, chosen, chosen)
+    check_readable(stored, wanted)
+    return Upcast(wanted, columns_needed(stored, wanted, chosen), chosen)
+
+
+def _wanted_types(
+    selection: Selection, newest: Mapping[str, EventType], versions: Iterable[EventType]
+) -> dict[str, EventType]:
+    """The versions in which payload columns are wanted, of the types that a store has."""
     types = {
         name: selection.types.get(name) or meaning(name, newest)
         for name, columns in selection.columns.items()
@@ -119,16 +152,12 @@ def slabs(blocks: Iterable[Block], request: Request) -> Iterator[Slab]:
     for block in blocks:
         by_type.setdefault((block.type.name, block.type.schema_version), []).append(block)
     for found in by_type.values():
-        stored = found[0].type
-        columns = request.columns_of(stored)
-        if columns is None:
+        upcast = request.upcast(found[0].type)
+        if upcast is None:
             continue
-        upcast = request.upcast(stored, columns)
-        read = columns if upcast is None else upcast.columns
-        chosen = [part for block in found if len(part := wanted_rows(block, read, request))]
+        chosen = [part for block in found if len(part := wanted_rows(block, upcast.columns, request))]
         if chosen:
-            block = concat_blocks(chosen)
-            yield clustered(block if upcast is None else upcast.of(block))
+            yield upcast.slab(clustered(chosen))
 
 
 def rows(blocks: Iterable[Block], name: str, request: Request) -> Iterator[Block]:
@@ -136,11 +165,10 @@ def rows(blocks: Iterable[Block], name: str, request: Request) -> Iterator[Block
     for block in blocks:
         if block.type.name != name:
             continue
-        columns = request.columns[name]
-        upcast = request.upcast(block.type, columns)
-        chosen = within_times(wanted_rows(block, columns if upcast is None else upcast.columns, request), request)
+        upcast = upcast_for(block.type, request.types.get(name), request.columns[name])
+        chosen = within_times(wanted_rows(block, upcast.columns, request), request)
         if len(chosen):
-            yield chosen if upcast is None else upcast.of(chosen)
+            yield upcast.of(chosen)
 
 
 def at_positions(blocks: Iterable[Block], positions: Int64Array) -> Block | None:
@@ -189,7 +217,7 @@ def _one_a_name(slabs: Sequence[Slab]) -> Sequence[Slab]:
 def _one_slab(slabs: Sequence[Slab]) -> Slab:
     ordered = sorted(slabs, key=lambda slab: int(slab.events.position.min()))
     blocks = [replace(s.events, aggregate=np.repeat(s.aggregates, np.diff(s.offsets))) for s in ordered]
-    return clustered(concat_blocks(blocks))  # the sort is stable, and a store takes no older version after a newer one
+    return clustered(blocks)  # the sort is stable, and a store takes no older version after a newer one
 
 
 def since(slab: Slab, position: int) -> Slab:
@@ -199,28 +227,12 @@ def since(slab: Slab, position: int) -> Slab:
         return slab
     counts = np.diff(np.searchsorted(rows, slab.offsets))
     some = counts > 0
-    return Slab(slab.aggregates[some], np.concatenate([[0], np.cumsum(counts[some])]), _rows(slab.events, rows))
+    return Slab(slab.aggregates[some], np.concatenate([[0], np.cumsum(counts[some])]), slab.events.rows(rows))
 
 
 def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Block:
     """The rows of a block that a request wants by position, aggregate and version, with some payload columns."""
-    block = block.between(request.start_position, request.stop_position).only(columns)
-    numbers = request.numbers
-    if numbers is None:
-        if not request.after:
-            return block
-        numbers = np.unique(block.aggregate)
-    if len(numbers) == 1:
-        wanted = block.aggregate == numbers[0]
-        floor = request.after.get(int(numbers[0]), 0)
-        if floor:
-            wanted &= block.version > floor
-    else:
-        wanted = np.isin(block.aggregate, numbers)
-        if request.after:
-            known, places = np.unique(block.aggregate, return_inverse=True)
-            wanted &= block.version > request.floors(known)[places]
-    return _rows(block, np.flatnonzero(wanted))
+    return block.select(request.start_position, request.stop_position, request.numbers, request.after, columns)
 
 
 def within_times(block: Block, bounds: Bounds) -> Block:
@@ -232,11 +244,4 @@ def within_times(block: Block, bounds: Bounds) -> Block:
         wanted &= block.timestamp >= bounds.since_time
     if bounds.until_time is not None:
         wanted &= block.timestamp <= bounds.until_time
-    return _rows(block, np.flatnonzero(wanted))
-
-
-def _rows(block: Block, rows: Int64Array) -> Block:
-    if len(rows) == 0:
-        return block.slice(0, 0)
-    low, high = int(rows[0]), int(rows[-1]) + 1
-    return block.slice(low, high) if high - low == len(rows) else block.take(rows)
+    return block.rows(np.flatnonzero(wanted))

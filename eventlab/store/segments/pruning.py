@@ -43,16 +43,6 @@ class Bounds:
         return np.fromiter((self.after.get(number, 0) for number in aggregates.tolist()), np.int64, len(aggregates))
 
 
-def ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
-    """``first[i], first[i] + 1, …`` for `counts[i]` numbers, one range after the other."""
-    if len(first) == 1:
-        return np.arange(first[0], first[0] + counts[0], dtype=np.int64)
-    ends = np.cumsum(counts)
-    shift: Int64Array = np.repeat(first - (ends - counts), counts)
-    shift += np.arange(len(shift))
-    return shift
-
-
 def groups_and_pieces(
     group_rows: Int64Array, low: Int64Array, high: Int64Array
 ) -> tuple[list[int], list[tuple[int, int]] | None]:

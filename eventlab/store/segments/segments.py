@@ -29,7 +29,7 @@ from eventlab.store.segments import row_group_cache
 from eventlab.store.segments.format import HEAD_BYTES, Format, Index, Pieces
 from eventlab.store.segments.parquet import Parquet
 from eventlab.store.segments.pco import Archive
-from eventlab.store.segments.pruning import Bounds, groups_and_pieces, ranges, trim
+from eventlab.store.segments.pruning import Bounds, groups_and_pieces, trim
 from eventlab.store.segments.row_group_cache import RowGroupCache
 
 RUN_FIELDS = 9
@@ -111,7 +111,7 @@ class Runs:
 
 def write_segment(block: Block, name_of: Callable[[int], str], codec: str = "parquet") -> Written:
     """Encode one event type's part of a segment as a file."""
-    made, slab = FORMATS[codec], clustered(block)
+    made, slab = FORMATS[codec], clustered([block])
     content, footer_bytes = made.write(slab, name_of)
     footer_crc = zlib.crc32(memoryview(content)[-footer_bytes:])
     runs = _runs(slab, np.diff(slab.offsets))
@@ -309,7 +309,9 @@ class Segments:
         # Gapless numbers are not read: they follow from the first and last in the catalog.
         dense_versions = not exact and runs.dense.all()
         dense_positions = not exact and (runs.last_position - runs.first_position + 1 == runs.rows).all()
-        wanted: dict[str, Field | None] = {name: file.type.field(name) for name in columns if name in opened.columns}
+        wanted: dict[str, Field | None] = {
+            f.name: f for f in file.type if f.name in columns and f.name in opened.columns
+        }
         wanted |= dict.fromkeys(name for name in (*extra, "timestamp") if name in opened.columns)
         wanted |= {} if dense_versions else {"version": None}
         wanted |= {} if dense_positions else {"position": None}
@@ -329,9 +331,9 @@ class Segments:
             raise self._corrupt(file, "holds another number of rows", len(found["timestamp"]), rows)
         events = Block(
             file.type,
-            ranges(runs.first_position + skipped, counts) if dense_positions else found["position"],
+            _ranges(runs.first_position + skipped, counts) if dense_positions else found["position"],
             np.empty(0, dtype=np.int64),
-            ranges(runs.first_version + skipped, counts) if dense_versions else found["version"],
+            _ranges(runs.first_version + skipped, counts) if dense_versions else found["version"],
             found["timestamp"],
             found.get("cause"),
             found.get("event_id"),
@@ -421,3 +423,13 @@ class Segments:
             expected=expected,
             hint="Restore the file from a copy of the store.",
         )
+
+
+def _ranges(first: Int64Array, counts: Int64Array) -> Int64Array:
+    """``first[i], first[i] + 1, …`` for `counts[i]` numbers, one range after the other."""
+    if len(first) == 1:
+        return np.arange(first[0], first[0] + counts[0], dtype=np.int64)
+    ends = np.cumsum(counts)
+    shift: Int64Array = np.repeat(first - (ends - counts), counts)
+    shift += np.arange(len(shift))
+    return shift

@@ -150,7 +150,7 @@ class _LogCheck:
 
     def _file(self, segment: Segment, file: SegmentFile) -> Block:
         payload = [part.name for part in file.type]
-        runs = self._index.runs_of_file(file)
+        runs = self._index.runs_of_file(file.no)
         slab = self._segments.read(file, runs, payload, extra=STORED_EXTRA, exact=True)
         names = self._index.names
         self._segments.check_runs(file, runs, slab, [names[number] for number in runs.aggregate.tolist()])
@@ -163,7 +163,7 @@ class _LogCheck:
 
     def _believe(self, file: SegmentFile) -> None:
         """Take the aggregates' heads after an unreadable file from the catalog."""
-        runs = self._index.runs_of_file(file)
+        runs = self._index.runs_of_file(file.no)
         known = (runs.aggregate >= 0) & (runs.aggregate < len(self._version))
         runs = runs.where(known)
         later = runs.last_version > self._version[runs.aggregate]
@@ -268,7 +268,7 @@ class _LogCheck:
         }
 
     def _rows_between(self, file: SegmentFile, low: int, high: int) -> int:
-        position = self._segments.read(file, self._index.runs_of_file(file), (), exact=True).events.position
+        position = self._segments.read(file, self._index.runs_of_file(file.no), (), exact=True).events.position
         return int(((position >= low) & (position < high)).sum())
 
     def _fits(self, commit: Commit, leaves: list[chain.Leaf], last_version: int, backdated: int) -> bool:

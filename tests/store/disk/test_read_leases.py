@@ -62,7 +62,7 @@ def test_a_lease_ends_with_its_iterator(leases: Leases, how: str):
             raise ValueError("no more")
         yield 2
 
-    held = leased(leases.hold(3), items)
+    held = leased(leases, 3, items)
     assert leases.is_leased(4)
     if how == "exhausted":
         assert list(held) == [1, 2]
@@ -85,7 +85,7 @@ def test_what_fails_to_begin_holds_nothing(leases: Leases):
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more") as caught:  # the traceback keeps every frame alive
-        leased(leases.hold(1), begin)
+        leased(leases, 1, begin)
     assert not leases.is_leased(2)
     del caught
 

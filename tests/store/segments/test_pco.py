@@ -40,7 +40,7 @@ def test_a_block_comes_back_bit_by_bit_with_its_digests(codec, block):
     kept = Kept(block, codec)
     slab = kept.read(exact=True)
     for found in (slab, kept.read()):
-        assert told(found) == told(clustered(without_nothing(block)))
+        assert told(found) == told(clustered([without_nothing(block)]))
     kept.check(slab)
     back = in_position_order(slab, kept.first, kept.stop)
     span = kept.stop - kept.first

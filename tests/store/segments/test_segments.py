@@ -38,7 +38,7 @@ def test_versions_and_positions_are_cut_to_the_row(codec, group, block, data):
         found = kept.read(after=after, stop_position=stop)
     assert len(found.events) == len(rows)
     if len(rows):
-        expected = clustered(without_nothing(block).take(rows))
+        expected = clustered([without_nothing(block).take(rows)])
         some = np.diff(found.offsets) > 0
         assert found.aggregates[some].tolist() == expected.aggregates.tolist()
         assert told(found)[2:] == told(expected)[2:]
