@@ -6,9 +6,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from eventlab.errors import StoreError
 from eventlab.storage.api import Storage
-from eventlab.store.catalog.connection import as_store_error, translated
+from eventlab.store.catalog.connection import translated
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.segments.files import discard
@@ -34,8 +33,6 @@ def transaction(catalog: Catalog, storage: Storage, index: LogIndex) -> Iterator
         # swept when the store is next opened.
         if not committing:
             discard(storage, written)
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, (sqlite3.Error, OSError)):
             raise translated(error, catalog.where) from error
-        if isinstance(error, OSError) and not isinstance(error, StoreError):
-            raise as_store_error(error, catalog.where) from error
         raise

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from eventlab.errors import StoreError
 from eventlab.storage.api import Storage
-from eventlab.store.catalog.connection import as_store_error, translated
+from eventlab.store.catalog.connection import translated
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.transaction import transaction
@@ -219,10 +219,8 @@ class GroupCommit:
 
     def _fail(self, group: Sequence[PreparedCommit], error: BaseException) -> None:
         raised: BaseException = error
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, (sqlite3.Error, OSError)):
             raised = translated(error, self._catalog.where)
-        elif isinstance(error, OSError) and not isinstance(error, StoreError):
-            raised = as_store_error(error, self._catalog.where)
         elif not isinstance(error, Exception):
             raised = self._interrupted()
         if raised is not error:

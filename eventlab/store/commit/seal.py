@@ -12,7 +12,6 @@ from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.transaction import transaction
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
-from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
 from eventlab.store.types import Codec
 
@@ -56,10 +55,7 @@ class Sealer:
             self._catalog.add_segment(*span)
         made_in_order = write_segments([part for *_, part in parts], name_of, self._codec)
         for (begin, end, kind, part), made in zip(parts, made_in_order, strict=True):
-            file = SegmentFile(
-                0, begin, end, part.type, new_name(begin, made.suffix), made.rows, made.content.size,
-                made.footer_bytes, made.footer_crc,
-            )  # fmt: skip
+            file = made.file(begin, end, part.type)
             written.append(file.name)
             self._storage.write(file.name, [made.content])  # synced while the next ones are encoded
             files[begin][kind] = self._catalog.add_file(kind, file, made.runs)

@@ -14,7 +14,7 @@ from eventlab.errors import EventlabError, StoreError
 from eventlab.events.types import EventType
 from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
-from eventlab.store.catalog.connection import as_store_error, translated
+from eventlab.store.catalog.connection import translated
 from eventlab.store.catalog.database import Catalog, SourceChunk
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import check_writable
@@ -99,12 +99,8 @@ class Writer:
         """Add events durably; see `Store.commit`. Others get the store's lock while this thread syncs."""
         try:
             made = self._commit(batches, expected, late, source)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise translated(error, self._catalog.where) from error
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            raise as_store_error(error, self._catalog.where) from error
         unsealed = self._index.unsealed
         is_full = len(unsealed.records) >= UNSEALED_COMMITS or unsealed.rows >= UNSEALED_ROWS
         if made.aggregates and (is_full or unsealed.bytes >= UNSEALED_BYTES):

@@ -26,7 +26,7 @@ import pyarrow as pa
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from eventlab.storage.api import Storage
 from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, concat_blocks, is_all_null
-from eventlab.store.catalog.connection import as_store_error
+from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Segment
@@ -37,7 +37,7 @@ from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import Lease, Leases
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
 from eventlab.store.read.frames import STORED_EXTRA
-from eventlab.store.segments.files import discard, new_name
+from eventlab.store.segments.files import discard
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
 from eventlab.store.types import Codec, Vacuumed
 
@@ -234,7 +234,7 @@ class Compactor:
                 raise StoreLocked(f"{self._catalog.where}: another process is rewriting segments", hint="Wait for it.")
             while alone and (found := self._next(plan)) is not None:
                 job, runs, lease = found
-                with lease:
+                with lease, translating(self._catalog.where):
                     try:
                         made = self._write(job, runs)
                     except _Refused as refused:
@@ -291,10 +291,7 @@ class Compactor:
             for kind in sorted({kind for segment in job.segments for kind in segment.files}):
                 block = self._read(job, kind, runs, seen)
                 content = write_segment(block, self._index.names.__getitem__, job.codec)
-                file = SegmentFile(
-                    0, first, stop, block.type, new_name(first, content.suffix), content.rows, content.content.size,
-                    content.footer_bytes, content.footer_crc,
-                )  # fmt: skip
+                file = content.file(first, stop, block.type)
                 written.append(file.name)
                 self._storage.write(file.name, [content.content])
                 made[kind] = file, content.runs
@@ -304,10 +301,8 @@ class Compactor:
                 if not seen[segment.first_position - first : segment.stop_position - first].all():
                     raise _Refused(segment, self._corrupt(segment, "events are missing"))
             self._storage.sync()
-        except BaseException as error:
+        except BaseException:
             discard(self._storage, written)
-            if isinstance(error, OSError) and not isinstance(error, StoreError):
-                raise as_store_error(error, self._catalog.where) from error
             raise
         return made
 
@@ -363,22 +358,20 @@ class Compactor:
 
     def _exchange(self, job: Job, made: _Made) -> None:
         """Replace the old files by the new ones in the catalog."""
-        try:
-            self._exclusive.enter()
-        except BaseException:
-            discard(self._storage, [file.name for file, _ in made.values()])
-            raise
-        try:
-            with self._lock:
-                self._settle()
-                try:
-                    self._index.learn_segment(self._replaced(job, made))
-                except BaseException:  # the commit may stand all the same
-                    self._index.forget()
-                    raise
-                self._garbage.collect()
-        finally:
-            self._exclusive.leave()
+        with contextlib.ExitStack() as entered:
+            try:
+                entered.enter_context(self._exclusive.held())
+            except BaseException:
+                discard(self._storage, [file.name for file, _ in made.values()])
+                raise
+            entered.enter_context(self._lock)
+            self._settle()
+            try:
+                self._index.learn_segment(self._replaced(job, made))
+            except BaseException:  # the commit may stand all the same
+                self._index.forget()
+                raise
+            self._garbage.collect()
 
     def _replaced(self, job: Job, made: _Made) -> Segment:
         first, stop = job.first_position, job.stop_position

@@ -17,7 +17,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from eventlab.errors import StoreError
 from eventlab.store.disk import range_locks as ofd
@@ -66,16 +66,6 @@ def _while_leased(lease: Lease, items: Iterator[ItemT]) -> Iterator[ItemT]:
         yield from items
 
 
-class Leases(Protocol):
-    """The leases on a store."""
-
-    def hold(self, generation: int) -> Lease:
-        """Protect every file that a reader of this generation can know."""
-
-    def is_leased(self, dropped: int) -> bool:
-        """Whether a reader may still read files that were dropped at a generation."""
-
-
 class FileLeases:
     """Leases that every process sees."""
 
@@ -96,6 +86,7 @@ class FileLeases:
         return None
 
     def hold(self, generation: int) -> Lease:
+        """Protect every file that a reader of this generation can know."""
         descriptor = self._open()
         if descriptor is None:
             return Lease(lambda: None)
@@ -120,6 +111,7 @@ class FileLeases:
         return Lease(release)
 
     def is_leased(self, dropped: int) -> bool:
+        """Whether a reader may still open a file that was dropped at this generation."""
         descriptor = self._open()
         if descriptor is None:
             return False
@@ -155,3 +147,7 @@ class MemoryLeases:
 
     def is_leased(self, dropped: int) -> bool:
         return any(generation < dropped for generation in list(self._held.values()))
+
+
+Leases = FileLeases | MemoryLeases
+"""The leases on a store."""

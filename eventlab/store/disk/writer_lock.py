@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from eventlab.errors import StoreLocked
 from eventlab.store.disk import range_locks as ofd
@@ -18,18 +17,6 @@ LOCK_NAME = "lock"
 _WHOLE_TURN = 0.05
 _LINE = 1 << 61
 """Distance from a lock's byte to the byte of the next in line, far from all other locked bytes."""
-
-
-class Lock(Protocol):
-    """A lock between processes."""
-
-    def acquire(self, wait: float) -> bool:
-        """Take it; False if it is not free within `wait` seconds."""
-
-    def release(self) -> None: ...
-
-    def is_free(self) -> bool:
-        """Whether no other process holds it."""
 
 
 class _Waiting:
@@ -179,16 +166,8 @@ class Exclusive:
                 self._leave(inside)
                 raise
 
-    def enter(self) -> None:
-        """Like `held`, until `leave`."""
-        inside = [0]
-        try:
-            self._enter(inside)
-        except BaseException:
-            self._leave(inside)
-            raise
-
     def leave(self) -> None:
+        """End what `try_enter` began."""
         self._leave([1])
 
     def _enter(self, inside: list[int]) -> None:
@@ -201,7 +180,8 @@ class Exclusive:
                 return
             self._taking = True
         if not self._lock.acquire(max(deadline - time.monotonic(), 0.0)):
-            raise self._locked()
+            hint = "Wait for it, or raise el.open(..., wait=seconds)."
+            raise StoreLocked(f"{self._where}: another writer holds the store", hint=hint)
         with self._changed:
             self._taking = False
             self._since = time.monotonic()
@@ -239,9 +219,3 @@ class Exclusive:
             self._closed = True
             if not (self._users or self._taking):
                 self._lock.close()
-
-    def _locked(self) -> StoreLocked:
-        return StoreLocked(
-            f"{self._where}: another writer holds the store",
-            hint="Wait for it, or raise el.open(..., wait=seconds).",
-        )

@@ -34,9 +34,10 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from eventlab.errors import StoreCorrupt, StoreFull
+from eventlab.store.journal.journal_file import DiskFile, MemoryFile
 from eventlab.store.types import Commit
 
 _MAGIC = b"eventlab journal"
@@ -105,18 +106,6 @@ class Lost:
     what: str
 
 
-class File(Protocol):
-    """A file of random access."""
-
-    def read_at(self, offset: int, length: int) -> bytes: ...
-    def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None: ...
-    def allocate(self, offset: int, length: int) -> None: ...
-    def sync(self) -> None: ...
-    def truncate(self, length: int) -> None: ...
-    def size(self) -> int: ...
-    def close(self) -> None: ...
-
-
 def empty(store_id: str) -> bytes:
     """The content of a new journal."""
     head = _HEAD.pack(_MAGIC, _FORMAT, uuid.UUID(store_id).bytes)
@@ -138,7 +127,7 @@ class _Published:
 class Journal:
     """One journal file, read from its beginning to its published end, and appended to."""
 
-    def __init__(self, file: File, store_id: str, where: str, *, synced: bool) -> None:
+    def __init__(self, file: DiskFile | MemoryFile, store_id: str, where: str, *, synced: bool) -> None:
         self._file = file
         self._synced = synced
         self._where = where

@@ -28,12 +28,12 @@ _FOOTER_TAIL = 8  # the footer's length, four bytes, and the magic word PAR1
 
 
 class Parquet:
-    """See `Format`."""
+    """Parquet files. See `format.py`."""
 
     suffix = ".parquet"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Encode a slab as a Parquet file; columns without a value are left out."""
+        """Encode a slab, and return the length of the footer too; columns without a value are left out."""
         size = encoding.row_group(len(slab.events), len(slab.aggregates))
         table = _table(slab, name_of, size)
         fixed: dict[str, encoding.Encoding] = {
@@ -50,7 +50,7 @@ class Parquet:
         return content, int.from_bytes(memoryview(content)[-_FOOTER_TAIL:-4], "little") + _FOOTER_TAIL
 
     def index(self, head: memoryview, footer: memoryview) -> Index:
-        """Parse a footer."""
+        """Parse a footer whose checksum is right; `head` is the file's first `HEAD_BYTES`."""
         metadata = pq.read_metadata(pa.BufferReader(footer))
         names = metadata.schema.names
         groups = metadata.num_row_groups

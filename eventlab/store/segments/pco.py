@@ -94,12 +94,12 @@ class _PackedColumn:
 
 
 class Archive:
-    """See `Format`."""
+    """Files of pcodec pages. See `format.py`."""
 
     suffix = ".pco"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Encode a slab as an archive file; columns without a value are left out."""
+        """Encode a slab, and return the length of the footer too; columns without a value are left out."""
         pages.codec()
         grid = _grid(slab)
         starts = grid.starts
@@ -125,7 +125,7 @@ class Archive:
         return pa.py_buffer(b"".join([*content, footer])), len(footer)
 
     def index(self, head: memoryview, footer: memoryview) -> Index:
-        """Parse a footer."""
+        """Parse a footer whose checksum is right; `head` is the file's first `HEAD_BYTES`."""
         if head != _MAGIC:
             raise ValueError("not an archive of eventlab")
         raw = footer
@@ -373,7 +373,7 @@ class _ColumnReader:
         }
 
     def column(self, name: str, field: Field | None) -> Any:
-        """A column in the types that `Format` promises."""
+        """A column in the types that `format.py` says."""
         if name in ("position", "version", "timestamp"):
             return self._base(name)
         column = self._columns[name]

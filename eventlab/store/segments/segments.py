@@ -26,7 +26,8 @@ from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.segments import format as formats
 from eventlab.store.segments import row_group_cache
-from eventlab.store.segments.format import HEAD_BYTES, Format, Index, Pieces
+from eventlab.store.segments.files import new_name
+from eventlab.store.segments.format import HEAD_BYTES, Index, Pieces
 from eventlab.store.segments.parquet import Parquet
 from eventlab.store.segments.pco import Archive
 from eventlab.store.segments.pruning import Bounds, groups_and_pieces, trim
@@ -35,7 +36,7 @@ from eventlab.store.segments.row_group_cache import RowGroupCache
 RUN_FIELDS = 9
 """Numbers of a run in the catalog: aggregate, row, rows; first and last version and position; extreme timestamps."""
 
-FORMATS: Mapping[str, Format] = {"parquet": Parquet(), "archive": Archive()}
+FORMATS: Mapping[str, Parquet | Archive] = {"parquet": Parquet(), "archive": Archive()}
 """Formats by codec."""
 
 _OPEN_FILES = 256
@@ -71,6 +72,13 @@ class Written:
     footer_bytes: int
     footer_crc: int
     runs: Int64Array
+
+    def file(self, first: int, stop: int, declared: EventType) -> SegmentFile:
+        """The file, under a new name, as the catalog gets it."""
+        return SegmentFile(
+            0, first, stop, declared, new_name(first, self.suffix), self.rows, self.content.size,
+            self.footer_bytes, self.footer_crc,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -364,7 +372,7 @@ class Segments:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self._corrupt(file, what, str(error), None) from error
 
-    def _format(self, file: SegmentFile) -> Format:
+    def _format(self, file: SegmentFile) -> Parquet | Archive:
         return _BY_SUFFIX[file.name[file.name.rindex(".") :]]
 
     def first_versions(self, file: SegmentFile, runs: Runs) -> Int64Array:

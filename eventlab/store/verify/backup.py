@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eventlab.errors import NotAStore, StoreError, StoreLocked
+from eventlab.errors import NotAStore, StoreLocked
 from eventlab.storage import operations as disk
 from eventlab.storage.api import Storage
 from eventlab.storage.local import LocalStorage, new_directory
-from eventlab.store.catalog.connection import as_store_error
+from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME
@@ -35,7 +35,7 @@ def new_copy(path: Path) -> Iterator[Path]:
         path.rmdir()
     if path.exists() or path.is_symlink():
         raise NotAStore(f"{path}: there is something already", expected="a path that does not exist yet")
-    try:
+    with translating(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_directory(path) as partial:
             for folder in (SEGMENTS_NAME, JOURNALS_NAME):
@@ -45,8 +45,6 @@ def new_copy(path: Path) -> Iterator[Path]:
                 LocalStorage(partial / folder).sync()
             if path.exists():
                 raise NotAStore(f"{path}: was made by another process meanwhile")
-    except OSError as error:
-        raise error if isinstance(error, StoreError) else as_store_error(error, str(path)) from error
 
 
 def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
