@@ -23,7 +23,6 @@ from eventlab.store.catalog.schemas import check_writable
 from eventlab.store.commit.seal import Sealer
 from eventlab.store.commit.writer import Writer
 from eventlab.store.compaction.compactor import REWRITING, Compactor
-from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases
 from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock, NoLock
 from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, Journals, MemoryJournals
@@ -58,15 +57,11 @@ class EventLog(LogReader, Store):
         self._followers: list[Callable[[Collection[str]], None]] = []
         self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
         self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
-        self._writer = Writer(
-            catalog, storage, journals, self._index, self._reader,
-            Sealer(catalog, storage, journals, self._index, codec), clock, exclusive, self._lock, self._handlers,
-        )  # fmt: skip
+        store = self._open_store
+        self._writer = Writer(store, self._event_ids, Sealer(store, codec), clock, exclusive, self._handlers)
         self._compactor = Compactor(
-            catalog, storage, self._index, self._segments,
-            Garbage(catalog, storage, journals, self._index, leases), leases,
-            exclusive=exclusive, right=rewriting, lock=self._lock, settle=self._settle, codec=codec,
-        )  # fmt: skip
+            store, self._segments, exclusive=exclusive, right=rewriting, settle=self._settle, codec=codec
+        )
 
     @classmethod
     def open(
@@ -255,7 +250,7 @@ class EventLog(LogReader, Store):
                         self._writer.drain()
                     names = copy_moment(self._catalog, self._index, partial)
                 try:
-                    copy_segments(self._storage, names, partial)
+                    copy_segments(self._open_store.storage, names, partial)
                 except FileNotFoundError as error:
                     raise StoreCorrupt(f"{self.path}: a segment file is missing", got=str(error)) from error
             with EventLog.open(partial) as copy:

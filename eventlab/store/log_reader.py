@@ -25,6 +25,7 @@ from eventlab.store.catalog.commits import Commits
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Manifest
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.opening import CATALOG_NAME
 from eventlab.store.catalog.schemas import meaning
 from eventlab.store.commit.event_ids import EventIds
@@ -46,11 +47,10 @@ class LogReader(EventReader):
 
     def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, leases: Leases) -> None:
         self._catalog = catalog
-        self._storage = storage
-        self._journals = journals
         self._leases = leases
         self._lock = threading.RLock()
         self._index = LogIndex(catalog, journals)
+        self._open_store = OpenStore(catalog, storage, journals, leases, self._index, self._lock)
         self._commits = Commits(catalog, self._index)
         self._segments = Segments(storage, catalog.where)
         self._reader = Reader(self._segments, self._index.names)

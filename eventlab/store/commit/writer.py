@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from typing import Any
 
 from eventlab.errors import EventlabError, StoreError
 from eventlab.events.types import EventType
-from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
 from eventlab.store.catalog.connection import translated
-from eventlab.store.catalog.database import Catalog, SourceChunk
-from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.database import SourceChunk
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.schemas import check_writable
-from eventlab.store.catalog.transaction import transaction
 from eventlab.store.commit.duplicates import earlier_receipt
 from eventlab.store.commit.event_ids import EventIds
 from eventlab.store.commit.group_commit import GroupCommit, PreparedEnd
@@ -37,10 +34,8 @@ from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain import columns as column_digests
 from eventlab.store.hash_chain import rows as row_digests
 from eventlab.store.journal.columns_codec import to_blob
-from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.journal.rows_codec import rows_blob
-from eventlab.store.read.reader import Reader
 from eventlab.store.read.subscriptions import Handlers
 from eventlab.store.types import Batch, Commit, Late, Receipt
 
@@ -73,25 +68,21 @@ class Writer:
 
     def __init__(
         self,
-        catalog: Catalog,
-        storage: Storage,
-        journals: Journals,
-        index: LogIndex,
-        reader: Reader,
+        store: OpenStore,
+        event_ids: EventIds,
         sealer: Sealer,
         clock: Callable[[], int],
         exclusive: Exclusive,
-        lock: threading.RLock,
         handlers: Handlers,
     ) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._index = index
+        self._store = store
+        self._catalog = store.catalog
+        self._index = store.index
+        self._event_ids = event_ids
         self._sealer = sealer
         self._clock = clock
         self._handlers = handlers
-        self._group = GroupCommit(catalog, storage, journals, index, exclusive, lock, handlers)
-        self.event_ids = EventIds(catalog, index, reader)
+        self._group = GroupCommit(store, exclusive, handlers)
 
     def commit(
         self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
@@ -171,7 +162,7 @@ class Writer:
         if source is not None or has_ids or not known or rows >= BULK_ROWS:
             end = self._group.drained_end()  # ids and chunks of prepared commits are not known yet
         earlier = None if source is None else self.chunk_receipt(*source)
-        earlier = earlier or earlier_receipt(self.event_ids, items, names, late)
+        earlier = earlier or earlier_receipt(self._event_ids, items, names, late)
         if earlier is not None:
             return Committed(earlier)
         heads = self._heads(end, names)
@@ -251,7 +242,7 @@ class Writer:
         new = [(head.no, head.name) for head in heads if head.is_new]
         name_of = self._name_of(heads)
         previous = index.digest or column_digests.GENESIS
-        with transaction(catalog, self._storage, index) as written:
+        with self._store.transaction() as written:
             blocks = dict(self._with_numbers(numbered.blocks, types))
             index.unsealed.write_names(catalog)
             catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
@@ -263,7 +254,7 @@ class Writer:
                 digest = proving.result()
             commit = Commit(first, numbered.events, numbered.late, recorded_at, numbered.last_version, digest)
             catalog.add_commits([(commit, source)])
-            self.event_ids.add(numbered.blocks)
+            self._event_ids.add(numbered.blocks)
         self._group.forget_end()
         try:
             for number, name in new:
@@ -332,7 +323,7 @@ class Writer:
         if self._catalog.in_transaction:
             self._add_type(declared)
         else:
-            with transaction(self._catalog, self._storage, self._index):
+            with self._store.transaction():
                 self._add_type(declared)
         self._index.refresh_types()
 
@@ -345,7 +336,7 @@ class Writer:
     # -- ingested sources
 
     def finish_source(self, identity: str, receipt: str) -> None:
-        with transaction(self._catalog, self._storage, self._index):
+        with self._store.transaction():
             self._catalog.finish_source(identity, receipt)
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:

@@ -24,17 +24,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from eventlab.storage.api import Storage
 from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, concat_blocks, is_all_null
 from eventlab.store.catalog.connection import translating
-from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Segment
-from eventlab.store.catalog.transaction import transaction
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
 from eventlab.store.compaction.garbage import Garbage
-from eventlab.store.disk.read_leases import Lease, Leases
+from eventlab.store.disk.read_leases import Lease
 from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import discard
@@ -86,28 +83,21 @@ class Compactor:
 
     def __init__(
         self,
-        catalog: Catalog,
-        storage: Storage,
-        index: LogIndex,
+        store: OpenStore,
         segments: Segments,
-        garbage: Garbage,
-        leases: Leases,
         *,
         exclusive: Exclusive,
         right: FileLock | NoLock,
-        lock: threading.RLock,
         settle: Callable[[], None],
         codec: Codec,
     ) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._index = index
+        self._store = store
+        self._catalog, self._storage, self._index = store.catalog, store.storage, store.index
         self._segments = segments
-        self._garbage = garbage
-        self._leases = leases
+        self._garbage = Garbage(store)
         self._exclusive = exclusive
         self._right = right
-        self._lock = lock
+        self._lock = store.lock
         self._settle = settle
         self._codec = codec
         self._turn = threading.Lock()
@@ -268,7 +258,7 @@ class Compactor:
     def _next(self, plan: Planner) -> tuple[Job, Mapping[int, Runs], Lease] | None:
         with self._lock:
             self._settle()
-            lease = self._leases.hold(self._index.generation)
+            lease = self._store.leases.hold(self._index.generation)
             try:
                 self._index.refresh()
                 job = plan(self._index.manifest().segments)
@@ -376,7 +366,7 @@ class Compactor:
     def _replaced(self, job: Job, made: _Made) -> Segment:
         first, stop = job.first_position, job.stop_position
         old = [file for segment in job.segments for file in segment.files.values()]
-        with transaction(self._catalog, self._storage, self._index) as written:
+        with self._store.transaction() as written:
             written += [file.name for file, _ in made.values()]
             known = {file.no for segment in self._index.manifest().segments for file in segment.files.values()}
             if not known.issuperset(file.no for file in old):
