@@ -74,16 +74,12 @@ class FileLeases:
 
     def _open(self) -> int | None:
         """A descriptor; None if the file is missing and cannot be made, as then no process can write either."""
-        for flags in (os.O_RDONLY, os.O_RDONLY | os.O_CREAT):  # a copy of a store may lack the file
-            try:
-                return os.open(self._path, flags | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
-                    return None
-                raise self._failed(error) from error
-        return None
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)  # a copy of a store may lack it
+        except OSError as error:
+            if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
+                return None
+            raise self._failed(error) from error
 
     def hold(self, generation: int) -> Lease:
         """Protect every file that a reader of this generation can know."""

@@ -40,6 +40,7 @@ from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments import pco_pages as pages
 from eventlab.store.segments.format import Fetch, Index, Pieces
 from eventlab.store.segments.pco_pages import FetchedPages, Numbers, Pages
+from eventlab.store.segments.row_group_cache import rows_of
 
 _MAGIC, _END = b"ELARCH01", b"PCO1"
 _TAIL = 16
@@ -163,7 +164,7 @@ class Archive:
                 values = reading.column(name, field)
             except ValueError as error:
                 raise ValueError(f"column {name!r}: {error}") from error
-            return values if pieces is None else _cut(values, pieces)
+            return values if pieces is None else rows_of([values], pieces)
 
         work = [partial(column, name, field) for name, field in wanted.items()]
         few = len(groups) <= pages.CHUNK_PAGES
@@ -171,15 +172,6 @@ class Archive:
 
 
 _PARTS = ("numbers", "words", "valid")
-
-
-def _cut(values: Any, pieces: Sequence[tuple[int, int]]) -> Any:
-    if isinstance(values, np.ndarray):
-        return np.concatenate([values[start:stop] for start, stop in pieces])
-    return pa.concat_arrays([values.slice(start, stop - start) for start, stop in pieces])
-
-
-# -- writing
 
 
 def _ends(slab: Slab, starts: Int64Array) -> Int64Array:
