@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eventlab.errors import StoreCorrupt
 from eventlab.storage import operations as disk
+from eventlab.storage.local import write_new
 from eventlab.store.journal.journal import Journal, empty
 from eventlab.store.journal.journal_file import DiskFile, MemoryFile
 
@@ -32,12 +33,7 @@ class DirectoryJournals:
         """Make a new one durably; it counts once the catalog names it."""
         disk.make_directory(self._directory)
         name = f"{secrets.token_hex(8)}.journal"
-        descriptor = disk.create(self._directory / name)
-        try:
-            disk.write_at(descriptor, empty(self._store_id), 0)
-            disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_new(self._directory / name, [empty(self._store_id)])
         for folder in (self._directory, self._directory.parent):
             disk.sync_directory(folder)
         return name

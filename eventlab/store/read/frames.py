@@ -87,7 +87,7 @@ def to_frame(
         "timestamp": lambda: _times("timestamp", block.timestamp),
         "cause": lambda: _cause(block),
         "event_id": lambda: _event_ids(block, name_of, store_id) if computed_ids else _supplied_ids(block),
-        "metadata": lambda: _text_or_null("metadata", block.metadata, len(block)),
+        "metadata": lambda: _metadata(block),
         "recorded_at": lambda: _times("recorded_at", recorded_at(block.position)),
         "event_type": lambda: pl.repeat(block.type.name, len(block), dtype=pl.String, eager=True).alias("event_type"),
     }
@@ -134,10 +134,10 @@ def _supplied_ids(block: Block) -> pl.Series:
     return pl.Series("event_id", block.event_id, dtype=pl.String)
 
 
-def _text_or_null(name: str, text: pa.DictionaryArray | None, rows: int) -> pl.Series:
-    if text is None:
-        return _nulls(name, pl.String(), rows)
-    return _text(name, text, pl.String())
+def _metadata(block: Block) -> pl.Series:
+    if block.metadata is None:
+        return _nulls("metadata", pl.String(), len(block))
+    return _text("metadata", block.metadata, pl.String())
 
 
 def _payload(column: pa.Array, field: Field) -> pl.Series:

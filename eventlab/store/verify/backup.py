@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +60,9 @@ def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     for _ in range(_TRIES):
         index.refresh()
         before = catalog.data_version()
-        _copy_catalog(catalog, copy)
+        catalog.copy_to(copy)
+        with copy.open("rb+") as file:
+            disk.sync(file.fileno())
         index.refresh()  # the journal may have grown; a record that needs a newer catalog comes with one
         content = None if index.journal is None else index.journal.content()
         if catalog.data_version() == before:
@@ -72,15 +73,6 @@ def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     if content is not None:
         LocalStorage(partial / JOURNALS_NAME).write(index.journal_name, [content])
     return [file.name for segment in index.manifest().segments for file in segment.files.values()]
-
-
-def _copy_catalog(catalog: Catalog, copy: Path) -> None:
-    catalog.copy_to(copy)
-    descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        disk.sync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def copy_segments(storage: Storage, names: Iterable[str], partial: Path) -> None:
