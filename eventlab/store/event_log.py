@@ -24,7 +24,7 @@ from eventlab.store.commit.seal import Sealer
 from eventlab.store.commit.writer import Writer
 from eventlab.store.compaction.compactor import REWRITING, Compactor
 from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases
-from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock, NoLock
+from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock
 from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, Journals, MemoryJournals
 from eventlab.store.log_reader import LogReader
 from eventlab.store.read.subscriptions import Handler, Handlers
@@ -44,7 +44,7 @@ class EventLog(LogReader, Store):
         storage: Storage,
         journals: Journals,
         exclusive: Exclusive,
-        rewriting: FileLock | NoLock,
+        rewriting: FileLock,
         leases: Leases,
         codec: Codec,
         clock: Clock,
@@ -91,8 +91,8 @@ class EventLog(LogReader, Store):
                 raise StoreError("a store in memory is always empty at first, so it cannot be opened read_only")
             catalog = open_memory()
             return cls(
-                catalog, MemoryStorage(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
-                NoLock(), MemoryLeases(), codec, ticking, record_reads=record_reads,
+                catalog, MemoryStorage(), MemoryJournals(catalog.store_id), Exclusive(FileLock(None), wait, ":memory:"),
+                FileLock(None), MemoryLeases(), codec, ticking, record_reads=record_reads,
             )  # fmt: skip
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
@@ -280,4 +280,5 @@ class EventLog(LogReader, Store):
     def _release(self) -> None:
         self._exclusive.close()
         self._compactor.close()
-        super()._release()
+        self._index.close()
+        self._catalog.close()

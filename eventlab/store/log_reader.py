@@ -279,17 +279,6 @@ class LogReader(EventReader):
         self._manifest()
         return len(self._index.names)
 
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._watch.close()
-                self._release()
-
-    def _release(self) -> None:
-        self._index.close()
-        self._catalog.close()
-
 
 def _size(file: Path) -> int:
     try:

@@ -16,7 +16,7 @@ from eventlab.errors import InvalidEvent, LateEvent
 from eventlab.events.clock import MAX_NS, MIN_NS, format_ns
 from eventlab.store.blocks import Block, Int64Array, cluster_order, concat_blocks, running_maxima
 from eventlab.store.commit.validate import CheckedBatch, CheckedRows, PendingHead
-from eventlab.store.types import Late
+from eventlab.store.types import Late, NumberedRows
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -50,15 +50,15 @@ def number_rows(
     clock: Callable[[], int],
     previous: int | None,
     late: Late,
-) -> tuple[int, list[int], int] | None:
+) -> tuple[NumberedRows, int] | None:
     """Give versions and times to plain events, and move `head` on.
 
     `clock` and `previous` are those of `commit_time`.
 
     Returns
     -------
-    (recorded_at, timestamps, backdated) or None
-        Commit time, event times, and how many of these go back. None where times or causes must be refused or raised:
+    (numbered, backdated) or None
+        The events, and how many of their times go back. None where times or causes must be refused or raised:
         `number_batches` does so.
     """
     count = len(rows.rows)
@@ -77,9 +77,13 @@ def number_rows(
         backdated = sum(map(operator.lt, timestamps, reached))
         if backdated and late != "accept":
             return None
+    numbered = NumberedRows(
+        rows.type, rows.kind, head.name, head.no, rows.rows, first_position, head.version + 1, recorded_at, timestamps,
+        rows.causes, rows.metadata,
+    )  # fmt: skip
     head.backdated = backdated > 0
     head.version, head.position, head.timestamp = head.version + count, first_position + count - 1, highest
-    return recorded_at, timestamps, backdated
+    return numbered, backdated
 
 
 def number_batches(
@@ -100,7 +104,7 @@ def number_batches(
             return made
     rows = sum(item.rows for item in items)
     order = _order(items)
-    aggregate = _in_order([_spread(item.aggregate, item.rows) for item in items], order)
+    aggregate = _in_order([np.broadcast_to(item.aggregate, item.rows) for item in items], order)
     position = np.arange(first_position, first_position + rows, dtype=np.int64)
     auto = [item.batch.timestamp is None for item in items]
     timestamp = _in_order([_times(item, recorded_at) for item in items], order)
@@ -143,10 +147,6 @@ def _order(items: Sequence[CheckedBatch]) -> Int64Array | None:
     if (places[1:] >= places[:-1]).all():
         return None
     return np.argsort(places, kind="stable")
-
-
-def _spread(value: int | Int64Array, rows: int) -> Int64Array:
-    return np.full(rows, value, dtype=np.int64) if isinstance(value, int) else value
 
 
 def _times(item: CheckedBatch, recorded_at: int) -> Int64Array:

@@ -104,8 +104,9 @@ class Writer:
         self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         try:
+            check_late(late)
             end = self._group.end()
-            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types, late)
+            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types)
             quick = None if rows is None else self._record_of_rows(end, rows, expected, late)
             prepared = quick or self._record_of_batches(end, batches, expected, late, source)
         except BaseException as error:
@@ -125,24 +126,16 @@ class Writer:
         head = self._head(end, rows.aggregate_id, 0)
         if expected:
             check_expected(expected, lambda name: self._head(end, name, 0).version)
-        first_version = head.version + 1
-        numbered = number_rows(rows, head, end.stop, self._clock, end.recorded_at, late)
-        if numbered is None:
+        found = number_rows(rows, head, end.stop, self._clock, end.recorded_at, late)
+        if found is None:
             return None
-        recorded_at, timestamps, backdated = numbered
-        digest = row_digests.digest(
-            end.digest, rows.type, rows.rows, aggregate_id=head.name, first_position=end.stop,
-            first_version=first_version, recorded_at=recorded_at, timestamps=timestamps, causes=rows.causes,
-            metadata=rows.metadata,
-        )  # fmt: skip
-        blob = rows_blob(
-            rows.type, rows.kind, rows.rows, aggregate=head.no, first_version=first_version, timestamps=timestamps,
-            causes=rows.causes, metadata=rows.metadata,
-        )  # fmt: skip
+        numbered, backdated = found
+        digest, blob = row_digests.digest(end.digest, numbered), rows_blob(numbered)
         extras = self._extras(end, [head], {}, None, has_ids=False) if head.is_new or backdated else {}
         packed = HEAD.pack(head.no, head.version, head.position, head.timestamp)
-        count = len(rows.rows)
-        record = Record(end.stop, count, -backdated, recorded_at, head.version, digest, packed, extras, blob)
+        record = Record(
+            end.stop, len(rows.rows), -backdated, numbered.recorded_at, head.version, digest, packed, extras, blob
+        )
         return end, record, [head]
 
     def _record_of_batches(
@@ -154,7 +147,6 @@ class Writer:
         source: SourceChunk | None,
     ) -> tuple[PreparedEnd, Record, list[PendingHead]] | Committed:
         """The journal's record of a commit; or the outcome of one that is large, empty, or there already."""
-        check_late(late)
         items, names = check_batches(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
@@ -172,7 +164,7 @@ class Writer:
         clocks = [head.clock for head in heads]
         check_clocks(items, heads)
         new_clocks = {head.no: head.clock for head, clock in zip(heads, clocks, strict=True) if head.clock != clock}
-        types = self._checked_types([item.batch.type for item in items])
+        types = check_writable([item.batch.type for item in items], self._index.types_by_number.values())
         recorded_at = commit_time(self._clock, end.recorded_at)
         numbered = number_batches(items, heads, end.stop, recorded_at, late)
         if numbered.events >= BULK_ROWS:
@@ -307,9 +299,6 @@ class Writer:
     def _is_known(self, declared: EventType) -> bool:
         return (declared.name, declared.schema_version) in self._index.type_numbers
 
-    def _checked_types(self, used: Sequence[EventType]) -> dict[str, EventType]:
-        return check_writable(used, self._index.types_by_number.values())
-
     def _with_numbers(self, blocks: Sequence[Block], used: Mapping[str, EventType]) -> list[tuple[int, Block]]:
         """Blocks with their types' numbers; types new to the store are added to it first."""
         for declared in used.values():
@@ -329,7 +318,7 @@ class Writer:
 
     def _add_type(self, declared: EventType) -> None:
         self._index.refresh_types()  # another process may have been first
-        self._checked_types([declared])
+        check_writable([declared], self._index.types_by_number.values())
         if not self._is_known(declared):
             self._catalog.add_event_type(len(self._index.types_by_number), declared)
 

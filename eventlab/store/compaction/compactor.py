@@ -32,7 +32,7 @@ from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
 from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import Lease
-from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
+from eventlab.store.disk.writer_lock import Exclusive, FileLock
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import discard
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
@@ -87,7 +87,7 @@ class Compactor:
         segments: Segments,
         *,
         exclusive: Exclusive,
-        right: FileLock | NoLock,
+        right: FileLock,
         settle: Callable[[], None],
         codec: Codec,
     ) -> None:

@@ -34,9 +34,11 @@ class FileLock:
     The system wakes a process that waits for a byte, but any process that asks before that one runs gets the byte: one
     that writes without pause would starve the others. So the next in line holds a second byte. A process that had the
     lock for a while looks at that byte before it asks again, and waits in line.
+
+    Without a path, as for a store in memory, the lock is always free.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, byte: int = 0) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False, byte: int = 0) -> None:
         self._path = path
         self._byte = byte
         self._line = byte + _LINE
@@ -44,9 +46,10 @@ class FileLock:
         self._guard = threading.Lock()
         self._waiting: _Waiting | None = None
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # if it cannot be made, no process can write
-            flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
-            self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        if path is not None:
+            with contextlib.suppress(OSError):  # if it cannot be made, no process can write
+                flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+                self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
 
     def acquire(self, wait: float) -> bool:
         if self._descriptor is None:
@@ -70,7 +73,7 @@ class FileLock:
         with self._guard:
             waiting = self._waiting
             if waiting is None:
-                waiting = _Waiting(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+                waiting = _Waiting(os.open(str(self._path), os.O_RDWR | os.O_CLOEXEC))
                 threading.Thread(
                     target=self._stand, args=(waiting,), name="eventlab-waits-for-writer", daemon=True
                 ).start()
@@ -114,22 +117,6 @@ class FileLock:
             self._descriptor = None
 
 
-class NoLock:
-    """The lock of a store in memory, which no other process can open."""
-
-    def acquire(self, wait: float) -> bool:
-        return True
-
-    def release(self) -> None:
-        """No other process waits."""
-
-    def is_free(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 class Exclusive:
     """Counts the threads that change the store; the first takes the lock and the last releases it.
 
@@ -137,7 +124,7 @@ class Exclusive:
     for the end of the turn, so that other processes get one.
     """
 
-    def __init__(self, lock: FileLock | NoLock, wait: float, where: str) -> None:
+    def __init__(self, lock: FileLock, wait: float, where: str) -> None:
         self._lock = lock
         self.wait = wait
         self._where = where

@@ -237,19 +237,9 @@ def _word_of(words: pa.Array) -> Callable[[int], str]:
 
 
 @lru_cache(maxsize=256)
-def _digest_of_schema(schema_json: str) -> bytes:
-    return hashlib.sha256(schema_json.encode()).digest()
-
-
-_schema_digests: dict[int, tuple[EventType, bytes]] = {}
-
-
 def schema_digest(declared: EventType) -> bytes:
     """SHA-256 of an event type's schema in canonical JSON."""
-    known = _schema_digests.get(id(declared))
-    if known is None or known[0] is not declared:  # by identity: writing the JSON out costs more than a small commit
-        known = _schema_digests[id(declared)] = (declared, _digest_of_schema(declared.schema_json()))
-    return known[1]
+    return hashlib.sha256(declared.schema_json().encode()).digest()
 
 
 def _values(column: pa.Array) -> tuple[npt.NDArray[Any], Mask | None]:

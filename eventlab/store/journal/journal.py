@@ -117,13 +117,6 @@ def _end(offset: int, synced: int, stop_position: int) -> bytes:
     return (end + _CRC.pack(zlib.crc32(end))).ljust(_START - _END_AT, b"\0")
 
 
-@dataclass(frozen=True, slots=True)
-class _Published:
-    offset: int
-    synced: int
-    stop_position: int
-
-
 class Journal:
     """One journal file, read from its beginning to its published end, and appended to."""
 
@@ -160,13 +153,13 @@ class Journal:
 
     # -- reading
 
-    def _published(self) -> _Published | None:
-        """The published end; None where it is damaged."""
+    def _published(self) -> tuple[int, int, int] | None:
+        """The published end: offset, synced offset and position. None where it is damaged."""
         for _ in range(_TRIES):  # a reader may meet a writer half-way through these bytes
             end = self._file.read_at(_END_AT, _END.size + _CRC.size)
             if len(end) == _END.size + _CRC.size and end[_END.size :] == _CRC.pack(zlib.crc32(end[: _END.size])):
                 self._end = end
-                return _Published(*_END.unpack(end[: _END.size]))
+                return _END.unpack(end[: _END.size])
         self._end = b""
         return None
 
@@ -189,12 +182,12 @@ class Journal:
                 )
             self.head_damage = "the journal's published end is damaged"
             return list(self._scan(self._file.size(), None, None))
-        self._durable = published.synced
-        if published.offset < self._offset:
+        offset, self._durable, stop = published
+        if offset < self._offset:
             raise StoreCorrupt(f"{self._where}: the journal became shorter", hint="Open the store again.")
-        found = list(self._scan(published.offset, published.synced, published.stop_position))
-        if self._offset >= published.offset:
-            self.counted = self._stop = max(self._stop, published.stop_position)
+        found = list(self._scan(offset, self._durable, stop))
+        if self._offset >= offset:
+            self.counted = self._stop = max(self._stop, stop)
         if beyond:
             found += self._scan(self._file.size(), self._offset, None)
         return found
@@ -309,7 +302,7 @@ class Journal:
     def recover(self) -> None:
         """Make all records that were read durable and publish them. Call it while no other process may write."""
         published = self._published()
-        if published is None or published.offset != self._offset:
+        if published is None or published[0] != self._offset:
             self.force()
 
     def settle(self) -> None:

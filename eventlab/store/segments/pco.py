@@ -25,7 +25,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -112,7 +112,7 @@ class Archive:
         for name, (plan, parts) in zip(plans, packed, strict=True):
             described[name] = {"kind": plan.kind, "base": plan.base, "based": plan.based, "scales": plan.scales}
             for part, (made, packed_pages) in parts.items():
-                moved = made.at(length)
+                moved = replace(made, start=length)
                 described[name][part] = moved.described()
                 arrays.append(moved.packed())
                 content += packed_pages
