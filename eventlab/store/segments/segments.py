@@ -156,16 +156,6 @@ def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
     )  # fmt: skip
 
 
-def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: Int64Array, high: Int64Array) -> None:
-    """Narrow dense runs, in place, to versions above `floor` and up to `until_version`, whose rows are known."""
-    dense, shift = runs.dense, runs.row - runs.first_version
-    np.maximum(low, shift + floor + 1, out=low, where=dense)
-    if until_version is not None:
-        np.minimum(high, shift + until_version + 1, out=high, where=dense)
-    np.minimum(low, runs.row + runs.rows, out=low)
-    np.maximum(high, low, out=high)
-
-
 class Segments:
     """Reads segment files. Each footer is compared with the catalog once and then cached."""
 
@@ -208,24 +198,28 @@ class Segments:
         low, high = runs.row.copy(), runs.row + runs.rows
         cut = False
         if bounds is not None:
-            floor = bounds.floors(runs.aggregate) if bounds.after else np.zeros(len(runs), dtype=np.int64)
-            _to_versions(runs, floor, bounds.until_version, low, high)
-            cut = self._narrow_by_bounds(file, runs, floor, bounds.stop_position, low, high)
-            self._narrow(file, runs, bounds, low, high)
+            cut = self._narrow_to_events(file, runs, bounds, low, high)
+            self._narrow_to_groups(file, runs, bounds, low, high)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
         return slab if bounds is None or not cut else trim(slab, bounds)
 
-    def _narrow_by_bounds(
-        self,
-        file: SegmentFile,
-        runs: Runs,
-        floor: Int64Array,
-        ceiling: int,
-        low: Int64Array,
-        high: Int64Array,
+    def _narrow_to_events(
+        self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array
     ) -> bool:
-        """Narrow each run, in place, to row groups with wanted rows; return whether single rows are left to cut."""
-        partial = ((runs.first_version <= floor) & ~runs.dense) | (runs.last_position >= ceiling)
+        """Leave out, in place, versions up to `after` and positions from `stop_position` on.
+
+        The rows of a dense run are known, also up to `until_version`. Others are narrowed to row groups; returns whether
+        single rows are left to cut.
+        """
+        floor = bounds.floors(runs.aggregate) if bounds.after else np.zeros(len(runs), dtype=np.int64)
+        ceiling = bounds.stop_position
+        dense, shift = runs.dense, runs.row - runs.first_version
+        np.maximum(low, shift + floor + 1, out=low, where=dense)
+        if bounds.until_version is not None:
+            np.minimum(high, shift + bounds.until_version + 1, out=high, where=dense)
+        np.minimum(low, runs.row + runs.rows, out=low)
+        np.maximum(high, low, out=high)
+        partial = ((runs.first_version <= floor) & ~dense) | (runs.last_position >= ceiling)
         if not partial.any():
             return False
         opened = self._open(file)
@@ -254,7 +248,9 @@ class Segments:
             high[index] = min(stop, int(opened.group_rows[wanted[-1] + 1]))
         return True
 
-    def _narrow(self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array) -> None:
+    def _narrow_to_groups(
+        self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array
+    ) -> None:
         """Leave out, in place, leading and trailing row groups of each run without a row within the bounds."""
         since, until = bounds.since_time, bounds.until_time
         later = bool((runs.first_position < bounds.start_position).any())
