@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,19 +17,15 @@ from eventlab.errors import StoreError
 from eventlab.events.aggregate_ids import matching
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
-from eventlab.storage.api import Storage
 from eventlab.store.api import EventReader
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.commits import Commits
-from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Manifest
 from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.opening import CATALOG_NAME
 from eventlab.store.catalog.schemas import meaning
 from eventlab.store.commit.event_ids import EventIds
-from eventlab.store.disk.read_leases import Lease, Leases, leased
-from eventlab.store.journal.files import Journals
+from eventlab.store.disk.read_leases import Lease, leased
 from eventlab.store.read import frames as public
 from eventlab.store.read import reader
 from eventlab.store.read.commit_watch import CommitWatch
@@ -45,14 +40,13 @@ ItemT = TypeVar("ItemT")
 class LogReader(EventReader):
     """Reads a log. :class:`eventlab.store.api.EventReader` documents the methods."""
 
-    def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, leases: Leases) -> None:
-        self._catalog = catalog
-        self._leases = leases
-        self._lock = threading.RLock()
-        self._index = LogIndex(catalog, journals)
-        self._open_store = OpenStore(catalog, storage, journals, leases, self._index, self._lock)
+    def __init__(self, store: OpenStore) -> None:
+        self._open_store = store
+        self._catalog = catalog = store.catalog
+        self._index = store.index
+        self._lock = store.lock
         self._commits = Commits(catalog, self._index)
-        self._segments = Segments(storage, catalog.where)
+        self._segments = Segments(store.storage, catalog.where)
         self._reader = Reader(self._segments, self._index.names)
         self._event_ids = EventIds(catalog, self._index, self._reader)
         self._watch = CommitWatch(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
@@ -177,12 +171,12 @@ class LogReader(EventReader):
         """A lease; take it before the manifest whose files it protects."""
         with self._lock:
             self._check_open()
-            return self._leases.hold(self._index.generation)
+            return self._open_store.leases.hold(self._index.generation)
 
     def _leased(self, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
         with self._lock:
             self._check_open()
-            return leased(self._leases, self._index.generation, begin)
+            return leased(self._open_store.leases, self._index.generation, begin)
 
     def _wanted(self, selection: Selection) -> tuple[Manifest, Want]:
         with self._lock:

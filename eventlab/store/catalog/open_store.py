@@ -6,27 +6,49 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eventlab.storage.api import Storage
 from eventlab.store.catalog.connection import translated
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.disk.read_leases import Leases
+from eventlab.store.disk.writer_lock import Exclusive, FileLock
 from eventlab.store.journal.files import Journals
 from eventlab.store.segments.files import discard
+from eventlab.store.types import Codec
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class OpenStore:
-    """The catalog, the files and the index of an open store, and the lock of its threads."""
+    """The catalog, the files and the locks of an open store.
+
+    Attributes
+    ----------
+    exclusive : Exclusive
+        The right to write, which one process has at a time.
+    rewriting : FileLock
+        The right to rewrite segments.
+    codec : {"parquet", "archive"}
+        The codec of new segments.
+    index : LogIndex
+        What this process knows of catalog and journal.
+    lock : RLock
+        Held while a thread uses the store.
+    """
 
     catalog: Catalog
     storage: Storage
     journals: Journals
     leases: Leases
-    index: LogIndex
-    lock: threading.RLock
+    exclusive: Exclusive
+    rewriting: FileLock
+    codec: Codec
+    index: LogIndex = field(init=False)
+    lock: threading.RLock = field(init=False, default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        self.index = LogIndex(self.catalog, self.journals)
 
     @contextmanager
     def transaction(self) -> Iterator[list[str]]:

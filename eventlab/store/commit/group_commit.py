@@ -16,7 +16,6 @@ from eventlab.errors import StoreError
 from eventlab.store.catalog.connection import translated
 from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.commit.validate import PendingHead
-from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain.columns import GENESIS
 from eventlab.store.journal.journal import Record
 from eventlab.store.journal.memtable import part_of
@@ -61,10 +60,9 @@ class PreparedEnd:
 class GroupCommit:
     """The prepared commits of a store. Call its methods with the store's lock held once."""
 
-    def __init__(self, store: OpenStore, exclusive: Exclusive, handlers: Handlers) -> None:
+    def __init__(self, store: OpenStore, handlers: Handlers) -> None:
         self._store = store
         self._index = store.index
-        self._exclusive = exclusive
         self._handlers = handlers
         self._changed = threading.Condition(store.lock)
         self._end: PreparedEnd | None = None
@@ -132,7 +130,7 @@ class GroupCommit:
         end.stop, end.digest, end.recorded_at = record.first_position + record.events, record.digest, record.recorded_at
         prepared = PreparedCommit(record)
         self._pending.append(prepared)
-        self._prepared_in = self._exclusive.turn
+        self._prepared_in = self._store.exclusive.turn
         return prepared
 
     # -- writing
@@ -225,7 +223,7 @@ class GroupCommit:
 
     def _drop_abandoned(self) -> None:
         """Forget commits of a thread that was interrupted before it wrote them: another process may have written."""
-        if self._pending and self._prepared_in != self._exclusive.turn:
+        if self._pending and self._prepared_in != self._store.exclusive.turn:
             self._pending, self._end = [], None
 
     def drain(self) -> None:

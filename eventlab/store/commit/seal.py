@@ -9,7 +9,6 @@ from eventlab.store.catalog.manifest import Segment
 from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
-from eventlab.store.types import Codec
 
 SEGMENT_ROWS = 3_145_728
 """A segment holds at most so many events: a reader needs all of one in memory."""
@@ -20,8 +19,8 @@ NameOf = Callable[[int], str]
 class Sealer:
     """Writes segments and adds them to the catalog. Call its methods under the store's lock."""
 
-    def __init__(self, store: OpenStore, codec: Codec) -> None:
-        self._store, self._codec = store, codec
+    def __init__(self, store: OpenStore) -> None:
+        self._store = store
 
     def write(
         self,
@@ -45,7 +44,7 @@ class Sealer:
         files: dict[int, dict[int, SegmentFile]] = {begin: {} for begin, _ in spans}
         for span in spans:
             self._store.catalog.add_segment(*span)
-        made_in_order = write_segments([part for *_, part in parts], name_of, self._codec)
+        made_in_order = write_segments([part for *_, part in parts], name_of, self._store.codec)
         for (begin, end, kind, part), made in zip(parts, made_in_order, strict=True):
             file = made.file(begin, end, part.type)
             written.append(file.name)

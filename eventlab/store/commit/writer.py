@@ -30,7 +30,6 @@ from eventlab.store.commit.validate import (
     check_late,
     check_rows,
 )
-from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain import columns as column_digests
 from eventlab.store.hash_chain import rows as row_digests
 from eventlab.store.journal.columns_codec import to_blob
@@ -66,23 +65,15 @@ class Committed:
 class Writer:
     """Adds events. Call its methods with the store's lock held once, in a thread that has the right to write."""
 
-    def __init__(
-        self,
-        store: OpenStore,
-        event_ids: EventIds,
-        sealer: Sealer,
-        clock: Callable[[], int],
-        exclusive: Exclusive,
-        handlers: Handlers,
-    ) -> None:
+    def __init__(self, store: OpenStore, event_ids: EventIds, clock: Callable[[], int], handlers: Handlers) -> None:
         self._store = store
         self._catalog = store.catalog
         self._index = store.index
         self._event_ids = event_ids
-        self._sealer = sealer
+        self._sealer = Sealer(store)
         self._clock = clock
         self._handlers = handlers
-        self._group = GroupCommit(store, exclusive, handlers)
+        self._group = GroupCommit(store, handlers)
 
     def commit(
         self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None

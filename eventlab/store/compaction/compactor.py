@@ -32,7 +32,6 @@ from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
 from eventlab.store.compaction.garbage import Garbage
 from eventlab.store.disk.read_leases import Lease
-from eventlab.store.disk.writer_lock import Exclusive, FileLock
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import discard
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
@@ -81,25 +80,13 @@ class Compactor:
     Call it without the store's lock and without the right to write: it takes both for moments.
     """
 
-    def __init__(
-        self,
-        store: OpenStore,
-        segments: Segments,
-        *,
-        exclusive: Exclusive,
-        right: FileLock,
-        settle: Callable[[], None],
-        codec: Codec,
-    ) -> None:
+    def __init__(self, store: OpenStore, segments: Segments, settle: Callable[[], None]) -> None:
         self._store = store
         self._catalog, self._storage, self._index = store.catalog, store.storage, store.index
         self._segments = segments
         self._garbage = Garbage(store)
-        self._exclusive = exclusive
-        self._right = right
         self._lock = store.lock
         self._settle = settle
-        self._codec = codec
         self._turn = threading.Lock()
         self._damaged: set[int] = set()
         self._better_apart: set[int] = set()
@@ -129,11 +116,11 @@ class Compactor:
             Another process is rewriting segments, and was not done in the time that the store waits for others.
         """
         self._damaged.clear()
-        return self._run(lambda segments: self._archive(segments, stop_position), self._exclusive.wait)
+        return self._run(lambda segments: self._archive(segments, stop_position), self._store.exclusive.wait)
 
     def vacuum(self) -> Vacuumed:
         """Remove all files that no reader needs, and give the catalog's free pages back."""
-        with self._alone(0.0) as alone, self._exclusive.held(), self._lock:
+        with self._alone(0.0) as alone, self._store.exclusive.held(), self._lock:
             self._settle()
             before = self._catalog.size()
             swept = self._garbage.sweep() if alone and self._index.damage is None else Vacuumed()
@@ -155,7 +142,7 @@ class Compactor:
             self._garbage.collect()
 
     def close(self) -> None:
-        self._right.close()
+        self._store.rewriting.close()
 
     @contextlib.contextmanager
     def _alone(self, wait: float) -> Iterator[bool]:
@@ -164,12 +151,12 @@ class Compactor:
             yield False
             return
         try:
-            taken = self._right.acquire(wait)
+            taken = self._store.rewriting.acquire(wait)
             try:
                 yield taken
             finally:
                 if taken:
-                    self._right.release()
+                    self._store.rewriting.release()
         finally:
             self._turn.release()
 
@@ -178,8 +165,8 @@ class Compactor:
     def _merge(
         self, segments: Sequence[Segment], choose: Callable[[Sequence[int | None], int], tiering.Span | None]
     ) -> Job | None:
-        may = [self._codec == "archive" or not _is_archived(segment) for segment in segments]
-        return self._job(segments, may, choose, self._codec)
+        may = [self._store.codec == "archive" or not _is_archived(segment) for segment in segments]
+        return self._job(segments, may, choose, self._store.codec)
 
     def _archive(self, segments: Sequence[Segment], stop_position: int) -> Job | None:
         cold = [segment.stop_position <= stop_position for segment in segments]
@@ -350,7 +337,7 @@ class Compactor:
         """Replace the old files by the new ones in the catalog."""
         with contextlib.ExitStack() as entered:
             try:
-                entered.enter_context(self._exclusive.held())
+                entered.enter_context(self._store.exclusive.held())
             except BaseException:
                 discard(self._storage, [file.name for file, _ in made.values()])
                 raise
