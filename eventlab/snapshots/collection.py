@@ -89,11 +89,9 @@ class Snapshots:
     @staticmethod
     def beside(store: Store, measure: Measure) -> Snapshots:
         """The snapshots in a store's folder, or in memory as the store is; `measure` measures the cost of reads."""
-        if store.path == ":memory:":
-            found = Snapshots(store, MemoryFiles(), measure)
-        else:
-            files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
-            found = Snapshots(store, files, measure)
+        place, in_memory = Path(store.path) / "snapshots", store.path == ":memory:"
+        files = MemoryFiles() if in_memory else DirectoryFiles(place, read_only=store.read_only)
+        found = Snapshots(store, files, measure)
         if not store.read_only:
             store.follow(found.after_commit)
         return found

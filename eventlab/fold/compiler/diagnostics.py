@@ -51,9 +51,12 @@ _TYPES = (
     (r"none", "None"),
 )
 _HINTS = {
-    "text": "Text is compared with ==, != and in (...), kept in a field of type str, and used as a key of a table.",
-    "row": "Name one of the row's columns.",
+    "Text": "Text is compared with ==, != and in (...), kept in a field of type str, and used as a key of a table.",
+    "RowView": "Name one of the row's columns.",
 }
+
+
+_PLACES = (r'File "([^"\n]+)", line (\d+)', r"(?:defined at|location:|at|Raised from) (\S+) \((\d+)\)")
 
 
 def complaint(reducer: Reducer, error: BaseException) -> ReducerError:
@@ -79,11 +82,7 @@ def complaint(reducer: Reducer, error: BaseException) -> ReducerError:
 
 def _places(functions: list[FunctionType], error: BaseException, message: str) -> list[tuple[FunctionType, int]]:
     """The lines of handlers and helpers that the compiler's message names, the innermost first."""
-    named = [(file, int(line)) for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', message)]
-    named += [
-        (file, int(line))
-        for file, line in re.findall(r"(?:defined at|location:|at|Raised from) (\S+) \((\d+)\)", message)
-    ]
+    named = [(file, int(line)) for places in _PLACES for file, line in re.findall(places, message)]
     location = getattr(error, "loc", None)
     if location is not None:
         named.append((location.filename, location.line))
@@ -170,8 +169,7 @@ def _element(container: str, index: str, value: str | None = None) -> tuple[str,
 
 
 def _about(what: str, types: str) -> tuple[str, str | None]:
-    kinds = {"text": "Text", "row": "RowView"}
-    return what, next((_HINTS[kind] for kind, sign in kinds.items() if sign in types), None)
+    return what, next((hint for kind, hint in _HINTS.items() if kind in types), None)
 
 
 def _listed(types: str) -> str:

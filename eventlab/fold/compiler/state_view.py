@@ -21,6 +21,7 @@ from numba.extending import (
     intrinsic,
     lower_getattr_generic,
     lower_setattr_generic,
+    make_attribute_wrapper,
     overload,
     register_model,
     typeof_impl,
@@ -94,18 +95,17 @@ def code_of(typingctx: Any, text: Any) -> Any:
     return types.int32(text_type), lambda context, builder, sig, args: args[0]
 
 
-@overload(operator.eq)
-def _text_eq(left, right):  # Numba compares an overload's signature with its implementation's
-    if isinstance(left, TextType) and isinstance(right, TextType):
-        return lambda left, right: code_of(left) == code_of(right)
-    return None
+def _of_codes(compare: Any) -> Any:
+    def typed(left, right):  # Numba compares an overload's signature with its implementation's
+        if isinstance(left, TextType) and isinstance(right, TextType):
+            return lambda left, right: compare(code_of(left), code_of(right))
+        return None
+
+    return typed
 
 
-@overload(operator.ne)
-def _text_ne(left, right):
-    if isinstance(left, TextType) and isinstance(right, TextType):
-        return lambda left, right: code_of(left) != code_of(right)
-    return None
+overload(operator.eq)(_of_codes(operator.eq))
+overload(operator.ne)(_of_codes(operator.ne))
 
 
 def _is_missing(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -238,11 +238,10 @@ def record_at(record: types.Record) -> Any:
 class View(types.Type):
     """A value made of other values, to which subclasses add methods. To the compiler equal views are one type."""
 
-    members: tuple[tuple[str, types.Type], ...]
+    members: tuple[tuple[str, types.Type], ...] = ()
 
-    def __init__(self, key: str, members: tuple[tuple[str, types.Type], ...]) -> None:
-        self.members = members
-        described = ",".join(f"{name}:{member}" for name, member in members)
+    def __init__(self, key: str) -> None:
+        described = ",".join(f"{name}:{member}" for name, member in self.members)
         super().__init__(name=f"{type(self).__name__}({key};{described})")
 
 
@@ -252,9 +251,41 @@ class _ViewModel(models.StructModel):
 
 
 def viewed(cls: type[View]) -> type[View]:
-    """Register a subclass of View with the compiler."""
+    """Register a subclass of View with the compiler; compiled code reads a member `x` as ``view._x``."""
     register_model(cls)(type(f"_{cls.__name__}Model", (_ViewModel,), {}))
+    for name, _ in cls.members:
+        make_attribute_wrapper(cls, name, f"_{name}")
     return cls
+
+
+class TableView(View):
+    """A view with a block of words about its rows, `meta`. It is true where it has rows."""
+
+    count_word: int
+    """The word of `meta` that counts the rows."""
+
+
+@overload(len)
+def _len(table):
+    if not isinstance(table, TableView):
+        return None
+    word = table.count_word
+    return lambda table: table._meta[word]
+
+
+@overload(operator.truth)
+def _truth(table):
+    if not isinstance(table, TableView):
+        return None
+    word = table.count_word
+    return lambda table: table._meta[word] != 0
+
+
+@lower_builtin(bool, TableView)
+def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    table = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+    count = builder.load(builder.gep(table.meta, [ir.Constant(ir.IntType(64), sig.args[0].count_word)]))
+    return builder.icmp_signed("!=", count, count.type(0))
 
 
 def make(view: View) -> Any:
@@ -287,9 +318,9 @@ class RecordView(View):
         self.record: types.Record = numpy_support.from_dtype(dtype)
         self.text, self.tables = text, dict(tables)
         self.properties: dict[str, Any] = {}
-        super().__init__(
-            key, (("record", types.CPointer(types.uint8)), *((f"table_{table}", view) for table, view in tables))
-        )
+        own = ((f"table_{table}", view) for table, view in tables)
+        self.members = (("record", types.CPointer(types.uint8)), *own)
+        super().__init__(key)
 
 
 class StateView(RecordView):
