@@ -200,7 +200,7 @@ class Snapshots:
         for head in self._store.heads(aggregates):
             there = shelf.versions(head.aggregate_id)
             after = 0 if from_start or not len(there) else int(there[-1])
-            past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
+            past = Past(head.version, after, self._store, head.aggregate_id, stop, partial(self._model, reducer))
             versions = _without(policies.choose(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):

@@ -46,7 +46,7 @@ class KeyedView(state_view.TableView, types.IterableType):
     count_word = LIVE
 
     def __init__(self, table: Keyed) -> None:
-        self.row: RowView = state_view.row_view(_describe(table), table.row_dtype, table.columns)
+        self.row = RowView(_describe(table), table.row_dtype, table.columns)
         super().__init__(_describe(table))
 
     @property
@@ -245,7 +245,7 @@ class QueueView(state_view.View):
     members = (("index", KeyedView(INDEX)), ("pool", _bytes), *_SPACE)
 
     def __init__(self, table: Queue) -> None:
-        self.row: RowView = state_view.row_view(_describe(table), table.row_dtype, table.columns)
+        self.row = RowView(_describe(table), table.row_dtype, table.columns)
         super().__init__(_describe(table))
 
 

@@ -177,6 +177,13 @@ def copy_record(typingctx: Any, target: Any, source: Any) -> Any:
     return types.none(target, source), codegen
 
 
+def _element(context: Any, builder: Any, sig: Any, args: Any, pointer: Any) -> Any:
+    """The address of an array's element, as a pointer of a type."""
+    data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+    place = builder.gep(data, [args[1]], source_etype=context.get_data_type(sig.args[0].dtype))
+    return builder.bitcast(place, pointer)
+
+
 @intrinsic
 def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
     """The address of an array's element, of a record as bytes. Views hold pointers, which need no reference counts."""
@@ -184,9 +191,7 @@ def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
     pointer = types.CPointer(element)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        place = builder.gep(data, [args[1]], source_etype=context.get_data_type(array.dtype))
-        return builder.bitcast(place, context.get_value_type(pointer))
+        return _element(context, builder, sig, args, context.get_value_type(pointer))
 
     return pointer(array, types.int64), codegen
 
@@ -196,10 +201,7 @@ def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
     """Prefetch the cache line of an array's element, which may lie beyond the array's end."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        place = builder.bitcast(
-            builder.gep(data, [args[1]], source_etype=context.get_data_type(array.dtype)), ir.IntType(8).as_pointer()
-        )
+        place = _element(context, builder, sig, args, ir.IntType(8).as_pointer())
         word = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -310,32 +312,33 @@ def make(view: View) -> Any:
 
 
 class RecordView(View):
-    """A view whose record's fields are its attributes. `text` names the fields that are codes."""
+    """A view whose record's fields are its attributes. `text` has the names of those that are codes."""
 
     def __init__(
-        self, key: str, dtype: np.dtype[Any], text: frozenset[str], tables: tuple[tuple[str, View], ...] = ()
+        self, key: str, dtype: np.dtype[Any], fields: tuple[Scalar, ...], tables: tuple[tuple[str, View], ...] = ()
     ) -> None:
         self.record: types.Record = numpy_support.from_dtype(dtype)
-        self.text, self.tables = text, dict(tables)
+        self.text, self.tables = frozenset(field.name for field in fields if field.kind == "text"), dict(tables)
         self.properties: dict[str, Any] = {}
         own = ((f"table_{table}", view) for table, view in tables)
         self.members = (("record", types.CPointer(types.uint8)), *own)
         super().__init__(key)
 
 
+@viewed
 class StateView(RecordView):
     """The `state` of handlers."""
 
 
+@viewed
 class RowView(RecordView):
     """A row of a table."""
 
 
-viewed(StateView)
-viewed(RowView)
-
-
+@infer_getattr
 class _RecordAttributes(AttributeTemplate):
+    key = RecordView
+
     def generic_resolve(self, view: RecordView, attr: str) -> Any:
         if attr in view.tables:
             return view.tables[attr]
@@ -350,10 +353,7 @@ def _property_signature(typingctx: Any, view: RecordView, attr: str) -> Any:
     return typingctx.resolve_function_type(types.Dispatcher(view.properties[attr]), (view,), {})
 
 
-for _cls in (StateView, RowView):
-    infer_getattr(type(f"_{_cls.__name__}Attributes", (_RecordAttributes,), {"key": _cls}))
-
-
+@lower_getattr_generic(RecordView)
 def _record_getattr(context: Any, builder: Any, view: RecordView, value: Any, attr: str) -> Any:
     proxy = cgutils.create_struct_proxy(view)(context, builder, value=value)
     if attr in view.tables:
@@ -366,6 +366,7 @@ def _record_getattr(context: Any, builder: Any, view: RecordView, value: Any, at
     return context.get_getattr(view.record, attr)(context, builder, view.record, record, attr)
 
 
+@lower_setattr_generic(RecordView)
 def _record_setattr(context: Any, builder: Any, sig: Any, args: Any, attr: str) -> Any:
     view, stored = sig.args[0], sig.args[0].record.typeof(attr)
     proxy = cgutils.create_struct_proxy(view)(context, builder, value=args[0])
@@ -374,17 +375,6 @@ def _record_setattr(context: Any, builder: Any, sig: Any, args: Any, attr: str) 
     return setter(builder, (record, args[1]))
 
 
-for _cls in (StateView, RowView):
-    lower_getattr_generic(_cls)(_record_getattr)
-    lower_setattr_generic(_cls)(_record_setattr)
-
-
-def row_view(name: str, dtype: np.dtype[Any], columns: tuple[Scalar, ...]) -> RowView:
-    """The view of a table's rows."""
-    return RowView(name, dtype, frozenset(column.name for column in columns if column.kind == "text"))
-
-
 def state_view(name: str, layout: Layout, tables: tuple[tuple[str, View], ...]) -> StateView:
     """The view of a reducer's state."""
-    text = frozenset(scalar.name for scalar in layout.scalars if scalar.kind == "text")
-    return StateView(name, layout.dtype, text, tables)
+    return StateView(name, layout.dtype, layout.scalars, tables)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from eventlab.errors import FoldError
 from eventlab.fold.declare import bytecode as lower
-from eventlab.fold.declare.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold.declare.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind, filled
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.interpreter.int64 import Int64, Range, length, python_math, to_float, to_int64
 from eventlab.fold.interpreter.text import PlainText
@@ -370,10 +370,7 @@ def python_values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         texts = [PlainText(text) for text in column.dictionary.to_pylist()]
         return [None if at is None else texts[at] for at in column.indices.to_pylist()]
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    if column.null_count:
-        column = column.fill_null(MISSING[column.type])
+    column = filled(column)
     values: list[Any] = column.to_pylist()
     return [Int64(value) for value in values] if pa.types.is_integer(column.type) else values
 
