@@ -26,6 +26,7 @@ def warm(
     from eventlab.fold.fold import warm as compile_into_cache
     from eventlab.fold.native import cache
     from eventlab.runtime.progress import tqdm
+    from eventlab.timetravel.marks import merge
 
     folder = cache.folder()
     if not cache.usable(folder):
@@ -41,6 +42,7 @@ def warm(
         for name in progress:
             compile_into_cache(getattr(reducers, name))
     stops.warm()
+    merge.warm()
     files = cache.files()
     new = len(files.keys() - before)
     if not files:

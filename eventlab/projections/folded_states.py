@@ -11,11 +11,9 @@ from eventlab.events.frame import EventFrame
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.projections import checkpoint_format
 from eventlab.snapshots.states import Base, Marks
-from eventlab.timetravel.asof import AsOf
-from eventlab.timetravel.reconstruct import advance
+from eventlab.timetravel.advance import advance
 
 _FORMAT = "1"
-_LATEST = AsOf()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class FoldedStates:
                     self.aggregates.append(aggregate)
             base = _concatenated(base, Base.initial(reducer, len(new)))
         members = np.array([self.index[aggregate] for aggregate in frame.aggregates], np.int64)
-        base, _ = advance(reducer, base, frame, members, _LATEST)
+        base, _ = advance(reducer, base, frame, members)
         last = max(int(table.position.max()) for table in frame.tables.values() if len(table))
         return FoldedStates(last + 1, self.aggregates, self.index, base)
 
