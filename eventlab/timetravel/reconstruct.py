@@ -193,7 +193,8 @@ class StatesTask:
             np.array([MAX_NS if self.time is None else self.time]),
             np.array([self.stop_position]),
         )
-        stream = MergedStream.of(log.known(Bounds.of(store, log.head, bounds)), bounds)
+        log, bounds = log.known(Bounds.of(store, log.head, bounds))
+        stream = MergedStream.of(log, bounds)
         (part,) = [part for part, numbers in stream.parted(bounds) if len(numbers)]
         emission = Emission(reducer.with_routed, aggregate, tables=False, interpret=self.interpret)
         emission.begin()

@@ -141,12 +141,11 @@ class Reducer:
         """Event types whose `price` may be a level of a ladder."""
         if not self.layout.of(Ladder):
             return frozenset()
-        numeric = {
+        return frozenset(
             name
             for name, declared in self.event_types.items()
             if any(field.name == "price" and field.kind in ("float", "int") for field in declared)
-        }
-        return frozenset(numeric)
+        )
 
     @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:

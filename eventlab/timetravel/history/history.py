@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from eventlab.events.clock import MAX_NS, duration_ns
-from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.store.api import EventReader, Head
 from eventlab.timetravel.history import backdated
@@ -71,14 +70,15 @@ def history(
         bounds = Bounds.of(store, head, moments)
     if log is None:
         heard, latest, last_time = reducer, _latest(head, bounds, step), head.timestamp
-        streams: Iterable[_Stream] = [(own_pieces(store, reducer, head), None)]
+        pending = None if bounds is None else Pending.of(bounds)
+        streams: Iterable[_Stream] = [(own_pieces(store, reducer, head), pending)]
     else:
         heard, latest = reducer.with_routed, None
         streams, last_time = _merged(log, bounds, step)
     emission, goes_back = Emission(heard, aggregate, tables=tables, interpret=interpret), False
-    for pieces, numbers in streams:
+    for pieces, requested in streams:
         emission.begin()
-        pending = None if bounds is None else Pending.of(bounds, numbers)
+        pending = requested
         for piece in pieces:
             goes_back = latest is not None and piece.goes_back
             if goes_back:
@@ -95,8 +95,8 @@ def history(
     return emission.frame(label)
 
 
-_Stream: TypeAlias = "tuple[Iterator[StreamPiece], Int64Array | None]"
-"""A stream's pieces, and the numbers of the moments that lie in it; None for all."""
+_Stream: TypeAlias = "tuple[Iterator[StreamPiece], Pending | None]"
+"""A stream's pieces, and the moments that lie in it, where there are any."""
 
 
 def _latest(head: Head, bounds: Bounds | None, step: int | None) -> int | None:
@@ -108,9 +108,11 @@ def _latest(head: Head, bounds: Bounds | None, step: int | None) -> int | None:
 
 def _merged(log: RoutedLog, bounds: Bounds | None, step: int | None) -> tuple[Iterable[_Stream], int]:
     """The streams of own and routed events, and the latest event time."""
-    if bounds is None:
-        bounds = (
-            Bounds.of_versions(log.own.handled(log.reducer)) if step is None else Bounds.of_times(np.array([MAX_NS]))
-        )
-    stream = MergedStream.of(log.known(bounds), bounds)
-    return ((part.pieces(), numbers) for part, numbers in stream.parted(bounds)), stream.last_time
+    everything = Bounds.of_times(np.array([MAX_NS]))
+    handled = Bounds.of_versions(log.own.handled(log.reducer))
+    log, wanted = log.known(bounds if bounds is not None else handled if step is None else everything)
+    stream = MergedStream.of(log, wanted)
+    return (
+        (part.pieces(), None if bounds is None else Pending.of(wanted, numbers))
+        for part, numbers in stream.parted(wanted)
+    ), stream.last_time

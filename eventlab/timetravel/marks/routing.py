@@ -59,24 +59,33 @@ class RoutedLog:
         others = [name for name in _named(store, mark_with) if name != aggregate]
         return RoutedLog(store, reducer, others, stop, head, own)
 
-    def known(self, bounds: Bounds) -> RoutedLog:
-        """The log without own events that none of the moments can include, where back-dated ones are among those.
+    def known(self, bounds: Bounds) -> tuple[RoutedLog, Bounds]:
+        """The log without own events that no moment can include, if back-dated ones are among those; and the bounds.
+
+        A version that was recorded too late for a moment bounds it by that event's time: nothing else of that time is
+        recorded later and included.
 
         Raises
         ------
         AsOfError
-            There are some among the others: own events are folded in version order, which is then not the one order.
+            A moment may include a back-dated own event: own events are folded in version order, which is then not the
+            order of event times.
         """
-        if ascends(self.own.timestamp):
-            return self
-        below = np.searchsorted(self.own.position, bounds.stop)
-        version = int(np.where(bounds.version == UNBOUND, below, bounds.version).max(initial=1))
-        if not ascends(self.own.timestamp[:version]):
-            raise AsOfError(
-                f"{self.head.aggregate_id!r} has back-dated events, which cannot be merged with others by event time",
-                hint="Leave out mark_with, or ask for what was known before them: el.AsOf(known_at=...).",
-            )
-        return replace(self, own=self.own.until(version))
+        own, log = self.own, self
+        if not ascends(own.timestamp):
+            below = np.searchsorted(own.position, bounds.stop)
+            version = int(np.where(bounds.version == UNBOUND, below, bounds.version).max(initial=1))
+            if not ascends(own.timestamp[:version]):
+                name = self.head.aggregate_id
+                raise AsOfError(
+                    f"{name!r} has back-dated events, which cannot be merged with others by event time",
+                    hint="Leave out mark_with, or ask for what was known before them: el.AsOf(known_at=...).",
+                )
+            log = replace(self, own=own.until(version))
+        row = np.where(bounds.version == UNBOUND, 1, np.maximum(bounds.version, 1)) - 1
+        late = (bounds.version != UNBOUND) & (bounds.version > 0) & (own.position[row] >= bounds.stop)
+        time = np.where(late, np.minimum(bounds.time, own.timestamp[row]), bounds.time)
+        return log, Bounds(np.where(late, UNBOUND, bounds.version), time, bounds.stop)
 
     def runs(self, until: int, stop: int) -> Iterator[RoutedRun]:
         """The routed events up to the time `until` and below the position `stop`."""
