@@ -208,8 +208,8 @@ class Segments:
     ) -> bool:
         """Leave out, in place, versions up to `after` and positions from `stop_position` on.
 
-        The rows of a dense run are known, also up to `until_version`. Others are narrowed to row groups; returns whether
-        single rows are left to cut.
+        The rows of a dense run are known, also up to `until_version`. Others are narrowed to row groups; returns
+        whether single rows are left to cut.
         """
         floor = bounds.floors(runs.aggregate) if bounds.after else np.zeros(len(runs), dtype=np.int64)
         ceiling = bounds.stop_position
