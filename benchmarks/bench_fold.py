@@ -26,7 +26,7 @@ from eventlab.fold.declare.reducer import Reducer, reducer
 from eventlab.fold.executors import Executor, Serial, Threads
 from eventlab.fold.fold import fold
 from eventlab.fold.result import Folded
-from eventlab.fold.stops import Legs
+from eventlab.fold.stops import Stops
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]
@@ -128,9 +128,9 @@ def _payload(event_class: type, frame: pl.DataFrame) -> dict[str, pa.Array]:
 def _fold(folding: Reducer, table: EventTable, interpret: bool = False, executor: Executor | None = None) -> Folded:
     count = len(table.offsets) - 1
     name = table.type.name
-    legs = Legs(np.arange(count + 1), {name: table.offsets[:-1]}, {name: table.offsets[1:]})
+    stops = Stops(np.arange(count + 1), {name: table.offsets[:-1]}, {name: table.offsets[1:]})
     aggregates, initial = [f"a/{at}" for at in range(count)], folding.layout.initial(count)
-    return fold(folding, aggregates, initial, {name: table}, legs, interpret=interpret, executor=executor)
+    return fold(folding, aggregates, initial, {name: table}, stops, interpret=interpret, executor=executor)
 
 
 def _walk(rows: int) -> dict[str, pa.Array]:
@@ -170,11 +170,11 @@ def test_a_million_moments(benchmark: Any, size: Size) -> None:
     rows, moments = size(2_500_000, 5_000), size(1_000_000, 2_000)
     table = _table(el.MarketData, _walk(rows))
     name = table.type.name
-    stops = np.sort(np.random.default_rng(4).integers(0, rows, moments))
-    legs = Legs(np.array([0, moments]), {name: np.zeros(1, np.int64)}, {name: stops})
+    bounds = np.sort(np.random.default_rng(4).integers(0, rows, moments))
+    stops = Stops(np.array([0, moments]), {name: np.zeros(1, np.int64)}, {name: bounds})
     folded = compare(
         benchmark,
-        lambda: fold(el.Trades, ["a"], el.Trades.layout.initial(1), {name: table}, legs, emit=True, interpret=False),
+        lambda: fold(el.Trades, ["a"], el.Trades.layout.initial(1), {name: table}, stops, emit=True, interpret=False),
         row="fold in memory: el.Trades and its properties at a million moments of 2.5 million trades",
         events=moments, unit="moments/s", rounds=9, wanted_rate=20e6,
     )  # fmt: skip

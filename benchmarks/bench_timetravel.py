@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from benchmarks.bench_fold import AverageCost, fills_of
 from benchmarks.conftest import Size, dealt, store_of
 from benchmarks.measure import compare
 from benchmarks.peers import eventsourced_application, eventsourced_portfolio
+from eventlab.events.frame import EventFrame
 from eventlab.store.api import Selection
+from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.reconstruct import StatesTask
 
 MARKET = "market/BTCUSDT"
 
@@ -42,6 +46,43 @@ def test_states_beside_decoding(benchmark: Any, markets_path: Path, cores: int) 
             row=f"states: el.Trades of 1,000 markets, ten million trades on disk, folded by {cores} "
             f"core{'s' * (cores > 1)}",
             events=lab.store.stop_position, against="only decoding what it reads", wanted_ratio=0.8,
+        )  # fmt: skip
+
+
+class Decoded:
+    """A store whose trades are decoded already: a read gives frames that are in memory."""
+
+    def __init__(self, store: Any, markets: list[str]) -> None:
+        (name,) = el.Trades.columns
+        read = Selection({name: ("symbol", "price", "volume")}, aggregates=markets, types=el.Trades.event_types)
+        self._store, self._markets, self._frames = store, set(markets), list(store.frames(read))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def frames(self, selection: Selection) -> Iterator[EventFrame]:
+        routed = self._markets.issuperset(selection.aggregates or ())
+        return iter(self._frames) if routed else self._store.frames(selection)
+
+
+def test_routed_trades_beside_a_plain_fold(benchmark: Any, repeated: list[pl.DataFrame], tmp_path: Path) -> None:
+    names = [f"S{number}" for number in range(20)]
+    markets = [f"market/{name}" for name in names]
+    draw = np.random.default_rng(8)
+    with el.open(tmp_path) as lab:
+        first = repeated[0]["timestamp"][0]
+        lab.append("portfolio", [el.PortfolioChange(name, 1.0, 100.0) for name in names], timestamp=[first] * 20)
+        for part in repeated:
+            symbols = pl.Series("symbol", names).gather(draw.integers(0, 20, len(part)))
+            lab.append_frame(el.MarketData, part.with_columns(symbols, aggregate_id="market/" + symbols))
+        lab.seal()
+        store, serial = Decoded(lab.store, markets), el.executors.Serial()
+        plain = StatesTask.of(store, [el.Trades], markets, AsOf(), interpret=False)
+        routed = StatesTask.of(store, [el.Portfolio], ["portfolio"], AsOf(), mark_with=markets, interpret=False)
+        compare(
+            benchmark, lambda: serial.run([routed], store, None), lambda: serial.run([plain], store, None), rounds=9,
+            row="fold in memory: a portfolio marked by ten million trades of its 20 symbols, merged by time, one core",
+            events=sum(map(len, repeated)), against="folding each market by itself, el.Trades", wanted_rate=30e6,
         )  # fmt: skip
 
 

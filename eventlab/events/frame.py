@@ -28,9 +28,6 @@ class EventTable:
         The envelope. Timestamps are ns since the epoch, UTC; they ascend in an aggregate unless events are back-dated.
     columns : mapping of str to pyarrow.Array
         The selected payload columns, in the field's canonical Arrow type, one chunk each.
-    place : int64 array, shape (rows,), optional
-        Set where a fold merges events of several aggregates: each row's rank over all tables, ascending. Without it
-        types are merged by version.
     """
 
     type: EventType
@@ -39,12 +36,6 @@ class EventTable:
     version: Int64Array
     timestamp: Int64Array
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
-    place: Int64Array | None = None
-
-    @property
-    def merged_by(self) -> Int64Array:
-        """The key that orders rows of different types."""
-        return self.version if self.place is None else self.place
 
     def __len__(self) -> int:
         return len(self.version)
@@ -59,7 +50,17 @@ class EventTable:
             self.version[rows],
             self.timestamp[rows],
             {name: column.take(chosen) for name, column in self.columns.items()},
-            None if self.place is None else self.place[rows],
+        )
+
+    def part(self, low: int, high: int, offsets: Int64Array) -> EventTable:
+        """The rows ``low:high`` as a table with other offsets; nothing is copied."""
+        return EventTable(
+            self.type,
+            offsets,
+            self.position[low:high],
+            self.version[low:high],
+            self.timestamp[low:high],
+            {name: column[low:high] for name, column in self.columns.items()},
         )
 
 

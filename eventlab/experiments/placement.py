@@ -101,6 +101,6 @@ def placements(
         return calibrated(lab.store, reducer, aggregate)
 
     (head,) = lab.store.heads([subject.aggregate_id])
-    past = Past.of(lab.store, head, 0, lab.store.stop_position, measure)
+    past = Past(head.version, 0, lab.store, head.aggregate_id, lab.store.stop_position, measure)
     placed = {name: policy.retain(past, policy.versions(past)) for name, policy in chosen.items()}
     return Placements(reducer.name, subject.aggregate_id, workload.density(head.version), placed)

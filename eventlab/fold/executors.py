@@ -1,17 +1,17 @@
-"""Who runs the parts of a fold: one core or several, with the same bits. An aggregate is never in two parts."""
+"""Executors: where tasks run, and by how many threads a fold's aggregates are shared. All give the same bits."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from eventlab.errors import ReducerError
 from eventlab.events.frame import Int64Array
-from eventlab.runtime import thread_pools as cores
+from eventlab.runtime import cores, thread_pools
 
 _WORTH_A_CORE = 65_536
 """Events that take longer to fold than another thread takes to begin."""
@@ -19,16 +19,28 @@ _WORTH_A_CORE = 65_536
 Span = tuple[int, int]
 """Aggregates ``first:stop``."""
 
+Outcome_co = TypeVar("Outcome_co", covariant=True)
+
+
+class Task(Protocol[Outcome_co]):
+    """Work as plain data: it can be pickled, as its outcome can, and runs wherever the store can be opened."""
+
+    def run(self, store: Any, snapshots: Any, executor: Executor) -> Outcome_co:
+        """Do the work on a store, with the snapshots that belong to it."""
+
 
 class Executor(Protocol):
-    """Runs the parts of a fold, each a stretch of its aggregates."""
+    """Runs tasks, and shares the aggregates of a fold out to threads."""
 
     @property
     def parts(self) -> int:
-        """How many parts can run at once."""
+        """How many parts of a fold can run at once."""
 
-    def run(self, work: Sequence[Callable[[], None]]) -> None:
-        """Run all of it; the first error of any is raised when none is running any more."""
+    def run(self, tasks: Sequence[Task[Outcome_co]], store: Any, snapshots: Any) -> list[Outcome_co]:
+        """The outcomes of tasks, in their order."""
+
+    def fold(self, parts: Sequence[Callable[[], None]]) -> None:
+        """Run the parts of a fold; the first error is raised when none is running any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +57,25 @@ class Serial:
     def parts(self) -> int:
         return 1
 
-    def run(self, work: Sequence[Callable[[], None]]) -> None:
-        for part in work:
+    def run(self, tasks: Sequence[Task[Outcome_co]], store: Any, snapshots: Any) -> list[Outcome_co]:
+        return [task.run(store, snapshots, self) for task in tasks]
+
+    def fold(self, parts: Sequence[Callable[[], None]]) -> None:
+        for part in parts:
             part()
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """Parts side by side in threads that are kept between folds; kernels run without the GIL.
+    """Parts of a fold side by side, in threads that are kept between folds; kernels run without the GIL.
+
+    Tasks run one after the other: each has all threads, which share its events.
 
     Parameters
     ----------
     count : int, optional
-        As many as the machine has cores by default.
+        By default as many as the cores that this process may use: EVENTLAB_CORES, else what CPU affinity and cgroup
+        quota allow.
 
     Examples
     --------
@@ -74,14 +92,17 @@ class Threads:
 
     @property
     def parts(self) -> int:
-        return self.count or cores.COUNT
+        return self.count or cores.count()
 
-    def run(self, work: Sequence[Callable[[], None]]) -> None:
-        cores.together(work, "folds")
+    def run(self, tasks: Sequence[Task[Outcome_co]], store: Any, snapshots: Any) -> list[Outcome_co]:
+        return [task.run(store, snapshots, self) for task in tasks]
+
+    def fold(self, parts: Sequence[Callable[[], None]]) -> None:
+        thread_pools.together(parts, "folds")
 
 
 def spans(work: Int64Array, executor: Executor) -> list[Span]:
-    """Stretches of aggregates of about equal work, no more than are worth having."""
+    """Ranges of aggregates of about equal work, no more than are worth a thread each."""
     count = len(work)
     total = int(work.sum())
     parts = min(executor.parts, count, max(total // _WORTH_A_CORE, 1))

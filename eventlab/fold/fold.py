@@ -25,7 +25,7 @@ from eventlab.fold.native.cache import find, keep, key_of
 from eventlab.fold.native.call import KernelRaised, Native, Types, types_of
 from eventlab.fold.result import Folded, concat_batches
 from eventlab.fold.run.kernel_call import Run
-from eventlab.fold.stops import Legs, empty_table, narrowed
+from eventlab.fold.stops import Stops, empty_table, narrowed
 
 WORTH_LOADING, WORTH_COMPILING = 3_000, 100_000
 """Events that are interpreted before a kept kernel is loaded, and before one is compiled: interpreting them takes about
@@ -85,7 +85,7 @@ def fold(
     aggregates: Sequence[str],
     states: pa.RecordBatch,
     tables: Mapping[str, EventTable],
-    legs: Legs,
+    stops: Stops,
     *,
     emit: bool = False,
     interpret: bool | None = None,
@@ -102,9 +102,9 @@ def fold(
         Portable states to go on from, one row an aggregate.
     tables : mapping of str to EventTable
         A table for every event type the reducer handles.
-    legs : Legs
+    stops : Stops
     emit : bool
-        Also give the record and the properties at the end of each leg.
+        Also give the record and the properties at each stop.
     interpret : bool, optional
         True runs the handlers as Python, False compiles at once, None does what is quicker.
     executor : Executor, optional
@@ -123,15 +123,14 @@ def fold(
         A handler cannot be compiled and `interpret` is None: the fold goes on interpreted.
     """
     known, executor = _known_of(reducer), executor or Threads()
-    tables, legs = narrowed(tables, legs)
-    ends = legs.ends
-    work = sum((np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers), np.diff(legs.offsets))
+    tables, stops = narrowed(tables, stops)
+    work = stops.events
     total = int(work.sum())
     few = interpret is None and not known.kernels and known.interpreted + total < WORTH_LOADING
     if few:
         known.interpreted += total
     elif not interpret:
-        made = Run(reducer, states, tables, legs, emit)
+        made = Run(reducer, states, tables, stops, emit)
         native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
         if native is not None:
             # Where a kernel raises, the fold starts over interpreted: that says which event failed, or, where the
@@ -140,7 +139,7 @@ def fold(
                 return made.run(native, spans(work, executor), executor)
         else:
             known.interpreted += total
-    return interpreted(reducer, known.types, aggregates, states, tables, legs, emit)
+    return interpreted(reducer, known.types, aggregates, states, tables, stops, emit)
 
 
 def expect(reducer: Reducer, events: int) -> None:
@@ -159,30 +158,30 @@ def fold_through(
     aggregate: str,
     state: pa.RecordBatch,
     tables: Mapping[str, EventTable],
-    legs: Legs,
+    stops: Stops,
     *,
     emit: bool = False,
     interpret: bool | None = None,
 ) -> Folded:
-    """Fold the events of one aggregate as `fold` does. The result has the states at the end of each leg, a row a leg.
+    """Fold the events of one aggregate as `fold` does. The result has the states at each stop, a row a stop.
 
     Raises
     ------
     FoldError, ReducerError
     """
-    known, (count,) = _known_of(reducer), np.diff(legs.offsets)
-    tables, legs = narrowed(tables, legs)
-    total = int(sum(int((ends - legs.starts[name]).sum()) for name, ends in legs.ends.items())) + int(count)
+    known, (count,) = _known_of(reducer), np.diff(stops.offsets)
+    tables, stops = narrowed(tables, stops)
+    total = int(stops.events[0])
     compiles = interpret is False or known.kernels or known.interpreted + total >= WORTH_LOADING
     if count and compiles and not interpret:
-        made = Run(reducer, state, tables, legs, emit)
+        made = Run(reducer, state, tables, stops, emit)
         native = known.kernel(reducer, types_of(made.arguments(0, 0)), total, interpret)
         if native is not None:
             with contextlib.suppress(KernelRaised):
                 return made.through(native)
     found = []
-    for leg in legs.of_aggregate(0):
-        found.append(fold(reducer, [aggregate], state, tables, leg, emit=emit, interpret=interpret))
+    for stop in stops.one_by_one():
+        found.append(fold(reducer, [aggregate], state, tables, stop, emit=emit, interpret=interpret))
         state = found[-1].states
     states = concat_batches([state.slice(0, 0), *(one.states for one in found)])
     emitted = [one.emitted for one in found if one.emitted is not None]
@@ -193,11 +192,9 @@ def derive(
     reducer: Reducer, aggregates: Sequence[str], states: pa.RecordBatch, *, interpret: bool | None = None
 ) -> pa.RecordBatch:
     """Records and properties of portable states, one row each."""
-    nothing = np.zeros(states.num_rows, np.int64)
-    rows = dict.fromkeys(reducer.handlers, nothing)
     tables = {name: empty_table(reducer, name, states.num_rows) for name in reducer.handlers}
-    legs = Legs(np.arange(states.num_rows + 1), rows, rows)
-    folded = fold(reducer, aggregates, states, tables, legs, emit=True, interpret=interpret)
+    stops = Stops.without_events(reducer, states.num_rows)
+    folded = fold(reducer, aggregates, states, tables, stops, emit=True, interpret=interpret)
     return folded.emitted if folded.emitted is not None else states
 
 

@@ -22,11 +22,11 @@ _PROPERTY_TYPES: dict[str, tuple[Any, pa.DataType]] = {
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """States after their last leg, and, where a caller asks for it, what was emitted at the end of every leg."""
+    """States after their last stop, and what was emitted at every stop, where a caller asks for it."""
 
     states: pa.RecordBatch
     emitted: pa.RecordBatch | None = None
-    """Scalar and array fields, then properties; one row a leg."""
+    """Scalar and array fields, then properties; one row a stop."""
 
 
 def concat_batches(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:

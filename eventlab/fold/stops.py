@@ -1,4 +1,4 @@
-"""Which rows a fold takes, and where it pauses."""
+"""Which rows a fold takes, in which order, and where it stops to emit."""
 
 from __future__ import annotations
 
@@ -26,23 +26,31 @@ _AT_ONCE = 65_536  # so that what is compared stays near the processor
 _rows_until = Function(walk.rows_until)
 
 
+MERGED = ""
+"""The key of `Stops.starts` and `Stops.bounds` where rows follow a merged order."""
+
+
 @dataclass(frozen=True)
-class Legs:
-    """Where each aggregate's fold begins, pauses and ends, as row numbers in the tables.
+class Stops:
+    """Where each aggregate's fold begins, stops and ends, as row numbers in the tables or places in a merged order.
 
     Attributes
     ----------
     offsets : int64 array, shape (aggregates + 1,)
-        Aggregate a's legs are ``offsets[a]:offsets[a + 1]``.
+        Aggregate a's stops are ``offsets[a]:offsets[a + 1]``.
     starts : mapping of str to int64 array, shape (aggregates,)
         First row to fold, per event type.
-    bounds : mapping of str to int64 array, shape (legs,)
-        One past the last row of each leg, per event type; ascending inside an aggregate.
+    bounds : mapping of str to int64 array, shape (stops,)
+        One past the last row of each stop, per event type; ascending inside an aggregate.
+    order : int64 array, optional
+        Rows of several event types merged into one order, as `entries` makes them. `starts` and `bounds` then count
+        places in it, under the one key `MERGED`. Without it, types are merged by version.
     """
 
     offsets: Int64Array
     starts: Mapping[str, Int64Array]
     bounds: Mapping[str, Int64Array]
+    order: Int64Array | None = None
 
     @cached_property
     def ends(self) -> dict[str, Int64Array]:
@@ -56,44 +64,89 @@ class Legs:
             for name, bounds in self.bounds.items()
         }
 
-    def alone(self, a: int) -> Legs:
-        """The legs of one aggregate, as those of a fold of nothing else."""
-        own = slice(int(self.offsets[a]), int(self.offsets[a + 1]))
-        starts = {name: rows[a : a + 1] for name, rows in self.starts.items()}
-        return Legs(
-            np.array([0, own.stop - own.start]), starts, {name: rows[own] for name, rows in self.bounds.items()}
+    @property
+    def events(self) -> Int64Array:
+        """How many events each aggregate's fold takes, and one more for each of its stops."""
+        counts = np.diff(self.offsets)
+        for name, ends in self.ends.items():
+            counts = counts + np.maximum(ends - self.starts[name], 0)
+        return counts
+
+    def rows(self, tables: Mapping[str, EventTable]) -> tuple[Mapping[str, Int64Array], Mapping[str, Int64Array]]:
+        """The first row of each aggregate and one past its last, per event type; no fewer than are folded."""
+        if self.order is None:
+            return self.starts, self.ends
+        return (
+            {name: table.offsets[:-1] for name, table in tables.items()},
+            {name: table.offsets[1:] for name, table in tables.items()},
         )
 
-    def of_aggregate(self, a: int) -> Iterator[Legs]:
-        """Each leg of one aggregate by itself: the second begins where the first ends."""
-        begin = {name: rows[a : a + 1] for name, rows in self.starts.items()}
-        for leg in range(int(self.offsets[a]), int(self.offsets[a + 1])):
-            ends = {name: bounds[leg : leg + 1] for name, bounds in self.bounds.items()}
-            yield Legs(np.array([0, 1]), begin, ends)
+    def of_aggregate(self, a: int) -> Stops:
+        """The stops of one aggregate, as those of a fold of nothing else."""
+        own = slice(int(self.offsets[a]), int(self.offsets[a + 1]))
+        starts = {name: rows[a : a + 1] for name, rows in self.starts.items()}
+        bounds = {name: rows[own] for name, rows in self.bounds.items()}
+        return Stops(np.array([0, own.stop - own.start]), starts, bounds, self.order)
+
+    def one_by_one(self) -> Iterator[Stops]:
+        """The stops of the only aggregate as folds of one stop each: the second begins where the first ends."""
+        begin = self.starts
+        for at in range(int(self.offsets[1])):
+            ends = {name: bounds[at : at + 1] for name, bounds in self.bounds.items()}
+            yield Stops(np.array([0, 1]), begin, ends, self.order)
             begin = ends
 
+    @staticmethod
+    def of_frame(
+        reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]
+    ) -> tuple[dict[str, EventTable], Stops]:
+        """A frame's tables, and one stop for each of its aggregates, one past its last row of each event type."""
+        tables = tables_of(reducer, frame)
+        starts = {name: table.offsets[:-1] for name, table in tables.items()}
+        bounds = {name: ends.get(name, starts[name]) for name in tables}
+        return tables, Stops(np.arange(len(frame.aggregates) + 1), starts, bounds)
 
-def narrowed(tables: Mapping[str, EventTable], legs: Legs) -> tuple[dict[str, EventTable], Legs]:
-    """Tables cut to the rows that the legs touch, and the legs in their row numbers; nothing is copied."""
-    cut, starts, bounds = dict(tables), dict(legs.starts), dict(legs.bounds)
-    for name, last in legs.ends.items():
-        table, first = tables[name], legs.starts[name]
+    @staticmethod
+    def without_events(reducer: Reducer, count: int) -> Stops:
+        """One stop for each of `count` aggregates, before any event."""
+        nothing = np.zeros(count, np.int64)
+        rows = dict.fromkeys([MERGED] if reducer.takes_merged_order else reducer.handlers, nothing)
+        return Stops(np.arange(count + 1), rows, rows, nothing[:0] if reducer.takes_merged_order else None)
+
+    @staticmethod
+    def merged(order: Int64Array, places: Int64Array) -> Stops:
+        """Stops of one aggregate after so many events of a merged order each."""
+        return Stops(np.array([0, len(places)]), {MERGED: np.zeros(1, np.int64)}, {MERGED: places}, order)
+
+
+def kind_bits(kinds: int) -> int:
+    """How many low bits of an entry hold the number of its event type; one number more than `kinds` fits."""
+    return kinds.bit_length()
+
+
+def entries(rows: Int64Array, kind: int, kinds: int, out: Int64Array | None = None) -> Int64Array:
+    """Rows of the event type number `kind` of `kinds`, as `Stops.order` holds them; type `kinds` is not handled."""
+    found: Int64Array = np.left_shift(rows, kind_bits(kinds), out=out)
+    return np.bitwise_or(found, kind, out=found)
+
+
+def narrowed(tables: Mapping[str, EventTable], stops: Stops) -> tuple[dict[str, EventTable], Stops]:
+    """Tables cut to the rows that are folded, and the stops in their row numbers; nothing is copied."""
+    if stops.order is not None:
+        low, high = int(stops.starts[MERGED].min(initial=0)), int(stops.ends[MERGED].max(initial=0))
+        starts, bounds = ({MERGED: places[MERGED] - low} for places in (stops.starts, stops.bounds))
+        return dict(tables), Stops(stops.offsets, starts, bounds, stops.order[low:high])
+    cut, starts, bounds = dict(tables), dict(stops.starts), dict(stops.bounds)
+    for name, last in stops.ends.items():
+        table, first = tables[name], stops.starts[name]
         if len(last) and first.min() == 0 and last.max() == len(table):
             continue
         some = last > first
         low, high = (int(first[some].min()), int(last[some].max())) if some.any() else (0, 0)
-        cut[name] = EventTable(
-            table.type,
-            np.clip(table.offsets - low, 0, high - low),
-            table.position[low:high],
-            table.version[low:high],
-            table.timestamp[low:high],
-            {column: values[low:high] for column, values in table.columns.items()},
-            None if table.place is None else table.place[low:high],
-        )
+        cut[name] = table.part(low, high, np.clip(table.offsets - low, 0, high - low))
         starts[name], bounds[name] = (np.clip(rows[name] - low, 0, high - low) for rows in (starts, bounds))
-    whole = all(cut[name] is table for name, table in tables.items())
-    return cut, legs if whole else Legs(legs.offsets, starts, bounds)
+    unchanged = all(cut[name] is table for name, table in tables.items())
+    return cut, stops if unchanged else Stops(stops.offsets, starts, bounds)
 
 
 def upper_bounds(values: Int64Array, starts: Int64Array, stops: Int64Array, limit: int) -> Int64Array:

@@ -16,7 +16,7 @@ from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
 from eventlab.feeds.api import Feed
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
-from eventlab.fold.executors import Executor
+from eventlab.fold.executors import Executor, Threads
 from eventlab.lab import scan as _scanning
 from eventlab.lab.append import Cause, Group, batch_of_frame
 from eventlab.lab.info import Info, info
@@ -39,9 +39,8 @@ from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.history.history import history
-from eventlab.timetravel.marks import marked
 from eventlab.timetravel.marks.routing import MarkWith
-from eventlab.timetravel.reconstruct import reconstruct, reconstruct_all
+from eventlab.timetravel.reconstruct import StatesTask, reconstruct
 from eventlab.timetravel.state import State
 
 if TYPE_CHECKING:  # a process that asks for a state need not load what writes files, or shows how far it is
@@ -412,13 +411,11 @@ class Lab:
         (-1.0, 19.0, 1)
         """
         reducer, aggregate_id, moment = as_reducer(reducer), aggregate_named(aggregate_id), moment_of(as_of)
-        if mark_with is not None:
-            found = marked.state(self._store, reducer, aggregate_id, moment, mark_with, interpret=interpret)
-            return views.single(reducer, found)
         found = reconstruct(
-            self._store, reducer, [aggregate_id], moment, snapshots=self._snapshots, interpret=interpret
-        )
-        if self._read_log is not None and self._read_log.recording:
+            self._store, reducer, [aggregate_id], moment,
+            mark_with=mark_with, snapshots=self._snapshots, interpret=interpret,
+        )  # fmt: skip
+        if mark_with is None and self._read_log is not None and self._read_log.recording:
             (head,) = self._store.heads([aggregate_id])
             self._read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
         return views.single(reducer, found)
@@ -482,10 +479,8 @@ class Lab:
         reducers = [as_reducer(one) for one in (reducer if isinstance(reducer, Sequence) else [reducer])]
         aggregates = aggregates_named(self._store, aggregate_id)
         chosen = self._store.aggregate_ids() if aggregates is None else aggregates
-        found = reconstruct_all(
-            self._store, reducers, chosen, moment_of(as_of),
-            snapshots=self._snapshots, interpret=interpret, executor=executor,
-        )  # fmt: skip
+        task = StatesTask.of(self._store, reducers, chosen, moment_of(as_of), interpret=interpret)
+        (found,) = (executor or Threads()).run([task], self._store, self._snapshots)
         frames = [views.frame(one, states) for one, states in zip(reducers, found, strict=True)]
         return frames if several else frames[0]
 
@@ -657,11 +652,10 @@ class Lab:
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
         reducer, aggregate_id = as_reducer(reducer), aggregate_named(aggregate_id)
-        if mark_with is not None:
-            return marked.history(
-                self._store, reducer, aggregate_id, mark_with, at=at, every=every, tables=tables, interpret=interpret
-            )
-        return history(self._store, reducer, aggregate_id, at=at, every=every, tables=tables, interpret=interpret)
+        return history(
+            self._store, reducer, aggregate_id,
+            at=at, every=every, mark_with=mark_with, tables=tables, interpret=interpret,
+        )  # fmt: skip
 
     def cursor(
         self, reducer: ReducerLike, aggregate_id: str, as_of: AsOfLike = None, *, interpret: bool | None = None

@@ -13,7 +13,7 @@ from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold, fold_through
 from eventlab.fold.result import concat_batches
-from eventlab.fold.stops import Legs, tables_of
+from eventlab.fold.stops import Stops, tables_of
 from eventlab.snapshots.states import Base, Marks, Taken, put
 from eventlab.store.api import UNBOUND, EventReader, Selection
 from eventlab.store.blocks import running_maxima
@@ -42,22 +42,22 @@ def take_states(
     )  # fmt: skip
     for frame in store.frames(selection):
         members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
-        stops = _Stops.of(frame, [versions[at] for at in members])
+        wanted = _WantedVersions.of(frame, [versions[at] for at in members])
         part = states.take(pa.array(members))
-        taken, part = _fold_to_stops(reducer, frame, part, stops)
+        taken, part = _fold_to_versions(reducer, frame, part, wanted)
         states = put(states, part, members)
         highest = {
             name: table.timestamp if ascend else _running(table, latest[members])
             for name, table in frame.tables.items()
         }
-        marks = stops.marks(frame, highest, latest[members])
+        marks = wanted.marks(frame, highest, latest[members])
         latest[members] = _at_end(frame, highest, latest[members])
         if taken is not None:
-            yield Taken([frame.aggregates[at] for at in stops.owner], marks, taken)
+            yield Taken([frame.aggregates[at] for at in wanted.owner], marks, taken)
 
 
 @dataclass(frozen=True, slots=True)
-class _Stops:
+class _WantedVersions:
     """The wanted versions that lie in a frame: aggregate a's are ``version[offsets[a]:offsets[a + 1]]``."""
 
     version: Int64Array
@@ -70,7 +70,7 @@ class _Stops:
     """Whether an aggregate has stops in later frames: else its fold ends at its last one."""
 
     @staticmethod
-    def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _Stops:
+    def of(frame: EventFrame, wanted: Sequence[Int64Array]) -> _WantedVersions:
         low, high = np.full(len(wanted), UNBOUND), np.zeros(len(wanted), np.int64)
         for table in frame.tables.values():
             some = np.flatnonzero(np.diff(table.offsets))
@@ -84,10 +84,10 @@ class _Stops:
         onward = np.array([len(v) > 0 and bool(v[-1] > hi) for v, hi in zip(wanted, high, strict=True)], bool)
         owner = np.repeat(np.arange(len(inside)), np.diff(offsets))
         rows = {name: _rows_until(table, version, offsets, owner) for name, table in frame.tables.items()}
-        return _Stops(version, offsets, owner, rows, onward)
+        return _WantedVersions(version, offsets, owner, rows, onward)
 
-    def legs(self, tables: Mapping[str, EventTable]) -> Legs:
-        """A leg to each stop, and one more to where each aggregate goes on from."""
+    def stops(self, tables: Mapping[str, EventTable]) -> Stops:
+        """A stop at each version, and one more where each aggregate's fold goes on from."""
         bounds = {}
         for name, table in tables.items():
             rows = self.rows.get(name, np.zeros(len(self.version), np.int64))
@@ -96,7 +96,7 @@ class _Stops:
             reached[some] = rows[self.offsets[1:][some] - 1]
             bounds[name] = np.insert(rows, self.offsets[1:], np.where(self.onward, table.offsets[1:], reached))
         starts = {name: table.offsets[:-1] for name, table in tables.items()}
-        return Legs(self.offsets + np.arange(len(self.offsets)), starts, bounds)
+        return Stops(self.offsets + np.arange(len(self.offsets)), starts, bounds)
 
     def marks(self, frame: EventFrame, highest: Mapping[str, Int64Array], before: Int64Array) -> Marks:
         """The envelope of the events at the stops.
@@ -146,22 +146,22 @@ def _at_end(frame: EventFrame, highest: Mapping[str, Int64Array], before: Int64A
     return found
 
 
-def _fold_to_stops(
-    reducer: Reducer, frame: EventFrame, states: pa.RecordBatch, stops: _Stops
+def _fold_to_versions(
+    reducer: Reducer, frame: EventFrame, states: pa.RecordBatch, wanted: _WantedVersions
 ) -> tuple[pa.RecordBatch | None, pa.RecordBatch]:
-    """States at the stops, and those from which later frames go on."""
+    """States at the wanted versions, and those from which later frames go on."""
     tables, ids = tables_of(reducer, frame), list(frame.aggregates)
-    legs = stops.legs(tables)
+    stops = wanted.stops(tables)
     if not reducer.layout.tables:  # a record is the whole state, and the kernel emits records as it goes
-        folded = fold(reducer, ids, states, tables, legs, emit=True)
+        folded = fold(reducer, ids, states, tables, stops, emit=True)
         emitted = folded.emitted.select(reducer.layout.arrow_schema.names)  # type: ignore[union-attr]
         if len(ids) == 1:
-            emitted = emitted.slice(0, len(stops.version))
+            emitted = emitted.slice(0, len(wanted.version))
         else:
-            emitted = emitted.take(pa.array(np.delete(np.arange(int(legs.offsets[-1])), legs.offsets[1:] - 1)))
+            emitted = emitted.take(pa.array(np.delete(np.arange(int(stops.offsets[-1])), stops.offsets[1:] - 1)))
         return pa.RecordBatch.from_arrays(emitted.columns, schema=reducer.layout.arrow_schema), folded.states
     through = [
-        fold_through(reducer, aggregate, states.slice(a, 1), tables, legs.alone(a)).states
+        fold_through(reducer, aggregate, states.slice(a, 1), tables, stops.of_aggregate(a)).states
         for a, aggregate in enumerate(ids)
     ]
     taken = concat_batches([found.slice(0, found.num_rows - 1) for found in through])

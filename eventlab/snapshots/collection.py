@@ -89,11 +89,9 @@ class Snapshots:
     @staticmethod
     def beside(store: Store, measure: Measure) -> Snapshots:
         """The snapshots in a store's folder, or in memory as the store is; `measure` measures the cost of reads."""
-        if store.path == ":memory:":
-            found = Snapshots(store, MemoryFiles(), measure)
-        else:
-            files = DirectoryFiles(Path(store.path) / "snapshots", read_only=store.read_only)
-            found = Snapshots(store, files, measure)
+        place, in_memory = Path(store.path) / "snapshots", store.path == ":memory:"
+        files = MemoryFiles() if in_memory else DirectoryFiles(place, read_only=store.read_only)
+        found = Snapshots(store, files, measure)
         if not store.read_only:
             store.follow(found.after_commit)
         return found
@@ -202,7 +200,7 @@ class Snapshots:
         for head in self._store.heads(aggregates):
             there = shelf.versions(head.aggregate_id)
             after = 0 if from_start or not len(there) else int(there[-1])
-            past = Past.of(self._store, head, after, stop, partial(self._model, reducer))
+            past = Past(head.version, after, self._store, head.aggregate_id, stop, partial(self._model, reducer))
             versions = _without(policies.choose(self._policy, past), there)
             pasts[head.aggregate_id] = past
             if len(versions):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +14,7 @@ from eventlab.events.clock import Moment, to_ns
 AsOfLike: TypeAlias = "AsOf | int | str | dt.datetime | np.datetime64 | None"
 
 
-def _whole(value: object, what: str) -> int:
+def _bound(value: object, what: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise AsOfError(f"{what} must be an integer", got=value)
     if value < 0:
@@ -55,26 +55,19 @@ class AsOf:
     time: Moment | None = None
     position: int | None = None
     known_at: Moment | None = None
+    time_ns: int | None = field(init=False, repr=False, compare=False)
+    known_at_ns: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("version", "position"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, _whole(value, name))
+                object.__setattr__(self, name, _bound(value, name))
         for name in ("time", "known_at"):
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, to_ns(value, what=name))
-
-    @property
-    def time_ns(self) -> int | None:
-        """`time` in ns."""
-        return self.time  # type: ignore[return-value]
-
-    @property
-    def known_at_ns(self) -> int | None:
-        """`known_at` in ns."""
-        return self.known_at  # type: ignore[return-value]
+            ns = None if value is None else to_ns(value, what=name)
+            for attribute in (name, f"{name}_ns"):
+                object.__setattr__(self, attribute, ns)
 
 
 def as_of(moment: AsOfLike) -> AsOf:

@@ -21,12 +21,12 @@ from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 
 _SNAPSHOTS, _MADE = 24, 200
 _NEAR, _FAR = 200, 48
-"""Reads of row groups that are kept decoded, and of more of them: those take the longer, and vary less."""
+"""Reads of few row groups, which stay decoded, and of more than are kept; the latter take longer and vary less."""
 _RUNS = 24
-"""Stretches that each of both is timed in, in turns."""
+"""Parts that both kinds of reads are split into, to be timed alternately."""
 _FARTHEST = 1_000_000
 _OFF = 3.0
-"""Reads this many times the median deviation off are disturbed by something else, and decide nothing."""
+"""Reads off by more than this many median deviations were disturbed, and are left out."""
 
 
 def calibrated(store: EventReader, reducer: Reducer, aggregate: str, seed: int = 0) -> Model:
@@ -46,10 +46,10 @@ def calibrated(store: EventReader, reducer: Reducer, aggregate: str, seed: int =
 
 
 class Calibration:
-    """Reads of one aggregate that tell what each part of a read costs, in an order in which they may be timed.
+    """Reads of one aggregate whose times say what each part of a read costs, in the order in which to time them.
 
-    Most begin at snapshots that nobody else sees, or at nothing, and come by one or two row groups, which were decoded
-    before. The others go from the beginning through more row groups than are kept, few to many.
+    Most begin at private snapshots, or at no state, and read one or two row groups that are decoded already. The others
+    begin at the first event and read more row groups than are kept decoded.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Calibration:
     kept : int
         How many row groups the store keeps decoded.
     warming : list of (base, version)
-        What to read before, so that the row groups that most reads come by are decoded.
+        What to read first, so that the row groups of most reads are decoded.
     """
 
     def __init__(self, store: EventReader, reducer: Reducer, aggregate: str, seed: int = 0) -> None:
@@ -70,7 +70,7 @@ class Calibration:
         self._length = head / len(self.starts)
         generator = np.random.default_rng(seed)
         evenly = np.ceil(np.linspace(0, head, _SNAPSHOTS + 1)).astype(np.int64)[1:]
-        self._at = np.union1d(1, evenly)  # the first says what a state takes before it grows
+        self._at = np.union1d(1, evenly)  # the first has the size of a state before it grows
         self._snapshots = Snapshots(store, MemoryFiles())
         self._snapshots.make(reducer, aggregate, self._at)
         self._write = self._making(min(head, _FARTHEST))
@@ -78,7 +78,7 @@ class Calibration:
         places = generator.permutation(evenly)[: max(self.kept // (MOST_GROUPS + 1), 1)]
         spread = max(int(min(self._length, head / len(evenly) - 1)), 0)
         base = generator.choice(np.append(0, places), _NEAR)
-        # Most of few events, some of none, so that what an event costs is told from what a read does.
+        # Most fold few events and some none, which separates the cost of an event from that of a read.
         tail = np.ceil(generator.random(_NEAR) ** 3 * spread - 0.1).astype(np.int64)
         near = np.where(base, base + tail, 1 + (tail * self._length / max(spread, 1)).astype(np.int64))
         far = _spread(MOST_GROUPS * self._length, float(min(head, _FARTHEST)), _FAR, generator)
@@ -89,7 +89,7 @@ class Calibration:
         self.warming = [(0, min(int(self._length) + 1, head)), *((p, min(p + spread, head)) for p in places.tolist())]
 
     def _making(self, last: int) -> float:
-        """Seconds that a snapshot takes beyond the fold that comes by it."""
+        """Seconds that making a snapshot adds to a fold."""
         at = np.unique(np.ceil(np.linspace(0, last, _MADE + 1)).astype(np.int64)[1:])
         seconds = np.empty((3, 2))
         for one in seconds:
@@ -102,7 +102,7 @@ class Calibration:
         return float(max(both - folding, 0.0)) / len(at)
 
     def _bytes_of_a_group(self) -> float:
-        """What the store keeps of a row group that a read came by."""
+        """Bytes that the store keeps of a decoded row group."""
         selection = Selection(
             self._reducer.columns, others=True, aggregates=[self._aggregate], types=self._reducer.event_types,
             until_version=int(self._length),
@@ -118,7 +118,7 @@ class Calibration:
         begin = perf_counter()
         found = self.read(base, version)
         self.seconds[number] = perf_counter() - begin
-        digest(found.states, 0)  # a state is read to be looked at: the next read finds the processor's caches so
+        digest(found.states, 0)  # the caller looks at a state, which changes the processor's caches
 
     def read(self, base: int, version: int) -> Reconstructed:
         """Reconstruct a version from one of the snapshots, or from nothing."""
@@ -127,14 +127,14 @@ class Calibration:
         return reconstruct(self._store, self._reducer, [self._aggregate], moment, snapshots=snapshots, interpret=False)
 
     def model(self) -> Model:
-        """What the reads say, once all have been made."""
+        """The model that the reads give, once all have been timed."""
         table = self._snapshots.table()
         reads = Reads.of(self.base, self.version, self.starts)
         return fitted(self.seconds, reads, self._at, table["bytes"].to_numpy(), self._write, self._length, self.kept)
 
 
 def _spread(low: float, high: float, count: int, generator: np.random.Generator) -> Int64Array:
-    """Random numbers, one from each of so many stretches of equal ratio; none where there is nothing between."""
+    """Random numbers, one in each of `count` ranges of equal ratio from `low` to `high`; none for no range."""
     if high <= low:
         return np.empty(0, np.int64)
     places = (np.arange(count) + generator.random(count)) / count
@@ -142,20 +142,20 @@ def _spread(low: float, high: float, count: int, generator: np.random.Generator)
 
 
 def _in_turns(near: Int64Array, far: Int64Array) -> Int64Array:
-    """Some of one, then some of the other: caches are as the read before left them, mostly a like one."""
+    """Alternating parts of both: a read mostly follows one of its kind, which leaves the caches as it needs them."""
     runs = zip(np.array_split(near, _RUNS), np.array_split(far, _RUNS), strict=True)
     return np.concatenate([part for both in runs for part in both])
 
 
 def _bytes(table: EventTable) -> int:
-    """Of a table's columns, those that are kept: gapless numbers are told by the catalog."""
+    """Bytes of a table's decoded columns; gapless numbers take none, because the catalog has them."""
     numbers = [column for column in (table.version, table.position) if (np.diff(column) != 1).any()]
     return sum(column.nbytes for column in (table.timestamp, *numbers, *table.columns.values()))
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """No garbage collection in the middle of a measurement."""
+    """Without garbage collection during a measurement."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -169,9 +169,9 @@ def undisturbed() -> Iterator[None]:
 def fitted(
     seconds: Float64Array, reads: Reads, at: Int64Array, size: Float64Array, write: float, length: float, kept: int
 ) -> Model:
-    """The model that timed reads suggest: least squares without negative coefficients, twice, without outliers then."""
+    """A model of timed reads: least squares with coefficients of at least 0, repeated without outliers."""
     counted = features(reads, np.interp(reads.base, at, size), np.interp(reads.version, at, size))
-    # What is left over grows with what is measured: a hundredth of a long read counts like a hundredth of a short one.
+    # Errors are relative: a hundredth of a long read counts as much as a hundredth of a short one.
     coefficients = _least_squares(counted / seconds[:, None], np.ones(len(seconds)))
     off = np.abs(counted @ coefficients / seconds - 1.0)
     calm = off <= _OFF * max(float(np.median(off)), 1e-3)

@@ -1,4 +1,4 @@
-"""Past states beside the rows of a frame: each row gets the state as of its own time, in one pass an aggregate."""
+"""Past states joined to the rows of a frame: each row gets the state as of its own time, in one pass per aggregate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.result import emission_schema
 from eventlab.store.api import EventReader
 from eventlab.timetravel.history.history import history
-from eventlab.timetravel.marks import marked
 from eventlab.timetravel.marks.routing import MarkWith
-from eventlab.timetravel.reconstruct import heads_of
+from eventlab.timetravel.moments import heads_of
 
 
 def join_asof(
@@ -66,9 +65,7 @@ def join_asof(
         heads_of(store, named.drop_nulls().unique().sort().to_list())
 
     def states(aggregate: str, at: pl.Series) -> pl.DataFrame:
-        if mark_with is None:
-            return history(store, reducer, aggregate, at=at, interpret=interpret)
-        return marked.history(store, reducer, aggregate, mark_with, at=at, interpret=interpret)
+        return history(store, reducer, aggregate, at=at, mark_with=mark_with, interpret=interpret)
 
     pieces = [states(name, moments.gather(rows)).select(list(names)) for name, rows in groups if len(rows)]
     if not pieces:

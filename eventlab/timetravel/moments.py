@@ -1,4 +1,4 @@
-"""The moments that a caller asks for rows at, as numbers."""
+"""Moments as numbers: bounds of version, event time and position."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from eventlab.errors import AsOfError
+from eventlab.errors import AsOfError, UnknownAggregate
 from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.stops import rows_until
 from eventlab.store.api import UNBOUND, EventReader, Head
 from eventlab.timetravel.asof import AsOf, as_of
-from eventlab.timetravel.reconstruct import position_bound
 
 MOST_BARS = 10_000_000
-"""So many rows `every` gives; more would fill the memory rather than help."""
+"""The most rows that `every` gives, so that a mistyped duration does not fill the memory."""
+
+
+def position_bound(store: EventReader, moment: AsOf) -> int:
+    """One past the last position that a moment includes; UNBOUND if it limits no positions."""
+    if moment.position is None and moment.known_at_ns is None:
+        return UNBOUND
+    stop = store.stop_position
+    if moment.position is not None:
+        if moment.position >= stop:
+            raise AsOfError("position lies past the end of the log", got=moment.position, expected=f"below {stop}")
+        stop = moment.position + 1
+    if moment.known_at_ns is not None:
+        stop = min(stop, store.position_at(moment.known_at_ns))
+    return stop
+
+
+def heads_of(store: EventReader, aggregates: Sequence[str]) -> list[Head]:
+    """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
+    known = {head.aggregate_id: head for head in store.heads(aggregates)}
+    for aggregate in aggregates:
+        if aggregate not in known:
+            raise UnknownAggregate.named(aggregate)
+    return [known[aggregate] for aggregate in aggregates]
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Moments as numbers, one an element of each array. What is not bound has a bound that nothing reaches.
+    """Moments as numbers, one per element of each array. A missing bound is a number that no event reaches.
 
     Attributes
     ----------
@@ -62,7 +84,7 @@ class Bounds:
 
     @staticmethod
     def of(store: EventReader, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
-        """The bounds of moments of an aggregate, which lie within what is recorded: event times, versions, or moments.
+        """The bounds of an aggregate's moments, given as event times, bounds or moments; checked against its head.
 
         Raises
         ------
@@ -72,7 +94,7 @@ class Bounds:
         if isinstance(moments, np.ndarray):
             return Bounds.of_times(moments)
         if isinstance(moments, Bounds):
-            highest = int(moments.version.max(initial=0))
+            highest = int(moments.version[moments.version != UNBOUND].max(initial=0))
         else:
             highest = max((m.version for m in moments if m.version is not None), default=0)
         if highest > head.version:
@@ -87,25 +109,27 @@ class Bounds:
             np.array([position_bound(store, m) for m in moments], np.int64),
         )
 
-    def versions(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
-        """The highest version each moment includes of a stretch of own events that follows the version `before`.
+    def counts(self, before: int, position: Int64Array, timestamp: Int64Array) -> Int64Array:
+        """How many of the own events that follow the version `before` each moment includes.
 
         Event times must not go back.
         """
-        version = before + rows_until(timestamp, self.time)
+        count = rows_until(timestamp, self.time)
         if (self.stop != UNBOUND).any():
-            version = np.minimum(version, before + np.searchsorted(position, self.stop))
-        return np.maximum(np.minimum(version, self.version), before)
+            count = np.minimum(count, np.searchsorted(position, self.stop))
+        if (self.version != UNBOUND).any():
+            count = np.clip(self.version - before, 0, count)
+        return count
 
 
 def check_asked(at: object, every: object) -> None:
-    """Raise AsOfError for two ways to ask for rows at once."""
+    """Raise AsOfError for both `at` and `every`."""
     if at is not None and every is not None:
         raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
 
 
 def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | Bounds | list[AsOf]]:
-    """The column `at`, and the moments: event times in ns, or versions, where a series or array has nothing else."""
+    """The column `at`, and the moments: event times in ns or versions if a series has one kind, else a list."""
     if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
         raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
     if isinstance(at, pl.Series | np.ndarray):

@@ -1,27 +1,30 @@
-"""States at a moment, from events alone or from a snapshot and the events after it."""
+"""States at a moment: from a snapshot and the events after it, from all events, or with what other aggregates mark."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.errors import AsOfError, UnknownAggregate
+from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS
-from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.executors import Executor
-from eventlab.fold.fold import derive, fold
-from eventlab.fold.stops import Legs, leading, tables_of, upper_bounds
+from eventlab.fold.fold import derive
+from eventlab.fold.result import concat_batches
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.policy.rules import Read
-from eventlab.snapshots.states import Base, Marks, put
-from eventlab.store.api import UNBOUND, EventReader, Head, Selection
+from eventlab.snapshots.states import Base, Marks
+from eventlab.store.api import UNBOUND, EventReader, Selection
+from eventlab.timetravel.advance import advance, count_until
 from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.history.fold_to_stops import Emission, Pending
+from eventlab.timetravel.marks.merge import MergedStream
+from eventlab.timetravel.marks.routing import MarkWith, RoutedLog
+from eventlab.timetravel.moments import Bounds, heads_of, position_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,256 +38,170 @@ class Reconstructed:
     marks: Marks
 
 
-def position_bound(store: EventReader, moment: AsOf) -> int:
-    """One past the last position a moment includes; UNBOUND where it says nothing of positions."""
-    if moment.position is None and moment.known_at_ns is None:
-        return UNBOUND
-    stop = store.stop_position
-    if moment.position is not None:
-        if moment.position >= stop:
-            raise AsOfError("position lies past the end of the log", got=moment.position, expected=f"below {stop}")
-        stop = moment.position + 1
-    if moment.known_at_ns is not None:
-        stop = min(stop, store.position_at(moment.known_at_ns))
-    return stop
-
-
-def heads_of(store: EventReader, aggregates: Sequence[str]) -> list[Head]:
-    """The aggregates' last events. Raises UnknownAggregate for an id that has none."""
-    known = {head.aggregate_id: head for head in store.heads(aggregates)}
-    for aggregate in aggregates:
-        if aggregate not in known:
-            raise UnknownAggregate.named(aggregate)
-    return [known[aggregate] for aggregate in aggregates]
-
-
 def reconstruct(
     store: EventReader,
     reducer: Reducer,
     aggregates: Sequence[str],
     moment: AsOf,
     *,
+    mark_with: MarkWith | None = None,
     snapshots: Snapshots | None = None,
     interpret: bool | None = None,
-    executor: Executor | None = None,
 ) -> Reconstructed:
-    """The states of aggregates at a moment.
+    """The states of aggregates at a moment; with `mark_with`, of the events that it routes to each as well.
 
     Raises
     ------
-    UnknownAggregate, AsOfError, FoldError, ReducerError
+    UnknownAggregate, AsOfError, FoldError, ReducerError, InvalidEvent
     """
-    (found,) = reconstruct_all(
-        store, [reducer], aggregates, moment, snapshots=snapshots, interpret=interpret, executor=executor
-    )
+    task = StatesTask.of(store, [reducer], aggregates, moment, mark_with=mark_with, interpret=interpret)
+    (found,) = task.run(store, snapshots)
     return found
 
 
-def reconstruct_all(
-    store: EventReader,
-    reducers: Sequence[Reducer],
-    aggregates: Sequence[str],
-    moment: AsOf,
-    *,
-    snapshots: Snapshots | None = None,
-    interpret: bool | None = None,
-    executor: Executor | None = None,
-) -> list[Reconstructed]:
-    """What `reconstruct` gives for each of several reducers, in one pass over the events.
+@dataclass(frozen=True, slots=True)
+class StatesTask:
+    """States at a moment as work to be done: plain data that another process can take, as its outcome is.
 
-    Snapshots are used where all reducers have them at the same versions, as one reducer always does.
+    Attributes
+    ----------
+    reducers : tuple of Reducer
+        All of them in one pass over the events. Pickled, a reducer is the name by which it is imported.
+    aggregates : tuple of str
+    version, time : int or None
+        The last version of each aggregate, and the last event time (ns), that the states include.
+    stop_position : int
+        Nothing from this position on.
+    mark_with : str or sequence of str, optional
+        Aggregates whose events are routed to these. The states are then always folded from the first event.
+    interpret : bool, optional
     """
-    if not reducers:
-        return []
-    begin = perf_counter()
-    stop = position_bound(store, moment)
-    bases = _bases(reducers, aggregates, moment, stop, snapshots)
-    marks = bases[0].marks
-    after = {a: int(v) for a, v in zip(aggregates, marks.version, strict=True) if v}
-    selection = Selection(
-        _columns_of(reducers),
-        others=True,
-        aggregates=aggregates,
-        after_version=after,
-        stop_position=stop,
-        until_version=moment.version,
-        until_time=moment.time_ns,
-        types={name: declared for reducer in reducers for name, declared in reducer.event_types.items()},
-    )
-    watched = snapshots is not None and snapshots.policy.on_read and len(reducers) == len(aggregates) == 1
-    ascends = not watched or store.times_ascend_in(aggregates[0])
-    included = int(marks.version.sum())
-    emitted: list[pa.RecordBatch | None] = [None] * len(reducers)
-    index = {aggregate: at for at, aggregate in enumerate(aggregates)}
-    for frame in store.frames(selection):
-        members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
-        for at, reducer in enumerate(reducers):
-            bases[at], emitted[at] = advance(
-                reducer, bases[at], frame, members, moment, emit=True, interpret=interpret, executor=executor
-            )
-        if not ascends:
-            included += _count(frame, moment)
-    if not bases[0].marks.version.all():  # of those that have no events by then, some may have none at all
-        heads_of(store, aggregates)
-    if moment.version is not None:
-        _check_versions(store, aggregates, moment, bases[0].marks)
-    if watched and snapshots is not None:
-        read = Read(int(bases[0].marks.version[0]), int(marks.version[0]), perf_counter() - begin)
-        if ascends or included == read.version:  # else it is not the state of a version
-            snapshots.after_read(reducers[0], aggregates[0], bases[0] if ascends else None, read)
-    return [
-        Reconstructed(
-            aggregates,
-            base.states,
-            derive(reducer, aggregates, base.states, interpret=interpret) if last is None else last,
-            base.marks,
+
+    reducers: tuple[Reducer, ...]
+    aggregates: tuple[str, ...]
+    version: int | None
+    time: int | None
+    stop_position: int
+    mark_with: MarkWith | None = None
+    interpret: bool | None = None
+
+    @staticmethod
+    def of(
+        store: EventReader,
+        reducers: Sequence[Reducer],
+        aggregates: Sequence[str],
+        moment: AsOf,
+        *,
+        mark_with: MarkWith | None = None,
+        interpret: bool | None = None,
+    ) -> StatesTask:
+        """The task of a moment in a store.
+
+        Raises
+        ------
+        AsOfError
+        """
+        stop, time = position_bound(store, moment), moment.time_ns
+        return StatesTask(tuple(reducers), tuple(aggregates), moment.version, time, stop, mark_with, interpret)
+
+    def run(
+        self, store: EventReader, snapshots: Snapshots | None = None, executor: Executor | None = None
+    ) -> list[Reconstructed]:
+        """The states, for each reducer.
+
+        Snapshots are used where all reducers have them at the same versions, as one reducer always does.
+
+        Raises
+        ------
+        UnknownAggregate, AsOfError, FoldError, ReducerError, InvalidEvent
+        """
+        if self.mark_with is not None:
+            return [self._marked(store, reducer, self.mark_with) for reducer in self.reducers]
+        if not self.reducers:
+            return []
+        begin = perf_counter()
+        bases = self._bases(snapshots)
+        marks = bases[0].marks
+        watched = snapshots is not None and snapshots.policy.on_read and len(self.reducers) == len(self.aggregates) == 1
+        ascends = not watched or store.times_ascend_in(self.aggregates[0])
+        included = int(marks.version.sum())
+        emitted: list[pa.RecordBatch | None] = [None] * len(bases)
+        index = {aggregate: at for at, aggregate in enumerate(self.aggregates)}
+        for frame in store.frames(self._selection(marks)):
+            members = np.array([index[aggregate] for aggregate in frame.aggregates], np.int64)
+            for at, reducer in enumerate(self.reducers):
+                bases[at], emitted[at] = advance(
+                    reducer, bases[at], frame, members,
+                    version=self.version, time=self.time, emit=True, interpret=self.interpret, executor=executor,
+                )  # fmt: skip
+            if not ascends:
+                included += count_until(frame, self.version, self.time)
+        self._check(store, bases[0].marks)
+        if watched and snapshots is not None:
+            read = Read(int(bases[0].marks.version[0]), int(marks.version[0]), perf_counter() - begin)
+            if ascends or included == read.version:  # else it is not the state of a version
+                snapshots.after_read(self.reducers[0], self.aggregates[0], bases[0] if ascends else None, read)
+        found = []
+        for reducer, base, last in zip(self.reducers, bases, emitted, strict=True):
+            values = last
+            if values is None:
+                values = derive(reducer, self.aggregates, base.states, interpret=self.interpret)
+            found.append(Reconstructed(self.aggregates, base.states, values, base.marks))
+        return found
+
+    def _bases(self, snapshots: Snapshots | None) -> list[Base]:
+        """Where the reducers begin: at snapshots of the same versions, or before any event."""
+        if snapshots is not None:
+            found = [
+                snapshots.latest(
+                    reducer, self.aggregates, version=self.version, time=self.time, stop_position=self.stop_position
+                )
+                for reducer in self.reducers
+            ]
+            if all(np.array_equal(base.marks.version, found[0].marks.version) for base in found):
+                return found
+        return [Base.initial(reducer, len(self.aggregates)) for reducer in self.reducers]
+
+    def _selection(self, marks: Marks) -> Selection:
+        """The events after those that states include, with the columns that any of the reducers may read."""
+        columns: dict[str, dict[str, None]] = {}
+        for reducer in self.reducers:
+            for name, read in reducer.columns.items():
+                columns.setdefault(name, {}).update(dict.fromkeys(read))
+        after = {a: int(v) for a, v in zip(self.aggregates, marks.version, strict=True) if v}
+        return Selection(
+            {name: tuple(read) for name, read in columns.items()}, others=True, aggregates=self.aggregates,
+            after_version=after, stop_position=self.stop_position, until_version=self.version, until_time=self.time,
+            types={name: declared for reducer in self.reducers for name, declared in reducer.event_types.items()},
+        )  # fmt: skip
+
+    def _check(self, store: EventReader, marks: Marks) -> None:
+        """Raise UnknownAggregate for an aggregate without events, AsOfError for one that does not reach the version."""
+        if marks.version.all() and (self.version is None or bool((marks.version == self.version).all())):
+            return
+        for head in heads_of(store, self.aggregates):
+            if self.version is not None and head.version < self.version:
+                what = f"version lies past the head of {head.aggregate_id!r}"
+                raise AsOfError(what, got=self.version, expected=f"at most {head.version}")
+
+    def _marked(self, store: EventReader, reducer: Reducer, mark_with: MarkWith) -> Reconstructed:
+        """The state of the one aggregate: a merged stream with one stop."""
+        (aggregate,) = self.aggregates
+        log = RoutedLog.of(store, reducer, aggregate, mark_with)
+        bounds = Bounds(
+            np.array([UNBOUND if self.version is None else self.version]),
+            np.array([MAX_NS if self.time is None else self.time]),
+            np.array([self.stop_position]),
         )
-        for reducer, base, last in zip(reducers, bases, emitted, strict=True)
-    ]
-
-
-def _bases(
-    reducers: Sequence[Reducer], aggregates: Sequence[str], moment: AsOf, stop: int, snapshots: Snapshots | None
-) -> list[Base]:
-    if snapshots is not None:
-        found = [
-            snapshots.latest(reducer, aggregates, version=moment.version, time=moment.time_ns, stop_position=stop)
-            for reducer in reducers
-        ]
-        if all(np.array_equal(base.marks.version, found[0].marks.version) for base in found):
-            return found
-    return [Base.initial(reducer, len(aggregates)) for reducer in reducers]
-
-
-def _columns_of(reducers: Sequence[Reducer]) -> dict[str, tuple[str, ...]]:
-    """The payload columns that any of the reducers may read, by event type name."""
-    wanted: dict[str, dict[str, None]] = {}
-    for reducer in reducers:
-        for name, columns in reducer.columns.items():
-            wanted.setdefault(name, {}).update(dict.fromkeys(columns))
-    return {name: tuple(columns) for name, columns in wanted.items()}
-
-
-def advance(
-    reducer: Reducer,
-    base: Base,
-    frame: EventFrame,
-    members: Int64Array,
-    moment: AsOf,
-    *,
-    emit: bool = False,
-    interpret: bool | None = None,
-    executor: Executor | None = None,
-) -> tuple[Base, pa.RecordBatch | None]:
-    """Fold a frame's events that a moment includes into the rows `members` of states.
-
-    Also gives what the fold emitted, where that was asked for and the frame had all of the aggregates.
-    """
-    ends, scattered = _ends(frame, moment)
-    if scattered.any():  # by back-dated events: these aggregates are folded by themselves, of rows chosen one by one
-        if not scattered.all():
-            others = {name: np.where(scattered, frame.tables[name].offsets[:-1], rows) for name, rows in ends.items()}
-            base, _ = _folded(reducer, base, frame, members, others, emit=False, interpret=interpret, executor=executor)
-        numbers = np.flatnonzero(scattered)
-        frame, members = _included(frame, numbers, moment), members[numbers]
-        ends = {name: table.offsets[1:] for name, table in frame.tables.items()}
-    return _folded(reducer, base, frame, members, ends, emit=emit, interpret=interpret, executor=executor)
-
-
-def _folded(
-    reducer: Reducer,
-    base: Base,
-    frame: EventFrame,
-    members: Int64Array,
-    ends: Mapping[str, Int64Array],
-    *,
-    emit: bool,
-    interpret: bool | None,
-    executor: Executor | None,
-) -> tuple[Base, pa.RecordBatch | None]:
-    """Fold each aggregate's rows up to those ends."""
-    whole = _is_all(members, base.states.num_rows)
-    part = base.states if whole else base.states.take(pa.array(members))
-    legs = _one_leg(reducer, frame, ends)
-    tables = tables_of(reducer, frame)
-    folded = fold(
-        reducer, frame.aggregates, part, tables, legs, emit=emit and whole, interpret=interpret, executor=executor
-    )
-    states = folded.states if whole else put(base.states, folded.states, members)
-    return Base(states, _advanced(base.marks, frame, members, ends)), folded.emitted
-
-
-def _included(frame: EventFrame, numbers: Int64Array, moment: AsOf) -> EventFrame:
-    """The events of some of a frame's aggregates that a moment includes."""
-    tables = {}
-    for name, table in frame.tables.items():
-        chosen = np.zeros(len(table), np.bool_)
-        for low, high in zip(table.offsets[numbers], table.offsets[numbers + 1], strict=True):
-            chosen[low:high] = True
-        rows = np.flatnonzero(chosen & _inside(table, moment))
-        ends = np.searchsorted(rows, table.offsets[numbers + 1])
-        tables[name] = table.take(rows, np.concatenate([[0], ends]))
-    return EventFrame([frame.aggregates[number] for number in numbers], tables)
-
-
-def _count(frame: EventFrame, moment: AsOf) -> int:
-    """How many of a frame's events a moment includes."""
-    return sum(int(_inside(table, moment).sum()) for table in frame.tables.values())
-
-
-def _inside(table: EventTable, moment: AsOf) -> npt.NDArray[np.bool_]:
-    """Which rows a moment includes by version and event time; positions past its bound are not read."""
-    last = UNBOUND if moment.version is None else moment.version
-    time = MAX_NS if moment.time_ns is None else moment.time_ns
-    return (table.version <= last) & (table.timestamp <= time)
-
-
-def _is_all(members: Int64Array, count: int) -> bool:
-    return len(members) == count and bool((members == np.arange(count)).all())
-
-
-def _check_versions(store: EventReader, aggregates: Sequence[str], moment: AsOf, marks: Marks) -> None:
-    if bool((marks.version == moment.version).all()):
-        return
-    for head in store.heads(aggregates):
-        if moment.version is not None and head.version < moment.version:
-            raise AsOfError(
-                f"version lies past the head of {head.aggregate_id!r}",
-                got=moment.version,
-                expected=f"at most {head.version}",
-            )
-
-
-def _ends(frame: EventFrame, moment: AsOf) -> tuple[dict[str, Int64Array], npt.NDArray[np.bool_]]:
-    """One past the last row that the moment includes, per event type and aggregate; and where others lie before it."""
-    ends, scattered = {}, np.zeros(len(frame.aggregates), np.bool_)
-    for name, table in frame.tables.items():
-        starts, stops = table.offsets[:-1], table.offsets[1:]
-        if moment.version is not None:
-            stops = upper_bounds(table.version, starts, stops, moment.version)
-        if moment.time_ns is not None:
-            stops, among = leading(table.timestamp, starts, stops, moment.time_ns)
-            scattered |= among
-        ends[name] = stops
-    return ends, scattered
-
-
-def _one_leg(reducer: Reducer, frame: EventFrame, ends: Mapping[str, Int64Array]) -> Legs:
-    count = len(frame.aggregates)
-    nothing = np.zeros(count, np.int64)
-    starts = {n: frame.tables[n].offsets[:-1] if n in frame.tables else nothing for n in reducer.handlers}
-    bounds = {n: ends.get(n, nothing) for n in reducer.handlers}
-    return Legs(np.arange(count + 1), starts, bounds)
-
-
-def _advanced(marks: Marks, frame: EventFrame, members: Int64Array, ends: Mapping[str, Int64Array]) -> Marks:
-    version, position, timestamp = marks.version.copy(), marks.position.copy(), marks.timestamp.copy()
-    latest = marks.latest.copy()
-    for name, table in frame.tables.items():
-        some = ends[name] > table.offsets[:-1]
-        rows, at = ends[name][some] - 1, members[some]
-        latest[at] = np.maximum(latest[at], table.timestamp[rows])
-        newer = table.version[rows] > version[at]
-        rows, at = rows[newer], at[newer]
-        version[at], position[at], timestamp[at] = table.version[rows], table.position[rows], table.timestamp[rows]
-    return Marks(version, position, timestamp, latest)
+        log, bounds = log.known(Bounds.of(store, log.head, bounds))
+        stream = MergedStream.of(log, bounds)
+        (part,) = [part for part, numbers in stream.parted(bounds) if len(numbers)]
+        emission = Emission(reducer.with_routed, aggregate, tables=False, interpret=self.interpret)
+        emission.begin()
+        pending = Pending.of(bounds)
+        for piece in part.pieces():
+            if not emission.reach(piece, pending):
+                break
+        version, (position, timestamp) = emission.versions[-1], emission.marks[-1]
+        marks = Marks(version, position, timestamp, timestamp) if version[0] else Marks.none(1)
+        return Reconstructed(self.aggregates, emission.states, concat_batches(emission.emitted), marks)

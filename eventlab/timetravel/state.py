@@ -1,4 +1,4 @@
-"""A reconstructed state, as a person or a test meets it."""
+"""A reconstructed state of one aggregate, with its fields as attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reconstructed states as people take them: one as a State, many as a frame."""
+"""Reconstructed states as return values: one as a State, many as a frame."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from eventlab.fold.declare.layout import digest
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.result import Folded
-from eventlab.fold.stops import Legs, tables_of
+from eventlab.fold.stops import Stops, tables_of
 
 T0 = 1_700_000_000_000_000_000
 """The event time of version 1; each version is one second later."""
@@ -60,8 +60,8 @@ def frame_of(
     return EventFrame(ids, tables)
 
 
-def legs_of(reducer: Reducer, frame: EventFrame, cuts: Sequence[Sequence[int]]) -> Legs:
-    """Legs that end at the given versions of each aggregate, ascending."""
+def stops_of(reducer: Reducer, frame: EventFrame, cuts: Sequence[Sequence[int]]) -> Stops:
+    """Stops at the given versions of each aggregate, ascending."""
     tables = tables_of(reducer, frame)
     offsets = np.cumsum([0, *(len(versions) for versions in cuts)])
     starts = {name: table.offsets[:-1].copy() for name, table in tables.items()}
@@ -71,7 +71,7 @@ def legs_of(reducer: Reducer, frame: EventFrame, cuts: Sequence[Sequence[int]]) 
             for name, table in tables.items():
                 low, high = table.offsets[number], table.offsets[number + 1]
                 bounds[name].append(low + int(np.searchsorted(table.version[low:high], version, side="right")))
-    return Legs(offsets, starts, {name: np.array(found, np.int64) for name, found in bounds.items()})
+    return Stops(offsets, starts, {name: np.array(found, np.int64) for name, found in bounds.items()})
 
 
 def folded(
@@ -85,9 +85,9 @@ def folded(
 ) -> Folded:
     """Fold event objects, emitting at the given versions of each aggregate (at its last one where there are none)."""
     frame = frame_of(aggregates, times=times)
-    legs = legs_of(reducer, frame, cuts if cuts is not None else [[len(events)] for events in aggregates])
+    stops = stops_of(reducer, frame, cuts if cuts is not None else [[len(events)] for events in aggregates])
     initial = reducer.layout.initial(len(aggregates)) if states is None else states
-    return fold(reducer, frame.aggregates, initial, tables_of(reducer, frame), legs, emit=True, interpret=interpret)
+    return fold(reducer, frame.aggregates, initial, tables_of(reducer, frame), stops, emit=True, interpret=interpret)
 
 
 def digests(batch: pa.RecordBatch) -> list[str]:

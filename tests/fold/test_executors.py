@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.errors import FoldError, ReducerError
 from eventlab.fold import executors
-from tests.fold.kitchen import Book, Fragile, Merged, Numbers, Tables, Tick, Words
+from tests.fold.kitchen import Book, Fragile, Merged, Tables, Tick, Words
 from tests.fold.strategies import LEVELS, OTHERS, TICKS, TOCKS
 from tests.timetravel.worlds import SECOND, T0, commits
 
@@ -22,21 +22,20 @@ def every_aggregate_is_worth_a_core(monkeypatch):
     monkeypatch.setattr(executors, "_WORTH_A_CORE", 1)
 
 
-@settings(max_examples=15)
-@given(made=commits(EVENTS, most=8))
+@settings(max_examples=8)
+@given(made=commits(EVENTS, most=4))
 def test_states_are_the_same_with_any_executor_and_together(made):
-    reducers = [Numbers, Words, Tables, Book, Merged]
+    reducers = [Words, Tables, Book, Merged]
     with el.open(":memory:") as lab:
         for rows in made:
             with lab.commit() as group:
                 for aggregate, seconds, event in rows:
                     group.append(aggregate, event, timestamp=T0 + seconds * SECOND)
         plain = [lab.states(reducer, interpret=True) for reducer in reducers]
-        for executor in (el.executors.Serial(), el.executors.Threads(2), el.executors.Threads(5), None):
+        for executor in (el.executors.Serial(), el.executors.Threads(3), None):
             together = lab.states(reducers, interpret=False, executor=executor)
-            for reducer, one, expected in zip(reducers, together, plain, strict=True):
-                assert one.equals(expected)
-                assert lab.states(reducer, interpret=False, executor=executor).equals(expected)
+            assert all(one.equals(expected) for one, expected in zip(together, plain, strict=True))
+        assert lab.states(Merged, interpret=False, executor=el.executors.Threads(2)).equals(plain[-1])
 
 
 def test_snapshots_serve_several_reducers_only_where_they_agree():

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 import eventlab as el
 from eventlab.fold.declare.layout import digest
 from eventlab.fold.fold import derive, fold
-from eventlab.fold.stops import Legs, tables_of
+from eventlab.fold.stops import Stops, tables_of
 from tests.examples import examples
-from tests.fold.helpers import compiled_only, digests, folded, frame_of, legs_of, rows
+from tests.fold.helpers import compiled_only, digests, folded, frame_of, rows, stops_of
 from tests.fold.kitchen import Book, Level, Merged, Tables, Tick, Words
 from tests.fold.strategies import (
     BOOK_CHANGES,
@@ -54,10 +54,10 @@ def test_folding_in_two_parts_is_folding_at_once(reducer):
         tables, count = tables_of(reducer, frame), len(events_of)
         cuts = [data.draw(st.integers(0, len(events)), label="cut") for events in events_of]
         whole = folded(reducer, events_of, interpret=True)
-        head = legs_of(reducer, frame, [[cut] for cut in cuts])
+        head = stops_of(reducer, frame, [[cut] for cut in cuts])
         half = fold(reducer, frame.aggregates, reducer.layout.initial(count), tables, head, interpret=first).states
         ends = {name: table.offsets[1:] for name, table in tables.items()}
-        tail = Legs(np.arange(count + 1), head.ends, ends)
+        tail = Stops(np.arange(count + 1), head.ends, ends)
         back = through_bytes(half)
         assert digests(back) == digests(half)
         rest = fold(reducer, frame.aggregates, back, tables, tail, emit=True, interpret=second)

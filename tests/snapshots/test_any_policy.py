@@ -57,8 +57,7 @@ POLICIES = st.recursive(PLAIN, composed, max_leaves=4)
 
 def break_something(lab, data):
     """Flip, cut or remove what lies in the files of snapshots."""
-    for file in lab.snapshots._files._files.values():
-        content = file.content
+    for content in lab.snapshots._files._files.values():
         what = data.draw(st.sampled_from(["nothing", "flip", "cut", "zero"]))
         if not content or what == "nothing":
             continue
@@ -116,7 +115,7 @@ def test_policies_choose_ascending_versions_within_the_past(policy, head, after)
     lab = el.open(":memory:")
     events = [el.MarketData("A", 1.0, 1.0)] * head
     lab.append("a", events, timestamp=[T0 + at * SECOND for at in range(head)])
-    past = Past.of(lab.store, lab.store.heads(["a"])[0], after, head, None)
+    past = Past(head, after, lab.store, "a", head)
     found = policy.versions(past)
     assert (np.diff(found) > 0).all()
     assert ((found > after) & (found <= head)).all()

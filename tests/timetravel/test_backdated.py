@@ -265,7 +265,7 @@ def corrected(times):
 
 
 @pytest.mark.parametrize(
-    ("times", "chains", "extras"),
+    ("times", "branches", "extras"),
     [
         ([*range(30)], 0, 0),
         ([*range(30), 4], 25, 25),  # one correction: each moment in between goes on from its own stop with that alone
@@ -273,15 +273,15 @@ def corrected(times):
         ([0, 99, *range(30, 0, -1)], 30, 30 * 31 // 2),  # the worst order: what a later moment has more comes first
     ],
 )
-def test_moments_share_what_they_can(times, chains, extras):
+def test_moments_share_what_they_can(times, branches, extras):
     world = corrected(times)
     asked = [el.AsOf(time=T0 + seconds * SECOND) for seconds in range(-1, 101)]
     found = world.lab.history(Merged, "a/one", asked)
     for row, moment in zip(rows_of(found), asked, strict=True):
         check_row(world, Merged, "a/one", row, moment)
-    past = backdated.Past.read(world.lab.store, Merged, "a/one", {}, world.lab.store.stop_position)
-    plan = backdated._Plan.of(past, backdated.Bounds.of_times(np.array([moment.time for moment in asked])))
-    assert (len(plan.chains), sum(len(chain.extras) for chain in plan.chains)) == (chains, extras)
+    past = backdated.OwnEvents.read(world.lab.store, Merged, "a/one", {}, world.lab.store.stop_position)
+    plan = backdated._BranchPlan.of(past, backdated.Bounds.of_times(np.array([moment.time for moment in asked])))
+    assert (len(plan.branches), sum(len(branch.extras) for branch in plan.branches)) == (branches, extras)
 
 
 def test_a_history_that_ends_early_knows_of_a_correction_that_comes_after(tmp_path):

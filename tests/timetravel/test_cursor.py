@@ -16,7 +16,7 @@ from eventlab.errors import AsOfError, FoldError, ReducerError, UnknownAggregate
 from eventlab.snapshots.states import Base, Marks
 from eventlab.store.event_log import EventLog
 from eventlab.timetravel.cursor import cursor as cursors
-from eventlab.timetravel.cursor import event_cache as stretches
+from eventlab.timetravel.cursor import event_cache
 from eventlab.timetravel.cursor import state_cache as waypoints
 from eventlab.timetravel.cursor.state_cache import Limit, Waypoints
 from eventlab.timetravel.state import State
@@ -30,13 +30,13 @@ EVENTS = st.one_of(TICKS, TOCKS, TRADES, BOOK_CHANGES, PORTFOLIO_CHANGES, OTHERS
 
 
 @contextmanager
-def small(versions=4, spacing=0, events=stretches.BYTES, states=waypoints.BYTES):
+def small(versions=4, spacing=0, events=event_cache.BYTES, states=waypoints.BYTES):
     """Stretches of a few versions, so that a short history has many, and little memory."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stretches, "VERSIONS", versions)
+        patch.setattr(event_cache, "VERSIONS", versions)
         patch.setattr(cursors, "VERSIONS", versions)
         patch.setattr(cursors, "FEWEST", spacing)
-        patch.setattr(stretches, "BYTES", events)
+        patch.setattr(event_cache, "BYTES", events)
         patch.setattr(waypoints, "BYTES", states)
         yield
 
@@ -336,7 +336,7 @@ def test_memory_is_bounded():
             version = draw.randint(0, 2_000)
             assert cursor.seek(version).count == version
             assert cursor._waypoints.size <= 50_000
-            assert cursor._stretches.size <= 20_000
+            assert cursor._events.size <= 20_000
             assert len(cursor._waypoints) > 3
 
 
@@ -345,7 +345,7 @@ def test_kept_events_are_copies_of_their_own():
     lab.append("m", [Tick(f"s{n}", f"w{n}", x=1.0, n=n) for n in range(500)])
     with small(versions=32):
         cursor = lab.cursor(Tables, "m")
-        for stretch in cursor._stretches._kept.values():
+        for stretch in cursor._events._kept.values():
             table = stretch.frame.tables["tick"]
             assert len(table.columns["word"].dictionary) <= 32
             assert stretch.size < 32 * 200

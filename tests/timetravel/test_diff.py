@@ -253,7 +253,7 @@ def test_events_in_the_middle_are_found_where_times_go_back():
     assert diffs._shared(Log(), "a", early, late) == 1
     assert diffs._shared(Log(), "a", early, early) == 5
     for side, other, count in ((late, early, 2), (early, late, 0)):
-        trace = diffs._Trace(Summed, "a", None, ["total", "seen"])
+        trace = diffs._Attribution(Summed, "a", None, ["total", "seen"])
         state = Summed.layout.initial(1)
         trace.follow(Log(), diffs.Reconstructed(["a"], state, state, _marks(1)), side, other)
         assert trace.count == count

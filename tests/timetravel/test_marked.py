@@ -378,3 +378,15 @@ def test_a_portfolio_of_real_trades_is_marked_as_an_asof_join_says(market_data_d
     np.testing.assert_allclose(bars["equity"], joined, rtol=1e-12, atol=1e-6)
     last = lab.state(el.Portfolio, "portfolio/alpha", mark_with=str(trades["aggregate_id"][0]))
     assert last.positions["last_price"][0] == trades["price"][-1]
+
+
+def test_a_version_recorded_after_a_position_bounds_by_its_event_time(tmp_path):
+    with el.open(tmp_path) as lab:
+        lab.append(OWN, el.PortfolioChange("A", 1.0, 2.0), timestamp=T0)
+        lab.append("market/A", el.MarketData("A", 3.0, 1.0), timestamp=T0 + SECOND)
+        lab.append(OWN, el.Funding("A", 0.01), timestamp=T0)
+        moment = el.AsOf(version=2, position=1)
+        state = lab.state(el.Portfolio, OWN, moment, mark_with="market/*")
+        rows = lab.history(el.Portfolio, OWN, [moment, el.AsOf(position=1)], mark_with="market/*")
+    assert (state.version, state.equity) == (1, 0.0)
+    assert rows["equity"].to_list() == [0.0, 1.0]

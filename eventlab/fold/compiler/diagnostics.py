@@ -51,9 +51,12 @@ _TYPES = (
     (r"none", "None"),
 )
 _HINTS = {
-    "text": "Text is compared with ==, != and in (...), kept in a field of type str, and used as a key of a table.",
-    "row": "Name one of the row's columns.",
+    "Text": "Text is compared with ==, != and in (...), kept in a field of type str, and used as a key of a table.",
+    "RowView": "Name one of the row's columns.",
 }
+
+
+_PLACES = (r'File "([^"\n]+)", line (\d+)', r"(?:defined at|location:|at|Raised from) (\S+) \((\d+)\)")
 
 
 def complaint(reducer: Reducer, error: BaseException) -> ReducerError:
@@ -79,11 +82,7 @@ def complaint(reducer: Reducer, error: BaseException) -> ReducerError:
 
 def _places(functions: list[FunctionType], error: BaseException, message: str) -> list[tuple[FunctionType, int]]:
     """The lines of handlers and helpers that the compiler's message names, the innermost first."""
-    named = [(file, int(line)) for file, line in re.findall(r'File "([^"\n]+)", line (\d+)', message)]
-    named += [
-        (file, int(line))
-        for file, line in re.findall(r"(?:defined at|location:|at|Raised from) (\S+) \((\d+)\)", message)
-    ]
+    named = [(file, int(line)) for places in _PLACES for file, line in re.findall(places, message)]
     location = getattr(error, "loc", None)
     if location is not None:
         named.append((location.filename, location.line))
@@ -154,10 +153,9 @@ def _operation(found: re.Match[str]) -> tuple[str, str | None]:
         return _element(*operands)
     called, takes = _CALLS.get(name, (name, None))
     of = f"{_typed(operands.pop(0))}: " if operands and operands[0].startswith(_METHODS_OF) else ""
-    listed = ", ".join(map(_typed, operands)) or "nothing"
     if takes is None:
-        return _about(f"{called}() does not take {listed}", given)
-    return _about(f"{of}{called}() takes {takes}, and is given {listed}", ",".join(operands))
+        return _about(f"{called}() does not take {_listed(operands)}", given)
+    return _about(f"{of}{called}() takes {takes}, and is given {_listed(operands)}", ",".join(operands))
 
 
 def _element(container: str, index: str, value: str | None = None) -> tuple[str, str | None]:
@@ -170,12 +168,11 @@ def _element(container: str, index: str, value: str | None = None) -> tuple[str,
 
 
 def _about(what: str, types: str) -> tuple[str, str | None]:
-    kinds = {"text": "Text", "row": "RowView"}
-    return what, next((_HINTS[kind] for kind, sign in kinds.items() if sign in types), None)
+    return what, next((hint for kind, hint in _HINTS.items() if kind in types), None)
 
 
-def _listed(types: str) -> str:
-    return ", ".join(_typed(one) for one in _split(types))
+def _listed(types: list[str]) -> str:
+    return ", ".join(map(_typed, types)) or "nothing"
 
 
 def _split(types: str) -> list[str]:
@@ -233,7 +230,10 @@ _PATTERNS: tuple[tuple[str, Callable[[re.Match[str]], tuple[str, str | None]]], 
     ),
     (
         r"Cannot bind 'args=\((.*?),?\) kws=\{.*\}' to signature '(\(.*?\))'",
-        lambda f: (f"the helper takes {f[2]}, and is called with {_listed(f[1]) or 'nothing'}", None),
+        lambda f: (
+            f"the helper takes {f[2]}, and is called with {_listed(_split(f[1]))}",
+            None,
+        ),
     ),
     (r"missing a required argument: '(\w+)'", lambda f: (f"the argument {f[1]} is missing", None)),
     (r"too many positional arguments", lambda f: ("it is called with too many arguments", None)),

@@ -1,8 +1,9 @@
-"""Compiles one kernel per reducer: it merges an aggregate's event types by version and walks the aggregate's legs.
+"""One compiled kernel per reducer: folds an aggregate's events, of several types in one order, from stop to stop.
 
-A *leg* ends at a row bound per event type; after it the state may be emitted. A final state takes one leg an aggregate,
-a history one leg a row. The kernel's source is generated for the reducer's event types and tables, so that the compiler
-sees plain loops over plain arrays and inlines the handlers.
+Types are merged by version, or follow an order that merged them with other aggregates' events already. At a *stop* the
+state may be emitted: a final state has one stop an aggregate, a history has one a row. The kernel's source is written
+out for the reducer's event types and tables, so that the compiler sees plain loops over plain arrays and inlines the
+handlers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.native.call import Code, Native, Types
 from eventlab.fold.native.codegen import ALONE, compiled
 from eventlab.fold.native.constants import INDEX_DTYPE, LADDER_META, META, NULL_TEXT
+from eventlab.fold.stops import kind_bits
 
 
 @register_jitable
@@ -230,11 +232,11 @@ class _Source:
         on_stack = self.reducer.layout.dtype.itemsize <= _MOST_ON_STACK
         body += [f"        record = {'stack_copy(states[a])' if on_stack else 'states[a]'}"]
         body += [f"        {line}" for line in self.enter()]
-        kinds = range(len(self.reducer.handlers))
-        body += [f"        i{t} = start_{t}[a]" for t in kinds]
-        body += ["        for leg in range(leg_offsets[a], leg_offsets[a + 1]):"]
-        body += [f"            e{t} = bounds_{t}[leg]" for t in kinds]
-        body += [f"            {line}" for line in (self.single() if len(kinds) == 1 else self.merged())]
+        cursors = ["m"] if self.reducer.takes_merged_order else range(len(self.reducer.handlers))
+        body += [f"        i{t} = start_{t}[a]" for t in cursors]
+        body += ["        for stop in range(stop_offsets[a], stop_offsets[a + 1]):"]
+        body += [f"            e{t} = bounds_{t}[stop]" for t in cursors]
+        body += [f"            {line}" for line in self.events()]
         body += ["            if emit:", *(f"                {line}" for line in self.emit()), "                pass"]
         if self.reducer.properties:
             body += [f"                state = {self.state(None)}"]
@@ -243,7 +245,7 @@ class _Source:
             value = f"property_{at}(state)"
             if self.reducer.property_kinds[name] == "str":
                 value = f"code_of({value})"
-            body += [f"                out_property_{at}[leg] = {value}"]
+            body += [f"                out_property_{at}[stop] = {value}"]
         if self.reducer.properties:
             body += [f"                {line}" for line in self.unchanged()]
         body += ["        copy_record(states[a], record)"] if on_stack else []
@@ -257,10 +259,10 @@ class _Source:
             if isinstance(field, Array):
                 lines += [
                     f"for k in range({field.length}):",
-                    f"    out_field_{at}[leg * {field.length} + k] = record.{field.name}[k]",
+                    f"    out_field_{at}[stop * {field.length} + k] = record.{field.name}[k]",
                 ]
             else:
-                lines.append(f"out_field_{at}[leg] = record.{field.name}")
+                lines.append(f"out_field_{at}[stop] = record.{field.name}")
         return lines
 
     def keyed(self) -> list[int]:
@@ -273,7 +275,7 @@ class _Source:
         return lines
 
     def arguments(self) -> list[str]:
-        names = ["count", "leg_offsets", "emit", "states"]
+        names = ["count", "stop_offsets", "emit", "states"]
         names += [f"out_field_{at}" for at in range(len(self.reducer.layout.record))]
         names += [f"out_property_{at}" for at in range(len(self.reducer.properties))]
         for at, table in enumerate(self.tables):
@@ -283,8 +285,10 @@ class _Source:
                 names += [f"rows_{at}", f"slots_{at}", f"meta_{at}", f"base_{at}"]
                 if isinstance(table, Queue):
                     names += [f"pool_{at}", f"pool_meta_{at}", f"pool_base_{at}"]
+        merged = self.reducer.takes_merged_order
+        names += ["start_m", "bounds_m", "order"] if merged else []
         for t, name in enumerate(self.reducer.handlers):
-            names += [f"start_{t}", f"bounds_{t}", f"version_{t}", f"rank_{t}"]
+            names += [*([] if merged else [f"start_{t}", f"bounds_{t}", f"version_{t}"]), f"rank_{t}"]
             for field in self.fields[name]:
                 names += [f"column_{t}_{field}", *([f"shift_{t}_{field}"] if self.kind(t, field) == "text" else [])]
         return names
@@ -371,6 +375,12 @@ class _Source:
     def name(self, kind: int) -> str:
         return list(self.reducer.handlers)[kind]
 
+    def events(self) -> list[str]:
+        """Handle the events up to a stop."""
+        if self.reducer.takes_merged_order:
+            return self.ordered()
+        return self.single() if len(self.reducer.handlers) == 1 else self.merged()
+
     def single(self) -> list[str]:
         """A loop over one event type. The next rows are known, so they are prefetched."""
         return [
@@ -408,3 +418,15 @@ class _Source:
                 f"        i{t} += 1",
             ]
         return lines
+
+    def ordered(self) -> list[str]:
+        """Several event types in an order that was found before: each entry says which row of which type is next."""
+        bits = kind_bits(len(self.reducer.handlers))
+        lines = ["begin = im", "for at in range(begin, em):", f"    kind = order[row(at)] & {(1 << bits) - 1}"]
+        for t in reversed(range(len(self.reducer.handlers))):  # own types come first, and are the rare ones
+            lines += [
+                f"    {'elif' if t + 1 < len(self.reducer.handlers) else 'if'} kind == {t}:",
+                f"        i{t} = order[row(at)] >> {bits}",
+                *(f"        {line}" for line in self.handle(t)),
+            ]
+        return [*lines, "im = max(begin, em)"]

@@ -17,17 +17,18 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.imputils import RefType, iternext_impl, lower_builtin
-from numba.extending import make_attribute_wrapper, overload, overload_method, register_model
+from numba.extending import overload, overload_method, register_model
 from numba.np import numpy_support
 
 from eventlab.fold.compiler import state_view
-from eventlab.fold.compiler.state_view import RowView, TextType, View, as_text, code_of, make, record_at, text_type
+from eventlab.fold.compiler.state_view import RowView, TextType, as_text, code_of, make, record_at, text_type
 from eventlab.fold.declare.layout import Keyed, Queue
 from eventlab.fold.native.constants import CHANGES, FREE, HEAD, INDEX, INDEX_DTYPE, LIVE, NONE, PENDING, TAIL, USED
 
 _bytes = types.CPointer(types.uint8)
 _int32s = types.CPointer(types.int32)
 _int64s = types.CPointer(types.int64)
+_SPACE = (("meta", _int64s), ("base", types.int64), ("capacity", types.int64))
 
 _link_at = record_at(numpy_support.from_dtype(np.dtype([("_key", "i4"), ("_next", "i4"), ("_previous", "i4")])))
 _next_at = record_at(numpy_support.from_dtype(np.dtype([("_next", "i4")])))
@@ -38,23 +39,19 @@ def _describe(table: Keyed) -> str:
 
 
 @state_view.viewed
-class KeyedView(View, types.IterableType):
+class KeyedView(state_view.TableView, types.IterableType):
     """`Keyed` as a handler sees it."""
 
+    members = (("rows", _bytes), ("slots", _int32s), *_SPACE)
+    count_word = LIVE
+
     def __init__(self, table: Keyed) -> None:
-        self.row: RowView = state_view.row_view(_describe(table), table.row_dtype, table.columns)
-        super().__init__(
-            _describe(table),
-            (("rows", _bytes), ("slots", _int32s), ("meta", _int64s), ("base", types.int64), ("capacity", types.int64)),
-        )
+        self.row = RowView(_describe(table), table.row_dtype, table.columns)
+        super().__init__(_describe(table))
 
     @property
     def iterator_type(self) -> KeyIterator:
         return KeyIterator(self)
-
-
-for _name in ("rows", "slots", "meta", "base", "capacity"):
-    make_attribute_wrapper(KeyedView, _name, f"_{_name}")
 
 
 class KeyIterator(types.SimpleIteratorType):
@@ -199,27 +196,8 @@ def _delitem(table, key):
     return delitem
 
 
-@overload(len)
-def _len(table):
-    if isinstance(table, KeyedView):
-        return lambda table: table._meta[LIVE]
-    return None
-
-
-@overload(operator.truth)
-def _truth(table):
-    return (lambda table: table._meta[LIVE] != 0) if isinstance(table, KeyedView) else None
-
-
 def _meta_word(builder: Any, meta: Any, word: int) -> Any:
     return builder.load(builder.gep(meta, [ir.Constant(ir.IntType(64), word)]))
-
-
-@lower_builtin(bool, KeyedView)
-def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    table = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
-    live = _meta_word(builder, table.meta, LIVE)
-    return builder.icmp_signed("!=", live, live.type(0))
 
 
 @lower_builtin("getiter", KeyedView)
@@ -261,17 +239,14 @@ _INDEX_STRIDE = INDEX_DTYPE.itemsize
 
 
 @state_view.viewed
-class QueueView(View):
+class QueueView(state_view.View):
     """`Queue` as a handler sees it: an index of keys over a pool of linked rows. `meta` is the pool's."""
 
+    members = (("index", KeyedView(INDEX)), ("pool", _bytes), *_SPACE)
+
     def __init__(self, table: Queue) -> None:
-        self.row: RowView = state_view.row_view(_describe(table), table.row_dtype, table.columns)
-        words = (("pool", _bytes), ("meta", _int64s), ("base", types.int64), ("capacity", types.int64))
-        super().__init__(_describe(table), (("index", KeyedView(INDEX)), *words))
-
-
-for _name in ("index", "pool", "meta", "base", "capacity"):
-    make_attribute_wrapper(QueueView, _name, f"_{_name}")
+        self.row = RowView(_describe(table), table.row_dtype, table.columns)
+        super().__init__(_describe(table))
 
 
 @njit

@@ -8,17 +8,12 @@ search, and any other price is searched for.
 from __future__ import annotations
 
 import math
-import operator
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
-from numba.core.imputils import lower_builtin
-from numba.extending import make_attribute_wrapper, overload, overload_attribute, overload_method
+from numba.extending import overload_attribute, overload_method
 
-from eventlab.fold.compiler.state_view import View, viewed
+from eventlab.fold.compiler.state_view import TableView, viewed
 from eventlab.fold.declare.layout import Ladder
 from eventlab.fold.native.constants import LADDER_META
 
@@ -29,26 +24,22 @@ _int64s = types.CPointer(types.int64)
 
 
 @viewed
-class LadderView(View):
+class LadderView(TableView):
     """`Ladder` as a handler sees it. Ranks grow away from the best price on both sides."""
 
+    members = (
+        ("prices", _float64s),  # best first
+        ("sizes", _float64s),  # 0 where there is no level
+        ("meta", _int64s),
+        ("base", types.int64),
+        ("ranks", types.int64),
+        ("sign", types.float64),  # -1 where a better price is a higher one
+        ("hint", types.int64),
+    )
+    count_word = LEVELS
+
     def __init__(self, ladder: Ladder) -> None:
-        super().__init__(
-            ladder.name,
-            (
-                ("prices", _float64s),  # best first
-                ("sizes", _float64s),  # 0 where there is no level
-                ("meta", _int64s),
-                ("base", types.int64),
-                ("ranks", types.int64),
-                ("sign", types.float64),  # -1 where a better price is a higher one
-                ("hint", types.int64),
-            ),
-        )
-
-
-for _name in ("prices", "sizes", "meta", "base", "ranks", "sign", "hint"):
-    make_attribute_wrapper(LadderView, _name, f"_{_name}")
+        super().__init__(ladder.name)
 
 
 @njit
@@ -141,25 +132,6 @@ def _best_price(ladder):
 @overload_attribute(LadderView, "best_size")
 def _best_size(ladder):
     return lambda ladder: _best(ladder, ladder._sizes)
-
-
-@overload(len)
-def _len(ladder):
-    if isinstance(ladder, LadderView):
-        return lambda ladder: ladder._meta[LEVELS]
-    return None
-
-
-@overload(operator.truth)
-def _truth(ladder):
-    return (lambda ladder: ladder._meta[LEVELS] != 0) if isinstance(ladder, LadderView) else None
-
-
-@lower_builtin(bool, LadderView)
-def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    ladder = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
-    levels = builder.load(builder.gep(ladder.meta, [ir.Constant(ir.IntType(64), LEVELS)]))
-    return builder.icmp_signed("!=", levels, levels.type(0))
 
 
 @njit

@@ -9,8 +9,7 @@ from numba.core.typed_passes import NativeLowering, NopythonTypeInference
 
 from eventlab.fold.compiler.rare_branches import Lowering
 from eventlab.fold.compiler.refuse_mixed_types import RefuseMixtures
-from eventlab.fold.compiler.refuse_stores import RefuseWrongStores
-from eventlab.fold.compiler.refuse_uses import RefuseOtherUses
+from eventlab.fold.compiler.refuse_uses import RefuseWrongUses
 
 
 class HandlerCompiler(CompilerBase):
@@ -18,7 +17,7 @@ class HandlerCompiler(CompilerBase):
 
     def define_pipelines(self) -> list[Any]:
         pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        for refusal in (RefuseMixtures, RefuseOtherUses, RefuseWrongStores):  # the last runs first
+        for refusal in (RefuseMixtures, RefuseWrongUses):  # the last runs first
             pipeline.add_pass_after(refusal, NopythonTypeInference)
         pipeline.passes = [(Lowering if one is NativeLowering else one, name) for one, name in pipeline.passes]
         pipeline.finalize()

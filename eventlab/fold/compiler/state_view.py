@@ -21,6 +21,7 @@ from numba.extending import (
     intrinsic,
     lower_getattr_generic,
     lower_setattr_generic,
+    make_attribute_wrapper,
     overload,
     register_model,
     typeof_impl,
@@ -94,18 +95,17 @@ def code_of(typingctx: Any, text: Any) -> Any:
     return types.int32(text_type), lambda context, builder, sig, args: args[0]
 
 
-@overload(operator.eq)
-def _text_eq(left, right):  # Numba compares an overload's signature with its implementation's
-    if isinstance(left, TextType) and isinstance(right, TextType):
-        return lambda left, right: code_of(left) == code_of(right)
-    return None
+def _of_codes(compare: Any) -> Any:
+    def typed(left, right):  # Numba compares an overload's signature with its implementation's
+        if isinstance(left, TextType) and isinstance(right, TextType):
+            return lambda left, right: compare(code_of(left), code_of(right))
+        return None
+
+    return typed
 
 
-@overload(operator.ne)
-def _text_ne(left, right):
-    if isinstance(left, TextType) and isinstance(right, TextType):
-        return lambda left, right: code_of(left) != code_of(right)
-    return None
+overload(operator.eq)(_of_codes(operator.eq))
+overload(operator.ne)(_of_codes(operator.ne))
 
 
 def _is_missing(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -177,6 +177,13 @@ def copy_record(typingctx: Any, target: Any, source: Any) -> Any:
     return types.none(target, source), codegen
 
 
+def _element(context: Any, builder: Any, sig: Any, args: Any, pointer: Any) -> Any:
+    """The address of an array's element, as a pointer of a type."""
+    data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
+    place = builder.gep(data, [args[1]], source_etype=context.get_data_type(sig.args[0].dtype))
+    return builder.bitcast(place, pointer)
+
+
 @intrinsic
 def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
     """The address of an array's element, of a record as bytes. Views hold pointers, which need no reference counts."""
@@ -184,9 +191,7 @@ def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
     pointer = types.CPointer(element)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        place = builder.gep(data, [args[1]], source_etype=context.get_data_type(array.dtype))
-        return builder.bitcast(place, context.get_value_type(pointer))
+        return _element(context, builder, sig, args, context.get_value_type(pointer))
 
     return pointer(array, types.int64), codegen
 
@@ -196,10 +201,7 @@ def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
     """Prefetch the cache line of an array's element, which may lie beyond the array's end."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0]).data
-        place = builder.bitcast(
-            builder.gep(data, [args[1]], source_etype=context.get_data_type(array.dtype)), ir.IntType(8).as_pointer()
-        )
+        place = _element(context, builder, sig, args, ir.IntType(8).as_pointer())
         word = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
@@ -238,11 +240,10 @@ def record_at(record: types.Record) -> Any:
 class View(types.Type):
     """A value made of other values, to which subclasses add methods. To the compiler equal views are one type."""
 
-    members: tuple[tuple[str, types.Type], ...]
+    members: tuple[tuple[str, types.Type], ...] = ()
 
-    def __init__(self, key: str, members: tuple[tuple[str, types.Type], ...]) -> None:
-        self.members = members
-        described = ",".join(f"{name}:{member}" for name, member in members)
+    def __init__(self, key: str) -> None:
+        described = ",".join(f"{name}:{member}" for name, member in self.members)
         super().__init__(name=f"{type(self).__name__}({key};{described})")
 
 
@@ -252,9 +253,41 @@ class _ViewModel(models.StructModel):
 
 
 def viewed(cls: type[View]) -> type[View]:
-    """Register a subclass of View with the compiler."""
+    """Register a subclass of View with the compiler; compiled code reads a member `x` as ``view._x``."""
     register_model(cls)(type(f"_{cls.__name__}Model", (_ViewModel,), {}))
+    for name, _ in cls.members:
+        make_attribute_wrapper(cls, name, f"_{name}")
     return cls
+
+
+class TableView(View):
+    """A view with a block of words about its rows, `meta`. It is true where it has rows."""
+
+    count_word: int
+    """The word of `meta` that counts the rows."""
+
+
+@overload(len)
+def _len(table):
+    if not isinstance(table, TableView):
+        return None
+    word = table.count_word
+    return lambda table: table._meta[word]
+
+
+@overload(operator.truth)
+def _truth(table):
+    if not isinstance(table, TableView):
+        return None
+    word = table.count_word
+    return lambda table: table._meta[word] != 0
+
+
+@lower_builtin(bool, TableView)
+def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    table = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+    count = builder.load(builder.gep(table.meta, [ir.Constant(ir.IntType(64), sig.args[0].count_word)]))
+    return builder.icmp_signed("!=", count, count.type(0))
 
 
 def make(view: View) -> Any:
@@ -279,32 +312,33 @@ def make(view: View) -> Any:
 
 
 class RecordView(View):
-    """A view whose record's fields are its attributes. `text` names the fields that are codes."""
+    """A view whose record's fields are its attributes. `text` has the names of those that are codes."""
 
     def __init__(
-        self, key: str, dtype: np.dtype[Any], text: frozenset[str], tables: tuple[tuple[str, View], ...] = ()
+        self, key: str, dtype: np.dtype[Any], fields: tuple[Scalar, ...], tables: tuple[tuple[str, View], ...] = ()
     ) -> None:
         self.record: types.Record = numpy_support.from_dtype(dtype)
-        self.text, self.tables = text, dict(tables)
+        self.text, self.tables = frozenset(field.name for field in fields if field.kind == "text"), dict(tables)
         self.properties: dict[str, Any] = {}
-        super().__init__(
-            key, (("record", types.CPointer(types.uint8)), *((f"table_{table}", view) for table, view in tables))
-        )
+        own = ((f"table_{table}", view) for table, view in tables)
+        self.members = (("record", types.CPointer(types.uint8)), *own)
+        super().__init__(key)
 
 
+@viewed
 class StateView(RecordView):
     """The `state` of handlers."""
 
 
+@viewed
 class RowView(RecordView):
     """A row of a table."""
 
 
-viewed(StateView)
-viewed(RowView)
-
-
+@infer_getattr
 class _RecordAttributes(AttributeTemplate):
+    key = RecordView
+
     def generic_resolve(self, view: RecordView, attr: str) -> Any:
         if attr in view.tables:
             return view.tables[attr]
@@ -319,10 +353,7 @@ def _property_signature(typingctx: Any, view: RecordView, attr: str) -> Any:
     return typingctx.resolve_function_type(types.Dispatcher(view.properties[attr]), (view,), {})
 
 
-for _cls in (StateView, RowView):
-    infer_getattr(type(f"_{_cls.__name__}Attributes", (_RecordAttributes,), {"key": _cls}))
-
-
+@lower_getattr_generic(RecordView)
 def _record_getattr(context: Any, builder: Any, view: RecordView, value: Any, attr: str) -> Any:
     proxy = cgutils.create_struct_proxy(view)(context, builder, value=value)
     if attr in view.tables:
@@ -335,6 +366,7 @@ def _record_getattr(context: Any, builder: Any, view: RecordView, value: Any, at
     return context.get_getattr(view.record, attr)(context, builder, view.record, record, attr)
 
 
+@lower_setattr_generic(RecordView)
 def _record_setattr(context: Any, builder: Any, sig: Any, args: Any, attr: str) -> Any:
     view, stored = sig.args[0], sig.args[0].record.typeof(attr)
     proxy = cgutils.create_struct_proxy(view)(context, builder, value=args[0])
@@ -343,17 +375,6 @@ def _record_setattr(context: Any, builder: Any, sig: Any, args: Any, attr: str) 
     return setter(builder, (record, args[1]))
 
 
-for _cls in (StateView, RowView):
-    lower_getattr_generic(_cls)(_record_getattr)
-    lower_setattr_generic(_cls)(_record_setattr)
-
-
-def row_view(name: str, dtype: np.dtype[Any], columns: tuple[Scalar, ...]) -> RowView:
-    """The view of a table's rows."""
-    return RowView(name, dtype, frozenset(column.name for column in columns if column.kind == "text"))
-
-
 def state_view(name: str, layout: Layout, tables: tuple[tuple[str, View], ...]) -> StateView:
     """The view of a reducer's state."""
-    text = frozenset(scalar.name for scalar in layout.scalars if scalar.kind == "text")
-    return StateView(name, layout.dtype, text, tables)
+    return StateView(name, layout.dtype, layout.scalars, tables)

@@ -121,14 +121,13 @@ _WRITING_METHODS = ("push", "pop", "set", "clear")
 
 def check_reads_only(function: Function, where: str) -> None:
     """Refuse a property that changes the state: states would depend on who looked at them."""
-    for seen in reached(function):
-        for instruction in flow.instructions(seen.__code__):
-            what = _WRITES.get(instruction.opname)
-            if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in _WRITING_METHODS:
-                what = f"calls .{instruction.argval}()"
-            if what is not None:
-                what, hint = f"a property only reads, and this one {what}", "Change the state in a handler."
-                raise _refusal(where, seen, instruction, what, hint=hint)
+    for seen, instruction in _reached_instructions(function):
+        what = _WRITES.get(instruction.opname)
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and instruction.argval in _WRITING_METHODS:
+            what = f"calls .{instruction.argval}()"
+        if what is not None:
+            what, hint = f"a property only reads, and this one {what}", "Change the state in a handler."
+            raise _refusal(where, seen, instruction, what, hint=hint)
 
 
 def _misuse(rest: Sequence[dis.Instruction], field: str, is_text: bool) -> dict[str, Any] | None:  # noqa: FBT001
@@ -297,10 +296,6 @@ def _global_lines(function: Function) -> dict[str, int | None]:
     return lines
 
 
-def _global_names(function: Function) -> list[str]:
-    return sorted(_global_lines(function))
-
-
 def _attributes_after(function: Function, module: str) -> Iterator[str]:
     """Attributes that a function takes directly from a global name."""
     previous: dis.Instruction | None = None
@@ -312,7 +307,7 @@ def _attributes_after(function: Function, module: str) -> Iterator[str]:
 
 
 def _called(function: Function) -> list[Function]:
-    values = (resolve(function, name) for name in _global_names(function))
+    values = (resolve(function, name) for name in sorted(_global_lines(function)))
     return [value for value in values if isinstance(value, Function) and value is not is_null]
 
 
@@ -328,6 +323,10 @@ def _reached_from_calls(function: Function) -> list[Function]:
     return seen
 
 
+def _reached_instructions(function: Function) -> Iterator[tuple[Function, dis.Instruction]]:
+    return ((seen, instruction) for seen in reached(function) for instruction in flow.instructions(seen.__code__))
+
+
 def reached(function: Function) -> list[Function]:
     """A function and the plain functions it calls, each once."""
     return [function, *(called for called in _reached_from_calls(function) if called is not function)]
@@ -338,7 +337,7 @@ def _text_constants(function: Function) -> Iterator[str]:
         if instruction.opname == "LOAD_CONST":
             yield from _strings_in(instruction.argval)
     yield from _strings_in(function.__defaults__)
-    for name in _global_names(function):
+    for name in sorted(_global_lines(function)):
         yield from _strings_in(resolve(function, name))
 
 
@@ -366,17 +365,12 @@ def attributes(functions: list[Function]) -> frozenset[str]:
 
 def assigned(function: Function) -> frozenset[str]:
     """Every attribute name that a handler or its helpers assign to."""
-    stores = (i for seen in reached(function) for i in flow.instructions(seen.__code__) if i.opname == "STORE_ATTR")
-    return frozenset(str(i.argval) for i in stores)
+    return frozenset(str(i.argval) for _, i in _reached_instructions(function) if i.opname == "STORE_ATTR")
 
 
 def removes_rows(function: Function) -> bool:
     """Whether a handler or its helpers may delete a table's rows."""
-    return any(
-        instruction.opname == "DELETE_SUBSCR" or instruction.argval == "pop"
-        for seen in reached(function)
-        for instruction in flow.instructions(seen.__code__)
-    )
+    return any(i.opname == "DELETE_SUBSCR" or i.argval == "pop" for _, i in _reached_instructions(function))
 
 
 def lower(
@@ -412,8 +406,8 @@ def lower(
     code = function.__code__
     loaded = {i.arg for i in flow.instructions(code) if i.opname == "LOAD_CONST"}
     code = code.replace(co_consts=tuple(convert(c) if at in loaded else c for at, c in enumerate(code.co_consts)))
-    names = _global_names(function)
-    scope = {name: convert(resolve(function, name)) for name in names if name not in code.co_freevars}
+    names = set(_global_lines(function)).difference(code.co_freevars)
+    scope = {name: convert(resolve(function, name)) for name in sorted(names)}
     cells = tuple(types.CellType(convert(resolve(function, name))) for name in code.co_freevars)
     defaults = None if function.__defaults__ is None else convert(function.__defaults__)
     lowered = Function(code, {"__builtins__": builtins, **scope}, function.__name__, defaults, cells)

@@ -36,6 +36,13 @@ _ARROW: dict[ScalarKind, pa.DataType] = {
 }
 
 
+def filled(column: pa.Array) -> pa.Array:
+    """A column of numbers, bools or times as handlers see it: times as int64, nulls as the values for missing ones."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    return column.fill_null(MISSING[column.type]) if column.null_count else column
+
+
 def is_null(value: Any) -> bool:
     """Whether an event's field is missing.
 
@@ -54,20 +61,15 @@ def is_null(value: Any) -> bool:
     return not isinstance(value, bool | str) and bool(value == NULL_INT)
 
 
-def _scalar_kind(where: str, annotation: Any) -> ScalarKind:
-    kind = SCALARS.get(annotation)
-    if kind is None:
-        raise ReducerError(f"{where}: unsupported type", got=annotation, expected="float, int, bool or str")
-    return kind
-
-
 def _columns_of(where: str, columns: Mapping[str, Any]) -> tuple[Scalar, ...]:
     if not columns:
         raise ReducerError(f"{where} needs at least one column", hint='E.g. el.Keyed("symbol", quantity=float).')
-    for name in columns:
+    for name, kind in columns.items():
         if name.startswith("_"):
             raise ReducerError(f"{where}: a column name may not begin with an underscore", got=name)
-    return tuple(Scalar(name, _scalar_kind(f"{where}.{name}", kind)) for name, kind in columns.items())
+        if kind not in SCALARS:
+            raise ReducerError(f"{where}.{name}: unsupported type", got=kind, expected="float, int, bool or str")
+    return tuple(Scalar(name, SCALARS[kind]) for name, kind in columns.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -89,7 +90,8 @@ class Reducer:
             scalars[name] = scalar_of(f"{self.name}.{name}", name, ANNOTATIONS[scalars[name].kind], plain)
         record = tuple(scalars.get(field.name, field) for field in self.layout.record)
         values = {name: scalars[name].default for name in initial}
-        declaration = type(self.name, (self.declaration,), {"__doc__": self.__doc__, **values})
+        own = {"__doc__": self.__doc__, "__module__": self.declaration.__module__}
+        declaration = type(self.name, (self.declaration,), {**own, **values})
         return replace(self, layout=replace(self.layout, record=record), declaration=declaration)
 
     def __repr__(self) -> str:
@@ -97,12 +99,22 @@ class Reducer:
         heard = [*(name for name in self.handlers if name not in self.routed), *routed]
         return f"<reducer {self.name}: {', '.join(heard)} -> {', '.join(self.layout.arrow_schema.names)}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, a reducer is the name by which another process imports it, its parameters and its fingerprint."""
+        initial = {scalar.name: scalar.initial for scalar in self.layout.scalars}
+        return imported, (self.declaration.__module__, self.name, initial, self.fingerprint)
+
     @cached_property
     def with_routed(self) -> Reducer:
         """The reducer with the routed handlers among its handlers, for a fold over own and routed events."""
         handlers = {**self.handlers, **{name: one.handler for name, one in self.routed.items()}}
         event_types = {**self.event_types, **{name: one.type for name, one in self.routed.items()}}
         return replace(self, handlers=handlers, event_types=event_types)
+
+    @cached_property
+    def takes_merged_order(self) -> bool:
+        """Whether routed events are among those it handles: a fold then follows a merged order, not versions."""
+        return any(name in self.routed for name in self.handlers)
 
     @cached_property
     def functions(self) -> list[FunctionType]:
@@ -129,12 +141,11 @@ class Reducer:
         """Event types whose `price` may be a level of a ladder."""
         if not self.layout.of(Ladder):
             return frozenset()
-        numeric = {
+        return frozenset(
             name
             for name, declared in self.event_types.items()
             if any(field.name == "price" and field.kind in ("float", "int") for field in declared)
-        }
-        return frozenset(numeric)
+        )
 
     @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -205,6 +216,30 @@ def _digest(*parts: str) -> str:
     for part in parts:
         sha.update(part.encode("utf-8", "backslashreplace") + b"\0")
     return sha.hexdigest()
+
+
+def imported(module: str, name: str, initial: Mapping[str, Any], fingerprint: str) -> Reducer:
+    """The reducer of a module, with these initial values.
+
+    Raises
+    ------
+    ReducerError
+        There is none, or its code is not the same.
+    """
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        found = None
+    if not isinstance(found, Reducer):
+        raise ReducerError(
+            f"{name} cannot be imported from {module}", got=found,
+            hint="Another process can only fold reducers at the top level of a module that it can import.",
+        )  # fmt: skip
+    if {scalar.name for scalar in found.layout.scalars} == set(initial):
+        found = found if found.fingerprint == fingerprint else found(**initial)
+    if found.fingerprint != fingerprint:
+        raise ReducerError(f"{module}.{name} has other code here", got=found.fingerprint, expected=fingerprint)
+    return found
 
 
 ReducerLike: TypeAlias = "Reducer | object"

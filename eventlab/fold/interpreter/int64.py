@@ -56,38 +56,30 @@ class Int64:
         return Int64(abs(self.value))
 
 
-def _floor_divide(a: int, b: int) -> int:
-    return 0 if b == -1 and a == _MIN else a // b  # the only quotient that overflows; Numba gives 0
+def _floor_divide(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and b == -1 and a == _MIN:
+        return 0  # the only quotient that overflows; Numba gives 0
+    return a // b
 
 
-def _closed(operate: Operator) -> tuple[Operator, Operator]:
-    """Methods for an operation that makes an integer of integers, and a float of an integer and a float."""
+def _divide(a: float, b: float) -> float:
+    return float(a) / float(b)
+
+
+def _methods(operate: Operator, made: Callable[[Any], Any]) -> tuple[Operator, Operator]:
+    """Methods for an operation that gives a float beside a float; `made` turns its result for two integers."""
 
     def forward(self: Int64, other: Any) -> Any:
         if isinstance(other, Int64):
-            return Int64(operate(self.value, other.value))
+            return made(operate(self.value, other.value))
         if isinstance(other, int):
-            return Int64(operate(self.value, other))
+            return made(operate(self.value, other))
         return operate(float(self.value), other) if isinstance(other, float) else NotImplemented
 
     def reflected(self: Int64, other: Any) -> Any:
         if isinstance(other, int):
-            return Int64(operate(int(other), self.value))
+            return made(operate(int(other), self.value))
         return operate(other, float(self.value)) if isinstance(other, float) else NotImplemented
-
-    return forward, reflected
-
-
-def _through_float(operate: Operator) -> tuple[Operator, Operator]:
-    """Methods for an operation that works on floats."""
-
-    def forward(self: Int64, other: Any) -> Any:
-        if not isinstance(other, Int64 | int | float):
-            return NotImplemented
-        return operate(float(self.value), float(other))
-
-    def reflected(self: Int64, other: Any) -> Any:
-        return operate(float(other), float(self.value)) if isinstance(other, int | float) else NotImplemented
 
     return forward, reflected
 
@@ -103,10 +95,6 @@ def _comparison(compare: Operator) -> Operator:
     return method
 
 
-def _floor_divide_any(a: Any, b: Any) -> Any:
-    return _floor_divide(a, b) if isinstance(a, int) and isinstance(b, int) else a // b
-
-
 for _name, _operate in (
     ("add", operator.add),
     ("sub", operator.sub),
@@ -115,13 +103,12 @@ for _name, _operate in (
     ("and", operator.and_),
     ("or", operator.or_),
     ("xor", operator.xor),
-    ("floordiv", _floor_divide_any),
+    ("floordiv", _floor_divide),
+    ("truediv", _divide),
 ):
-    _forward, _reflected = _closed(_operate)
+    _forward, _reflected = _methods(_operate, float if _name == "truediv" else Int64)
     setattr(Int64, f"__{_name}__", _forward)
     setattr(Int64, f"__r{_name}__", _reflected)
-for _name, _method in zip(("__truediv__", "__rtruediv__"), _through_float(operator.truediv), strict=True):
-    setattr(Int64, _name, _method)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Int64, f"__{_name}__", _comparison(getattr(operator, _name)))
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from eventlab.events.frame import EventTable
+from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare import bytecode as lower
 from eventlab.fold.declare.reducer import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.interpreter.state import Event, StateType, failure, property_failure, python_values, routed_failure
 from eventlab.fold.result import Folded, emission_schema, without_columns
-from eventlab.fold.stops import Legs
+from eventlab.fold.stops import MERGED, Stops, entries, kind_bits
 
 
 def _emitted(reducer: Reducer, types: StateType, state: Any, aggregate: str, version: int) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def interpreted(
     aggregates: Sequence[str],
     states: pa.RecordBatch,
     tables: Mapping[str, EventTable],
-    legs: Legs,
+    stops: Stops,
     emit: bool,  # noqa: FBT001
 ) -> Folded:
     """Fold as `fold` does, with the handlers as they were written.
@@ -40,43 +42,79 @@ def interpreted(
     ------
     FoldError
     """
-    readers = {name: _EventReader(name, tables[name], reducer) for name in reducer.handlers}
+    if stops.order is not None:
+        tables, stops = _sequential(tables, stops, list(reducer.handlers))
+    readers = {name: _TableEvents(name, tables[name], reducer) for name in reducer.handlers}
     finished, emitted = [], []
-    for a, row in enumerate(states.to_pylist()):
-        state = types.load(row)
-        at = {name: int(legs.starts[name][a]) for name in readers}
+    for a, portable in enumerate(states.to_pylist()):
+        state = types.load(portable)
+        at = {name: int(rows[a]) for name, rows in stops.starts.items()}
         version = 0
-        for leg in range(int(legs.offsets[a]), int(legs.offsets[a + 1])):
-            ends = {name: int(legs.bounds[name][leg]) for name in readers}
-            while True:
-                ready = [(readers[name].place(at[name]), name) for name in readers if at[name] < ends[name]]
-                if not ready:
-                    break
-                _, name = min(ready)
+        for stop in range(int(stops.offsets[a]), int(stops.offsets[a + 1])):
+            ends = {name: int(bounds[stop]) for name, bounds in stops.bounds.items()}
+            in_order = _by_version(tables, at, ends) if stops.order is None else _merged(stops.order, readers, at, ends)
+            for name, row in in_order:
                 if name not in reducer.routed:
-                    version = int(tables[name].version[at[name]])
-                event = readers[name].event(at[name])
+                    version = int(tables[name].version[row])
+                event = readers[name].event(row)
                 try:
                     types.handlers[name](state, event)
                 except Exception as error:
                     if name in reducer.routed:
-                        position = int(tables[name].position[at[name]])
+                        position = int(tables[name].position[row])
                         raise routed_failure(reducer, aggregates[a], position, name, event, error) from error
                     raise failure(reducer, aggregates[a], version, name, event, error) from error
-                at[name] += 1
+            at = {name: max(at[name], end) for name, end in ends.items()}
             if emit:
                 emitted.append(_emitted(reducer, types, state, aggregates[a], version))
         finished.append(types.dump(state))
-    portable = pa.RecordBatch.from_pylist(finished, schema=reducer.layout.arrow_schema)
+    folded = pa.RecordBatch.from_pylist(finished, schema=reducer.layout.arrow_schema)
     if not emit:
-        return Folded(portable)
+        return Folded(folded)
     schema = emission_schema(reducer)
     if not schema.names:
-        return Folded(portable, without_columns(len(emitted)))
-    return Folded(portable, pa.RecordBatch.from_pylist(emitted, schema=schema))
+        return Folded(folded, without_columns(len(emitted)))
+    return Folded(folded, pa.RecordBatch.from_pylist(emitted, schema=schema))
 
 
-class _EventReader:
+def _by_version(
+    tables: Mapping[str, EventTable], starts: Mapping[str, int], ends: Mapping[str, int]
+) -> Iterator[tuple[str, int]]:
+    """Event types and rows, always the lowest version next."""
+    at = dict(starts)
+    while ready := [(tables[name].version[at[name]], name) for name in at if at[name] < ends[name]]:
+        _, name = min(ready)
+        yield name, at[name]
+        at[name] += 1
+
+
+def _sequential(
+    tables: Mapping[str, EventTable], stops: Stops, names: Sequence[str]
+) -> tuple[dict[str, EventTable], Stops]:
+    """The same fold with the rows of each table in merged order, since readers convert successive rows together."""
+    order = stops.order if stops.order is not None else np.empty(0, np.int64)
+    kinds, rows = order & ((1 << kind_bits(len(names))) - 1), order >> kind_bits(len(names))
+    taken, sequential = dict(tables), order.copy()
+    for kind, name in enumerate(names):
+        places = np.flatnonzero(kinds == kind)
+        taken[name] = tables[name].take(rows[places], np.array([0, len(places)]))
+        sequential[places] = entries(np.arange(len(places)), kind, len(names))
+    return taken, replace(stops, order=sequential)
+
+
+def _merged(
+    order: Int64Array, handled: Iterable[str], starts: Mapping[str, int], ends: Mapping[str, int]
+) -> Iterator[tuple[str, int]]:
+    """Event types and rows as a merged order has them, without those that are not handled."""
+    names = list(handled)
+    bits = kind_bits(len(names))
+    for entry in order[starts[MERGED] : ends[MERGED]].tolist():
+        row, kind = entry >> bits, entry & ((1 << bits) - 1)
+        if kind < len(names):
+            yield names[kind], row
+
+
+class _TableEvents:
     """The events of a table, one by one; columns are converted a thousand rows at a time."""
 
     BLOCK = 1024
@@ -89,9 +127,6 @@ class _EventReader:
         self.names = (*self.envelope, *self.columns)
         self.block = -1
         self.values: dict[str, list[Any]] = {}
-
-    def place(self, row: int) -> int:
-        return int(self.table.merged_by[row])
 
     def event(self, row: int) -> Event:
         block, within = divmod(row, self.BLOCK)

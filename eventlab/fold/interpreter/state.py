@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from eventlab.errors import FoldError
 from eventlab.fold.declare import bytecode as lower
-from eventlab.fold.declare.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind
+from eventlab.fold.declare.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, ScalarKind, filled
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.interpreter.int64 import Int64, Range, length, python_math, to_float, to_int64
 from eventlab.fold.interpreter.text import PlainText
@@ -67,14 +67,12 @@ def _to_text(value: Any) -> PlainText | None:
     return value if value is None or isinstance(value, PlainText) else PlainText(value)
 
 
-COERCE: Mapping[ScalarKind, Callable[[Any], Any]] = {
+COERCE: Mapping[str, Callable[[Any], Any]] = {
     "float": to_float,
     "int": _to_int,
     "bool": _to_bool,
     "text": _to_text,
 }
-
-PROPERTY_KINDS: Mapping[str, ScalarKind] = {"float": "float", "int": "int", "bool": "bool", "str": "text"}
 
 
 class _Fields:
@@ -250,7 +248,9 @@ class StateType:
         self.layout = layout
         self.handlers = {name: _interpretable(handler) for name, handler in reducer.handlers.items()}
         properties = {name: _interpretable(function) for name, function in reducer.properties.items()}
-        self._property_kinds = {name: PROPERTY_KINDS[kind] for name, kind in reducer.property_kinds.items()}
+        self._coerce = {
+            name: COERCE["text" if kind == "str" else kind] for name, kind in reducer.property_kinds.items()
+        }
         others = [field.name for field in (*layout.arrays, *layout.tables)]
         self._state = _record_type(reducer.name, layout.scalars, others, properties)
         self._rows = {
@@ -311,7 +311,7 @@ class StateType:
         """A property of a state, as it is emitted. KeyError where the property would add a row."""
         keyed = [getattr(state, table.name) for table in self.layout.of(Keyed)]
         before = [len(table) for table in keyed]
-        value = _canonical(COERCE[self._property_kinds[name]](getattr(state, name)))
+        value = _canonical(self._coerce[name](getattr(state, name)))
         if [len(table) for table in keyed] != before:
             raise KeyError("a property cannot add a row: ask `key in table` first")
         return value
@@ -370,10 +370,7 @@ def python_values(column: pa.Array) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         texts = [PlainText(text) for text in column.dictionary.to_pylist()]
         return [None if at is None else texts[at] for at in column.indices.to_pylist()]
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    if column.null_count:
-        column = column.fill_null(MISSING[column.type])
+    column = filled(column)
     values: list[Any] = column.to_pylist()
     return [Int64(value) for value in values] if pa.types.is_integer(column.type) else values
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.events.frame import Int64Array
-from eventlab.fold.declare.layout import MISSING, Array, Keyed, Ladder, Layout, Queue, Scalar
+from eventlab.fold.declare.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, filled
 from eventlab.fold.native import order_kernels as walk
 from eventlab.fold.native.arrays import writable
 from eventlab.fold.native.constants import FREE, HEAD, LADDER_META, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
@@ -71,10 +71,7 @@ class Dictionary:
 
 def numbers(column: pa.Array) -> npt.NDArray[Any]:
     """A numeric, bool or time column as a NumPy array of writable type, with nulls as handlers see them."""
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.int64())
-    if column.null_count:
-        column = column.fill_null(MISSING[column.type])
+    column = filled(column)
     if pa.types.is_boolean(column.type):  # Arrow packs bools into bits
         bits = np.frombuffer(column.buffers()[1], np.uint8)
         return np.unpackbits(bits, count=column.offset + len(column), bitorder="little")[column.offset :].view(np.bool_)

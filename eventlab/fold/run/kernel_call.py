@@ -21,7 +21,7 @@ from eventlab.fold.native.constants import INDEX_DTYPE
 from eventlab.fold.result import Folded, emission_schema, property_type, without_columns
 from eventlab.fold.run import encode as flat
 from eventlab.fold.run.price_ranks import Ranks
-from eventlab.fold.stops import Legs
+from eventlab.fold.stops import MERGED, Stops
 
 _SPARE = 8
 """Spare rows of a table, for keys that one event deletes and touches again."""
@@ -35,7 +35,7 @@ class Run:
         reducer: Reducer,
         states: pa.RecordBatch,
         tables: Mapping[str, EventTable],
-        legs: Legs,
+        stops: Stops,
         emit: bool,  # noqa: FBT001
     ) -> None:
         layout, dictionary = reducer.layout, flat.Dictionary(reducer.literals)
@@ -45,22 +45,25 @@ class Run:
         for table in layout.tables:
             if isinstance(table, Keyed):  # keys of the states need codes before their space is planned
                 dictionary.encode(states.column(table.name).flatten().field(table.key))
-        self._scratch = _tables_in(reducer, states, tables, legs, dictionary)
+        self._scratch = _tables_in(reducer, states, tables, stops, dictionary)
         ranks = self._scratch.ranks
-        self._leg_count = int(legs.offsets[-1]) if emit else 0
-        count = self._leg_count
+        self._stop_count = int(stops.offsets[-1]) if emit else 0
+        count = self._stop_count
         self._out_fields = [np.empty(count, layout.dtype[field.name]).reshape(-1) for field in layout.record]
         self._out_properties = [np.empty(count, property_type(reducer, name)[0]) for name in reducer.properties]
-        self._offsets = writable(legs.offsets)
+        self._offsets = writable(stops.offsets)
         nothing = np.empty(0, np.int32)
-        self._starts: list[Int64Array] = []
-        self._bounds: list[Int64Array] = []
-        self._events: list[list[Argument]] = []
-        for name in reducer.handlers:
-            rank = ranks.event.get(name, nothing) if ranks else nothing
-            self._starts.append(writable(np.asarray(legs.starts[name])))
-            self._bounds.append(writable(np.asarray(legs.bounds[name])))
-            self._events.append([self._bounds[-1], writable(tables[name].merged_by), rank, *columns[name]])
+        rank = {name: ranks.event.get(name, nothing) if ranks else nothing for name in reducer.handlers}
+        # What rows are taken by, in the order of the kernel's arguments: a column beside each start and bound.
+        taken_by: dict[str, list[Argument]] = {}
+        if stops.order is None:
+            taken_by = {name: [writable(tables[name].version), rank[name], *columns[name]] for name in reducer.handlers}
+        else:
+            rows = [argument for name in reducer.handlers for argument in (rank[name], *columns[name])]
+            taken_by[MERGED] = [writable(stops.order), *rows]
+        self._starts = [writable(np.asarray(stops.starts[name])) for name in taken_by]
+        self._bounds = [writable(np.asarray(stops.bounds[name])) for name in taken_by]
+        self._events = list(taken_by.values())
 
     def arguments(self, first: int, stop: int) -> list[Argument]:
         """The kernel's arguments for the aggregates ``first:stop``; other calls fold the others.
@@ -71,39 +74,39 @@ class Run:
         emitted = (int(self._emit), self._records[first:stop], *self._out_fields, *self._out_properties)
         events = [
             argument
-            for starts, rest in zip(self._starts, self._events, strict=True)
-            for argument in (starts[first:stop], *rest)
+            for starts, bounds, rest in zip(self._starts, self._bounds, self._events, strict=True)
+            for argument in (starts[first:stop], bounds, *rest)
         ]
         return [stop - first, self._offsets[first : stop + 1], *emitted, *tables, *events]
 
     def run(self, native: Native, parts: Sequence[Span], executor: Executor) -> Folded:
         work: list[Callable[[], None]] = [partial(native, *self.arguments(*part)) for part in parts]
-        work[0]() if len(work) == 1 else executor.run(work)
+        work[0]() if len(work) == 1 else executor.fold(work)
         columns = self._columns_out(self._records)
-        # With one leg an aggregate, the emission at its end is the state.
-        one_each = self._leg_count == len(self._offsets) - 1 and bool((np.diff(self._offsets) == 1).all())
+        # Where each aggregate has one stop, what is emitted there is the state.
+        one_each = self._stop_count == len(self._offsets) - 1 and bool((np.diff(self._offsets) == 1).all())
         return self._folded(columns, emitted=columns if one_each else None)
 
     def through(self, native: Native) -> Folded:
-        """States of the one aggregate at the end of each of its legs. Each call goes on where the last one ended."""
+        """States of the one aggregate at each of its stops; the kernel goes on each time from what it left."""
         count, scratch = int(self._offsets[-1]), self._scratch.tables
         records = np.empty(count, self._records.dtype)
         copies: list[list[Any]] = [[] for _ in scratch]
-        one_leg, arrays = np.array([0, 1]), [argument for table in scratch for argument in table.arguments(0)]
-        begin, tables = words_of([1, one_leg, int(self._emit), self._records]), words_of(arrays)
-        events = [words_of(rest[1:]) for rest in self._events]
+        one_stop, arrays = np.array([0, 1]), [argument for table in scratch for argument in table.arguments(0)]
+        begin, tables = words_of([1, one_stop, int(self._emit), self._records]), words_of(arrays)
+        events = [words_of(rest) for rest in self._events]
         starts, out = self._starts, [*self._out_fields, *self._out_properties]
         sizes = [len(values) // count for values in out]
-        for leg in range(count):
-            bounds = [bounds[leg : leg + 1] for bounds in self._bounds]
-            emitted = [values[leg * size : (leg + 1) * size] for values, size in zip(out, sizes, strict=True)]
+        for at in range(count):
+            bounds = [bounds[at : at + 1] for bounds in self._bounds]
+            emitted = [values[at * size : (at + 1) * size] for values, size in zip(out, sizes, strict=True)]
             words = [*begin, *words_of(emitted), *tables]
             for start, bound, rest in zip(starts, bounds, events, strict=True):
                 words += words_of([start, bound])
                 words += rest
             native.run(words)
             starts = bounds
-            records[leg] = self._records[0]
+            records[at] = self._records[0]
             for table, several in zip(scratch, copies, strict=True):
                 several.append(table.copied())
         self._scratch.tables = [type(table).concat(several) for table, several in zip(scratch, copies, strict=True)]
@@ -128,7 +131,7 @@ class Run:
             values_out.append(dictionary.decode(values) if text else pa.array(flat.canonical(values)))
         schema = emission_schema(reducer)
         if not schema.names:
-            return Folded(portable, without_columns(self._leg_count))
+            return Folded(portable, without_columns(self._stop_count))
         return Folded(portable, pa.RecordBatch.from_arrays(values_out, schema=schema))
 
 
@@ -165,19 +168,19 @@ def _tables_in(
     reducer: Reducer,
     states: pa.RecordBatch,
     tables: Mapping[str, EventTable],
-    legs: Legs,
+    stops: Stops,
     dictionary: flat.Dictionary,
 ) -> _TableScratch:
     layout = reducer.layout
     if not layout.tables:
         return _TableScratch(None, [])
-    ends = legs.ends
-    rows = {name: np.maximum(ends[name] - legs.starts[name], 0) for name in reducer.handlers}
+    first, ends = stops.rows(tables)
+    rows = {name: np.maximum(ends[name] - first[name], 0) for name in reducer.handlers}
     ranks = None
     if layout.of(Ladder):
         levels = [flat.ladder_levels(states.column(ladder.name))[:2] for ladder in layout.of(Ladder)]
         prices = {name: flat.numbers(tables[name].columns["price"]) for name in sorted(reducer.priced)}
-        ranks = Ranks.of(prices, legs.starts, ends, levels)
+        ranks = Ranks.of(prices, first, ends, levels)
     # Keys come from constants, from text of events and from the state, which bounds the rows of a table.
     texts = {name: _text_fields(reducer, name) for name in reducer.handlers}
     touched = sum((rows[name] * texts[name] for name in rows), np.zeros(states.num_rows, np.int64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,20 +43,13 @@ class Paths:
 
     def cheapest(self, prices: Float64Array) -> Int64Array:
         """The chain with the least sum of reads and prices of its nodes."""
-        return self._solved(self.slopes, prices)
-
-    def leanest(self, prices: Float64Array) -> Int64Array:
-        """The chain with the least sum of prices."""
-        return self._solved(np.zeros_like(self.slopes), prices)
-
-    def _solved(self, slopes: Float64Array, prices: Float64Array) -> Int64Array:
-        count = len(self.nodes)
+        count, slopes = len(self.nodes), self.slopes
         totals, bases = np.empty(count), np.empty(count, np.int32)
         queue, since = np.empty(count, np.int32), np.empty(count)
         _chain_by_queue(slopes, prices, self.reads, _MOVES * count, totals, bases, queue, since)
         if bases[-1] >= 0:
             chain = self._members(bases)
-            if self.reach is None or self._widest(chain) <= self.reach:
+            if self.reach is None or np.diff(self.nodes[self.path(chain)]).max() <= self.reach:
                 return chain
         totals.fill(np.inf)
         totals[0] = 0.0
@@ -76,9 +69,6 @@ class Paths:
         _chain_members(bases, member)
         return np.flatnonzero(member)
 
-    def _widest(self, chain: Int64Array) -> int:
-        return int(np.diff(self.nodes[self.path(chain)]).max())
-
     def path(self, chain: Int64Array) -> Int64Array:
         """The path of a chain: with both ends."""
         return np.concatenate([[0], chain, [len(self.nodes) - 1]])
@@ -97,7 +87,7 @@ class Budgeted:
         over = self.paths.cheapest(self.writes)
         if self._taken(over) <= budget:
             return over, 0.0
-        under = self.paths.leanest(self.units)
+        under = replace(self.paths, slopes=np.zeros_like(self.paths.slopes)).cheapest(self.units)
         if self._taken(under) > budget:
             raise SnapshotError(
                 "no placement within the budget keeps every version within max_gap events of a snapshot",

@@ -193,7 +193,7 @@ class Drift(Workload):
 
 
 @dataclass(frozen=True, slots=True)
-class Scrubbing(Workload):
+class Scrubbing(Uniform):
     """Sessions in a notebook: each begins at any version and goes back and forth by steps of up to `page` events.
 
     Its density is taken as uniform: where a session begins is, and it does not go far.
@@ -223,9 +223,6 @@ class Scrubbing(Workload):
     def __post_init__(self) -> None:
         checked_int("the steps of Scrubbing", self.steps, 1, error=SnapshotError)
         checked_int("the page of Scrubbing", self.page, 1, error=SnapshotError)
-
-    def density(self, head: int) -> Float64Array:
-        return Uniform().density(head)
 
     def draw(self, head: int, reads: int, generator: np.random.Generator) -> Int64Array:
         sessions = -(-reads // self.steps)

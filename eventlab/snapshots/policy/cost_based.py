@@ -78,7 +78,8 @@ class CostOptimal(Policy):
             return np.empty(0, np.int64)
         model = past.model
         self._check_budget(past, model)
-        room, longest = self._bytes(past), self._longest(model)
+        budget, longest = self.storage_budget, self._longest(model)
+        room = budget if isinstance(budget, int) else budget * past.stored_bytes
         gap = _even(past.head, float(model.sizes(np.array([past.head]))[0]), room, longest)
         step = max(LEAST_GAP // 4, past.head // _MOST_CANDIDATES)
         # So much an even placement among the candidates takes that keeps to the bound on the gap.
@@ -102,9 +103,6 @@ class CostOptimal(Policy):
                 f"{self!r} has a storage budget below one snapshot", got=f"{self.storage_budget:,} bytes",
                 expected=f"at least {least:,}", hint=f"Give it storage_budget={least}, or more for more snapshots.",
             )  # fmt: skip
-
-    def _bytes(self, past: Past) -> float:
-        return self.storage_budget if isinstance(self.storage_budget, int) else self.storage_budget * past.stored_bytes
 
     def _longest(self, model: Model) -> int:
         """The hard bound on the gap. Where no gap keeps to the budget, folding must not take longer than the rest."""

@@ -11,7 +11,7 @@ import numpy as np
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.snapshots.policy.cost_model import Model
-from eventlab.store.api import EventReader, Head, Selection
+from eventlab.store.api import EventReader, Selection
 
 _ENVELOPE_FIELDS = 3
 
@@ -29,6 +29,9 @@ class Past:
     timestamp, bytes : int64 array
         From version `after` on, or 1: event times, and the running total of bytes of the events after `after`. An event
         counts eight bytes for each field and part of the envelope.
+
+    The other arguments are the store, the aggregate's id, the position from which on events do not count, and what
+    gives the cost model. Without them only the number of events is known.
     """
 
     head: int
@@ -37,11 +40,6 @@ class Past:
     _aggregate: str = field(default="", repr=False)
     _stop: int = field(default=0, repr=False)
     _measure: Callable[[str], Model] | None = field(default=None, repr=False)
-
-    @staticmethod
-    def of(store: EventReader, head: Head, after: int, stop: int, measure: Callable[[str], Model] | None) -> Past:
-        """The past of a store's aggregate after a version and below a position; `measure` gives the cost model."""
-        return Past(head.version, after, store, head.aggregate_id, stop, measure)
 
     @property
     def from_start(self) -> Past:

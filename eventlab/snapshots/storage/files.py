@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 from eventlab.errors import ReadOnlyStore, StoreError, StoreFull
 from eventlab.storage import operations as disk
@@ -25,54 +25,9 @@ _LOCKED = 1 << 62
 """The byte whose lock is the right to change a file. It lies after all content, so that no reader waits for it."""
 
 
-class OpenFile(Protocol):
-    """A file that is open. Others may add to it; a file that replaces it is another one."""
-
-    def state(self) -> tuple[int, int]:
-        """See `Files`."""
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Read bytes, fewer where the file ends."""
-
-    def changing(self) -> bool:
-        """Whether another process has the right to change it now."""
-
-
-class LockedFile(Protocol):
-    """A file that only this process may change."""
-
-    def append(self, content: bytes, at: int) -> None:
-        """Write bytes durably and cut what follows them. If that fails, nothing changes."""
-
-    def replace(self, content: bytes) -> None:
-        """Replace the whole content at once."""
-
-
-class Files(Protocol):
-    """Files by name. The state of a file is (its identity, its size), and shows whether others changed or replaced it.
-
-    An identity is certain only while the file is open: it may be used again later.
-    """
-
-    @property
-    def read_only(self) -> bool: ...
-
-    def names(self) -> list[str]: ...
-
-    def state(self, name: str) -> tuple[int, int] | None:
-        """None for a missing file."""
-
-    def opened(self, name: str) -> OpenFile | None:
-        """None for a missing file."""
-
-    @contextmanager
-    def writing(self, name: str) -> Iterator[LockedFile]:
-        """Lock a file for changes; a missing one is made."""
-
-    def remove(self, name: str) -> None: ...
-
-
 class _FileInMemory:
+    """A file as it is found and as it is locked."""
+
     def __init__(self, files: dict[str, bytearray], name: str) -> None:
         self._files, self._name = files, name
         self._content = files[name]
@@ -94,7 +49,7 @@ class _FileInMemory:
 
 
 class MemoryFiles:
-    """Files of a store in memory."""
+    """Files of a store in memory, with the methods of `DirectoryFiles`."""
 
     read_only = False
 
@@ -112,7 +67,7 @@ class MemoryFiles:
         return _FileInMemory(self._files, name) if name in self._files else None
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[LockedFile]:
+    def writing(self, name: str) -> Iterator[_FileInMemory]:
         self._files.setdefault(name, bytearray())
         yield _FileInMemory(self._files, name)
 
@@ -121,6 +76,8 @@ class MemoryFiles:
 
 
 class _FileOnDisk:
+    """A file that is open. Others may add to it; a file that replaces it is another one."""
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
@@ -132,17 +89,22 @@ class _FileOnDisk:
         return found.st_ino, found.st_size
 
     def read(self, offset: int, length: int) -> bytes:
+        """Read bytes, fewer where the file ends."""
         return os.pread(self._descriptor, length, offset)
 
     def changing(self) -> bool:
+        """Whether another process has the right to change it now."""
         return ofd.is_locked(self._descriptor, _LOCKED)
 
 
 class _LockedOnDisk:
+    """A file that only this process may change."""
+
     def __init__(self, storage: LocalStorage, name: str, descriptor: int) -> None:
         self._storage, self._name, self._descriptor = storage, name, descriptor
 
     def append(self, content: bytes, at: int) -> None:
+        """Write bytes durably and cut what follows them. If that fails, nothing changes."""
         try:
             if os.fstat(self._descriptor).st_size > at:
                 disk.truncate(self._descriptor, at)
@@ -154,6 +116,7 @@ class _LockedOnDisk:
             raise _not_written(error) from error
 
     def replace(self, content: bytes) -> None:
+        """Replace the whole content at once."""
         try:
             self._storage.write(self._name, [content])
         except OSError as error:
@@ -161,7 +124,11 @@ class _LockedOnDisk:
 
 
 class DirectoryFiles:
-    """Files in one folder. They are read with `pread` and not mapped, for the reason that `LocalStorage` has."""
+    """Files in one folder. They are read with `pread` and not mapped, for the reason that `LocalStorage` has.
+
+    The state of a file is (its identity, its size), and shows whether others changed or replaced it. An identity is
+    certain only while the file is open: it may be used again later.
+    """
 
     def __init__(self, directory: Path, *, read_only: bool) -> None:
         self._directory, self.read_only = directory, read_only
@@ -171,6 +138,7 @@ class DirectoryFiles:
         return [name for name in self._storage.list() if _NAME.fullmatch(name)]
 
     def state(self, name: str) -> tuple[int, int] | None:
+        """None for a missing file."""
         try:
             # Every read looks here, and joining paths takes longer than looking.
             found = os.stat(f"{self._directory}/{name}")  # noqa: PTH116
@@ -179,13 +147,15 @@ class DirectoryFiles:
         return found.st_ino, found.st_size
 
     def opened(self, name: str) -> _FileOnDisk | None:
+        """None for a missing file."""
         try:
             return _FileOnDisk(os.open(self._directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
         except FileNotFoundError:
             return None
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[LockedFile]:
+    def writing(self, name: str) -> Iterator[_LockedOnDisk]:
+        """Lock a file for changes; a missing one is made."""
         if self.read_only:
             raise ReadOnlyStore("snapshots cannot be made in a store opened to be read")
         try:
@@ -229,3 +199,8 @@ def _not_written(error: OSError) -> StoreFull:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     hint = "Free some space; answers come from the events meanwhile." if full else None
     return StoreFull("a snapshot could not be written", got=str(error), hint=hint or "Allow writing there.")
+
+
+Files: TypeAlias = "DirectoryFiles | MemoryFiles"
+OpenFile: TypeAlias = "_FileOnDisk | _FileInMemory"
+LockedFile: TypeAlias = "_LockedOnDisk | _FileInMemory"

@@ -259,12 +259,9 @@ class Shelf:
 
     def bytes_of(self, line: Line) -> Float64Array:
         """Bytes of each snapshot in the file: its share of its record."""
-        shares = {block: self._share(block) for block in np.unique(line.block).tolist()}
-        return np.array([shares[block] for block in line.block.tolist()], np.float64)
-
-    def _share(self, block: int) -> float:
-        record = self._records[block]
-        return (record.stop - record.offset) / self._rows[block]
+        blocks, place = np.unique(line.block, return_inverse=True)
+        found = [(self._records[block], self._rows[block]) for block in blocks.tolist()]
+        return np.array([(record.stop - record.offset) / rows for record, rows in found], np.float64)[place]
 
     # -- states
 

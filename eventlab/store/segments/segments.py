@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from eventlab.errors import StoreCorrupt, StoreError
 from eventlab.events.types import EventType, Field
 from eventlab.runtime import thread_pools as cores
+from eventlab.runtime.cores import count as core_count
 from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.segments import format as formats
@@ -139,7 +140,7 @@ def stretches(first: int, stop: int, most: int, side_by_side: int = 1) -> list[t
     """
     rows = stop - first
     least = -(-rows // most)
-    free = cores.COUNT // max(side_by_side, 1)
+    free = core_count() // max(side_by_side, 1)
     count = max(least, min(free, rows // _WORTH_A_CORE))
     return [(first + rows * k // count, first + rows * (k + 1) // count) for k in range(count)]
 

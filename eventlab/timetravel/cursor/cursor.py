@@ -1,7 +1,7 @@
-"""A cursor over the past of one aggregate: to any moment, or a few versions on or back, within a frame of a screen.
+"""A cursor over the past states of one aggregate: jumps and steps in about 16 ms, the time of a frame on a screen.
 
-A move begins at the nearest state that is known (where the cursor is, kept along the way, or a snapshot) and folds what
-lies between, from decoded events in memory. What happens to be kept never decides an answer.
+A move begins at the nearest known state (the current one, a cached one or a snapshot) and folds the events in between,
+which are cached decoded. Caches change how long a move takes, never its answer.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.states import Base
 from eventlab.store.api import EventReader, Head, Selection
 from eventlab.timetravel import state_frames as views
+from eventlab.timetravel.advance import advance
 from eventlab.timetravel.asof import AsOf, AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
-from eventlab.timetravel.cursor.event_cache import VERSIONS, Stretches
+from eventlab.timetravel.cursor.event_cache import VERSIONS, EventCache
 from eventlab.timetravel.cursor.state_cache import Limit, Waypoints, version_of
-from eventlab.timetravel.moments import Bounds
-from eventlab.timetravel.reconstruct import Reconstructed, advance, heads_of, reconstruct
+from eventlab.timetravel.moments import Bounds, heads_of
+from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 from eventlab.timetravel.state import State
 
 _MEMBER = np.zeros(1, np.int64)
 
 FEWEST = 32
-"""Events that take as long, interpreted, as copying a state without rows."""
+"""Interpreted, folding this many events takes as long as copying a state without rows."""
 
 
 class Cursor:
@@ -65,7 +66,7 @@ class Cursor:
     ) -> None:
         self.reducer, self.aggregate_id = reducer, aggregate_id
         self._store, self._snapshots, self._interpret = store, snapshots, interpret
-        self._stretches = Stretches(store, reducer, aggregate_id)
+        self._events = EventCache(store, reducer, aggregate_id)
         self._waypoints = Waypoints()
         self._initial = Base.initial(reducer, 1)
         self._here: Base | None = None
@@ -180,7 +181,7 @@ class Cursor:
         return self._state
 
     def _version(self, head: Head, moment: AsOf) -> int | None:
-        """The version up to which a moment includes all events and no later one; None where that is not certain.
+        """The version that a moment includes all events up to, and none after; None where it may not include a prefix.
 
         Positions and commits rise with versions, so bounds on them cut the versions off somewhere. An event time does
         so only while event times rise with versions, too.
@@ -193,14 +194,14 @@ class Cursor:
         if limit.stop > head.position and time >= head.timestamp:
             return limit.version
         version = version_of(self._nearest(limit, head))
-        while version < limit.version and (stretch := self._stretches.kept(version, head)) is not None:
-            version = int(bounds.versions(stretch.before, stretch.position, stretch.timestamp)[0])
-            if version < stretch.end:
+        while version < limit.version and (block := self._events.in_memory(version, head)) is not None:
+            version = block.before + int(bounds.counts(block.before, block.position, block.timestamp)[0])
+            if version < block.end:
                 return version
         return self._version_read(version, limit) if version < limit.version else limit.version
 
     def _version_read(self, version: int, limit: Limit) -> int:
-        """The last version that a limit allows, which is not before another, by the envelopes in the store."""
+        """The last version within a limit, at least `version`, from the envelopes in the store."""
         selection = Selection(
             {}, others=True, aggregates=[self.aggregate_id],
             after_version={self.aggregate_id: version} if version else {},
@@ -213,7 +214,7 @@ class Cursor:
         return min(version, limit.version)
 
     def _nearest(self, limit: Limit, head: Head) -> Base:
-        """The newest state known that a limit allows."""
+        """The newest known state within a limit."""
         known = [self._initial, self._waypoints.newest(limit), self._here]
         base = max((one for one in known if one is not None and limit.allows(one)), key=version_of)
         version = version_of(base)
@@ -228,16 +229,16 @@ class Cursor:
         return base
 
     def _walked(self, version: int, head: Head) -> tuple[Base, pa.RecordBatch]:
-        """The state at a version, and what its fold emitted, by way of states that are kept."""
+        """The state at a version and what its fold emits; states on the way are cached."""
         base = self._nearest(Limit(version, head.position + 1), head)
         emitted: pa.RecordBatch | None = None
         if self._interpret is None:
             expect(self.reducer, version - version_of(base))
-        for stretch in self._stretches.after(version_of(base), version, head):
-            for stop in self._stops(base, stretch.end, version):
-                frame = stretch.between(version_of(base), stop)
+        for block in self._events.after(version_of(base), version, head):
+            for stop in self._stops(base, block.end, version):
+                frame = block.between(version_of(base), stop)
                 base, emitted = advance(
-                    self.reducer, base, frame, _MEMBER, AsOf(), emit=stop == version, interpret=self._interpret
+                    self.reducer, base, frame, _MEMBER, emit=stop == version, interpret=self._interpret
                 )
                 if stop < version:
                     self._waypoints.keep(base, near=version)
@@ -246,7 +247,7 @@ class Cursor:
         return base, emitted
 
     def _stops(self, base: Base, end: int, target: int) -> list[int]:
-        """Where to pause between a state and the end of its stretch, or the target where that comes before."""
+        """Versions to cache a state at, on the way from a state to the end of its block or to the target."""
         begin = version_of(base)
         if end < target:
             return [end]
@@ -254,9 +255,9 @@ class Cursor:
         return [*range(begin - begin % spacing + spacing, target, spacing), target]
 
     def _spacing(self, base: Base) -> int:
-        """How many events there are from one kept state to the next, a power of two.
+        """Events from one cached state to the next, a power of two.
 
-        About as many as are folded in the time that a state is copied in and out of a fold, and at most a stretch.
+        About as many as are folded in the time that copies a state into a fold and out of it, and at most a block.
         Compiled, copying takes from 0.2 ms and an event 2 to 60 ns. Interpreted, a row of a table takes 1.6 us and an
         event 4 to 20.
         """

@@ -1,4 +1,4 @@
-"""Decoded events of one aggregate, a stretch of versions at a time, as many as fit into bounded memory."""
+"""A cache of one aggregate's decoded events, in blocks of versions and of bounded size."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow.compute as pc
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.store.api import EventReader, Head, Selection
-from eventlab.timetravel.own_events import by_version
+from eventlab.timetravel.stream import by_version
 
 VERSIONS = 16_384
-"""Versions of a stretch, as many as a row group has rows. An order book's are folded in a third of the time that
-copying its state in and out of a fold takes."""
+"""Versions of a block, as many as a row group has rows. For an order book, folding a block takes a third of the time
+that copying the state into a fold and out of it takes."""
 
 BYTES = 64 * 2**20
-"""Of decoded events that are kept: more than a million changes of a book."""
+"""Size of the cache: more than a million changes of a book."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class CachedEvents:
     """Successive events of one aggregate.
 
     Attributes
@@ -45,16 +45,16 @@ class Stretch:
     size: int
 
     @staticmethod
-    def of(before: int, frames: Sequence[EventFrame]) -> Stretch:
-        """The events of successive frames, copied: a slice would keep all of the segment it comes from in memory."""
+    def of(before: int, frames: Sequence[EventFrame]) -> CachedEvents:
+        """The events of successive frames, copied: a slice would keep its whole segment in memory."""
         found: dict[str, list[EventTable]] = {}
         for frame in frames:
             for name, table in frame.tables.items():
                 found.setdefault(name, []).append(table)
-        tables = {name: _joined(several) for name, several in found.items()}
+        tables = {name: _copied_table(several) for name, several in found.items()}
         position, timestamp = by_version(list(tables.values()), before)
         size = 5 * position.nbytes + sum(c.nbytes for table in tables.values() for c in table.columns.values())
-        return Stretch(before, EventFrame(frames[0].aggregates, tables), position, timestamp, size)
+        return CachedEvents(before, EventFrame(frames[0].aggregates, tables), position, timestamp, size)
 
     @property
     def end(self) -> int:
@@ -66,16 +66,16 @@ class Stretch:
         return between(self.frame, after, until)
 
 
-class Stretches:
-    """The events of one aggregate, those that a reducer asks for with their columns.
+class EventCache:
+    """The events of one aggregate, with the columns that a reducer reads.
 
-    A stretch lasts from a multiple of `VERSIONS` to the next, or to the aggregate's head. Those that were asked for
+    A block lasts from a multiple of `VERSIONS` to the next, or to the aggregate's head. Those that were asked for
     last are kept, up to `BYTES`.
     """
 
     def __init__(self, store: EventReader, reducer: Reducer, aggregate: str) -> None:
         self._store, self._reducer, self._aggregate = store, reducer, aggregate
-        self._kept: OrderedDict[int, Stretch] = OrderedDict()
+        self._kept: OrderedDict[int, CachedEvents] = OrderedDict()
         self._size = 0
 
     @property
@@ -83,35 +83,35 @@ class Stretches:
         """In bytes."""
         return self._size
 
-    def kept(self, version: int, head: Head) -> Stretch | None:
-        """What holds the version after this one, if it is in memory and has all events up to the head."""
-        stretch = self._kept.get(version // VERSIONS)
-        if stretch is None or stretch.end < min(stretch.before + VERSIONS, head.version):
+    def in_memory(self, version: int, head: Head) -> CachedEvents | None:
+        """The block with the version after this one, if it is cached and not missing newer events."""
+        block = self._kept.get(version // VERSIONS)
+        if block is None or block.end < min(block.before + VERSIONS, head.version):
             return None
         self._kept.move_to_end(version // VERSIONS)
-        return stretch
+        return block
 
-    def after(self, version: int, until: int, head: Head) -> Iterator[Stretch]:
-        """What holds the versions after one up to another, from memory or else from the store."""
+    def after(self, version: int, until: int, head: Head) -> Iterator[CachedEvents]:
+        """The blocks with the versions after one, up to another, from memory or else from the store."""
         number, stop = version // VERSIONS, -(-until // VERSIONS)
         if version == until:
             return
         while number < stop:
-            stretch = self.kept(number * VERSIONS, head)
-            if stretch is not None:
+            block = self.in_memory(number * VERSIONS, head)
+            if block is not None:
                 number += 1
-                yield stretch
+                yield block
                 continue
             missing = number + 1
-            while missing < stop and self.kept(missing * VERSIONS, head) is None:
+            while missing < stop and self.in_memory(missing * VERSIONS, head) is None:
                 missing += 1
             for found in self._read(number, missing, head):
                 self._keep(found)
                 yield found
             number = missing
 
-    def _read(self, number: int, stop: int, head: Head) -> Iterator[Stretch]:
-        """Stretches by number, in one pass over the store."""
+    def _read(self, number: int, stop: int, head: Head) -> Iterator[CachedEvents]:
+        """EventCache by number, in one pass over the store."""
         first, end = number * VERSIONS, min(stop * VERSIONS, head.version)
         selection = Selection(
             self._reducer.columns, others=True, aggregates=[self._aggregate],
@@ -126,14 +126,14 @@ class Stretches:
                 pieces.append(between(frame, first, until))
                 if last < until:
                     break
-                yield Stretch.of(first, pieces)
+                yield CachedEvents.of(first, pieces)
                 first, pieces = until, []
 
-    def _keep(self, stretch: Stretch) -> None:
-        number = stretch.before // VERSIONS
+    def _keep(self, block: CachedEvents) -> None:
+        number = block.before // VERSIONS
         old = self._kept.pop(number, None)
-        self._kept[number] = stretch
-        self._size += stretch.size - (old.size if old is not None else 0)
+        self._kept[number] = block
+        self._size += block.size - (old.size if old is not None else 0)
         while self._size > BYTES and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
             self._size -= gone.size
@@ -145,28 +145,22 @@ def between(frame: EventFrame, after: int, until: int) -> EventFrame:
     for name, table in frame.tables.items():
         low, high = np.searchsorted(table.version, (after, until), side="right").tolist()
         if low < high:
-            tables[name] = EventTable(
-                table.type,
-                np.array([0, high - low]),
-                table.position[low:high],
-                table.version[low:high],
-                table.timestamp[low:high],
-                {column: values[low:high] for column, values in table.columns.items()},
-            )
+            tables[name] = table.part(low, high, np.array([0, high - low]))
     return EventFrame(frame.aggregates, tables)
 
 
-def _joined(tables: Sequence[EventTable]) -> EventTable:
-    """Tables of one type and aggregate as one, with memory of its own."""
+def _copied_table(tables: Sequence[EventTable]) -> EventTable:
+    """Tables of one type and aggregate as one, in new memory."""
     position, version, timestamp = (
         np.concatenate([getattr(table, name) for table in tables]) for name in ("position", "version", "timestamp")
     )
-    columns = {name: _copied([table.columns[name] for table in tables]) for name in tables[0].columns}
+    columns = {name: _copied_column([table.columns[name] for table in tables]) for name in tables[0].columns}
     return EventTable(tables[0].type, np.array([0, len(version)]), position, version, timestamp, columns)
 
 
-def _copied(pieces: Sequence[pa.Array]) -> pa.Array:
+def _copied_column(pieces: Sequence[pa.Array]) -> pa.Array:
     column = pa.concat_arrays(pieces)  # a copy, also of one piece
-    if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):  # most words are other stretches'
+    # A slice of a large dictionary mostly has strings of other blocks.
+    if pa.types.is_dictionary(column.type) and len(column.dictionary) > len(column):
         return pc.dictionary_encode(column.cast(pa.string()))
     return column

@@ -1,4 +1,4 @@
-"""States kept along the way, from which others are near."""
+"""A cache of one aggregate's states, which a cursor's moves begin at."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from eventlab.events.clock import MAX_NS
 from eventlab.snapshots.states import Base
 
 BYTES = 32 * 2**20
-"""Of states that are kept: two hundred of a book with ten thousand levels."""
+"""Size of the cache: two hundred states of a book with ten thousand levels."""
 
 _OVERHEAD = 4_096
-"""What a state takes beside its values."""
+"""Bytes that a state takes in addition to its values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a state may include: up to `version`, positions below `stop`, event times (ns) up to `time`."""
+    """What a state may include: versions up to `version`, positions below `stop`, event times (ns) up to `time`."""
 
     version: int
     stop: int
     time: int = MAX_NS
 
     def allows(self, base: Base) -> bool:
-        """Whether a state includes nothing else."""
+        """Whether all events of a state are within the limit."""
         marks = base.marks
         version, position, latest = int(marks.version[0]), int(marks.position[0]), int(marks.latest[0])
         return version == 0 or (version <= self.version and position < self.stop and latest <= self.time)
@@ -35,8 +35,8 @@ class Limit:
 class Waypoints:
     """States of one aggregate by version, up to `BYTES`.
 
-    Where there is no room for all, they are kept the denser the nearer they are to where one is, so that the way to any
-    version from one before it is short beside the way from here.
+    When the cache is full, states near the cursor stay dense and distant ones become sparse: the way from a cached
+    state to any version stays short compared to its distance from the cursor.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Waypoints:
         return self._size
 
     def newest(self, limit: Limit) -> Base | None:
-        """The last one that a limit allows."""
+        """The last state within a limit."""
         at = bisect_left(self._bases, True, key=lambda base: not limit.allows(base))
         return self._bases[at - 1] if at else None
 
@@ -63,7 +63,7 @@ class Waypoints:
         return self._versions[at] if at < len(self._versions) else None
 
     def keep(self, base: Base, *, near: int) -> None:
-        """Keep a state; where there is no room, those go that are spare at the version `near`."""
+        """Cache a state; when the cache is full, states far from the version `near` go first."""
         version = version_of(base)
         at = bisect_left(self._versions, version)
         if self.beyond(version - 1) == version:
@@ -77,7 +77,7 @@ class Waypoints:
             self._size -= _size(self._bases.pop(gone))
 
     def _spare(self, near: int) -> int:
-        """The one without which the gap is least in relation to how far away it is."""
+        """The state whose removal leaves the smallest gap in relation to its distance."""
         versions = np.array([0, *self._versions], np.int64)
         gap = np.append(versions[2:], 2 * versions[-1]) - versions[:-1]
         return int(np.argmin(gap / (1 + np.abs(versions[1:] - near))))

@@ -1,8 +1,7 @@
 """What changed between two moments of an aggregate, and which events did it.
 
-The events that make the difference are those that one of the two moments includes and the other does not. Where each
-moment includes a beginning of the aggregate they lie between two versions; moments of different knowledge may differ in
-events anywhere.
+The events that make the difference are those that only one of the two moments includes. If each moment includes a
+prefix of the aggregate's events, they lie between two versions; moments that differ in `known_at` may differ anywhere.
 """
 
 from __future__ import annotations
@@ -22,23 +21,24 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
-from eventlab.fold.stops import Legs, rows_until, tables_of
+from eventlab.fold.stops import Stops, rows_until, tables_of
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store.api import UNBOUND, EventReader, Selection, frame_schema
 from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.diff import changes
-from eventlab.timetravel.reconstruct import Reconstructed, position_bound, reconstruct
+from eventlab.timetravel.moments import position_bound
+from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 from eventlab.timetravel.state import State
 
 BoolArray = npt.NDArray[np.bool_]
 
 _SHOWN_ROWS = 10
 _EMITTED_BYTES = 2**26
-"""So much a fold emits at a time."""
+"""Size of what one fold emits."""
 
 _ENVELOPE = ("version", "position", "timestamp", "event_type", "cause", "recorded_at")
-_TALLIED = pl.Schema(
+_COUNTED = pl.Schema(
     {
         "field": pl.String,
         "place": pl.Int64,
@@ -56,7 +56,7 @@ class Difference:
     Attributes
     ----------
     before, after : State
-        The states at the two moments, in the order in which they were asked for.
+        The states at the two moments, in the order of the arguments.
     changes : polars.DataFrame
         A row for each value that differs; see :meth:`eventlab.Lab.diff`.
     count : int
@@ -71,7 +71,7 @@ class Difference:
 
     @cached_property
     def events(self) -> pl.DataFrame:
-        """The events that one moment includes and the other does not, in version order; read when first asked for.
+        """The events that only one of the moments includes, in version order; read on first use.
 
         Columns version, position, timestamp, event_type, cause and recorded_at, then the payload columns of all types
         that occur, null where an event's type has none; a column that two types have in different types is text.
@@ -119,18 +119,18 @@ def diff(
     before, after = one.found, other.found
     shared = _shared(store, aggregate, one, other)
     found = changes.changes(reducer, (before.states, before.emitted), (after.states, after.emitted))
-    trace = _Trace(reducer, aggregate, interpret)
-    trace.wanted = [name for name in before.emitted.schema.names if name in found["field"]]
+    attribution = _Attribution(reducer, aggregate, interpret)
+    attribution.wanted = [name for name in before.emitted.schema.names if name in found["field"]]
     for side, against in ((one, other), (other, one)):
         if side.version > shared:
             base = against.found if against.version == shared else state(replace(side.moment, version=shared))
-            trace.follow(store, base, side, against)
+            attribution.follow(store, base, side, against)
     return Difference(
         views.single(reducer, before),
         views.single(reducer, after),
-        trace.attached(found),
-        trace.count,
-        partial(_events, store, aggregate, one, other, trace.first, trace.stop),
+        attribution.attached(found),
+        attribution.count,
+        partial(_events, store, aggregate, one, other, attribution.first, attribution.stop),
     )
 
 
@@ -141,7 +141,7 @@ class _Side:
     Attributes
     ----------
     moment : AsOf
-        Bound by a position, so that what is appended later is not in it.
+        Limited to a position, so that events appended later are not included.
     stop : int
         One past the last position that it may include.
     """
@@ -192,13 +192,13 @@ def _included(side: _Side, table: EventTable) -> BoolArray:
     return side.includes(table.version, table.position, table.timestamp)
 
 
-def _kept(table: EventTable, rows: BoolArray) -> EventTable:
+def _rows_where(table: EventTable, rows: BoolArray) -> EventTable:
     """Some rows of a table of one aggregate."""
     return table if rows.all() else table.take(np.flatnonzero(rows), np.array([0, np.count_nonzero(rows)]))
 
 
 @dataclass
-class _Trace:
+class _Attribution:
     """The events that make the difference, and which of the changed fields each of them changed.
 
     Attributes
@@ -213,13 +213,13 @@ class _Trace:
     aggregate: str
     interpret: bool | None
     wanted: list[str] = field(default_factory=list)
-    tallies: dict[str, _Tally] = field(default_factory=dict)
+    counts: dict[str, _ChangeCount] = field(default_factory=dict)
     count: int = 0
     first: int = UNBOUND
     stop: int = 0
 
     def follow(self, store: EventReader, base: Reconstructed, side: _Side, other: _Side) -> None:
-        """Fold one side's events from a state that both share; an event counts where the other has it not."""
+        """Fold one side's events from a state that both share; those that the other side does not include count."""
         states, emitted = base.states, base.emitted
         shared = int(base.marks.version[0])
         selection = Selection(
@@ -228,7 +228,7 @@ class _Trace:
             types=self.reducer.event_types,
         )  # fmt: skip
         for frame in store.frames(selection):
-            own = {name: _kept(table, _included(side, table)) for name, table in frame.tables.items()}
+            own = {name: _rows_where(table, _included(side, table)) for name, table in frame.tables.items()}
             alone = {name: ~_included(other, table) for name, table in own.items()}
             for name, table in own.items():
                 positions = table.position[alone[name]]
@@ -241,43 +241,43 @@ class _Trace:
     def _fold(
         self, states: pa.RecordBatch, before: pa.RecordBatch, frame: EventFrame, alone: Mapping[str, BoolArray]
     ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """The state after a frame, having looked at it after each event."""
+        """The state after a frame; changes are counted after each event."""
         tables = tables_of(self.reducer, frame)
         handled = [name for name, table in tables.items() if len(table)]
         if not handled:
             return states, before
-        version, position, counts = (
+        version, position, alone_at = (
             np.concatenate(columns)
             for columns in zip(*((tables[n].version, tables[n].position, alone[n]) for n in handled), strict=True)
         )
         if len(handled) > 1:
             order = np.argsort(version)
-            version, position, counts = version[order], position[order], counts[order]
+            version, position, alone_at = version[order], position[order], alone_at[order]
         starts = {name: np.zeros(1, np.int64) for name in tables}
         step = max(1, _EMITTED_BYTES // self.reducer.layout.dtype.itemsize)
         for low in range(0, len(version), step):
             some = slice(low, low + step)
             bounds = {name: rows_until(table.version, version[some]) for name, table in tables.items()}
-            legs = Legs(np.array([0, len(version[some])]), starts, bounds)
-            folded = fold(self.reducer, [self.aggregate], states, tables, legs, emit=True, interpret=self.interpret)
+            stops = Stops(np.array([0, len(version[some])]), starts, bounds)
+            folded = fold(self.reducer, [self.aggregate], states, tables, stops, emit=True, interpret=self.interpret)
             starts = {name: rows[-1:] for name, rows in bounds.items()}
             states, emitted = folded.states, cast(pa.RecordBatch, folded.emitted)
             for name in self.wanted:
                 column = before.column(name)
-                tally = self.tallies.get(name) or self.tallies.setdefault(name, _Tally.of(column))
-                tally.add(column, emitted.column(name), position[some], counts[some])
+                count = self.counts.get(name) or self.counts.setdefault(name, _ChangeCount.of(column))
+                count.add(column, emitted.column(name), position[some], alone_at[some])
             before = emitted.slice(emitted.num_rows - 1)
         return states, before
 
     def attached(self, found: pl.DataFrame) -> pl.DataFrame:
-        """The changes with what is known of who changed them."""
-        rows = [tally.frame(name) for name, tally in self.tallies.items()]
-        known = pl.concat([pl.DataFrame(schema=_TALLIED), *rows])
+        """The changes with the events that made them."""
+        rows = [count.frame(name) for name, count in self.counts.items()]
+        known = pl.concat([pl.DataFrame(schema=_COUNTED), *rows])
         return found.join(known, on=["field", "place"], how="left", nulls_equal=True, maintain_order="left")
 
 
 @dataclass
-class _Tally:
+class _ChangeCount:
     """How often a field, or each element of an array, was changed.
 
     Attributes
@@ -292,13 +292,13 @@ class _Tally:
     last: Int64Array
 
     @staticmethod
-    def of(column: pa.Array) -> _Tally:
+    def of(column: pa.Array) -> _ChangeCount:
         is_array = pa.types.is_fixed_size_list(column.type)
         length = column.type.list_size if is_array else 1
-        return _Tally(is_array, np.zeros(length, np.int64), np.full(length, UNBOUND), np.full(length, -1))
+        return _ChangeCount(is_array, np.zeros(length, np.int64), np.full(length, UNBOUND), np.full(length, -1))
 
     def add(self, before: pa.Array, after: pa.Array, position: Int64Array, counts: BoolArray) -> None:
-        """Values before and after each of successive events, of which some count."""
+        """Count changes by successive events, given the value before the first and the values after each."""
         length = len(self.count)
         values = pl.concat(
             [pl.Series("v", column.flatten() if self.is_array else column) for column in (before, after)]
@@ -319,12 +319,12 @@ class _Tally:
         return pl.DataFrame(
             {"field": [name] * len(self.count), "place": place, "changed_by": self.count,
              "first_position": self.first, "last_position": self.last},
-            schema=_TALLIED,
+            schema=_COUNTED,
         ).with_columns(pl.when(~never).then("first_position"), pl.when(~never).then("last_position"))  # fmt: skip
 
 
 def _events(store: EventReader, aggregate: str, one: _Side, other: _Side, first: int, stop: int) -> pl.DataFrame:
-    """The events between two positions that one side includes and the other does not, of all types."""
+    """The events of all types between two positions that only one side includes."""
     pieces = []
     for declared in store.types().values():
         columns = [*_ENVELOPE, *(payload.name for payload in declared)]

@@ -1,9 +1,9 @@
 """Histories of aggregates whose event times go back.
 
-The events up to a time T are then the first p, of which none is later than T, and further ones that are back-dated:
-the *extras* of the moment. All moments' first events are one fold with stops on the way. A moment with extras goes on
-from its own stop with those alone. Extras of moments that have the same first events mostly differ by what follows,
-and are then one fold again, with stops.
+The events up to a time T are then a prefix, in which no event is later than T, and back-dated events after it: the
+*extras* of the moment. The prefixes of all moments are one fold with stops, the trunk. A moment with extras continues
+from its stop with the extras alone, on a branch. Moments with the same prefix mostly add to each other's extras, and
+then share a branch, which has a stop for each of them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import pyarrow as pa
 from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
-from eventlab.fold.stops import Legs, empty_table, tables_of
+from eventlab.fold.stops import Stops, empty_table
 from eventlab.store.api import EventReader, Head, Selection
-from eventlab.timetravel.history.fold_to_stops import fold_legs, joined, legs_to, stretches, with_envelope
+from eventlab.timetravel.history.fold_to_stops import Emission, Pending, batches, fold_to_stops, with_envelope
 from eventlab.timetravel.moments import Bounds, bars
-from eventlab.timetravel.own_events import Past, concatenated
+from eventlab.timetravel.stream import OwnEvents, concatenated, own_pieces
 
 _ROWS_AT_ONCE = 1_000_000
-"""Extras are copied for each chain of moments; this many rows of them are in memory at once."""
+"""Extras are copied for each branch; this many rows of them are in memory at once."""
 
 
 def reach(store: EventReader, head: Head, version: int, time: int) -> bool:
-    """Whether an event after a version is of an event time or an earlier one.
+    """Whether an event after a version has an event time of at most `time`.
 
-    Nothing is read where the lowest event times that the store keeps of its files tell.
+    Files are not read if the lowest event times that the store keeps of them exclude it.
     """
     selection = Selection(
         {}, others=True, aggregates=[head.aggregate_id], after_version={head.aggregate_id: version},
@@ -46,32 +46,36 @@ def history(
     reducer: Reducer,
     head: Head,
     label: pl.Series | None,
-    asked: Bounds | int,
+    bounds: Bounds | None,
+    step: int | None,
     *,
     tables: bool,
     interpret: bool | None,
 ) -> pl.DataFrame:
     """A row for each moment, as :func:`eventlab.timetravel.history.history.history` gives it.
 
-    What is asked for are moments, which `label` names, or bars of so many ns.
+    The moments are those within `bounds`, which `label` names, or the ends of bars of `step` ns.
     """
-    past = Past.read(store, reducer, head.aggregate_id, {}, head.position + 1)
-    if isinstance(asked, int):
-        label, times = bars(int(past.timestamp.min()), head.timestamp, asked)
-        asked = Bounds.of_times(times)
-    plan = _Plan.of(past, asked)
-    whole = tables or (bool(reducer.layout.tables) and len(plan.chains) > 0)
-    trunk, extras = _trunk(store, reducer, head, plan, tables=whole, interpret=interpret)
-    pieces = [trunk, *_branches(reducer, head.aggregate_id, plan, trunk, extras, tables=tables, interpret=interpret)]
-    names = joined(reducer, [], tables=tables).schema.names
+    own = OwnEvents.read(store, reducer, head.aggregate_id, {}, head.position + 1)
+    if step is not None:
+        label, times = bars(int(own.timestamp.min()), head.timestamp, step)
+        bounds = Bounds.of_times(times)
+    plan = _BranchPlan.of(own, bounds or Bounds.of_times(np.empty(0, np.int64)))
+    with_tables = tables or (bool(reducer.layout.tables) and len(plan.branches) > 0)
+    trunk, extras = _trunk(store, reducer, head, plan, tables=with_tables, interpret=interpret)
+    pieces = [
+        trunk,
+        *_fold_branches(reducer, head.aggregate_id, plan, trunk, extras, tables=tables, interpret=interpret),
+    ]
+    names = batches(reducer, [], tables=tables).schema.names
     emitted = pl.DataFrame(pl.from_arrow(pa.concat_tables([piece.select(names) for piece in pieces])))
     last = np.maximum(plan.version - 1, 0)
-    return with_envelope(label, plan.version, past.position[last], past.timestamp[last], emitted[plan.row])
+    return with_envelope(label, plan.version, own.position[last], own.timestamp[last], emitted[plan.row])
 
 
 @dataclass(frozen=True, slots=True)
-class _Chain:
-    """Moments that go on from one stop, each with the extras of the one before and further ones after these.
+class _Branch:
+    """Moments that continue from one stop of the trunk, each with the extras of the one before and more.
 
     Attributes
     ----------
@@ -89,55 +93,55 @@ class _Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """How moments come about.
+class _BranchPlan:
+    """Which stops and branches emit the states at all moments.
 
     Attributes
     ----------
     stops : int64 array
-        Versions at which something must be emitted on the way through all events, ascending.
-    chains : sequence of _Chain
-        What else must be folded, in the order in which it is emitted after the stops.
+        Versions to emit a state at on the trunk, ascending.
+    branches : sequence of _Branch
+        In the order in which they emit, after the stops.
     row : int64 array, shape (moments,)
-        Of what was emitted, the moment's.
+        The number of the emitted row of each moment.
     version : int64 array, shape (moments,)
         The last version that a moment includes.
     """
 
     stops: Int64Array
-    chains: Sequence[_Chain]
+    branches: Sequence[_Branch]
     row: Int64Array
     version: Int64Array
 
     @staticmethod
-    def of(past: Past, bounds: Bounds) -> _Plan:
-        cap = np.minimum(np.minimum(np.searchsorted(past.position, bounds.stop), bounds.version), past.head)
-        highest = np.maximum.accumulate(past.timestamp)
+    def of(own: OwnEvents, bounds: Bounds) -> _BranchPlan:
+        cap = np.minimum(np.minimum(np.searchsorted(own.position, bounds.stop), bounds.version), own.head)
+        highest = np.maximum.accumulate(own.timestamp)
         first = np.minimum(np.searchsorted(highest, bounds.time, side="right"), cap)
         stops, row = np.unique(first, return_inverse=True)
         row, version = row.astype(np.int64), first.copy()
-        back = _Backdated.of(past.timestamp, highest)
+        back = _Backdated.of(own.timestamp, highest)
         low, high = back.between(first, cap, bounds.time)
         some = np.flatnonzero(low < high)
         some = some[np.lexsort((bounds.time[some], cap[some], first[some]))]
         ends = (np.diff(first[some]) != 0) | (np.diff(cap[some]) != 0)
-        chains: list[_Chain] = []
+        branches: list[_Branch] = []
         count = len(stops)
         for group in np.split(some, np.flatnonzero(ends) + 1) if len(some) else []:
             place = int(row[group[0]])
-            for chain, members, numbers in back.chains(
+            for branch, members, numbers in back.branches(
                 place, int(low[group[0]]), int(high[group].max()), group, bounds
             ):
-                chains.append(chain)
+                branches.append(branch)
                 row[members] = count + numbers
-                version[members] = chain.extras[chain.counts[numbers] - 1]
-                count += len(chain.counts)
-        return _Plan(stops, chains, row, version)
+                version[members] = branch.extras[branch.counts[numbers] - 1]
+                count += len(branch.counts)
+        return _BranchPlan(stops, branches, row, version)
 
 
 @dataclass(frozen=True, slots=True)
 class _Backdated:
-    """The events whose time is below an earlier one's, by version, and the lowest time of each and those after it."""
+    """The events whose time is below an earlier one's, by version, and the lowest time from each of them on."""
 
     version: Int64Array
     timestamp: Int64Array
@@ -150,17 +154,17 @@ class _Backdated:
         return _Backdated(rows + 1, times, np.minimum.accumulate(times[::-1])[::-1])
 
     def between(self, first: Int64Array, cap: Int64Array, time: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Where among these all lie that are after the version `first`, up to `cap`, and not later than a time."""
+        """The range of these events that has all after the version `first`, up to `cap`, and not later than a time."""
         low = np.searchsorted(self.version, first, side="right")
         high = np.searchsorted(self.version, cap, side="right")
         return low, np.minimum(high, np.searchsorted(self.lowest, time, side="right"))
 
-    def chains(
+    def branches(
         self, stop: int, low: int, high: int, group: Int64Array, bounds: Bounds
-    ) -> Iterator[tuple[_Chain, Int64Array, Int64Array]]:
+    ) -> Iterator[tuple[_Branch, Int64Array, Int64Array]]:
         """Chains of moments with the same first events, by ascending time, of extras among ``low:high``.
 
-        With a chain come its moments, and for each the number of its count. Moments without extras are left out.
+        With a branch come its moments, and for each the number of its count. Moments without extras are left out.
         """
         times, versions = self.timestamp[low:high], self.version[low:high]
         order = np.argsort(times, kind="stable")
@@ -175,99 +179,92 @@ class _Backdated:
         for begin, end in zip(begins, [*begins[1:], len(cuts)], strict=True):
             counts = cuts[begin:end]
             inside = (reached >= counts[0]) & (reached <= counts[-1])
-            chain = _Chain(stop, np.sort(versions[: counts[-1]]), counts)
-            yield chain, group[inside], np.searchsorted(counts, reached[inside])
+            branch = _Branch(stop, np.sort(versions[: counts[-1]]), counts)
+            yield branch, group[inside], np.searchsorted(counts, reached[inside])
 
 
 def _trunk(
-    store: EventReader, reducer: Reducer, head: Head, plan: _Plan, *, tables: bool, interpret: bool | None
+    store: EventReader, reducer: Reducer, head: Head, plan: _BranchPlan, *, tables: bool, interpret: bool | None
 ) -> tuple[pa.Table, Mapping[str, EventTable]]:
-    """What is emitted at the stops, and the extras of all chains by event type, in version order."""
-    used = np.unique(np.concatenate([np.empty(0, np.int64), *(chain.extras for chain in plan.chains)]))
-    last = int(max(plan.stops.max(initial=0), used.max(initial=0)))
+    """What the trunk emits at its stops, and the extras of all branches by event type, in version order."""
+    used = np.unique(np.concatenate([np.empty(0, np.int64), *(branch.extras for branch in plan.branches)]))
+    last = int(used.max(initial=0))
     extras: dict[str, list[EventTable]] = {name: [] for name in reducer.handlers}
-    emitted: list[pa.RecordBatch] = []
-    states, told = reducer.layout.initial(1), 0
-    for stretch in stretches(store, reducer, head):
-        end = stretch.end.version
-        stops = plan.stops[told : told + int(np.searchsorted(plan.stops[told:], end, side="right"))]
-        table = tables_of(reducer, stretch.frame)
-        told += len(stops)
-        more = told < len(plan.stops)
-        if len(stops) or more:
-            legs = legs_to(reducer, stretch, stops, onward=more)
-            states, found = fold_legs(
-                reducer, head.aggregate_id, states, table, legs, tables=tables, interpret=interpret
-            )
-            emitted.append(found.slice(0, len(stops)))
+    emission = Emission(reducer, head.aggregate_id, tables=tables, interpret=interpret)
+    emission.begin()
+    pending = Pending.of(Bounds.of_versions(plan.stops))
+    for piece in own_pieces(store, reducer, head):
+        if len(pending):
+            emission.reach(piece, pending)
         for name, rows in extras.items():
-            wanted = np.flatnonzero(np.isin(table[name].version, used))
+            table = piece.tables[name]
+            wanted = np.flatnonzero(np.isin(table.version, used))
             if len(wanted):
-                rows.append(table[name].take(wanted, np.array([0, len(wanted)])))
-        if end >= last:
+                rows.append(table.take(wanted, np.array([0, len(wanted)])))
+        if not len(pending) and piece.end.version >= last:
             break
-    kept = {name: concatenated(rows) if rows else empty_table(reducer, name, 1) for name, rows in extras.items()}
-    return joined(reducer, emitted, tables=tables), kept
+    found = {name: concatenated(rows) if rows else empty_table(reducer, name, 1) for name, rows in extras.items()}
+    return batches(reducer, emission.emitted, tables=tables), found
 
 
-def _branches(
+def _fold_branches(
     reducer: Reducer,
     aggregate: str,
-    plan: _Plan,
+    plan: _BranchPlan,
     trunk: pa.Table,
     extras: Mapping[str, EventTable],
     *,
     tables: bool,
     interpret: bool | None,
 ) -> Iterator[pa.Table]:
-    """What the chains emit, in their order: chains are folded side by side, like aggregates."""
-    for some in _batches(plan.chains):
+    """What the branches emit, in their order: they are folded side by side, as aggregates are."""
+    for some in _batches(plan.branches):
         schema = reducer.layout.arrow_schema
-        begin = trunk.select(schema.names).take(pa.array([chain.stop for chain in some])).combine_chunks()
+        begin = trunk.select(schema.names).take(pa.array([branch.stop for branch in some])).combine_chunks()
         states = pa.RecordBatch.from_arrays(begin.to_batches()[0].columns, schema=schema)
         chosen = {name: _chosen(table, some) for name, table in extras.items()}
-        legs = _legs(chosen, some)
+        stops = _stops(chosen, some)
         if not tables:
             ids = [aggregate] * len(some)
-            folded = fold(reducer, ids, states, chosen, legs, emit=True, interpret=interpret)
-            yield joined(reducer, [] if folded.emitted is None else [folded.emitted], tables=False)
+            folded = fold(reducer, ids, states, chosen, stops, emit=True, interpret=interpret)
+            yield batches(reducer, [] if folded.emitted is None else [folded.emitted], tables=False)
             continue
         for number in range(len(some)):
-            state, own = states.slice(number, 1), legs.alone(number)
-            _, found = fold_legs(reducer, aggregate, state, chosen, own, tables=True, interpret=interpret)
-            yield joined(reducer, [found], tables=True)
+            state, own = states.slice(number, 1), stops.of_aggregate(number)
+            _, found = fold_to_stops(reducer, aggregate, state, chosen, own, tables=True, interpret=interpret)
+            yield batches(reducer, [found], tables=True)
 
 
-def _batches(chains: Sequence[_Chain]) -> Iterator[Sequence[_Chain]]:
-    done = np.cumsum([len(chain.extras) for chain in chains])
+def _batches(branches: Sequence[_Branch]) -> Iterator[Sequence[_Branch]]:
+    done = np.cumsum([len(branch.extras) for branch in branches])
     begin = 0
-    while begin < len(chains):
+    while begin < len(branches):
         before = int(done[begin - 1]) if begin else 0
         end = max(int(np.searchsorted(done, before + _ROWS_AT_ONCE, side="right")), begin + 1)
-        yield chains[begin:end]
+        yield branches[begin:end]
         begin = end
 
 
-def _chosen(table: EventTable, chains: Sequence[_Chain]) -> EventTable:
-    """The extras of each chain, as those of an aggregate."""
-    versions = np.concatenate([chain.extras for chain in chains])
-    owner = np.repeat(np.arange(len(chains)), [len(chain.extras) for chain in chains])
+def _chosen(table: EventTable, branches: Sequence[_Branch]) -> EventTable:
+    """The extras of each branch, as those of an aggregate."""
+    versions = np.concatenate([branch.extras for branch in branches])
+    owner = np.repeat(np.arange(len(branches)), [len(branch.extras) for branch in branches])
     rows = np.searchsorted(table.version, versions)
     there = rows < len(table)
     there[there] = table.version[rows[there]] == versions[there]
-    return table.take(rows[there], np.searchsorted(owner[there], np.arange(len(chains) + 1)))
+    return table.take(rows[there], np.searchsorted(owner[there], np.arange(len(branches) + 1)))
 
 
-def _legs(tables: Mapping[str, EventTable], chains: Sequence[_Chain]) -> Legs:
-    """A leg to each moment of each chain."""
+def _stops(tables: Mapping[str, EventTable], branches: Sequence[_Branch]) -> Stops:
+    """A stop at each moment of each branch."""
     bounds = {}
     for name, table in tables.items():
-        spans = zip(chains, table.offsets[:-1], table.offsets[1:], strict=True)
+        spans = zip(branches, table.offsets[:-1], table.offsets[1:], strict=True)
         bounds[name] = np.concatenate(
             [
-                low + np.searchsorted(table.version[low:high], chain.extras[chain.counts - 1], side="right")
-                for chain, low, high in spans
+                low + np.searchsorted(table.version[low:high], branch.extras[branch.counts - 1], side="right")
+                for branch, low, high in spans
             ]
         )
     starts = {name: table.offsets[:-1] for name, table in tables.items()}
-    return Legs(np.cumsum([0, *(len(chain.counts) for chain in chains)]), starts, bounds)
+    return Stops(np.cumsum([0, *(len(branch.counts) for branch in branches)]), starts, bounds)

@@ -1,89 +1,192 @@
-"""Successive events of one aggregate, folded with stops on the way: what histories are made of."""
+"""One fold over a stream of events, with stops on the way: what histories and marked states are made of."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from eventlab.events.frame import EventFrame, EventTable, Int64Array
+from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold, fold_through
 from eventlab.fold.result import emission_schema
-from eventlab.fold.stops import Legs, ascends, rows_until, tables_of
-from eventlab.store.api import EventReader, Head, Selection
-from eventlab.timetravel.own_events import by_version
+from eventlab.fold.stops import Stops, ascends
+from eventlab.store.api import UNBOUND
+from eventlab.timetravel.moments import Bounds
+from eventlab.timetravel.stream import StreamPiece
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Successive events of one aggregate.
+@dataclass
+class Pending:
+    """Moments that a stream has not reached yet, by time.
 
     Attributes
     ----------
-    before : Head
-        The event before the first; version 0 where there is none.
-    position, timestamp : int64 array
-        The envelope by version, from that after `before`.
-    last : bool
-        No more are to come.
+    moments : int64 array
+        Their numbers in the order of the request.
+    bounds : Bounds
+        Theirs, in the same order.
+    by_time : bool
+        Nothing but event times bounds them.
     """
 
-    frame: EventFrame
-    before: Head
-    position: Int64Array
-    timestamp: Int64Array
-    last: bool
+    moments: Int64Array
+    bounds: Bounds
+    by_time: bool
 
-    @property
-    def end(self) -> Head:
-        """The last event, with its own event time."""
-        version = self.before.version + len(self.position)
-        return Head(self.before.aggregate_id, version, int(self.position[-1]), int(self.timestamp[-1]))
+    @staticmethod
+    def of(bounds: Bounds, moments: Int64Array | None = None) -> Pending:
+        """All moments, or those of some numbers."""
+        moments = np.arange(len(bounds)) if moments is None else moments
+        if len(moments) < len(bounds):
+            bounds = bounds[moments]
+        if not ascends(bounds.time):
+            order = np.argsort(bounds.time, kind="stable")
+            moments, bounds = moments[order], bounds[order]
+        return Pending(moments, bounds, bool((bounds.version == UNBOUND).all() and (bounds.stop == UNBOUND).all()))
 
-    @property
-    def goes_back(self) -> bool:
-        """Whether an event time is below the one before."""
-        begins = self.before.version > 0 and int(self.timestamp[0]) < self.before.timestamp
-        return begins or not ascends(self.timestamp)
+    def __len__(self) -> int:
+        return len(self.moments)
 
-    def handled(self, reducer: Reducer) -> Int64Array:
-        """Versions that the reducer handles, ascending."""
-        own = [table.version for name, table in self.frame.tables.items() if name in reducer.handlers]
-        return own[0] if len(own) == 1 else np.sort(np.concatenate(own)) if own else np.empty(0, np.int64)
-
-    def marks(self, versions: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Positions and timestamps of versions, which may be the one before the first."""
-        rows = versions - self.before.version - 1
-        position, timestamp = self.position[rows], self.timestamp[rows]  # -1, the last, for the one before
-        earlier = rows < 0
-        if earlier.any():
-            position[earlier], timestamp[earlier] = self.before.position, self.before.timestamp
-        return position, timestamp
+    def take(self, piece: StreamPiece) -> tuple[Int64Array, Int64Array]:
+        """The moments that are reached within a piece, and the place of each in it."""
+        if self.by_time and not piece.last:
+            # At the last event's own time more may follow.
+            done: Any = slice(0, int(np.searchsorted(self.bounds.time, piece.last_time)))
+            left: Any = slice(done.stop, None)
+            places = piece.places(self.bounds[done])
+        else:
+            places = piece.places(self.bounds)
+            done = (places < piece.count) | piece.last
+            left, places = ~done, places[done]
+        reached = self.moments[done]
+        self.moments, self.bounds = self.moments[left], self.bounds[left]
+        return reached, places
 
 
-def stretches(store: EventReader, reducer: Reducer, head: Head) -> Iterator[Stretch]:
-    """The events of an aggregate up to its head."""
-    selection = Selection(
-        reducer.columns, others=True, aggregates=[head.aggregate_id], stop_position=head.position + 1,
-        types=reducer.event_types,
-    )  # fmt: skip
-    end = Head(head.aggregate_id, 0, 0, 0)
-    for frame in store.frames(selection):
-        position, timestamp = by_version([table for table in frame.tables.values() if len(table)], end.version)
-        stretch = Stretch(frame, end, position, timestamp, end.version + len(position) == head.version)
-        end = stretch.end
-        yield stretch
+@dataclass
+class Emission:
+    """What a fold over one aggregate's stream emits, and the rows of a history that it goes to.
+
+    Attributes
+    ----------
+    states : pyarrow.RecordBatch
+        The state where the fold is now.
+    """
+
+    reducer: Reducer
+    aggregate: str
+    tables: bool
+    interpret: bool | None
+    states: pa.RecordBatch = field(init=False)
+    emitted: list[pa.RecordBatch] = field(default_factory=list)
+    versions: list[Int64Array] = field(default_factory=list)
+    marks: list[tuple[Int64Array, Int64Array]] = field(default_factory=list)
+    moments: list[Int64Array] = field(default_factory=list)
+    rows: list[Int64Array] = field(default_factory=list)
+    count: int = 0
+
+    def begin(self) -> None:
+        """Begin with a stream, after another or as the first."""
+        self.states = self.reducer.layout.initial(1)
+
+    def every(self, piece: StreamPiece, names: Collection[str]) -> bool:
+        """Fold a piece with a stop after each own event of some types; gives whether more pieces are to come."""
+        places = piece.handled(names)
+        self._fold(piece, places, places, more=not piece.last)
+        return not piece.last
+
+    def reach(self, piece: StreamPiece, pending: Pending) -> bool:
+        """Fold a piece with a stop at each moment in it; gives whether moments are left for later pieces."""
+        moments, places = pending.take(piece)
+        stops, row = _distinct(places)
+        self.moments.append(moments)
+        self.rows.append(row + self.count)
+        self._fold(piece, places, stops, more=len(pending) > 0)
+        return len(pending) > 0
+
+    def _fold(self, piece: StreamPiece, places: Int64Array, stops: Int64Array, *, more: bool) -> None:
+        versions = piece.versions(places)
+        self.versions.append(versions)
+        self.marks.append(piece.marks(versions))
+        if len(stops) or more:
+            self.states, found = fold_to_stops(
+                self.reducer, self.aggregate, self.states, piece.tables, piece.stops(stops, onward=more),
+                tables=self.tables, interpret=self.interpret,
+            )  # fmt: skip
+            self.emitted.append(found.slice(0, len(stops)))
+            self.count += len(stops)
+
+    def frame(self, label: pl.Series | None) -> pl.DataFrame:
+        """The rows: those of moments in the order of the request, others in the order of the stream."""
+        emitted = pl.DataFrame(pl.from_arrow(batches(self.reducer, self.emitted, tables=self.tables)))
+        versions = _concatenated(self.versions)
+        position, timestamp = (_concatenated([marks[at] for marks in self.marks]) for at in range(2))
+        if label is not None:
+            moments, row = _concatenated(self.moments), _concatenated(self.rows)
+            if not ascends(moments):
+                order = np.argsort(moments)
+                versions, position, timestamp, row = versions[order], position[order], timestamp[order], row[order]
+            if len(row) != len(emitted) or not ascends(row):
+                emitted = emitted[row]
+        return with_envelope(label, versions, position, timestamp, emitted)
+
+
+def _distinct(places: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Ascending places to emit something at, and the number among them of each place."""
+    if not ascends(places):
+        return np.unique(places, return_inverse=True)
+    begins = np.ones(len(places), np.bool_)
+    begins[1:] = places[1:] != places[:-1]
+    if 2 * np.count_nonzero(begins) > len(places):  # to emit a few twice takes less than to spread what was emitted
+        return places, np.arange(len(places))
+    return places[begins], np.cumsum(begins) - 1
+
+
+def _concatenated(pieces: Sequence[Int64Array]) -> Int64Array:
+    return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
+
+
+def fold_to_stops(
+    reducer: Reducer,
+    aggregate: str,
+    states: pa.RecordBatch,
+    tables_in: Mapping[str, EventTable],
+    stops: Stops,
+    *,
+    tables: bool,
+    interpret: bool | None,
+) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+    """The state after one aggregate's stops, and what is emitted at each: a row a stop, on demand with its tables."""
+    own = reducer.layout.tables if tables else ()
+    if not own:
+        folded = fold(reducer, [aggregate], states, tables_in, stops, emit=True, interpret=interpret)
+        return folded.states, cast(pa.RecordBatch, folded.emitted)
+    schema = batches(reducer, [], tables=True).schema
+    if not int(stops.offsets[-1]):
+        return states, pa.RecordBatch.from_pylist([], schema=schema)
+    folded = fold_through(reducer, aggregate, states, tables_in, stops, emit=True, interpret=interpret)
+    columns = [*cast(pa.RecordBatch, folded.emitted).columns, *(folded.states.column(one.name) for one in own)]
+    return folded.states.slice(folded.states.num_rows - 1), pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def batches(reducer: Reducer, emitted: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
+    """What was emitted, as one table."""
+    if emitted:
+        return pa.Table.from_batches(emitted)
+    schema = emission_schema(reducer)
+    fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
+    return pa.schema(fields).empty_table()
 
 
 def with_envelope(
     label: pl.Series | None, versions: Int64Array, position: Int64Array, timestamp: Int64Array, emitted: pl.DataFrame
 ) -> pl.DataFrame:
-    """A history's rows: `at` where moments were asked for, the envelope of the last own event, and what was emitted."""
+    """A history's rows: `at` for requested moments, the envelope of the last own event, and what was emitted."""
     series = [
         pl.Series("version", versions, pl.Int64),
         pl.Series("position", position, pl.Int64),
@@ -94,48 +197,3 @@ def with_envelope(
         missing = pl.Series(none)
         series[1:] = [pl.select(pl.when(~missing).then(column)).to_series().alias(column.name) for column in series[1:]]
     return pl.DataFrame([*([] if label is None else [label.alias("at")]), *series, *emitted.get_columns()])
-
-
-def fold_legs(
-    reducer: Reducer,
-    aggregate: str,
-    states: pa.RecordBatch,
-    table: Mapping[str, EventTable],
-    legs: Legs,
-    *,
-    tables: bool,
-    interpret: bool | None,
-) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """The state after one aggregate's legs, and what is told at the end of each, a row a leg."""
-    own = reducer.layout.tables if tables else ()
-    if not own:
-        folded = fold(reducer, [aggregate], states, table, legs, emit=True, interpret=interpret)
-        return folded.states, cast(pa.RecordBatch, folded.emitted)
-    schema = joined(reducer, [], tables=True).schema
-    if not int(legs.offsets[-1]):
-        return states, pa.RecordBatch.from_pylist([], schema=schema)
-    folded = fold_through(reducer, aggregate, states, table, legs, emit=True, interpret=interpret)
-    columns = [*cast(pa.RecordBatch, folded.emitted).columns, *(folded.states.column(held.name) for held in own)]
-    return folded.states.slice(folded.states.num_rows - 1), pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def joined(reducer: Reducer, pieces: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
-    """What was told, as one table."""
-    if pieces:
-        return pa.Table.from_batches(pieces)
-    schema = emission_schema(reducer)
-    fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
-    return pa.schema(fields).empty_table()
-
-
-def legs_to(reducer: Reducer, stretch: Stretch, stops: Int64Array, *, onward: bool) -> Legs:
-    """A leg to each version of `stops`, and one to the end of the stretch where more are to come."""
-    starts, bounds = {}, {}
-    for name, table in tables_of(reducer, stretch.frame).items():
-        starts[name] = np.zeros(1, np.int64)
-        if len(table) == len(stretch.position):  # all versions are of this type: they need not be looked for
-            rows = np.maximum(stops - stretch.before.version, 0)
-        else:
-            rows = rows_until(table.version, stops)
-        bounds[name] = np.append(rows, len(table)) if onward else rows
-    return Legs(np.array([0, len(stops) + onward]), starts, bounds)
