@@ -29,15 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo", cls=DebugCommand)(demo.demo)
-app.command("ingest", cls=DebugCommand)(ingest.ingest)
-app.command("export", cls=DebugCommand)(export.export)
-app.command("info", cls=DebugCommand)(reading.info)
-app.command("events", cls=DebugCommand)(reading.events)
-app.command("state", cls=DebugCommand)(reading.state)
-app.command("history", cls=DebugCommand)(reading.history)
-app.command("verify", cls=DebugCommand)(reading.verify)
-app.command("warm", cls=DebugCommand)(warm.warm)
+for command in (
+    demo.demo, ingest.ingest, export.export, reading.info, reading.events, reading.state, reading.history,
+    reading.verify, warm.warm,
+):  # fmt: skip
+    app.command(cls=DebugCommand)(command)
 app.add_typer(snapshots.app, name="snapshots")
 
 

@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from eventlab.errors import EventlabError, StoreCorrupt
 from eventlab.runtime.terminal import printable
 
-FAILED, USAGE, CORRUPT, INTERRUPTED = 1, 2, 3, 130
+FAILED, CORRUPT, INTERRUPTED = 1, 3, 130
 _LONGEST_PART = 400
 
 
@@ -59,11 +59,7 @@ def warn(text: str) -> None:
 def show_warnings() -> Iterator[None]:
     """Print all UserWarnings to stderr without file and line, independent of Python's warning filters."""
 
-    def show(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int,
-        file: TextIO | None = None, line: str | None = None,
-    ) -> None:  # fmt: skip
-        del category, filename, lineno, file, line
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         warn(str(message))
 
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from eventlab.cli import resolve
-from eventlab.cli.reading import Json, LabPath
+from eventlab.cli.reading import Json, LabPath, Quiet
 from eventlab.runtime import terminal
 
 
@@ -31,11 +31,11 @@ def export(
     format: Annotated[  # noqa: A002
         Literal["parquet", "arrow"] | None, typer.Option(help="Format of a folder's files; by default Parquet.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write events to files; `eventlab ingest LAB exported FILE` imports them into another lab."""
-    with resolve.reading_lab(lab) as opened:
+    with resolve.existing_lab(lab) as opened:
         declared = None if type is None else resolve.stored_type(opened, type)
         progress = not quiet and sys.stderr.isatty()
         receipt = opened.export(path, declared, aggregate, start, stop, format=format, progress=progress)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from eventlab.cli import resolve
+from eventlab.cli.reading import Json, Quiet
 from eventlab.runtime import terminal
 
 if TYPE_CHECKING:
@@ -21,8 +23,17 @@ FeedName = Literal[
     "tardis-book", "coinbase-capture", "bars", "exported", "simulate",
 ]  # fmt: skip
 _NEED_SYMBOL = ("binance-trades", "binance-agg-trades", "binance-klines", "bars")
-_BARS, _SIMULATION = "Feed: bars", "Feed: simulate"
-_ColumnName = Annotated[str | None, typer.Option(help="Name of this column.", rich_help_panel=_BARS)]
+
+
+def _bar_option(text: str) -> Any:
+    return typer.Option(help=text, rich_help_panel="Feed: bars")
+
+
+def _simulation_option(text: str, *names: str) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel="Feed: simulate")
+
+
+_ColumnName = Annotated[str | None, _bar_option("Name of this column.")]
 
 
 def ingest(
@@ -44,45 +55,33 @@ def ingest(
         Literal["reject", "clamp", "accept"],
         typer.Option(help="If a time goes back: refuse the file, raise the time, or keep it."),
     ] = "reject",
-    time: Annotated[str | None, typer.Option(help="Name of the time column.", rich_help_panel=_BARS)] = None,
+    time: Annotated[str | None, _bar_option("Name of the time column.")] = None,
     open: _ColumnName = None,  # noqa: A002
     high: _ColumnName = None,
     low: _ColumnName = None,
     close: _ColumnName = None,
     volume: _ColumnName = None,
-    time_unit: Annotated[
-        Literal["s", "ms", "us", "ns"] | None, typer.Option(help="Unit of numeric times.", rich_help_panel=_BARS)
-    ] = None,
-    interval: Annotated[str | None, typer.Option(help="Length of a bar, e.g. 1m.", rich_help_panel=_BARS)] = None,
-    stamped: Annotated[
-        Literal["end", "start"] | None,
-        typer.Option(help="Whether times are bar ends or starts.", rich_help_panel=_BARS),
-    ] = None,
-    symbols: Annotated[str | None, typer.Option(help="Comma-separated symbols.", rich_help_panel=_SIMULATION)] = None,
-    trades: Annotated[int | None, typer.Option(help="Trades of all symbols.", rich_help_panel=_SIMULATION)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Equal seeds give equal events.", rich_help_panel=_SIMULATION)
-    ] = None,
-    start: Annotated[str | None, typer.Option(help="Event time of the start.", rich_help_panel=_SIMULATION)] = None,
-    rate: Annotated[int | None, typer.Option(help="Trades per second.", rich_help_panel=_SIMULATION)] = None,
-    books: Annotated[
-        bool | None, typer.Option("--books", help="Also order books.", rich_help_panel=_SIMULATION)
-    ] = None,
-    bars: Annotated[
-        str | None, typer.Option(help="Also bars of this length, e.g. 1m.", rich_help_panel=_SIMULATION)
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")] = False,
+    time_unit: Annotated[Literal["s", "ms", "us", "ns"] | None, _bar_option("Unit of numeric times.")] = None,
+    interval: Annotated[str | None, _bar_option("Length of a bar, e.g. 1m.")] = None,
+    stamped: Annotated[Literal["end", "start"] | None, _bar_option("Whether times are bar ends or starts.")] = None,
+    symbols: Annotated[str | None, _simulation_option("Comma-separated symbols.")] = None,
+    trades: Annotated[int | None, _simulation_option("Trades of all symbols.")] = None,
+    seed: Annotated[int | None, _simulation_option("Equal seeds give equal events.")] = None,
+    start: Annotated[str | None, _simulation_option("Event time of the start.")] = None,
+    rate: Annotated[int | None, _simulation_option("Trades per second.")] = None,
+    books: Annotated[bool | None, _simulation_option("Also order books.", "--books")] = None,
+    bars: Annotated[str | None, _simulation_option("Also bars of this length, e.g. 1m.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Append files. A rerun adds nothing, and resumes an interrupted ingest."""
-    of_bars = {"time": time, "open": open, "high": high, "low": low, "close": close, "volume": volume,
-               "time_unit": time_unit, "interval": interval, "stamped": stamped}  # fmt: skip
-    of_simulate = {"symbols": symbols, "trades": trades, "seed": seed, "start": start, "rate": rate,
-                   "books": books, "bars": bars}  # fmt: skip
-    common = _given({"symbol": symbol, "aggregate_id": aggregate_id})
-    _only_for(feed, "bars", _given(of_bars))
-    _only_for(feed, "simulate", _given(of_simulate))
-    feeds = _feeds(feed, files or [], common, _given(of_bars), _given(of_simulate))
+    own_options: dict[str, dict[str, Any]] = {
+        "bars": {"time": time, "open": open, "high": high, "low": low, "close": close, "volume": volume,
+                 "time_unit": time_unit, "interval": interval, "stamped": stamped},
+        "simulate": {"symbols": resolve.comma_separated(symbols), "trades": trades, "seed": seed, "start": start,
+                     "rate": rate, "books": books, "bars": bars},
+    }  # fmt: skip
+    feeds = _feeds(feed, files or [], {"symbol": symbol, "aggregate_id": aggregate_id}, own_options)
     made = list[dict[str, Any]]()
     from eventlab.lab.open import open as open_lab
 
@@ -99,37 +98,33 @@ def ingest(
         terminal.say(f"eventlab info {lab}  shows the lab")
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _only_for(feed: str, owner: str, given: Mapping[str, Any]) -> None:
-    if given and feed != owner:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise typer.BadParameter(f"{names}: only for the feed {owner}, not for {feed}")
-
-
 def _feeds(
-    name: str, files: list[Path], common: dict[str, Any], of_bars: dict[str, Any], of_simulate: dict[str, Any]
+    name: str, files: list[Path], common: Mapping[str, Any], own_options: Mapping[str, Mapping[str, Any]]
 ) -> list[Feed]:
     """All feeds. Created before any ingest, so that a missing file is an error before the first append."""
     from eventlab import feeds
-    from eventlab.cli.resolve import comma_separated
 
+    options = {option: value for option, value in common.items() if value is not None}
+    own = {
+        owner: {option: value for option, value in given.items() if value is not None}
+        for owner, given in own_options.items()
+    }
+    for owner, given in own.items():
+        if given and name != owner:
+            words = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise typer.BadParameter(f"{words}: only for the feed {owner}, not for {name}")
     make = getattr(feeds, name.replace("-", "_"))
     if name == "simulate":
-        if files or "symbol" in common:
+        if files or "symbol" in options:
             raise typer.BadParameter("simulate takes no file and no --symbol; it has --symbols, --trades, --seed")
-        if "symbols" in of_simulate:
-            of_simulate["symbols"] = comma_separated(of_simulate["symbols"])
-        return [make(**common, **of_simulate)]
+        return [make(**options, **own[name])]
     if not files:
         raise typer.BadParameter(f"{name} needs at least one FILE")
-    if name == "exported" and common:
+    if name == "exported" and options:
         raise typer.BadParameter("exported events have symbols and aggregates: omit --symbol and --aggregate-id")
-    if name in _NEED_SYMBOL and "symbol" not in common:
+    if name in _NEED_SYMBOL and "symbol" not in options:
         raise typer.BadParameter(f"{name} needs --symbol: its files do not have it")
-    return [make(path, **common, **of_bars) for path in files]
+    return [make(path, **options, **own.get(name, {})) for path in files]
 
 
 def _row(feed: Feed, receipt: IngestReceipt) -> dict[str, Any]:

@@ -40,12 +40,8 @@ def policy(text: str) -> Policy:
     from eventlab import snapshots
     from eventlab.snapshots.policy.rules import Policy
 
-    parser = _ExpressionParser(
-        "policy", text, {name: getattr(snapshots, name) for name in _POLICIES}, "Every(1000) & Keep(3)"
-    )
-    found = parser.parse()
-    if not isinstance(found, Policy):
-        raise parser.refused()
+    names = {name: getattr(snapshots, name) for name in _POLICIES}
+    found: Policy = _ExpressionParser("policy", text, names, "Every(1000) & Keep(3)").parse(Policy)
     return found
 
 
@@ -64,10 +60,7 @@ def workload(text: str) -> Workload:
     """
     from eventlab.snapshots.placement.workloads import Workload
 
-    parser = _ExpressionParser("workload", text, _workloads(), "zipf, or Drift(0.1)")
-    found = parser.parse()
-    if not isinstance(found, Workload):
-        raise parser.refused()
+    found: Workload = _ExpressionParser("workload", text, _workloads(), "zipf, or Drift(0.1)").parse(Workload)
     return found
 
 
@@ -92,14 +85,17 @@ class _ExpressionParser:
             expected=f"e.g. {self._example}; names are {known}",
         )  # fmt: skip
 
-    def parse(self) -> Any:
+    def parse(self, kind: type) -> Any:
         if len(self._text) > _LONGEST:
             raise self.refused("too long")
         try:
             parsed = ast.parse(self._text.strip(), mode="eval")
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             raise self.refused() from None
-        return self._composed(parsed.body, _DEEPEST)
+        found = self._composed(parsed.body, _DEEPEST)
+        if not isinstance(found, kind):
+            raise self.refused()
+        return found
 
     def _composed(self, node: ast.expr, room: int) -> Any:
         if not room:
@@ -135,14 +131,12 @@ class _ExpressionParser:
             raise self.refused(str(error).replace("__init__()", "")) from None
 
     def _value(self, node: ast.expr) -> Any:
-        sign = 1
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            node, sign = node.operand, -1
-        if isinstance(node, ast.Constant):
-            if isinstance(node.value, int | float) and not isinstance(node.value, bool):
-                return sign * node.value
-            if sign == 1 and (node.value is None or isinstance(node.value, str)):
-                return node.value
-        elif sign == 1 and isinstance(node, ast.Name | ast.Call):
+        if isinstance(node, ast.Name | ast.Call):
             return self._named(node, {name.lower(): made for name, made in _workloads().items()})
+        try:
+            value = ast.literal_eval(node)
+        except (ValueError, TypeError, RecursionError):
+            value = ...
+        if value is None or (isinstance(value, int | float | str) and not isinstance(value, bool)):
+            return value
         raise self.refused("arguments must be numbers, quoted text or workloads")

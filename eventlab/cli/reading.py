@@ -15,23 +15,16 @@ from eventlab.runtime import terminal
 if TYPE_CHECKING:
     import polars as pl
 
-    from eventlab.events.types import EventType
-    from eventlab.lab.lab import Lab
     from eventlab.timetravel.state import State
 
 LabPath = Annotated[Path, typer.Argument(metavar="LAB", help="The lab's directory.", show_default=False)]
-ReducerName = Annotated[
-    str,
-    typer.Argument(
-        metavar="REDUCER",
-        help="trades, book, signals or portfolio; or module:Name or file.py:Name.",
-        show_default=False,
-    ),
-]
+_REDUCERS = "trades, book, signals or portfolio; or module:Name or file.py:Name."
+ReducerName = Annotated[str, typer.Argument(metavar="REDUCER", help=_REDUCERS, show_default=False)]
 Aggregate = Annotated[
     str, typer.Argument(metavar="AGGREGATE", help="E.g. market/BTCUSDT; `info` lists them.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 Limit = Annotated[int, typer.Option(min=0, help="Most rows to show; 0 for all.")]
 Last = Annotated[bool, typer.Option("--last", help="The last rows instead of the first.")]
 Columns = Annotated[str | None, typer.Option(help="Comma-separated columns to show.")]
@@ -39,7 +32,7 @@ Columns = Annotated[str | None, typer.Option(help="Comma-separated columns to sh
 
 def info(lab: LabPath, *, limit: Limit = 20, as_json: Json = False) -> None:
     """Show events, aggregates, bytes and the digest of the last commit."""
-    with resolve.reading_lab(lab) as opened:
+    with resolve.existing_lab(lab) as opened:
         found = opened.info()
         heads = opened.store.heads()
     shown = heads[:limit] if limit else heads
@@ -94,53 +87,32 @@ def events(
     as_json: Json = False,
 ) -> None:
     """Show events of one type, in the order of the log."""
-    with resolve.reading_lab(lab) as opened:
-        declared = resolve.stored_type(opened, event_type)
-        rows, more = _events(
-            opened, declared, aggregate, start, stop, resolve.comma_separated(columns), limit, last=last
-        )
-    if as_json:
-        terminal.document({"event_type": declared.name, "rows": terminal.rows_of(rows), "truncated": more})
-        return
-    terminal.frame_table(rows, more=more, last=last, choose="--columns, ")
-
-
-def _events(
-    lab: Lab,
-    declared: EventType,
-    aggregate: str | None,
-    start: str | None,
-    stop: str | None,
-    columns: list[str] | None,
-    limit: int,
-    *,
-    last: bool,
-) -> tuple[pl.DataFrame, bool]:
-    """The selected rows up to the limit, and whether there are more. Bounds memory by the limit."""
     import polars as pl
 
     from eventlab.errors import UnknownAggregate
     from eventlab.events.clock import to_ns
     from eventlab.store.api import frame_schema
 
-    chosen = None if aggregate is None else lab.store.aggregate_ids(aggregate)
-    if chosen == [] and "*" not in str(aggregate):
-        raise UnknownAggregate.named(aggregate, hint="`eventlab info` lists them.")
-    rows = pl.DataFrame(schema=frame_schema(declared, columns))
-    pieces = lab.store.rows(
-        declared,
-        aggregates=chosen,
-        start=None if start is None else to_ns(start, what="--start"),
-        stop=None if stop is None else to_ns(stop, what="--stop"),
-        columns=columns,
-    )
-    for piece in pieces:
-        rows = pl.concat([rows, piece])
-        if limit and len(rows) > limit:
-            rows = rows.tail(limit + 1) if last else rows.head(limit + 1)
-            if not last:
-                break
-    return _bounded(rows, limit, last=last)
+    wanted = resolve.comma_separated(columns)
+    first = None if start is None else to_ns(start, what="--start")
+    past = None if stop is None else to_ns(stop, what="--stop")
+    with resolve.existing_lab(lab) as opened:
+        declared = resolve.stored_type(opened, event_type)
+        chosen = None if aggregate is None else opened.store.aggregate_ids(aggregate)
+        if chosen == [] and "*" not in str(aggregate):
+            raise UnknownAggregate.named(aggregate, hint="`eventlab info` lists them.")
+        rows = pl.DataFrame(schema=frame_schema(declared, wanted))
+        for piece in opened.store.rows(declared, aggregates=chosen, start=first, stop=past, columns=wanted):
+            rows = pl.concat([rows, piece])
+            if limit and len(rows) > limit:  # bounds memory; one row more shows that there are more
+                rows = rows.tail(limit + 1) if last else rows.head(limit + 1)
+                if not last:
+                    break
+    rows, more = _bounded(rows, limit, last=last)
+    if as_json:
+        terminal.document({"event_type": declared.name, "rows": terminal.rows_of(rows), "truncated": more})
+        return
+    terminal.frame_table(rows, more=more, last=last, choose="--columns, ")
 
 
 def _bounded(frame: pl.DataFrame, limit: int, *, last: bool) -> tuple[pl.DataFrame, bool]:
@@ -164,7 +136,7 @@ def state(
 ) -> None:
     """Show the latest or a past state of an aggregate. Options combine."""
     moment = resolve.moment(as_of, version, time, position, known_at)
-    with resolve.reading_lab(lab) as opened:
+    with resolve.existing_lab(lab) as opened:
         found = opened.state(resolve.reducer(reducer), aggregate, moment)
     if as_json:
         terminal.document({
@@ -223,7 +195,7 @@ def history(
 ) -> None:
     """Show the history of a state: a row per event, per moment (--at), or per bar (--every)."""
     moments = [resolve.parse_moment(word) for word in at] if at else None
-    with resolve.reading_lab(lab) as opened:
+    with resolve.existing_lab(lab) as opened:
         chosen = resolve.reducer(reducer)
         frame = opened.history(chosen, aggregate, at=moments, every=every, tables=tables)
     rows, more = _bounded(_picked(frame, resolve.comma_separated(columns)), limit, last=last)
@@ -247,7 +219,7 @@ def _picked(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:
 def verify(lab: LabPath, *, as_json: Json = False) -> None:
     """Read everything back and check that nothing was lost or changed: events, digest chain, snapshots."""
     try:
-        with resolve.reading_lab(lab) as opened:
+        with resolve.existing_lab(lab) as opened:
             report = opened.verify()
             checked = opened.snapshots.verify()
     except StoreCorrupt as error:

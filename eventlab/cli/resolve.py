@@ -27,25 +27,15 @@ SHORT_NAMES = {"trades": "Trades", "book": "OrderBook", "signals": "Signals", "p
 
 
 @contextmanager
-def reading_lab(path: Path) -> Iterator[Lab]:
-    """A lab opened read-only, with the built-in reducers declared so that their snapshots are known."""
+def existing_lab(path: Path, *, read_only: bool = True) -> Iterator[Lab]:
+    """An existing lab, with the built-in reducers declared so that their snapshots are known."""
     from eventlab import reducers
     from eventlab.lab.open import open as open_lab
 
     reducers.declare()
-    with open_lab(path, read_only=True) as lab:
-        yield lab
-
-
-@contextmanager
-def writing_lab(path: Path) -> Iterator[Lab]:
-    """An existing lab opened for appends."""
-    from eventlab import reducers
-    from eventlab.lab.open import open as open_lab
-
-    reducers.declare()
-    open_lab(path, read_only=True).close()  # does not create a lab
-    with open_lab(path) as lab:
+    if not read_only:
+        open_lab(path, read_only=True).close()  # does not create a lab
+    with open_lab(path, read_only=read_only) as lab:
         yield lab
 
 

@@ -9,7 +9,7 @@ import typer
 
 from eventlab.cli import policies, resolve
 from eventlab.cli.error_output import DebugCommand, ErrorGroup
-from eventlab.cli.reading import Json, LabPath
+from eventlab.cli.reading import Json, LabPath, Quiet
 from eventlab.runtime import terminal
 
 app = typer.Typer(cls=ErrorGroup, help="Measure snapshots.", no_args_is_help=True)
@@ -39,13 +39,13 @@ def compare(
     name: Annotated[
         str | None, typer.Option(help="Append results under experiment/NAME, and measure only missing ones.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Compare snapshot policies by size and read latency, with interleaved reads."""
     chosen = [policies.policy(text) for text in policy]
     workloads = [policies.workload(text) for text in workload]
-    with resolve.reading_lab(lab) if name is None else resolve.writing_lab(lab) as opened:
+    with resolve.existing_lab(lab, read_only=name is None) as opened:
         from eventlab import experiments
 
         found = experiments.compare(

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
-
-from eventlab.cli.reading import Json
+from eventlab.cli.reading import Json, Quiet
 from eventlab.errors import ReducerError
 from eventlab.runtime import terminal
 
 
-def warm(
-    *, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False, as_json: Json = False
-) -> None:
+def warm(*, quiet: Quiet = False, as_json: Json = False) -> None:
     """Compile the built-in reducers into the kernel cache, so that later processes start faster.
 
     Existing kernels stay; kernels unused for 90 days are removed. The cache is in the user's cache folder, or in the

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import struct
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -23,42 +20,8 @@ if TYPE_CHECKING:
     from eventlab.lab.lab import Lab
     from eventlab.timetravel.state import State
 
-_MARKS = ("at", "version", "position", "timestamp")
 
-
-@dataclass(frozen=True, slots=True)
-class PastState:
-    """A past state that several ways of reaching it gave with the same bits."""
-
-    aggregate_id: str
-    as_of: str
-    version: int
-    timestamp: int | None
-    shown: str
-    digest: str
-    milliseconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One event of a trace."""
-
-    what: str
-    event: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """The causes of a position: fill, signal and market event; and the position after the fill."""
-
-    fill: Link
-    signal: Link
-    market: Link
-    holding: dict[str, Any]
-    gained: float
-
-
-def past_states(lab: Lab, market: Market, history: pl.DataFrame) -> list[PastState]:
+def past_states(lab: Lab, market: Market, history: pl.DataFrame) -> list[dict[str, Any]]:
     """States at past times and versions, checked to be the same by version, by time and in the history.
 
     Raises
@@ -67,47 +30,43 @@ def past_states(lab: Lab, market: Market, history: pl.DataFrame) -> list[PastSta
         Two ways give different states, which is a bug.
     """
     times = [history["at"].to_physical()[int(len(history) * part)] for part in (0.2, 0.4, 0.6, 0.8)]
-    made = [_past_state(lab, reducers.Trades, market.aggregate_id, AsOf(time=time), format_ns(time)) for time in times]
+    moments = [(AsOf(time=time), format_ns(time)) for time in times]
     versions = [max(1, int(market.events * part)) for part in (0.1, 0.5, 1.0)]
-    made += [
-        _past_state(lab, reducers.Trades, market.aggregate_id, AsOf(version=v), f"version {v:,}") for v in versions
+    moments += [(AsOf(version=version), f"version {version:,}") for version in versions]
+    return [
+        *(_past_state(lab, reducers.Trades, market.aggregate_id, *moment) for moment in moments),
+        _past_state(lab, reducers.Portfolio, PORTFOLIO, *moments[2]),
     ]
-    made.append(_past_state(lab, reducers.Portfolio, PORTFOLIO, AsOf(time=times[2]), format_ns(times[2])))
-    return made
 
 
-def _past_state(lab: Lab, reducer: ReducerLike, aggregate_id: str, moment: AsOf, as_of: str) -> PastState:
+def _past_state(lab: Lab, reducer: ReducerLike, aggregate_id: str, moment: AsOf, as_of: str) -> dict[str, Any]:
     began = perf_counter()
     state = lab.state(reducer, aggregate_id, moment)
     taken = perf_counter() - began
     by_version = lab.state(reducer, aggregate_id, state.version)
     row = lab.history(reducer, aggregate_id, at=[moment])
-    if by_version.digest != state.digest or not equals_row(state, row):
+    if by_version.digest != state.digest or not _equals_row(state, row):
         raise EventlabError(
             f"the state of {aggregate_id!r} at {as_of} depends on how it is reached",
             hint="This is a bug in eventlab; please report it.",
         )
-    name, value = ("last", state.last) if reducer is reducers.Trades else ("equity", state.equity)
-    shown = f"{name} {value:,.2f}"
-    return PastState(aggregate_id, as_of, state.version, state.timestamp, shown, state.digest, taken * 1e3)
+    name = "last" if reducer is reducers.Trades else "equity"
+    return {
+        "aggregate_id": aggregate_id, "as_of": as_of, "version": state.version,
+        "timestamp": None if state.timestamp is None else format_ns(state.timestamp),
+        "shown": f"{name} {getattr(state, name):,.2f}", "digest": state.digest, "milliseconds": taken * 1e3,
+    }  # fmt: skip
 
 
-def equals_row(state: State, row: pl.DataFrame) -> bool:
+def _equals_row(state: State, row: pl.DataFrame) -> bool:
     """Whether a state and a row of a history have the same version and bit-identical fields."""
-    fields = row.row(0, named=True)
-    if fields["version"] != state.version:
-        return False
-    return all(_same(getattr(state, name), value) for name, value in fields.items() if name not in _MARKS)
+    fields = row.drop("at", "position", "timestamp").row(0, named=True)
+    # The text of a float has all its bits, equals itself for NaN, and tells -0.0 from 0.0.
+    return all(repr(getattr(state, name)) == repr(value) for name, value in fields.items())
 
 
-def _same(one: object, other: object) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return struct.pack("<d", one) == struct.pack("<d", other) or (math.isnan(one) and math.isnan(other))
-    return one == other
-
-
-def trace(lab: Lab, history: pl.DataFrame) -> Trace | None:
-    """Follow the causes of the most profitable fill back to the market; None without fills.
+def trace(lab: Lab, history: pl.DataFrame) -> dict[str, Any] | None:
+    """The most profitable fill, its causes back to the market, and the position after it; None without fills.
 
     Parameters
     ----------
@@ -121,14 +80,28 @@ def trace(lab: Lab, history: pl.DataFrame) -> Trace | None:
     fill = _event(lab, PortfolioChange, best["position"])
     signal = _event(lab, TradingSignal, fill["cause"])
     market = _event(lab, MarketData, signal["cause"])
-    after = lab.state(reducers.Portfolio, PORTFOLIO, AsOf(position=best["position"]))
-    holding = after.positions.filter(pl.col("symbol") == fill["symbol"]).row(0, named=True)
-    return Trace(Link("fill", fill), Link("signal", signal), Link("market event", market), holding, best["gained"])
+    bought = f"{'sold' if fill['quantity'] < 0 else 'bought'} {abs(fill['quantity']):,.6g} at {fill['price']:,.10g}"
+    apart = f"{signal['action']}, averages differ by {signal['strength']:+.4%}"
+    traded = f"{market['side'] or 'trade of'} {market['volume']:,.6g} at {market['price']:,.10g}"
+    positions = lab.state(reducers.Portfolio, PORTFOLIO, AsOf(position=best["position"])).positions
+    holding = positions.filter(pl.col("symbol") == fill["symbol"]).select("symbol", "quantity", "average_cost")
+    return {
+        "rows": [_row("fill", bought, fill), _row("signal", apart, signal), _row("market event", traded, market)],
+        "gained": best["gained"],
+        "holding": holding.row(0, named=True),
+    }
 
 
 def _event(lab: Lab, of: type, position: int) -> dict[str, Any]:
     frame = lab.scan(of).filter(pl.col("position") == position).collect()
     return frame.with_columns(timestamp=pl.col("timestamp").to_physical()).row(0, named=True)
+
+
+def _row(event: str, content: str, found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "event": event, "content": content, "position": found["position"], "caused by": found["cause"],
+        "time": format_ns(found["timestamp"]), "aggregate": found["aggregate_id"], "version": found["version"],
+    }  # fmt: skip
 
 
 def equity(portfolio: pl.DataFrame, closes: dict[str, pl.DataFrame], at: pl.Series) -> pl.DataFrame:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,13 +28,11 @@ class Console:
     def seconds(self) -> float:
         return perf_counter() - self._began
 
-    @contextmanager
-    def section(self, title: str) -> Iterator[None]:
+    def section(self, title: str) -> None:
         """Print the title of a section."""
         if not self._quiet:
             typer.echo()
             typer.secho(title, bold=True, fg="cyan")
-        yield
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         if not self._quiet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +58,12 @@ class Folder:
             return
         made = self._read_marker()
         for path in existing:
-            if made is None or path.is_symlink():
-                self._refuse(path)
-        if self.lab.exists():
-            if not self.lab.is_dir() or not self._is_ours(made.get("store_id") if made else None):
-                self._refuse(self.lab)
-            shutil.rmtree(self.lab)
+            ours = made is not None and (path == self.report or self._is_ours(made.get("store_id")))
+            if path.is_symlink() or not ours:
+                raise EventlabError(
+                    f"{path} was not made by the demo", hint="Move it away, or choose another folder with --out."
+                )
+        shutil.rmtree(self.lab, ignore_errors=not self.lab.exists())
         self.report.unlink(missing_ok=True)
 
     def _read_marker(self) -> dict[str, object] | None:
@@ -80,19 +79,13 @@ class Folder:
         """Whether the lab is the recorded one; without a record, or if it cannot be opened, only a store's files."""
         from eventlab.lab.open import open as open_lab
 
-        names = os.listdir(self.lab)  # noqa: PTH208 - only names are needed
-        if any(not name.startswith(_STORE_NAMES) for name in names):
+        if not self.lab.is_dir() or any(not path.name.startswith(_STORE_NAMES) for path in self.lab.iterdir()):
             return False
         try:
             with open_lab(self.lab, read_only=True) as lab:
                 return store_id is None or lab.store.store_id == store_id
         except EventlabError:
             return True
-
-    def _refuse(self, path: Path) -> None:
-        raise EventlabError(
-            f"{path} was not made by the demo", hint="Move it away, or choose another folder with --out."
-        )
 
     def write_report(self, text: str) -> Path:
         """Write the report and rename it into place."""

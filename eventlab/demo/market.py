@@ -20,6 +20,13 @@ BAR_LENGTHS = ("1s", "5s", "10s", "30s", "1m", "5m", "15m", "1h", "4h", "1d", "1
 MOST_BARS = 400
 
 _KINDS = {"binance_trades": "market", "tardis_trades": "market", "tardis_book": "book", "tardis_quotes": "quote"}
+_HEADERS: tuple[tuple[str, set[str]], ...] = (
+    ("tardis_book", {"exchange", "symbol", "is_snapshot", "side", "price", "amount"}),
+    ("tardis_quotes", {"exchange", "symbol", "bid_price", "ask_price"}),
+    ("tardis_trades", {"exchange", "symbol", "id", "side", "price", "amount"}),
+    ("binance_trades", {"id", "price", "qty", "is_buyer_maker"}),
+    ("binance_trades", {"id", "price", "quantity", "is_buyer_maker"}),
+)
 _SYMBOL = re.compile(r"[A-Z0-9]{2,12}(?:USDT|USDC|FDUSD|BUSD|USD|EUR|TRY|BTC|ETH|BNB)", re.IGNORECASE)
 _NO_TAG = re.compile(r"trades?|l2|book|incremental|bbo|quotes?|csv|gz|zip|\d+", re.IGNORECASE)
 _SUPPORTED = "Binance trades (public archive), Tardis trades, incremental_book_L2 or quotes"
@@ -129,15 +136,9 @@ def kind_of(path: Path) -> str:
     head = next(TextFile(path).blocks()).data[:_HEAD_BYTES]
     line = head.decode("utf-8", "replace").partition("\n")[0].strip()
     cells = [cell.strip().lower() for cell in line.split(",")]
-    names = set(cells)
-    if {"exchange", "symbol", "is_snapshot", "side", "price", "amount"} <= names:
-        return "tardis_book"
-    if {"exchange", "symbol", "bid_price", "ask_price"} <= names:
-        return "tardis_quotes"
-    if {"exchange", "symbol", "id", "side", "price", "amount"} <= names:
-        return "tardis_trades"
-    if {"price", "is_buyer_maker"} <= names and ("qty" in names or "quantity" in names) and "id" in names:
-        return "binance_trades"
+    for kind, names in _HEADERS:
+        if names <= set(cells):
+            return kind
     if 6 <= len(cells) <= 8 and re.fullmatch(r"\d+(,\d+(\.\d+)?){3},\d{13,16},(true|false)(,.*)?", line, re.IGNORECASE):
         return "binance_trades"
     raise FeedError(

@@ -5,37 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from string import Template
 from typing import Any
 
-from eventlab.demo.analysis import Link
 from eventlab.demo.console import milliseconds, size
-from eventlab.events.clock import format_ns
-
-
-def link_row(link: Link) -> dict[str, Any]:
-    """One event of a trace as a row of a table."""
-    event = link.event
-    return {
-        "event": link.what,
-        "content": _content(event),
-        "position": event["position"],
-        "caused by": event.get("cause"),
-        "time": format_ns(event["timestamp"]),
-        "aggregate": event["aggregate_id"],
-        "version": event["version"],
-    }
-
-
-def _content(event: Mapping[str, Any]) -> str:
-    if "action" in event:
-        return f"{event['action']}, averages differ by {event['strength']:+.4%}"
-    verb = ("bought", "sold")[event["quantity"] < 0] if "quantity" in event else f"{event['side'] or 'trade of'}"
-    return f"{verb} {abs(event.get('quantity', event.get('volume', 0.0))):,.6g} at {event['price']:,.10g}"
 
 
 def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    """The complete page.
+    """The complete page: the template ``report.html`` with its fields filled.
 
     Parameters
     ----------
@@ -44,86 +20,78 @@ def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     pictures : mapping of str to str
         SVG elements: market, portfolio, intervals, lengths, and book if there is one.
     """
-    parts = [
-        _head(found), _market(found, pictures), _portfolio(found, pictures), _trace(found), _past(found, pictures),
-        _snapshots(found, pictures), _proof(found),
-    ]  # fmt: skip
-    page, style = (files("eventlab.demo").joinpath(name).read_text("utf-8") for name in ("report.html", "report.css"))
-    return Template(page).substitute(title="eventlab demo", style=style, body="\n".join(parts))
+    sources, info, longest = found["sources"], found["info"], found["latency_by_length"][-1]
+    start, stop = (f"{found['market'][end][:10]} {found['market'][end][11:16]}" for end in ("start", "stop"))
+    template, style = (files("eventlab.demo").joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css"))
+    return template.format_map({
+        **_escaped(found),
+        "style": style,
+        "svg": pictures,
+        "kind": "a simulated market" if found["simulated"] else "real market data",
+        "span": f"{start} to {stop.removeprefix(start[:11])} UTC",
+        "bytes_per_event": info["bytes"] / max(info["events"], 1),
+        "ingest_rate": sum(s["events"] for s in sources) / max(sum(s["seconds"] for s in sources), 1e-9) / 1e6,
+        "sources_table": _table({
+            "source": [source["name"] for source in sources],
+            "feed": [source["feed"] for source in sources],
+            "events": [source["events"] for source in sources],
+            "dropped": ["; ".join(f"{n:,} {why}" for why, n in s["dropped"].items()) or "none" for s in sources],
+            "gaps in ids": [source["gaps"] for source in sources],
+        }, right=(2, 4)),
+        "positions_table": _positions(found["portfolio"]["positions"]),
+        "trace_section": _trace(found["trace"]),
+        "past_table": _table(past_columns(found["past_states"]), right=(2, 5), code=(4,)),
+        "book_figure": _book(pictures.get("book")),
+        "balance": escape(_balance(found["snapshot_intervals"])),
+        "intervals_table": _table(interval_columns(found["snapshot_intervals"]), right=range(1, 7)),
+        "longest": longest,
+        "longest_took": milliseconds(longest["latency_ms"]),
+        "longest_rate": longest["events_per_second"] / 1e6,
+    })  # fmt: skip
 
 
-def _head(found: Mapping[str, Any]) -> str:
-    market, trader, info = found["market"], found["trader"], found["info"]
-    kind = "a simulated market" if found["simulated"] else "real market data"
-    seconds = sum(source["seconds"] for source in found["sources"])
-    events = sum(source["events"] for source in found["sources"])
-    cards = [
-        (f"{info['events']:,}", "events in the log"),
-        (f"{info['bytes'] / max(info['events'], 1):.1f} B", "on disk for each event"),
-        (f"{events / max(seconds, 1e-9) / 1e6:,.2f} M/s", "events ingested per second"),
-        (f"{trader['signals']:,} → {trader['fills']:,}", "signals → fills"),
-        (f"{found['portfolio']['equity']:,.0f}", f"equity, of {trader['cash']:,.0f} at the start"),
-        ("verified", "digest chain and snapshots"),
-    ]
-    shown = "".join(f'<div class="card"><b>{escape(b)}</b><span>{escape(label)}</span></div>' for b, label in cards)
-    sources = _table(
-        ("source", "feed", "events", "dropped", "gaps in ids"),
-        [
-            (s["name"], s["feed"], f"{s['events']:,}",
-             "; ".join(f"{count:,} {why}" for why, count in s["dropped"].items()) or "none", f"{s['gaps']:,}")
-            for s in found["sources"]
-        ],
-        right=(2, 4),
-    )  # fmt: skip
-    return f"""<h1>eventlab demo</h1>
-<p class="lead">One log of events, and everything else computed from it: {kind}, a trader, and every past state of
-both. {escape(_span(market["start"], market["stop"]))}.</p>
-<div class="cards">{shown}</div>
-<h2>Ingested events</h2>
-<p>Each source was appended once, in atomic chunks. A second ingest would add nothing.</p>
-{sources}"""
+def _escaped(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _escaped(part) for name, part in value.items()}
+    return escape(value) if isinstance(value, str) else value
 
 
-def _span(start: str, stop: str) -> str:
-    def minute(time: str) -> str:
-        return f"{time[:10]} {time[11:16]}"
-
-    same = start[:10] == stop[:10]
-    return f"{minute(start)} to {stop[11:16] if same else minute(stop)} UTC"
-
-
-def _market(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    market = found["market"]
-    caption = (
-        f"{market['trades']:,} trades of {market['aggregate_id']}, replayed as {market['bars']:,} bars of "
-        f"{market['bar']}: each bar is the state after all trades up to its end, and triangles are the trader's fills."
-    )
-    return f"<h2>The market</h2>{_figure(pictures, 'market', caption)}"
+def past_columns(states: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The table of past states."""
+    return {
+        "state of": [past["aggregate_id"] for past in states],
+        "as of": [past["as_of"] for past in states],
+        "version": [past["version"] for past in states],
+        "was": [past["shown"] for past in states],
+        "digest": [past["digest"][:12] for past in states],
+        "took": [milliseconds(past["milliseconds"]) for past in states],
+    }
 
 
-def _portfolio(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    trader, portfolio = found["trader"], found["portfolio"]
-    intro = (
-        f"A trader goes long while the average of {trader['fast']} bars is above that of {trader['slow']}, and short "
-        f"below. It decides when a bar of {trader['bar']} ends, without later information, and is filled at the "
-        f"next trade's price for a fee of {trader['fee']:.2%}. It is an example, not a profitable strategy."
-    )
-    caption = (
-        f"Equity marked at each market's last trade, after {portfolio['fills']:,} fills: realised profit "
-        f"{portfolio['realized_pnl']:+,.2f} before fees of {portfolio['fees']:,.2f}. Cash jumps as positions turn."
-    )
-    rows = [
-        (p["symbol"], f"{p['quantity']:+,.6g}", f"{p['average_cost']:,.2f}", f"{p['realized_pnl']:+,.2f}")
-        for p in portfolio["positions"]
-    ]
-    table = _table(("position", "quantity", "average cost", "realised"), rows, right=(1, 2, 3)) if rows else ""
-    return f"<h2>The portfolio</h2><p>{escape(intro)}</p>{_figure(pictures, 'portfolio', caption)}{table}"
+def interval_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The table of snapshot intervals."""
+    return {
+        "snapshot every": ["never" if row["interval"] is None else f"{row['interval']:,} events" for row in rows],
+        "snapshots": [row["snapshots"] for row in rows],
+        "bytes": [size(row["bytes"]) for row in rows],
+        "to build": [f"{row['build_seconds']:.2f} s" for row in rows],
+        "median read": [milliseconds(row["latency_p50_ms"]) for row in rows],
+        "95%": [milliseconds(row["latency_p95_ms"]) for row in rows],
+        "slowest": [milliseconds(row["latency_max_ms"]) for row in rows],
+    }
 
 
-def _trace(found: Mapping[str, Any]) -> str:
-    traced = found["trace"]
+def _positions(positions: Sequence[Mapping[str, Any]]) -> str:
+    if not positions:
+        return ""
+    formats = {"quantity": "+,.6g", "average_cost": ",.2f", "realized_pnl": "+,.2f"}
+    columns = {name: [format(position[name], spec) for position in positions] for name, spec in formats.items()}
+    return _table({"position": [position["symbol"] for position in positions], **columns}, right=(1, 2, 3))
+
+
+def _trace(traced: Mapping[str, Any] | None) -> str:
     if traced is None:
-        return "<h2>Trace of one position</h2><p>The trader never traded: the market is too short.</p>"
+        return "<p>The trader never traded: the market is too short.</p>"
     holding = traced["holding"]
     intro = (
         f"The trader's most profitable fill realised {traced['gained']:+,.2f} and left {holding['quantity']:+,.6g} "
@@ -131,59 +99,15 @@ def _trace(found: Mapping[str, Any]) -> str:
         "signal, and from the signal to the market event that triggered it."
     )
     names = ("event", "content", "position", "caused by", "time", "aggregate")
-    links = [{**row, "time": row["time"][5:-1].replace("T", " ")} for row in traced["rows"]]  # without year and Z
-    rows = [[_shown(row[name]) for name in names] for row in links]
-    marked = [("← " * bool(at) + row[0], *row[1:]) for at, row in enumerate(rows)]
-    return f"<h2>Trace of one position</h2><p>{escape(intro)}</p>{_table(names, marked, right=(2, 3))}"
+    return f"<p>{escape(intro)}</p>{_table({n: [row[n] for row in traced['rows']] for n in names}, right=(2, 3))}"
 
 
-def _shown(value: object) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _past(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    rows = [
-        (v["aggregate_id"], v["as_of"], f"{v['version']:,}", v["shown"], v["digest"][:16],
-         milliseconds(v["milliseconds"]))
-        for v in found["past_states"]
-    ]  # fmt: skip
-    table = _table(("state of", "as of", "version", "was", "digest", "took"), rows, right=(2, 5), code=(4,))
-    book = _figure(
-        pictures, "book",
-        "The last order book, folded from level-2 changes: the cumulative size up to each price.",
-    ) if "book" in pictures else ""  # fmt: skip
-    return f"""<h2>Past states</h2>
-<p>States as of any event time or version. Each of these has the same digest by time and by version, and equals its row
-of the history <span class="good">bit for bit</span>.</p>
-{table}{book}"""
-
-
-def _snapshots(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    rows = [
-        ("never" if r["interval"] is None else f"{r['interval']:,} events", f"{r['snapshots']:,}", size(r["bytes"]),
-         f"{r['build_seconds']:.2f} s", milliseconds(r["latency_p50_ms"]), milliseconds(r["latency_p95_ms"]),
-         milliseconds(r["latency_max_ms"]))
-        for r in found["snapshot_intervals"]
-    ]  # fmt: skip
-    table = _table(
-        ("snapshot every", "snapshots", "bytes", "to build", "median", "95%", "slowest"), rows, right=(1, 2, 3, 4, 5, 6)
-    )
-    longest = found["latency_by_length"][-1]
-    first = (
-        f"Random past versions of {found['market']['aggregate_id']}, by the number of events between snapshots; all "
-        f"gave the same states. {_balance(found['snapshot_intervals'])}"
-    )
-    second = (
-        f"Without any snapshot, by length of history: {longest['version']:,} events took "
-        f"{milliseconds(longest['latency_ms'])}, or {longest['events_per_second'] / 1e6:,.0f} million per second, "
-        "including reads from disk. The time of the shortest history is the cost of opening and decoding."
-    )
-    return f"""<h2>Costs and benefits of snapshots</h2>
-{_figure(pictures, "intervals", first)}
-{table}
-{_figure(pictures, "lengths", second)}"""
+def _book(picture: str | None) -> str:
+    caption = "The last order book, folded from level-2 changes: the cumulative size up to each price."
+    return "" if picture is None else (
+        f'<figure><div class="picture" role="img" aria-label="The last order book">{picture}</div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )  # fmt: skip
 
 
 def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -203,44 +127,13 @@ def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _proof(found: Mapping[str, Any]) -> str:
-    proof, lab = found["proof"], escape(found["lab"])
-    return f"""<h2>Verification</h2>
-<p>All {proof["events"]:,} events in {proof["commits"]:,} commits were read back, and each commit's digest was computed
-again from its content and the digest before it: <span class="good">nothing was lost or changed</span>.
-{proof["snapshots"]:,} snapshots were folded again from the events: <span class="good">all equal</span>. The last digest
-covers the complete history:</p>
-<p><code>{escape(str(proof["digest"]))}</code></p>
-<h2>Next steps</h2>
-<pre><code>eventlab info {lab}
-eventlab state {lab} portfolio portfolio/crossover
-eventlab history {lab} portfolio portfolio/crossover --last
-eventlab verify {lab}</code></pre>
-<footer>Written by <code>eventlab demo</code>. This page is self-contained: no scripts, no network.</footer>"""
+def _table(columns: Mapping[str, Sequence[Any]], *, right: Sequence[int] = (), code: Sequence[int] = ()) -> str:
+    def cell(tag: str, at: int, value: object) -> str:
+        text = escape("–" if value is None else f"{value:,}" if isinstance(value, int) else str(value))
+        side = ' class="right"' if at in right else ""
+        return f"<{tag}{side}>{f'<code>{text}</code>' if at in code and tag == 'td' else text}</{tag}>"
 
-
-def _figure(pictures: Mapping[str, str], name: str, caption: str) -> str:
-    text = escape(caption)
-    return (
-        f'<figure><div class="picture" role="img" aria-label="{text}">{pictures[name]}</div>'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
-
-
-def _table(
-    names: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), code: Sequence[int] = ()
-) -> str:
-    def place(at: int) -> str:
-        return ' class="right"' if at in right else ""
-
-    head = "".join(f"<th{place(at)}>{escape(name)}</th>" for at, name in enumerate(names))
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{place(at)}>{f'<code>{escape(text)}</code>' if at in code else escape(text)}</td>"
-            for at, text in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    rows = [("th", tuple(columns)), *(("td", row) for row in zip(*columns.values(), strict=True))]
+    head, *body = ("".join(cell(tag, at, text) for at, text in enumerate(row)) for tag, row in rows)
+    lines = "".join(f"<tr>{row}</tr>" for row in body)
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'

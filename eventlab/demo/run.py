@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -64,45 +64,45 @@ def run(plan: Plan, *, quiet: bool = False) -> dict[str, Any]:
         found["snapshot_intervals"], found["latency_by_length"] = _compare(lab, main, plan, console, pictures)
         found["proof"] = _prove(lab, console)
         found["info"] = {"events": lab.info().events, "bytes": lab.info().bytes, "store_id": lab.store.store_id}
-    with console.section("Report"):
-        found["report"] = str(folder.write_report(report.page(found, pictures)))
-        found["seconds"] = console.seconds
-        console.facts([("written to", found["report"]), ("total time", f"{found['seconds']:.1f} s")])
-        console.note(f"look around:  eventlab info {folder.lab}")
+    console.section("Report")
+    found["report"] = str(folder.write_report(report.page(found, pictures)))
+    found["seconds"] = console.seconds
+    console.facts([("written to", found["report"]), ("total time", f"{found['seconds']:.1f} s")])
+    console.note(f"look around:  eventlab info {folder.lab}")
     return found
 
 
 def _ingest(lab: Lab, feeds: list[Any], console: Console) -> list[dict[str, Any]]:
     made = []
-    with console.section("Ingested events"):
-        for feed in feeds:
-            began = perf_counter()
-            receipt = lab.ingest(feed, progress=console.progress)
-            seconds = perf_counter() - began
-            made.append({
-                "name": feed.source, "feed": feed.name, "events": receipt.count, "seconds": seconds,
-                "dropped": dict(receipt.report.dropped), "gaps": receipt.report.gaps,
-            })  # fmt: skip
-            rate = receipt.count / seconds if seconds else 0.0
-            console.facts([(feed.source, f"{receipt.count:,} events in {seconds:.1f} s, {rate:,.0f} events/s")])
-        info = lab.info()
-        console.facts([
-            ("aggregates", ", ".join(f"{head.aggregate_id} ({head.version:,})" for head in lab.store.heads()[:8])),
-            ("on disk", f"{size(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B per event"),
-        ])  # fmt: skip
+    console.section("Ingested events")
+    for feed in feeds:
+        began = perf_counter()
+        receipt = lab.ingest(feed, progress=console.progress)
+        seconds = perf_counter() - began
+        made.append({
+            "name": feed.source, "feed": feed.name, "events": receipt.count, "seconds": seconds,
+            "dropped": dict(receipt.report.dropped), "gaps": receipt.report.gaps,
+        })  # fmt: skip
+        rate = receipt.count / seconds if seconds else 0.0
+        console.facts([(feed.source, f"{receipt.count:,} events in {seconds:.1f} s, {rate:,.0f} events/s")])
+    info = lab.info()
+    console.facts([
+        ("aggregates", ", ".join(f"{head.aggregate_id} ({head.version:,})" for head in lab.store.heads()[:8])),
+        ("on disk", f"{size(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B per event"),
+    ])  # fmt: skip
     return made
 
 
 def _trade(lab: Lab, markets: list[market.Market], console: Console) -> dict[str, Any]:
     trader = Crossover()
-    with console.section("Trades of a simple strategy"):
-        acted: TraderResult = run_trader(lab, markets, trader)
-        signals = lab.state(reducers.Signals, SIGNALS) if acted.signals else None
-        console.facts([
-            ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
-            ("signals", f"{acted.signals:,}, each caused by a market event"),
-            ("fills", f"{acted.fills:,}, each caused by a signal, at the next trade's price; fee {trader.fee:.2%}"),
-        ])  # fmt: skip
+    console.section("Trades of a simple strategy")
+    acted: TraderResult = run_trader(lab, markets, trader)
+    signals = lab.state(reducers.Signals, SIGNALS) if acted.signals else None
+    console.facts([
+        ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
+        ("signals", f"{acted.signals:,}, each caused by a market event"),
+        ("fills", f"{acted.fills:,}, each caused by a signal, at the next trade's price; fee {trader.fee:.2%}"),
+    ])  # fmt: skip
     return {
         "signals": acted.signals, "fills": acted.fills, "fast": trader.fast, "slow": trader.slow,
         "bar": markets[0].bar, "fee": trader.fee, "cash": trader.cash,
@@ -115,25 +115,25 @@ def _replay(lab: Lab, markets: list[market.Market], console: Console, pictures: 
     from eventlab.plots import plot_portfolio
 
     main = markets[0]
-    with console.section("Replayed history"):
-        began = perf_counter()
-        at = analysis.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
-        histories = {m.name: lab.history(reducers.Trades, m.aggregate_id, at=at) for m in markets}
-        seconds = perf_counter() - began
-        events = sum(m.events for m in markets)
-        portfolio = lab.history(reducers.Portfolio, PORTFOLIO, at=at, tables=True)
-        marked = analysis.equity(portfolio, histories, at)
-        final = lab.state(reducers.Portfolio, PORTFOLIO)
-        stop = analysis.bar_times(main, main.start, main.stop)[-1]
-        of_main = histories[main.name].filter((pl.col("version") > 0) & (pl.col("at") <= stop))
-        last = of_main.row(-1, named=True)
-        worth = float(marked["equity"][-1])
-        prices = ", ".join(f"{name} {last[name]:,.2f}" for name in ("last", "low", "high", "vwap"))
-        console.facts([
-            (main.aggregate_id, f"{len(of_main):,} bars of {main.bar}; {prices}"),
-            ("replay", f"{events:,} trades in {seconds:.2f} s, including compilation"),
-            ("portfolio", f"equity {worth:,.2f}; realised {final.realized_pnl:+,.2f}, fees {final.fees:,.2f}"),
-        ])  # fmt: skip
+    console.section("Replayed history")
+    began = perf_counter()
+    at = analysis.bar_times(main, min(m.start for m in markets), max(m.stop for m in markets))
+    histories = {m.name: lab.history(reducers.Trades, m.aggregate_id, at=at) for m in markets}
+    seconds = perf_counter() - began
+    events = sum(m.events for m in markets)
+    portfolio = lab.history(reducers.Portfolio, PORTFOLIO, at=at, tables=True)
+    marked = analysis.equity(portfolio, histories, at)
+    final = lab.state(reducers.Portfolio, PORTFOLIO)
+    stop = analysis.bar_times(main, main.start, main.stop)[-1]
+    of_main = histories[main.name].filter((pl.col("version") > 0) & (pl.col("at") <= stop))
+    last = of_main.row(-1, named=True)
+    worth = float(marked["equity"][-1])
+    prices = ", ".join(f"{name} {last[name]:,.2f}" for name in ("last", "low", "high", "vwap"))
+    console.facts([
+        (main.aggregate_id, f"{len(of_main):,} bars of {main.bar}; {prices}"),
+        ("replay", f"{events:,} trades in {seconds:.2f} s, including compilation"),
+        ("portfolio", f"equity {worth:,.2f}; realised {final.realized_pnl:+,.2f}, fees {final.fees:,.2f}"),
+    ])  # fmt: skip
     fills = _fills(lab, main)
     pictures["market"] = charts.svg(lambda ax: _with_fills(of_main, fills, ax), "market", height=4.8)
     shown = portfolio.select(timestamp=at, realized_pnl="realized_pnl", cash="cash").with_columns(
@@ -175,21 +175,16 @@ def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
 
 
 def _traced(lab: Lab, console: Console) -> dict[str, Any] | None:
-    with console.section("Trace of one position"):
-        traced = analysis.trace(lab, lab.history(reducers.Portfolio, PORTFOLIO))
-        if traced is None:
-            console.note("the trader never traded: the market is too short")
-            return None
-        rows = [report.link_row(link) for link in (traced.fill, traced.signal, traced.market)]
-        console.table({name: [row[name] for row in rows] for name in rows[0]})
-        holding = traced.holding
-        after = f"{holding['quantity']:+,.6g} {holding['symbol']} at {holding['average_cost']:,.2f} on average"
-        console.note(f"this fill realised {traced.gained:+,.2f} and left {after}")
-    return {
-        "rows": rows,
-        "gained": traced.gained,
-        "holding": {k: holding[k] for k in ("symbol", "quantity", "average_cost")},
-    }
+    console.section("Trace of one position")
+    traced = analysis.trace(lab, lab.history(reducers.Portfolio, PORTFOLIO))
+    if traced is None:
+        console.note("the trader never traded: the market is too short")
+        return None
+    rows, holding = traced["rows"], traced["holding"]
+    console.table({name: [row[name] for row in rows] for name in rows[0]})
+    after = f"{holding['quantity']:+,.6g} {holding['symbol']} at {holding['average_cost']:,.2f} on average"
+    console.note(f"this fill realised {traced['gained']:+,.2f} and left {after}")
+    return traced
 
 
 def _past_states(
@@ -197,34 +192,23 @@ def _past_states(
 ) -> list[dict[str, Any]]:
     from eventlab.plots import plot_book
 
-    with console.section("Time travel"):
-        past_states = analysis.past_states(lab, main, history)
-        console.table({
-            "state of": [past.aggregate_id for past in past_states],
-            "as of": [past.as_of for past in past_states],
-            "version": [past.version for past in past_states],
-            "was": [past.shown for past in past_states],
-            "digest": [past.digest[:12] for past in past_states],
-            "took": [milliseconds(past.milliseconds) for past in past_states],
-        })  # fmt: skip
-        console.note("each equals its row of the history bit for bit, and has the same digest by time and by version")
-        books = lab.store.heads(lab.store.aggregate_ids("book/*"))
-        if books:
-            book = max(books, key=lambda head: head.version)
-            began = perf_counter()
-            state = lab.state(reducers.OrderBook, book.aggregate_id, format_ns(book.timestamp))
-            taken = (perf_counter() - began) * 1e3
-            bid, ask = (
-                f"{state.best_bid:,.2f} × {state.best_bid_size:g}",
-                f"{state.best_ask:,.2f} × {state.best_ask_size:g}",
-            )
-            top = f"bid {bid}, ask {ask}"
-            changes = f"{book.version:,} changes in {milliseconds(taken)}, including compilation"
-            console.facts([(book.aggregate_id, f"{top}; {changes}")])
-            if len(state.bids) and len(state.asks):
-                pictures["book"] = charts.svg(lambda ax: plot_book(state, ax=ax), "book")
-    return [asdict(past) | {"timestamp": None if past.timestamp is None else format_ns(past.timestamp)}
-            for past in past_states]  # fmt: skip
+    console.section("Time travel")
+    past_states = analysis.past_states(lab, main, history)
+    console.table(report.past_columns(past_states))
+    console.note("each equals its row of the history bit for bit, and has the same digest by time and by version")
+    books = lab.store.heads(lab.store.aggregate_ids("book/*"))
+    if books:
+        book = max(books, key=lambda head: head.version)
+        began = perf_counter()
+        state = lab.state(reducers.OrderBook, book.aggregate_id, format_ns(book.timestamp))
+        taken = (perf_counter() - began) * 1e3
+        bid = f"bid {state.best_bid:,.2f} × {state.best_bid_size:g}"
+        ask = f"ask {state.best_ask:,.2f} × {state.best_ask_size:g}"
+        changes = f"{book.version:,} changes in {milliseconds(taken)}, including compilation"
+        console.facts([(book.aggregate_id, f"{bid}, {ask}; {changes}")])
+        if len(state.bids) and len(state.asks):
+            pictures["book"] = charts.svg(lambda ax: plot_book(state, ax=ax), "book")
+    return past_states
 
 
 def _compare(
@@ -232,41 +216,34 @@ def _compare(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from eventlab.plots import plot_latency_by_length, plot_snapshot_intervals
 
-    with console.section("Comparison of snapshot intervals"):
-        intervals = snapshot_intervals(
-            lab, reducers.Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=console.progress
-        )
-        console.table({
-            "snapshot every": ["never" if n is None else f"{n:,} events" for n in intervals["interval"]],
-            "snapshots": [f"{n:,}" for n in intervals["snapshots"]],
-            "bytes": [size(n) for n in intervals["bytes"]],
-            "median read": [milliseconds(ms) for ms in intervals["latency_p50_ms"]],
-            "95%": [milliseconds(ms) for ms in intervals["latency_p95_ms"]],
-            "slowest": [milliseconds(ms) for ms in intervals["latency_max_ms"]],
-        })  # fmt: skip
-        console.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read interleaved; all states equal")
-        lengths = latency_by_length(lab, reducers.Trades, main.aggregate_id)
-        longest = lengths.row(-1, named=True)
-        console.note(
-            f"without snapshots, {longest['version']:,} events take {milliseconds(longest['latency_ms'])}: "
-            f"{longest['events_per_second'] / 1e6:,.0f} million events/s, including reading"
-        )
+    console.section("Comparison of snapshot intervals")
+    intervals = snapshot_intervals(
+        lab, reducers.Trades, main.aggregate_id, reads=plan.reads, seed=plan.seed, progress=console.progress
+    )
+    console.table(report.interval_columns(intervals.to_dicts()))
+    console.note(f"{plan.reads:,} past versions of {main.aggregate_id}, read interleaved; all states equal")
+    lengths = latency_by_length(lab, reducers.Trades, main.aggregate_id)
+    longest = lengths.row(-1, named=True)
+    console.note(
+        f"without snapshots, {longest['version']:,} events take {milliseconds(longest['latency_ms'])}: "
+        f"{longest['events_per_second'] / 1e6:,.0f} million events/s, including reading"
+    )
     pictures["intervals"] = charts.svg(lambda ax: plot_snapshot_intervals(intervals, ax=ax), "intervals")
     pictures["lengths"] = charts.svg(lambda ax: plot_latency_by_length(lengths, ax=ax), "lengths")
     return intervals.to_dicts(), lengths.to_dicts()
 
 
 def _prove(lab: Lab, console: Console) -> dict[str, Any]:
-    with console.section("Verification"):
-        lab.snapshots.policy = Every(1_000)
-        for reducer, aggregates in ((reducers.Trades, "market/*"), (reducers.Portfolio, PORTFOLIO)):
-            lab.snapshots.build(reducer, aggregates)
-        checked = lab.snapshots.verify()
-        proved = lab.verify()
-        console.facts([
-            ("chain", f"{proved.commits:,} commits and {proved.events:,} events read back: nothing lost or changed"),
-            ("snapshots", f"{checked.equal:,} folded again: all equal"),
-            ("head digest", proved.head or "none"),
-        ])  # fmt: skip
+    console.section("Verification")
+    lab.snapshots.policy = Every(1_000)
+    for reducer, aggregates in ((reducers.Trades, "market/*"), (reducers.Portfolio, PORTFOLIO)):
+        lab.snapshots.build(reducer, aggregates)
+    checked = lab.snapshots.verify()
+    proved = lab.verify()
+    console.facts([
+        ("chain", f"{proved.commits:,} commits and {proved.events:,} events read back: nothing lost or changed"),
+        ("snapshots", f"{checked.equal:,} folded again: all equal"),
+        ("head digest", proved.head or "none"),
+    ])  # fmt: skip
     return {"events": proved.events, "commits": proved.commits, "segments": proved.segments,
             "aggregates": proved.aggregates, "digest": proved.head, "snapshots": checked.equal}  # fmt: skip

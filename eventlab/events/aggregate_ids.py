@@ -55,16 +55,10 @@ class Template:
         polars.Series
             `aggregate_id`, String, one per row.
         """
-        parts: list[pl.Expr] = []
-        for index, piece in enumerate(_PLACEHOLDER.split(self.text)):  # text, name, text, name, …, text
-            if index % 2:
-                parts.append(pl.col(piece).cast(pl.String))
-            elif piece:
-                parts.append(pl.lit(piece))
-        return frame.select(
-            pl.concat_str(parts).alias("aggregate_id") if self.fields
-            else pl.repeat(self.text, pl.len()).alias("aggregate_id")
-        )["aggregate_id"]  # fmt: skip
+        if not self.fields:
+            return frame.select(aggregate_id=pl.repeat(self.text, pl.len()))["aggregate_id"]
+        values = (pl.col(name).cast(pl.String) for name in self.fields)
+        return frame.select(aggregate_id=pl.format(_PLACEHOLDER.sub("{}", self.text), *values))["aggregate_id"]
 
 
 @lru_cache(maxsize=256)

@@ -78,20 +78,13 @@ def payload_from_frame(
         if field.name in frame.columns:
             series = frame[field.name]
             plain = plain_column(field, series)
-            if plain is not None:
-                arrays.append(plain)
-                continue
-            array = _from_series(field, series, where)
-        elif field.default is None:
-            arrays.append(_nulls(field, len(frame)))
-            continue
+            arrays.append(_checked(field, _from_series(field, series, where), where) if plain is None else plain)
         elif field.default is not REQUIRED:
-            array = _constant(field, len(frame))
+            arrays.append(default_column(field, len(frame)))
         else:
             raise InvalidEvent(
                 f"{prefix(where)}{declared.name} needs a column {field.name!r}", got=", ".join(frame.columns) or "none"
             )
-        arrays.append(_checked(field, array, where))
     return pa.RecordBatch.from_arrays(arrays, schema=declared.arrow_schema)
 
 
@@ -106,7 +99,12 @@ def payload_from_objects(declared: EventType, events: Sequence[Any]) -> pa.Recor
 
 def default_column(field: Field, rows: int) -> pa.Array:
     """A payload column in canonical type with the field's default in every row."""
-    return _checked(field, _constant(field, rows), "")
+    if field.default is not None:
+        value = pa.scalar(field.default, pa.string() if field.is_text else field.arrow_type)
+        return _checked(field, pa.repeat(value, rows), "")
+    if not field.is_text:
+        return pa.nulls(rows, field.arrow_type)
+    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), _vocabulary(field.vocabulary))
 
 
 _FLOATS = (-float(np.finfo(np.float64).max), float(np.finfo(np.float64).max))
@@ -354,16 +352,6 @@ def _fits(value: Any, wanted: pa.DataType) -> bool:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
         return False
     return True
-
-
-def _constant(field: Field, rows: int) -> pa.Array:
-    return pa.repeat(pa.scalar(field.default, pa.string() if field.is_text else field.arrow_type), rows)
-
-
-def _nulls(field: Field, rows: int) -> pa.Array:
-    if not field.is_text:
-        return pa.nulls(rows, field.arrow_type)
-    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), _vocabulary(field.vocabulary))
 
 
 def _no_nulls(array: pa.Array, name: str, where: str) -> None:

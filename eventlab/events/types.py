@@ -75,14 +75,12 @@ class Field:
     @property
     def arrow_type(self) -> pa.DataType:
         """Canonical storage type. Text is dictionary-encoded with int32 codes; codes of an enum follow its words."""
-        return _ARROW[self.kind]
+        return _KINDS[self.kind][1]
 
     @property
     def polars_type(self) -> pl.DataType:
         """Type in frames handed to users."""
-        if self.kind == "enum":
-            return pl.Enum(list(self.vocabulary))
-        return _POLARS[self.kind]
+        return pl.Enum(list(self.vocabulary)) if self.kind == "enum" else _KINDS[self.kind][2]
 
     def to_json(self) -> dict[str, Any]:
         """The field in the store's registry: everything that later reads depend on."""
@@ -101,23 +99,16 @@ class Field:
 
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
-_ARROW: dict[Kind, pa.DataType] = {
-    "float": pa.float64(),
-    "int": pa.int64(),
-    "bool": pa.bool_(),
-    "string": _TEXT,
-    "symbol": _TEXT,
-    "enum": _TEXT,
-    "time": pa.timestamp("ns", tz="UTC"),
+_KINDS: dict[Kind, tuple[Any, pa.DataType, pl.DataType]] = {
+    "float": (float, pa.float64(), pl.Float64()),
+    "int": (int, pa.int64(), pl.Int64()),
+    "bool": (bool, pa.bool_(), pl.Boolean()),
+    "string": (str, _TEXT, pl.String()),
+    "symbol": (Symbol, _TEXT, pl.String()),
+    "enum": (Literal, _TEXT, pl.Enum([])),
+    "time": (dt.datetime, pa.timestamp("ns", tz="UTC"), pl.Datetime("ns", "UTC")),
 }
-_POLARS: dict[Kind, pl.DataType] = {
-    "float": pl.Float64(),
-    "int": pl.Int64(),
-    "bool": pl.Boolean(),
-    "string": pl.String(),
-    "symbol": pl.String(),
-    "time": pl.Datetime("ns", "UTC"),
-}
+"""By kind: the annotation, the storage type, and the type in frames, where an enum also has its words."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,14 +164,15 @@ class EventType:
             fields = tuple(Field.from_json(field) for field in data["fields"])
             for name in (data["name"], *(field.name for field in fields)):
                 _check_name(name)
-            known = all(field.kind in _ARROW for field in fields)
+            known = all(field.kind in _KINDS for field in fields)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidEvent("not the schema of an event type", got=text) from error
         if not known:
-            raise InvalidEvent("not the schema of an event type", got=text, expected=f"kinds {', '.join(_ARROW)}")
+            raise InvalidEvent("not the schema of an event type", got=text, expected=f"kinds {', '.join(_KINDS)}")
         # kw_only: dataclasses want defaults last, and stored fields may be in any order.
         specs: list[Any] = [(f.name, Any) if f.default is REQUIRED else (f.name, Any, f.default) for f in fields]
-        cls = dataclasses.make_dataclass(_class_name(data["name"]), specs, frozen=True, slots=True, kw_only=True)
+        class_name = "".join(part.capitalize() for part in data["name"].split("_"))
+        cls = dataclasses.make_dataclass(class_name, specs, frozen=True, slots=True, kw_only=True)
         declared = EventType(data["name"], fields, data["schema_version"], cls)
         cls.__event_type__ = declared  # type: ignore[attr-defined]
         return declared
@@ -193,15 +185,6 @@ def _arrow_schema(declared: EventType) -> pa.Schema:
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _registry: dict[str, EventType] = {}
-
-
-def _snake(name: str) -> str:
-    partial = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return partial.lower()
-
-
-def _class_name(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def _check_name(name: str) -> None:
@@ -263,10 +246,10 @@ def event(cls: type[Any] | None = None, /, *, schema_version: int = 1) -> Any:
 
 def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> type[Any]:
     schema_version = checked_int("schema_version", schema_version, 1, error=InvalidEvent)
-    name = _snake(cls.__name__)
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
     _check_name(name)
     known = _registry.get(name)
-    if known is not None and _is_builtin(known) and cls.__module__ != known.cls.__module__:
+    if known is not None and known.cls.__module__ == "eventlab.events.builtin" != cls.__module__:
         raise SchemaMismatch(f"{name!r} is a built-in event type", hint="Choose another class name.")
     hints = _hints_of(cls, around)
     if not hints:
@@ -282,27 +265,9 @@ def _declare(cls: type[Any], schema_version: int, around: dict[str, Any]) -> typ
     return made
 
 
-def _is_builtin(declared: EventType) -> bool:
-    return declared.cls.__module__ == "eventlab.events.builtin"
-
-
-_PLAIN: dict[Any, Kind] = {
-    float: "float",
-    int: "int",
-    bool: "bool",
-    str: "string",
-    Symbol: "symbol",
-    dt.datetime: "time",
-}
-
-
 def _hints_of(cls: type, around: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls, include_extras=True)
-    except NameError:
-        pass  # a string annotation may use names that are local to the function around the class
-    try:
-        return typing.get_type_hints(cls, localns=around, include_extras=True)
+    try:  # a string annotation may use names that are local to the class or the function around it
+        return typing.get_type_hints(cls, localns={**vars(cls), **around}, include_extras=True)
     except NameError as error:
         raise InvalidEvent(
             f"{cls.__name__} has an annotation that cannot be read: {error}", hint="Import or define the name first."
@@ -334,7 +299,7 @@ def _field_of(cls: type, spec: dataclasses.Field[Any], hint: Any) -> Field:
         vocabulary = typing.get_args(annotation)
         kind: Kind | None = "enum" if all(isinstance(word, str) for word in vocabulary) else None
     else:
-        kind = _PLAIN.get(annotation)
+        kind = next((kind for kind, (plain, *_) in _KINDS.items() if plain is annotation is not Literal), None)
     if kind is None:
         raise InvalidEvent(
             f"{cls.__name__}.{name}: unsupported annotation",

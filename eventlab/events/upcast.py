@@ -350,11 +350,8 @@ def _misfits(stored: EventType, declared: EventType) -> list[str]:
         elif _narrowed(field, now):
             found.append(f"field {field.name!r} could hold more")
     known = {field.name for field in stored}
-    return found + [f"field {f.name!r} is new and has no default" for f in declared if _is_required(f, known)]
-
-
-def _is_required(field: Field, known: set[str]) -> bool:
-    return field.name not in known and field.default is REQUIRED
+    new = [field.name for field in declared if field.name not in known and field.default is REQUIRED]
+    return found + [f"field {name!r} is new and has no default" for name in new]
 
 
 def _narrowed(old: Field, new: Field) -> bool:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,12 @@ from eventlab.events.frame import Int64Array
 from eventlab.experiments.measurement import FROZEN, Subject, percentiles, private_snapshots
 from eventlab.experiments.placement_score import PlacementScorer, warm
 from eventlab.experiments.trials import SnapshotTrial, Trial, TrialLog, identity
-from eventlab.fold.declare.reducer import Reducer
 from eventlab.runtime.progress import tqdm
-from eventlab.snapshots.collection import Snapshots
+from eventlab.snapshots.collection import Measure, Snapshots
 from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.rules import Policy
-from eventlab.store.api import EventReader
-from eventlab.timetravel.calibration import calibrated, undisturbed
+from eventlab.timetravel.calibration import calibrated
 
 _PLAIN_FOLDS = 5
 
@@ -45,7 +43,6 @@ class _TrialGroup:
     """All policies under one workload, budget and seed, measured interleaved."""
 
     workload: str
-    reads: Workload
     budget: int | None
     seed: int
     versions: Int64Array
@@ -63,7 +60,7 @@ class _TrialGroup:
                         name, workload, budget, seed, design.reads, drawn,
                     )  # fmt: skip
                     identities = {given: identity(given, policy, *shared) for given, policy in design.policies.items()}
-                    yield _TrialGroup(name, workload, budget, seed, drawn, identities)
+                    yield _TrialGroup(name, budget, seed, drawn, identities)
 
     @property
     def training(self) -> Int64Array:
@@ -74,28 +71,6 @@ class _TrialGroup:
         return self.versions[len(self.versions) // 2 :]
 
 
-class _CostModels:
-    """The cost model of reads, measured on first use, and the scorers that use it."""
-
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        self._scorers: dict[str, PlacementScorer] = {}
-
-    @cached_property
-    def model(self) -> Model:
-        return calibrated(self._subject.store, self._subject.reducer, self._subject.aggregate_id)
-
-    def measure(self, _store: EventReader, _reducer: Reducer, _aggregate: str) -> Model:
-        return self.model
-
-    def scorer(self, group: _TrialGroup) -> PlacementScorer:
-        if group.workload not in self._scorers:
-            store, head = self._subject.store, self._subject.head
-            costs = self.model.costs(head, store.first_versions(self._subject.aggregate_id))
-            self._scorers[group.workload] = PlacementScorer.of(group.reads.density(head), costs)
-        return self._scorers[group.workload]
-
-
 def run(subject: Subject, design: Design, log: TrialLog | None, *, progress: bool) -> list[Trial]:
     """All trials in the order of the design. Measures only those that the log does not have."""
     groups = list(_TrialGroup.all(subject, design))
@@ -103,7 +78,17 @@ def run(subject: Subject, design: Design, log: TrialLog | None, *, progress: boo
     stored = [] if log is None else log.trials()
     _check_names(subject, design, groups, stored)
     done = {one.summary.trial: one for one in stored}
-    models, found = _CostModels(subject), list[Trial]()
+    found = list[Trial]()
+
+    @cache  # measured at most once, and only if needed
+    def model() -> Model:
+        return calibrated(subject.store, subject.reducer, subject.aggregate_id)
+
+    @cache
+    def scorer(workload: str) -> PlacementScorer:
+        costs = model().costs(subject.head, subject.store.first_versions(subject.aggregate_id))
+        return PlacementScorer.of(design.workloads[workload].density(subject.head), costs)
+
     if not wanted <= done.keys():
         warm()
     total = len(wanted - done.keys()) * design.reads
@@ -111,7 +96,7 @@ def run(subject: Subject, design: Design, log: TrialLog | None, *, progress: boo
         for group in groups:
             missing = {name: policy for name, policy in design.policies.items() if group.identities[name] not in done}
             if missing:
-                measured = _measure(subject, group, missing, models, bar)
+                measured = _measure(subject, group, missing, scorer(group.workload), lambda *_: model(), bar)
                 _check_answers(subject, [*measured, *(done[t] for t in group.identities.values() if t in done)])
                 if log is not None:
                     log.append(measured)
@@ -147,25 +132,17 @@ def _check_names(subject: Subject, design: Design, groups: Sequence[_TrialGroup]
 
 
 def _measure(
-    subject: Subject, group: _TrialGroup, policies: Mapping[str, Policy], models: _CostModels, bar: tqdm[Any]
-) -> list[Trial]:
-    scorer = models.scorer(group)
+    subject: Subject, group: _TrialGroup, policies: Mapping[str, Policy], scorer: PlacementScorer, measure: Measure,
+    bar: tqdm[Any],
+) -> list[Trial]:  # fmt: skip
     count = len(group.measured)
-    with private_snapshots(subject.store, len(policies), models.measure) as collections:
+    with private_snapshots(subject.store, len(policies), measure) as collections:
         plain = _plain_fold(subject)
         rows = []
         for (name, policy), snapshots in zip(policies.items(), collections, strict=True):
             rows.append(_prepare(subject, group, name, policy, snapshots, plain))
             bar.update(len(group.training))
-        taken, answers = np.empty((len(policies), count), np.int64), []
-        generator = np.random.default_rng(group.seed)
-        with undisturbed():
-            for at, version in enumerate(group.measured.tolist()):
-                taken[:, at], state = subject.read_interleaved(
-                    version, collections, generator.permutation(len(collections))
-                )
-                answers.append(state)
-                bar.update(len(collections))
+        taken, answers = subject.read_all(group.measured, collections, np.random.default_rng(group.seed), bar)
         final = [_versions_and_bytes(subject, snapshots) for snapshots in collections]
     trials = []
     for name, (prepared, feasible), (versions, size), nanoseconds in zip(policies, rows, final, taken, strict=True):

@@ -16,13 +16,17 @@ from eventlab.errors import SnapshotError, UnknownAggregate
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.layout import digest
 from eventlab.fold.declare.reducer import Reducer, ReducerLike, as_reducer
+from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Built, Measure, Snapshots
 from eventlab.snapshots.policy.rules import Every, Policy, Read
 from eventlab.snapshots.states import Base
 from eventlab.snapshots.storage.files import DirectoryFiles, MemoryFiles
 from eventlab.store.api import Store
 from eventlab.timetravel.asof import AsOf
+from eventlab.timetravel.calibration import undisturbed
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
+
+LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "latency_max_ms")
 
 FROZEN = Every(2**62)
 """A policy that makes no snapshots, so that reads do not change what is measured."""
@@ -95,6 +99,19 @@ class Subject:
             )
         return taken, next(iter(states))
 
+    def read_all(
+        self, versions: Int64Array, collections: Sequence[Snapshots], generator: np.random.Generator, bar: tqdm[Any]
+    ) -> tuple[Int64Array, list[str]]:
+        """Read versions with each collection, in random order: nanoseconds by collection and version, and digests."""
+        taken, states = np.empty((len(collections), len(versions)), np.int64), []
+        with undisturbed():
+            for at, version in enumerate(versions.tolist()):
+                order = generator.permutation(len(collections))
+                taken[:, at], state = self.read_interleaved(version, collections, order)
+                states.append(state)
+                bar.update(len(collections))
+        return taken, states
+
     def offer(self, version: int, snapshots: Snapshots, policy: Policy) -> float:
         """Read a version and let the policy decide about a snapshot; returns the seconds of decision and snapshot."""
         begin = perf_counter_ns()
@@ -129,10 +146,5 @@ def private_snapshots(store: Store, count: int, measure: Measure | None = None) 
 
 def percentiles(nanoseconds: Int64Array) -> dict[str, Any]:
     """Percentiles of latency in milliseconds, as measured values."""
-    low, high, higher = np.percentile(nanoseconds, (50, 95, 99), method="inverted_cdf") / 1e6
-    return {
-        "latency_p50_ms": float(low),
-        "latency_p95_ms": float(high),
-        "latency_p99_ms": float(higher),
-        "latency_max_ms": float(nanoseconds.max()) / 1e6,
-    }
+    values = np.percentile(nanoseconds, (50, 95, 99, 100), method="inverted_cdf") / 1e6
+    return dict(zip(LATENCIES, values.tolist(), strict=True))

@@ -16,7 +16,7 @@ import polars as pl
 from eventlab.errors import SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.experiments import arguments
-from eventlab.experiments.measurement import FROZEN, HasStore, Subject, percentiles, private_snapshots
+from eventlab.experiments.measurement import FROZEN, LATENCIES, HasStore, Subject, percentiles, private_snapshots
 from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
@@ -27,10 +27,9 @@ from eventlab.timetravel.calibration import undisturbed
 _LENGTHS = 12
 _SHORTEST = 10
 
-_LATENCIES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "latency_max_ms")
 INTERVALS_SCHEMA = {
     "interval": pl.Int64, "snapshots": pl.Int64, "bytes": pl.Int64, "build_seconds": pl.Float64,
-    **dict.fromkeys(_LATENCIES, pl.Float64), "reads": pl.Int64, "total_seconds": pl.Float64, "young": pl.Float64,
+    **dict.fromkeys(LATENCIES, pl.Float64), "reads": pl.Int64, "total_seconds": pl.Float64, "young": pl.Float64,
 }  # fmt: skip
 LENGTHS_SCHEMA = {"version": pl.Int64, "latency_ms": pl.Float64, "events_per_second": pl.Float64}
 
@@ -108,13 +107,7 @@ def snapshot_intervals(
             built.append(subject.build(snapshots, None if interval is None else Every(interval)))
             subject.warm(snapshots)
             bar.update()
-        taken = np.empty((len(chosen), count), np.int64)
-        with undisturbed():
-            for at, version in enumerate(versions):
-                taken[:, at], _ = subject.read_interleaved(
-                    int(version), collections, generator.permutation(len(collections))
-                )
-                bar.update(len(chosen))
+        taken, _ = subject.read_all(versions, collections, generator, bar)
     found = pl.DataFrame(
         [_row(interval, *made, ns) for interval, made, ns in zip(chosen, built, taken, strict=True)],
         schema=INTERVALS_SCHEMA,

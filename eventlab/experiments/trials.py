@@ -12,7 +12,7 @@ import polars as pl
 from eventlab.errors import ReadOnlyStore, SnapshotError
 from eventlab.events.frame import Int64Array
 from eventlab.events.types import EventType, event, event_type
-from eventlab.lab.append import batch_of_frame, batches_of
+from eventlab.lab.append import batch_of_frame
 from eventlab.store.api import Store
 
 _PREFIX = "experiment/"
@@ -120,8 +120,11 @@ class TrialLog:
             })
             for one in trials
         ])  # fmt: skip
-        summaries = batches_of(self.aggregate_id, [one.summary for one in trials])
-        self.store.commit([*summaries, batch_of_frame(event_type(SnapshotRead), reads, aggregate_id=self.aggregate_id)])
+        declared = event_type(SnapshotTrial)
+        rows = [[getattr(one.summary, field.name) for field in declared] for one in trials]
+        summaries = pl.DataFrame(rows, declared.polars_schema, orient="row")
+        frames = ((declared, summaries), (event_type(SnapshotRead), reads))
+        self.store.commit([batch_of_frame(of, frame, aggregate_id=self.aggregate_id) for of, frame in frames])
 
     def trials(self) -> list[Trial]:
         """The stored trials in order of measurement; the last of equal ones."""

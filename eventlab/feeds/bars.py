@@ -21,7 +21,6 @@ from eventlab.events.types import event_type
 from eventlab.feeds.api import Chunk, FeedBatch
 from eventlab.feeds.reading.csv_table import NS_OF, Piece, TimeColumn, TimeUnit
 from eventlab.feeds.reading.file_feed import UTC_NS, FileFeed, Tally, checked_symbol, non_empty
-from eventlab.feeds.reading.text import TextFile
 
 _PRICES = ("open", "high", "low", "close", "volume")
 _PARQUET_ROWS = 1 << 18
@@ -106,22 +105,20 @@ class _BarFeed(FileFeed):
         self, path: str | os.PathLike[str], symbol: str, names: Mapping[str, str], time_unit: TimeUnit | None,
         interval: int | None, stamped: str, aggregate_id: str,
     ) -> None:  # fmt: skip
-        self._symbol, self._names = symbol, dict(names)
+        self._names = dict(names)
         self._units: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns") if time_unit is None else (time_unit,)
         self._shift = interval if stamped == "start" and interval is not None else 0
-        self._template = Template.parse(aggregate_id)
-        params = {
-            "symbol": symbol, **names, "time_unit": time_unit, "interval": interval, "stamped": stamped,
-            "aggregate_id": aggregate_id,
-        }  # fmt: skip
-        super().__init__("bars", TextFile(path), params)
+        super().__init__(
+            "bars", path, symbol, Template.parse(aggregate_id), **names, time_unit=time_unit, interval=interval,
+            stamped=stamped,
+        )  # fmt: skip
 
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         epochs = TimeColumn("time", self._units)
         for piece in self._parquet() if self._is_parquet() else self._csv():
             tally.rows += len(piece.frame)
             frame = self._events(piece, epochs, tally)
-            yield Chunk(non_empty(FeedBatch(event_type(Bar), frame, self._template.text)), piece.done)
+            yield Chunk(non_empty(FeedBatch(event_type(Bar), frame, self._template)), piece.done)
 
     def _is_parquet(self) -> bool:
         try:
@@ -233,9 +230,9 @@ class _BarFeed(FileFeed):
 
 def _integers(series: pl.Series) -> pl.Series:
     """Integers, also if written as floats (1614556800.0); null for other cells."""
-    values = series.cast(pl.Float64, strict=False) if series.dtype != pl.String else None
-    if values is None:
+    if series.dtype == pl.String:
         return series.str.strip_chars().str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
+    values = series.cast(pl.Float64, strict=False)
     integral = (values == values.floor()) & (values.abs() < 2**53)
     return values.set(~integral.fill_null(value=False), None).cast(pl.Int64)
 

@@ -10,18 +10,9 @@ import polars as pl
 
 from eventlab.events.builtin import BookChange, MarketData
 from eventlab.feeds.api import Chunk, Clock, FeedBatch
-from eventlab.feeds.reading.capture import CaptureFeed, levels
+from eventlab.feeds.reading.capture import CaptureFeed, levels, split_cells
 from eventlab.feeds.reading.csv_table import FIRST_S, STOP_S
-from eventlab.feeds.reading.file_feed import (
-    UTC_NS,
-    GapDetector,
-    IntArray,
-    Tally,
-    check_symbol_found,
-    filter_symbol,
-    non_empty,
-    symbol_rows,
-)
+from eventlab.feeds.reading.file_feed import UTC_NS, GapDetector, IntArray, Tally, non_empty, symbol_rows
 from eventlab.feeds.reading.missing_times import MissingTimes
 
 _TEXT = pl.String()
@@ -69,19 +60,14 @@ def coinbase_capture(
 
 class _CoinbaseCapture(CaptureFeed):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        nulls, seen, watch = MissingTimes(self._timed), dict[str, int](), GapDetector(tally)
-        done, empty = 0, None
+        times, seen, watch = MissingTimes(self._timed), dict[str, int](), GapDetector(tally)
+        done = 0
         for lines, done in self._lines(tally):
             messages = self._messages(lines, tally)
             trades = self._trades(messages, tally, seen, watch)
-            changes = self._changes(messages, tally)
-            empty = changes.clear()
-            yield self._chunk(trades, *nulls.fill(changes), done)
-        if empty is not None:
-            rest = self._chunk(None, *nulls.fill(empty, at_end=True), done)
-            if rest.batches:
-                yield rest
-        check_symbol_found(self._file.name, self._symbol, tally)
+            yield self._chunk(trades, *times.fill(self._changes(messages, tally)), done)
+        if times.pending is not None:
+            yield self._chunk(None, *times.fill(times.pending, at_end=True), done)
 
     def _chunk(self, trades: pl.DataFrame | None, timed: pl.DataFrame, untimed: pl.DataFrame, done: int) -> Chunk:
         batches = [] if trades is None else [self._stamped(MarketData, "market", trades)]
@@ -116,7 +102,7 @@ class _CoinbaseCapture(CaptureFeed):
         wanted = messages.filter(pl.col("kind").is_in(kinds))
         frame = self.decode(wanted, shape, " or ".join(kinds)).rename({"product_id": "symbol"})
         self.required(frame, "symbol")
-        frame = filter_symbol(frame, self._symbol, tally)
+        frame = self.only_symbol(frame, tally)
         # Coinbase writes a time in the year 1 for no time.
         text = pl.when(~pl.col("time").str.starts_with("0001-")).then("time")
         time = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.fZ", time_unit="ns", strict=False).to_physical()
@@ -162,11 +148,7 @@ class _CoinbaseCapture(CaptureFeed):
         return self.amounts(rows, "price", "size").select(*columns, "side", "price", "size")
 
     def _updates(self, frame: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
-        rows = frame.select(*columns, "changes").explode("changes", empty_as_null=False, keep_nulls=False)
-        cells = {
-            name: pl.col("changes").list.get(at, null_on_oob=True) for at, name in enumerate(("side", "price", "size"))
-        }
-        rows = rows.with_columns(**cells).drop("changes")
+        rows = split_cells(frame, columns, "changes", ("side", "price", "size"))
         self.check_sides(rows)
         side = pl.col("side").replace_strict({"buy": "bid", "sell": "ask"}, return_dtype=pl.Enum(["bid", "ask"]))
         return rows.select(*columns, side, "price", "size")

@@ -17,19 +17,8 @@ from eventlab.events.types import EventType, event_type
 from eventlab.feeds.api import Chunk, Clock, FeedBatch
 from eventlab.feeds.binance.book_sync import BookSnapshots, BookSync, UpdateGapDetector, update_ids
 from eventlab.feeds.reading.csv_table import Column, CsvTable, Piece, TimeColumn
-from eventlab.feeds.reading.file_feed import (
-    UTC_NS,
-    FileFeed,
-    GapDetector,
-    Tally,
-    check_symbol_found,
-    checked_symbol,
-    filter_symbol,
-    non_empty,
-    symbol_rows,
-)  # fmt: skip
+from eventlab.feeds.reading.file_feed import UTC_NS, FileFeed, GapDetector, Tally, non_empty, symbol_rows
 from eventlab.feeds.reading.missing_times import MissingTimes
-from eventlab.feeds.reading.text import TextFile
 
 LONGEST_UPDATE = 1 << 20
 """An update of up to this many rows stays in one chunk."""
@@ -131,11 +120,9 @@ class _TardisFile(FileFeed):
     event: EventType
 
     def __init__(self, name: str, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
-        self._symbol = None if symbol is None else checked_symbol(symbol)
-        self._template = Template.parse(aggregate_id, ("symbol", "exchange"))
         self._exchange: str | None = None
         self._timed_symbols: frozenset[str] | None = None
-        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+        super().__init__(name, path, symbol, Template.parse(aggregate_id, ("symbol", "exchange")))
 
     def _pieces(self) -> Iterator[Piece]:
         return CsvTable(self._file, self.layout, headless=False).pieces()
@@ -161,8 +148,7 @@ class _TardisFile(FileFeed):
                 *self._payload(piece),
             ]
             tally.rows += len(piece.frame)
-            yield filter_symbol(pl.DataFrame(columns), self._symbol, tally), piece.done
-        check_symbol_found(self._file.name, self._symbol, tally)
+            yield self.only_symbol(pl.DataFrame(columns), tally), piece.done
 
     def _check_exchange(self, piece: Piece) -> None:
         exchange = self._exchange = self._exchange or str(piece.frame["exchange"][0])
@@ -186,30 +172,22 @@ class _TardisFile(FileFeed):
         return self._timed_symbols
 
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        nulls = MissingTimes(self._timed)
-        done, last = 0, None
+        times, done = MissingTimes(self._timed), 0
         for frame, done in self._frames(tally):
-            last = frame
-            yield self._chunk(*nulls.fill(frame), done)
-        if last is not None:
-            rest = self._chunk(*nulls.fill(last.clear(), at_end=True), done)
-            if rest.batches:
-                yield rest
+            yield self._chunk(*times.fill(frame), done)
+        if times.pending is not None:
+            yield self._chunk(*times.fill(times.pending, at_end=True), done)
 
     def _chunk(self, on_exchange: pl.DataFrame, on_capture: pl.DataFrame, done: int) -> Chunk:
-        template = self._template.text.replace("{exchange}", self._exchange or "")
+        template = self._template.replace("{exchange}", self._exchange or "")
         clocks: tuple[tuple[pl.DataFrame, Clock], ...] = ((on_exchange, "exchange"), (on_capture, "capture"))
         both = all(len(frame) for frame, _ in clocks)
         # BookSync has sorted the frame, so its order is kept; `row` only interleaves the two clocks.
-        batches = [
-            FeedBatch(self.event, _as_events(frame), template, frame["row"].to_numpy() if both else None, clock)
-            for frame, clock in clocks
-        ]
+        batches = []
+        for frame, clock in clocks:
+            events = frame.drop("row").with_columns(pl.col("timestamp", "received_at").cast(UTC_NS))
+            batches.append(FeedBatch(self.event, events, template, frame["row"].to_numpy() if both else None, clock))
         return Chunk(non_empty(*batches), done)
-
-
-def _as_events(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.drop("row").with_columns(pl.col("timestamp", "received_at").cast(UTC_NS))
 
 
 class _TardisTrades(_TardisFile):
@@ -280,17 +258,14 @@ class _TardisBook(_TardisFile):
     def _snapshots(self) -> dict[str, BookSnapshots]:
         """The snapshots of each symbol; empty if the file has no update ids."""
         found: dict[str, BookSnapshots] = {}
-        row = 1
         for piece in self._pieces():
             frame = piece.frame
             if "final_update_id" not in frame.columns:
                 break
-            rows = np.arange(row, row + len(frame))
             ids = update_ids(frame.rename({"final_update_id": "update_id"}))
             is_snapshot = frame["is_snapshot"].to_numpy()
             for symbol, at in symbol_rows(frame["symbol"]):
-                found.setdefault(symbol, BookSnapshots()).see(rows[at], is_snapshot[at], ids[at])
-            row += len(frame)
+                found.setdefault(symbol, BookSnapshots()).see(piece.rows[at], is_snapshot[at], ids[at])
         return found
 
 

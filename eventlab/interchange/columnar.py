@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import polars as pl
 import pyarrow as pa
@@ -179,24 +179,17 @@ class ColumnarFile:
         """The events, as they were written."""
         try:
             with opened(self.storage, self.name) as source:
-                yield from _parquet_frames(source) if self.columnar == "parquet" else _arrow_frames(source)
+                if self.columnar == "parquet":
+                    with pq.ParquetFile(source) as file:
+                        yield from (_frame(file.read_row_group(group)) for group in range(file.num_row_groups))
+                else:
+                    with pa.ipc.open_file(source) as file:
+                        yield from (_frame(file.get_batch(at)) for at in range(file.num_record_batches))
         except (pa.ArrowException, OSError) as error:
             raise FeedError(f"{self.name}: cannot be read", got=str(error)) from error
 
 
-def _parquet_frames(source: BinaryIO) -> Iterator[pl.DataFrame]:
-    with pq.ParquetFile(source) as file:
-        for group in range(file.num_row_groups):
-            yield _frame(file.read_row_group(group))
-
-
-def _arrow_frames(source: BinaryIO) -> Iterator[pl.DataFrame]:
-    with pa.ipc.open_file(source) as file:
-        for at in range(file.num_record_batches):
-            yield _frame(pa.Table.from_batches([file.get_batch(at)]))
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
+def _frame(table: pa.Table | pa.RecordBatch) -> pl.DataFrame:
     made = pl.from_arrow(table)
     assert isinstance(made, pl.DataFrame)  # noqa: S101  for type checkers: a table becomes a frame
     return made

@@ -50,50 +50,6 @@ class Ref:
 Cause: TypeAlias = "int | Ref | None"
 
 
-def batches_of(
-    aggregate_id: str,
-    events: object,
-    *,
-    timestamp: Moment | Sequence[Moment] | None = None,
-    metadata: Mapping[str, str] | None = None,
-    cause: Cause | Sequence[Cause] = None,
-    event_id: str | Sequence[str | None] | None = None,
-    group: Group | None = None,
-    first_row: int = 0,
-) -> list[Batch]:
-    """Batches, one for each event type, of event objects in the order given.
-
-    `group` is the commit that they become a part of, and `first_row` the first event's row in it.
-    """
-    listed = _listed(events)
-    rows = len(listed)
-    times = None if timestamp is None else _times(timestamp, rows)
-    causes, cause_rows = _causes(cause, rows, group)
-    ids = None if event_id is None else _ids(event_id, rows)
-    grouped: dict[str, tuple[EventType, list[int]]] = {}
-    for row, item in enumerate(listed):
-        declared = event_type(item)
-        grouped.setdefault(declared.name, (declared, []))[1].append(row)
-    ordered = first_row > 0 or len(grouped) > 1
-    made = []
-    for declared, members in grouped.values():
-        at = np.array(members, dtype=np.int64)
-        made.append(
-            Batch(
-                declared,
-                _payload(declared, [listed[row] for row in members]),
-                aggregate_id,
-                timestamp=None if times is None else times[at],
-                cause=None if causes is None else causes[at],
-                event_id=None if ids is None else ids.take(pa.array(at)),
-                metadata=metadata,
-                order=at + first_row if ordered else None,
-                cause_row=None if cause_rows is None else cause_rows[at],
-            )
-        )
-    return made
-
-
 def _payload(declared: EventType, events: Sequence[Any]) -> pa.RecordBatch | Rows:
     rows = rows_of(declared, events) if len(events) <= MOST_ROWS else None
     return columns.payload_from_objects(declared, events) if rows is None else rows
@@ -131,7 +87,7 @@ def _times(timestamp: object, rows: int) -> Int64Array:
     )
 
 
-def _causes(cause: object, rows: int, group: Group | None) -> tuple[Int64Array | None, Int64Array | None]:
+def _causes(cause: object, rows: int, group: Group) -> tuple[Int64Array | None, Int64Array | None]:
     """Positions of causes in the log, and rows of causes in the same group; negative for none."""
     given = _per_event(cause, rows, "cause")
     if all(value is None for value in given):
@@ -291,17 +247,31 @@ class Group:
         """Queue events like :meth:`eventlab.lab.lab.Lab.append`; the result can be a `cause` of later events."""
         if self._done:
             raise InvalidEvent("this group is committed already", hint="Open another: with lab.commit() as c.")
-        batches = batches_of(
-            aggregate_id,
-            events,
-            timestamp=timestamp,
-            metadata=metadata,
-            cause=cause,
-            event_id=event_id,
-            group=self,
-            first_row=self._rows,
-        )
-        rows = sum(batch.payload.num_rows for batch in batches)
+        listed = _listed(events)
+        rows = len(listed)
+        times = None if timestamp is None else _times(timestamp, rows)
+        causes, cause_rows = _causes(cause, rows, self)
+        ids = None if event_id is None else _ids(event_id, rows)
+        grouped: dict[str, tuple[EventType, list[int]]] = {}
+        for row, item in enumerate(listed):
+            declared = event_type(item)
+            grouped.setdefault(declared.name, (declared, []))[1].append(row)
+        ordered = self._rows > 0 or len(grouped) > 1
+        batches = []
+        for declared, members in grouped.values():
+            at = np.array(members, dtype=np.int64)
+            batch = Batch(
+                declared,
+                _payload(declared, [listed[row] for row in members]),
+                aggregate_id,
+                timestamp=None if times is None else times[at],
+                cause=None if causes is None else causes[at],
+                event_id=None if ids is None else ids.take(pa.array(at)),
+                metadata=metadata,
+                order=at + self._rows if ordered else None,
+                cause_row=None if cause_rows is None else cause_rows[at],
+            )
+            batches.append(batch)
         if expected_version is not None:
             if isinstance(expected_version, bool) or not isinstance(expected_version, int):
                 raise InvalidEvent("expected_version must be an int", got=expected_version)

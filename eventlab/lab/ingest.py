@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -177,16 +177,14 @@ def _batches(feed: Feed, chunk: Chunk, here: int, positions: _SourcePositions) -
 
 
 def _to_json(receipt: IngestReceipt) -> str:
-    report = receipt.report
-    # `asdict` would copy a read-only mapping, which Python cannot do
-    plain = dataclasses.replace(report, dropped={}, first_gaps=())
-    data = {name: getattr(receipt, name) for name in IngestReceipt.__slots__}
-    data["report"] = {
-        **dataclasses.asdict(plain),
-        "dropped": dict(report.dropped),
-        "first_gaps": [dataclasses.asdict(gap) for gap in report.first_gaps],
-    }
-    return json.dumps(data, sort_keys=True)
+    return json.dumps(receipt, default=_plain, sort_keys=True)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """A dataclass or a mapping for JSON; `asdict` would copy a read-only mapping, which Python cannot do."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _from_json(text: str) -> IngestReceipt:

@@ -34,41 +34,29 @@ def scan(store: EventReader, declared: EventType) -> pl.LazyFrame:
         if predicate is not None:
             needed = set(predicate.meta.root_names())
             read = [name for name in schema if name in needed or name in wanted]
-        yield from _frames(store, declared, read, wanted, predicate, bounds, n_rows)
+        left = n_rows
+        # No column at all would lose the number of rows, which len() asks for.
+        rows = store.rows(
+            declared,
+            aggregates=bounds.among(store),
+            start=bounds.start,
+            stop=bounds.stop,
+            first_position=_position(bounds.first_position or 0),
+            stop_position=None if bounds.stop_position is None else _position(bounds.stop_position),
+            columns=read or ["position"],
+        )
+        for frame in rows:
+            if left is not None:
+                frame = frame.head(left)  # noqa: PLW2901
+                left -= len(frame)
+            kept = frame if predicate is None else frame.filter(predicate)
+            made = [kept.select(wanted or ["position"])]
+            del frame, kept  # a frame may be a whole segment: free it before the next is read
+            yield made.pop()
+            if left == 0:
+                return
 
     return register_io_source(source, schema=schema, explain_name=f"eventlab {declared.name}")
-
-
-def _frames(
-    store: EventReader,
-    declared: EventType,
-    read: list[str],
-    wanted: list[str],
-    predicate: pl.Expr | None,
-    bounds: ScanBounds,
-    n_rows: int | None,
-) -> Iterator[pl.DataFrame]:
-    left = n_rows
-    # No column at all would lose the number of rows, which len() asks for.
-    rows = store.rows(
-        declared,
-        aggregates=bounds.among(store),
-        start=bounds.start,
-        stop=bounds.stop,
-        first_position=_position(bounds.first_position or 0),
-        stop_position=None if bounds.stop_position is None else _position(bounds.stop_position),
-        columns=read or ["position"],
-    )
-    for frame in rows:
-        if left is not None:
-            frame = frame.head(left)  # noqa: PLW2901
-            left -= len(frame)
-        kept = frame if predicate is None else frame.filter(predicate)
-        made = [kept.select(wanted or ["position"])]
-        del frame, kept  # a frame may be a whole segment: free it before the next is read
-        yield made.pop()
-        if left == 0:
-            return
 
 
 @dataclass(frozen=True, slots=True)

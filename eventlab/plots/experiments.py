@@ -95,7 +95,7 @@ def _latency_axis(axes: Axes, lowest: float, highest: float) -> None:
         axes.set_ylim(lowest / 1.6, highest * 1.3)
     else:
         axes.set_ylim(bottom=0.0, top=highest * 1.12 or None)
-        style.thousands(axes)
+        style.thousands(axes.yaxis)
 
 
 def _place(intervals: pl.Series, interval: float) -> float:
@@ -192,10 +192,11 @@ def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     with style.drawing(ax, height=height) as axes:
         for at, workload in enumerate(workloads):
             own = rows.filter(pl.col("workload") == workload)
-            best = _pareto_front(series.numbers(own, "bytes"), series.numbers(own, "latency_p99_ms"))
+            size, latency = series.numbers(own, "bytes"), series.numbers(own, "latency_p99_ms")
+            best = _pareto_front(size, latency)
             axes.step(
-                series.numbers(own, "bytes")[best], series.numbers(own, "latency_p99_ms")[best], where="post",
-                color=style.MUTED, linewidth=0.9, linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
+                size[best], latency[best], where="post", color=style.MUTED, linewidth=0.9,
+                linestyle=_DASHES[at % len(_DASHES)], zorder=1.5,
             )  # fmt: skip
             for number, policy in enumerate(policies):
                 some = own.filter(pl.col("policy") == policy)
@@ -267,7 +268,7 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
         if mean.max() * head > _PEAK:
             above.set_yscale("log", nonpositive="clip")
             above.set_ylim(bottom=float(mean[mean > 0.0].min()) * head / 2.0)
-        style.thousands(above)
+        style.thousands(above.yaxis)
         above.set_ylabel("reads\n(times average)")
         for row, (name, versions) in enumerate(placed.items()):
             below.plot(
@@ -284,7 +285,7 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
         below.set_xlim(0, head)
         below.set_xlabel("version")
         below.set_ylabel("snapshots")
-        style.thousands_x(below)
+        style.thousands(below.xaxis)
         style.set_title(above, "Placement of snapshots, and reads")
     return above
 

@@ -69,8 +69,7 @@ def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         style.set_title(price, _title(trades), *((price,) if history else ()))
         price.set_ylabel("price (quote currency)")
         below.set_ylabel(f"volume (base)\nper {series.duration(step)}")
-        for panel in (price, below):
-            style.thousands(panel)
+        style.thousands(price.yaxis, below.yaxis)
         style.time_axis(below)
     return price
 
@@ -120,8 +119,7 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
             )  # fmt: skip
         axes.set_xlabel("price (quote currency)")
         axes.set_ylabel("size up to this price (base currency)")
-        style.thousands(axes)
-        style.thousands_x(axes)
+        style.thousands(axes.xaxis, axes.yaxis)
         style.fewer_ticks(axes)
     return axes
 

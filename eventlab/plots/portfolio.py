@@ -57,14 +57,14 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
             drawn = series.downsample(moments, series.numbers(rows, column))
             panel.plot(*drawn, drawstyle="steps-post", color=colour, label=label)
             panel.set_ylabel(label)
-            style.thousands(panel)
+            style.thousands(panel.yaxis)
         top, bottom = parts[0], parts[-1]
         shown = [top]
         if prices is not None:
             behind = style.right_axis(top, style.MUTED)
             behind.plot(*prices, color=style.FAINT, linewidth=0.9, label="market price (right)")
             behind.set_ylabel("price (quote currency)")
-            style.thousands(behind)
+            style.thousands(behind.yaxis)
             behind.set_zorder(top.get_zorder() - 1)
             top.patch.set_visible(False)
             shown.append(behind)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.gridspec import GridSpecBase
 
 # Okabe & Ito's palette, which works with any colour vision, and in print by lightness.
@@ -117,18 +118,12 @@ def right_axis(axes: Axes, colour: str) -> Axes:
     return other
 
 
-def thousands(axes: Axes) -> None:
-    """Format the y axis with thousands separators and without offset."""
+def thousands(*axes: Axis) -> None:
+    """Format axes with thousands separators and without offset."""
     from matplotlib.ticker import FuncFormatter
 
-    axes.yaxis.set_major_formatter(FuncFormatter(_separated))
-
-
-def thousands_x(axes: Axes) -> None:
-    """As :func:`thousands`, for the x axis."""
-    from matplotlib.ticker import FuncFormatter
-
-    axes.xaxis.set_major_formatter(FuncFormatter(_separated))
+    for axis in axes:
+        axis.set_major_formatter(FuncFormatter(_separated))
 
 
 def bytes_y(axes: Axes) -> None:
@@ -169,7 +164,7 @@ def log_log(axes: Axes) -> None:
 
     axes.set_xscale("log")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    thousands_x(axes)
+    thousands(axes.xaxis)
     log_y(axes)
 
 
@@ -180,7 +175,7 @@ def log_y(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    thousands(axes)
+    thousands(axes.yaxis)
     axes.grid(visible=True, axis="x", color=LINES, linewidth=0.8)
 
 

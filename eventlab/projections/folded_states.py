@@ -1,4 +1,4 @@
-"""The states of a projection in memory."""
+"""The states of a projection, in memory and as the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pyarrow as pa
 
 from eventlab.events.frame import EventFrame
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.projections import checkpoint_format
 from eventlab.snapshots.states import Base, Marks
 from eventlab.timetravel.advance import advance
 
 _FORMAT = "1"
+_ENVELOPE = ("version", "position", "timestamp", "latest")
+_STATE = "state."
+"""Prefix of a state's columns, which separates them from the envelope's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +70,38 @@ class FoldedStates:
         return FoldedStates(last + 1, self.aggregates, self.index, base)
 
     def encode(self, reducer: Reducer) -> memoryview:
-        """The content of a checkpoint."""
+        """The content of a checkpoint: an Arrow IPC file of one batch, a row per state with its envelope."""
+        marks, states = self.base.marks, self.base.states
+        envelope = (marks.version, marks.position, marks.timestamp, marks.latest)
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(self.aggregates[: len(self)], pa.string()), *map(pa.array, envelope), *states.columns],
+            names=["aggregate_id", *_ENVELOPE, *(f"{_STATE}{name}" for name in states.schema.names)],
+        )
         metadata = {"eventlab.projection": _FORMAT, "reducer": reducer.name, "fingerprint": reducer.fingerprint}
-        aggregates = self.aggregates[: len(self)]
-        return memoryview(checkpoint_format.encode(metadata, aggregates, self.base.marks, self.base.states))
+        schema = batch.schema.with_metadata(metadata)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, schema) as writer:
+            writer.write_batch(batch)
+        return memoryview(sink.getvalue())
 
     @staticmethod
     def decode(reducer: Reducer, content: bytes, position: int) -> FoldedStates:
-        """The inverse of `encode`. Other content raises ValueError, or an error of `checkpoint_format.decode`."""
-        stored = checkpoint_format.decode(pa.py_buffer(content))
-        origin = (stored.metadata.get("eventlab.projection"), stored.metadata.get("fingerprint"), stored.states.schema)
-        if origin != (_FORMAT, reducer.fingerprint, reducer.layout.arrow_schema):
+        """The inverse of `encode`. Other content raises ArrowException, or a built-in exception of Arrow's."""
+        reader = pa.ipc.open_file(pa.py_buffer(content))
+        metadata, schema = reader.schema.metadata or {}, reducer.layout.arrow_schema
+        origin = (metadata.get(b"eventlab.projection"), metadata.get(b"fingerprint"))
+        names = [name.removeprefix(_STATE) for name in reader.schema.names if name.startswith(_STATE)]
+        if origin != (_FORMAT.encode(), reducer.fingerprint.encode()) or names != schema.names:
             raise ValueError("another format, or states of another reducer")
-        stored.states.validate(full=True)
-        index = {aggregate: row for row, aggregate in enumerate(stored.aggregates)}
-        if len(index) != len(stored.aggregates):
+        batch = reader.get_batch(0)
+        states = pa.RecordBatch.from_arrays([batch.column(f"{_STATE}{name}") for name in names], schema=schema)
+        states.validate(full=True)
+        aggregates = batch.column("aggregate_id").to_pylist()
+        index = {aggregate: row for row, aggregate in enumerate(aggregates)}
+        if len(index) != len(aggregates):
             raise ValueError("an aggregate is there twice")
-        return FoldedStates(position, stored.aggregates, index, Base(stored.states, stored.marks))
+        marks = Marks(*(batch.column(name).to_numpy() for name in _ENVELOPE))
+        return FoldedStates(position, aggregates, index, Base(states, marks))
 
 
 def _concatenated(base: Base, more: Base) -> Base:

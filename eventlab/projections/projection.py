@@ -245,9 +245,7 @@ class Projection:
         folded = self._folded
         row = folded.row(aggregate_id)
         if row is None:
-            raise UnknownAggregate(
-                "the projection has no event of this aggregate", got=aggregate_id, hint="Is it up to date? See .lag."
-            )
+            raise _unknown(aggregate_id)
         return state_frames.single(self._reducer, self._found(folded, [row]))
 
     def frame(self, aggregate_id: str = "*") -> pl.DataFrame:
@@ -267,9 +265,7 @@ class Projection:
         chosen = [folded.row(one) for one in self._store.aggregate_ids(aggregate_id)]
         rows = [row for row in chosen if row is not None]
         if not rows and "*" not in aggregate_id:
-            raise UnknownAggregate(
-                "the projection has no event of this aggregate", got=aggregate_id, hint="Is it up to date? See .lag."
-            )
+            raise _unknown(aggregate_id)
         return state_frames.frame(self._reducer, self._found(folded, rows))
 
     def _found(self, folded: FoldedStates, rows: list[int]) -> Reconstructed:
@@ -313,6 +309,12 @@ class Projection:
     def _settle(self) -> None:
         with self._updating, suppress(StoreError):
             self._save(finished=True)
+
+
+def _unknown(aggregate_id: str) -> UnknownAggregate:
+    return UnknownAggregate(
+        "the projection has no event of this aggregate", got=aggregate_id, hint="Is it up to date? See .lag."
+    )
 
 
 class Follow(Iterator[int]):

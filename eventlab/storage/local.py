@@ -54,15 +54,7 @@ class LocalStorage:
         disk.make_directory(self.directory)
         unfinished = self.directory / f".{secrets.token_hex(16)}.part"
         try:
-            descriptor = disk.create(unfinished)
-            try:
-                offset = 0
-                for buffer in buffers:
-                    disk.write_at(descriptor, memoryview(buffer), offset)
-                    offset += memoryview(buffer).nbytes
-                disk.sync(descriptor)
-            finally:
-                os.close(descriptor)
+            write_new(unfinished, buffers)
             publish(unfinished, path)
         except BaseException:
             with suppress(OSError):  # what remains is swept
@@ -99,6 +91,20 @@ class LocalStorage:
                     disk.remove(self.directory / name)
                     removed[name] = size
         return removed
+
+
+def write_new(path: Path, buffers: Iterable[Buffer], *, synced: bool = True) -> None:
+    """Write a file that does not exist yet."""
+    descriptor = disk.create(path)
+    try:
+        offset = 0
+        for buffer in buffers:
+            disk.write_at(descriptor, memoryview(buffer), offset)
+            offset += memoryview(buffer).nbytes
+        if synced:
+            disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _publish_new(unfinished: Path, path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -288,5 +288,11 @@ def null_column(field: Field, rows: int) -> pa.Array:
     """A payload column in canonical type that holds no value."""
     if not field.is_text:
         return pa.nulls(rows, field.arrow_type)
-    words = pa.array(field.vocabulary if field.kind == "enum" else [], pa.string())
-    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), words)
+    words = field.vocabulary if field.kind == "enum" else ()
+    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), words_array(words))
+
+
+@lru_cache(maxsize=256)
+def words_array(words: tuple[str, ...]) -> pa.StringArray:
+    """The words of a vocabulary as a dictionary."""
+    return pa.array(words, pa.string())

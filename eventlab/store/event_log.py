@@ -11,22 +11,19 @@ from typing import Self
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.events.types import EventType
-from eventlab.storage.api import Storage
 from eventlab.storage.local import LocalStorage
 from eventlab.storage.memory import MemoryStorage
 from eventlab.store.api import Store
 from eventlab.store.catalog.checkpoints import Checkpoints
-from eventlab.store.catalog.database import Catalog
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.opening import SEGMENTS_NAME, open_directory, open_memory
 from eventlab.store.catalog.read_log import ReadLog
 from eventlab.store.catalog.schemas import check_writable
-from eventlab.store.commit.seal import Sealer
 from eventlab.store.commit.writer import Writer
 from eventlab.store.compaction.compactor import REWRITING, Compactor
-from eventlab.store.compaction.garbage import Garbage
-from eventlab.store.disk.read_leases import FileLeases, Leases, MemoryLeases
-from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock, NoLock
-from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, Journals, MemoryJournals
+from eventlab.store.disk.read_leases import FileLeases, MemoryLeases
+from eventlab.store.disk.writer_lock import LOCK_NAME, Exclusive, FileLock
+from eventlab.store.journal.files import JOURNALS_NAME, DirectoryJournals, MemoryJournals
 from eventlab.store.log_reader import LogReader
 from eventlab.store.read.subscriptions import Handler, Handlers
 from eventlab.store.segments.segments import FORMATS
@@ -39,34 +36,15 @@ Clock = Callable[[], int]
 class EventLog(LogReader, Store):
     """The built-in store, made by :meth:`open`. :class:`eventlab.store.api.Store` documents the methods."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        storage: Storage,
-        journals: Journals,
-        exclusive: Exclusive,
-        rewriting: FileLock | NoLock,
-        leases: Leases,
-        codec: Codec,
-        clock: Clock,
-        *,
-        record_reads: bool,
-    ) -> None:
-        super().__init__(catalog, storage, journals, leases)
-        self._exclusive = exclusive
+    def __init__(self, store: OpenStore, clock: Clock, *, record_reads: bool) -> None:
+        super().__init__(store)
+        self._exclusive = store.exclusive
         self._handlers = Handlers(self._default_frame, self._rows_between)
         self._followers: list[Callable[[Collection[str]], None]] = []
-        self._checkpoints = Checkpoints(catalog, self._lock, self.digest_at)
-        self._read_log = ReadLog(catalog, self._lock, recording=record_reads)
-        self._writer = Writer(
-            catalog, storage, journals, self._index, self._reader,
-            Sealer(catalog, storage, journals, self._index, codec), clock, exclusive, self._lock, self._handlers,
-        )  # fmt: skip
-        self._compactor = Compactor(
-            catalog, storage, self._index, self._segments,
-            Garbage(catalog, storage, journals, self._index, leases), leases,
-            exclusive=exclusive, right=rewriting, lock=self._lock, settle=self._settle, codec=codec,
-        )  # fmt: skip
+        self._checkpoints = Checkpoints(store.catalog, store.lock, self.digest_at)
+        self._read_log = ReadLog(store.catalog, store.lock, recording=record_reads)
+        self._writer = Writer(store, self._event_ids, clock, self._handlers)
+        self._compactor = Compactor(store, self._segments, self._settle)
 
     @classmethod
     def open(
@@ -95,24 +73,25 @@ class EventLog(LogReader, Store):
             if read_only:
                 raise StoreError("a store in memory is always empty at first, so it cannot be opened read_only")
             catalog = open_memory()
-            return cls(
-                catalog, MemoryStorage(), MemoryJournals(catalog.store_id), Exclusive(NoLock(), wait, ":memory:"),
-                NoLock(), MemoryLeases(), codec, ticking, record_reads=record_reads,
+            opened = OpenStore(
+                catalog, MemoryStorage(), MemoryJournals(catalog.store_id), MemoryLeases(),
+                Exclusive(FileLock(None), wait, ":memory:"), FileLock(None), codec,
             )  # fmt: skip
+            return cls(opened, ticking, record_reads=record_reads)
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
         directory = Path(path)
         catalog = open_directory(directory, read_only=read_only, wait=wait)
         lock = directory / LOCK_NAME
-        exclusive = Exclusive(FileLock(lock, read_only=read_only), wait, str(path))
         journals = DirectoryJournals(
             directory / JOURNALS_NAME, catalog.store_id, read_only=read_only, synced=durability == "full"
         )
-        store = cls(
-            catalog, LocalStorage(directory / SEGMENTS_NAME), journals, exclusive,
-            FileLock(lock, read_only=read_only, byte=REWRITING), FileLeases(lock), codec, ticking,
-            record_reads=record_reads,
+        opened = OpenStore(
+            catalog, LocalStorage(directory / SEGMENTS_NAME), journals, FileLeases(lock),
+            Exclusive(FileLock(lock, read_only=read_only), wait, str(path)),
+            FileLock(lock, read_only=read_only, byte=REWRITING), codec,
         )  # fmt: skip
+        store = cls(opened, ticking, record_reads=record_reads)
         try:
             store._begin()
         except BaseException:
@@ -255,7 +234,7 @@ class EventLog(LogReader, Store):
                         self._writer.drain()
                     names = copy_moment(self._catalog, self._index, partial)
                 try:
-                    copy_segments(self._storage, names, partial)
+                    copy_segments(self._open_store.storage, names, partial)
                 except FileNotFoundError as error:
                     raise StoreCorrupt(f"{self.path}: a segment file is missing", got=str(error)) from error
             with EventLog.open(partial) as copy:
@@ -285,4 +264,5 @@ class EventLog(LogReader, Store):
     def _release(self) -> None:
         self._exclusive.close()
         self._compactor.close()
-        super()._release()
+        self._index.close()
+        self._catalog.close()

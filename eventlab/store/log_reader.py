@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,18 +17,15 @@ from eventlab.errors import StoreError
 from eventlab.events.aggregate_ids import matching
 from eventlab.events.frame import EventFrame
 from eventlab.events.types import EventType
-from eventlab.storage.api import Storage
 from eventlab.store.api import EventReader
 from eventlab.store.blocks import Block, Int64Array
 from eventlab.store.catalog.commits import Commits
-from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Manifest
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.opening import CATALOG_NAME
 from eventlab.store.catalog.schemas import meaning
 from eventlab.store.commit.event_ids import EventIds
-from eventlab.store.disk.read_leases import Lease, Leases, leased
-from eventlab.store.journal.files import Journals
+from eventlab.store.disk.read_leases import Lease, leased
 from eventlab.store.read import frames as public
 from eventlab.store.read import reader
 from eventlab.store.read.commit_watch import CommitWatch
@@ -44,15 +40,13 @@ ItemT = TypeVar("ItemT")
 class LogReader(EventReader):
     """Reads a log. :class:`eventlab.store.api.EventReader` documents the methods."""
 
-    def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, leases: Leases) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._journals = journals
-        self._leases = leases
-        self._lock = threading.RLock()
-        self._index = LogIndex(catalog, journals)
+    def __init__(self, store: OpenStore) -> None:
+        self._open_store = store
+        self._catalog = catalog = store.catalog
+        self._index = store.index
+        self._lock = store.lock
         self._commits = Commits(catalog, self._index)
-        self._segments = Segments(storage, catalog.where)
+        self._segments = Segments(store.storage, catalog.where)
         self._reader = Reader(self._segments, self._index.names)
         self._event_ids = EventIds(catalog, self._index, self._reader)
         self._watch = CommitWatch(None if catalog.where == ":memory:" else Path(catalog.where, CATALOG_NAME))
@@ -112,8 +106,7 @@ class LogReader(EventReader):
 
     def types(self) -> Mapping[str, EventType]:
         with self._lock:
-            self._check_open()
-            self._index.refresh()
+            self._refresh()
             return MappingProxyType(dict(self._index.types))
 
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -178,12 +171,12 @@ class LogReader(EventReader):
         """A lease; take it before the manifest whose files it protects."""
         with self._lock:
             self._check_open()
-            return self._leases.hold(self._index.generation)
+            return self._open_store.leases.hold(self._index.generation)
 
     def _leased(self, begin: Callable[[], Iterator[ItemT]]) -> Iterator[ItemT]:
         with self._lock:
             self._check_open()
-            return leased(self._leases, self._index.generation, begin)
+            return leased(self._open_store.leases, self._index.generation, begin)
 
     def _wanted(self, selection: Selection) -> tuple[Manifest, Want]:
         with self._lock:
@@ -223,27 +216,19 @@ class LogReader(EventReader):
         extra = [name for name in public.STORED_EXTRA if name in wanted]
 
         def begin() -> Iterator[pl.DataFrame]:
-            columns, types = {declared.name: payload}, {declared.name: declared}
-            manifest, want = self._wanted(
-                Selection(columns, aggregates=aggregates, stop_position=stop_position, types=types)
-            )
-            blocks = self._reader.blocks(
-                manifest, declared.name, want, extra, first_position=first_position, start=start, stop=stop
-            )
+            selection = Selection(
+                {declared.name: payload}, aggregates=aggregates, start_position=first_position,
+                stop_position=stop_position, since_time=start, until_time=None if stop is None else stop - 1,
+                types={declared.name: declared},
+            )  # fmt: skip
+            manifest, want = self._wanted(selection)
+            blocks = self._reader.blocks(manifest, declared.name, want, extra)
             return map(partial(self._frame, columns=wanted, computed_ids=computed_ids), blocks)
 
         return self._leased(begin)
 
     def _rows_between(self, name: str, first: int, stop: int) -> Iterator[pl.DataFrame]:
-        declared = meaning(name, self.types())
-        wanted = public.default_columns(declared)
-        payload = [field.name for field in declared]
-        with self._hold():
-            manifest, want = self._wanted(
-                Selection(columns={name: payload}, stop_position=stop, types={name: declared})
-            )
-            for block in self._reader.blocks(manifest, name, want, ("cause",), first_position=first):
-                yield self._frame(block, wanted)
+        return self.rows(meaning(name, self.types()), first_position=first, stop_position=stop)
 
     def _default_frame(self, block: Block) -> pl.DataFrame:
         return self._frame(block, public.default_columns(block.type))
@@ -281,24 +266,12 @@ class LogReader(EventReader):
 
     def count_commits(self) -> int:
         with self._lock:
-            self._check_open()
             self._refresh()
             return self._commits.count()
 
     def count_aggregates(self) -> int:
         self._manifest()
         return len(self._index.names)
-
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._watch.close()
-                self._release()
-
-    def _release(self) -> None:
-        self._index.close()
-        self._catalog.close()
 
 
 def _size(file: Path) -> int:

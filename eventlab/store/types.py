@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from eventlab.events.rows import Rows
+from eventlab.events.rows import Row, Rows
 from eventlab.events.types import EventType
 
 Late = Literal["reject", "clamp", "accept"]
@@ -119,6 +119,26 @@ class Commit:
             max(self.late, 0),
             max(-self.late, 0),
         )
+
+
+@dataclass(slots=True, eq=False)
+class NumberedRows:
+    """A few plain events of one aggregate and of one type, with their numbers and times.
+
+    `kind` is the type's number, `aggregate` the aggregate's. Causes are negative where there is none.
+    """
+
+    type: EventType
+    kind: int
+    aggregate_id: str
+    aggregate: int
+    rows: Sequence[Row]
+    first_position: int
+    first_version: int
+    recorded_at: int
+    timestamps: Sequence[int]
+    causes: Sequence[int] | None
+    metadata: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,9 +294,10 @@ class ListStore:
         payload = [name for name in wanted if name not in ENVELOPE_TYPES]
         selection = Selection(
             {declared.name: payload}, aggregates=aggregates, start_position=first_position,
-            stop_position=stop_position, types={declared.name: declared},
+            stop_position=stop_position, since_time=start, until_time=None if stop is None else stop - 1,
+            types={declared.name: declared},
         )  # fmt: skip
-        blocks = block_rows(self._blocks(), declared.name, self._request(selection), start=start, stop=stop)
+        blocks = block_rows(self._blocks(), declared.name, self._request(selection))
         return (self._frame(block, wanted, computed_ids=computed_ids) for block in blocks)
 
     def find(self, event_id: str) -> pl.DataFrame | None:

@@ -21,7 +21,6 @@ from eventlab.feeds.reading.file_feed import (
     flags_as_enum,
     non_empty,
 )
-from eventlab.feeds.reading.text import TextFile
 
 _TRADES = (
     Column("id", "int", ("trade_id",)),
@@ -113,60 +112,53 @@ def binance_klines(path: str | os.PathLike[str], symbol: str, *, aggregate_id: s
     Columns ``open_time, open, high, low, close, volume, close_time, ...``; everything else as in
     :func:`binance_trades`. A bar's event time is the end of its interval, one unit after `close_time`.
     """
-    return _ArchiveKlines(path, symbol, aggregate_id)
+    return _ArchiveKlines("binance_klines", path, symbol, aggregate_id, _KLINES)
 
 
-class _ArchiveTrades(FileFeed):
+class _OneSymbolArchive(FileFeed):
+    """A file of one symbol, which the caller names."""
+
     def __init__(
         self, name: str, path: str | os.PathLike[str], symbol: str, aggregate_id: str, layout: tuple[Column, ...]
     ) -> None:
-        self._symbol, self._template = checked_symbol(symbol), Template.parse(aggregate_id)
-        self._layout = layout
-        self._id, self._volume, self._time = (
-            ("id", "qty", "time") if layout is _TRADES else ("agg_trade_id", "quantity", "transact_time")
-        )
-        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+        self._named, self._layout = checked_symbol(symbol), layout
+        super().__init__(name, path, symbol, Template.parse(aggregate_id))
 
-    def _read(self, tally: Tally) -> Iterator[Chunk]:
-        times, captured = TimeColumn(self._time, _MS_OR_US), TimeColumn("local_ts_ns", ("ns",))
-        watch = GapDetector(tally)
+    def _pieces(self, tally: Tally) -> Iterator[Piece]:
         for piece in CsvTable(self._file, self._layout, headless=True).pieces():
-            frame = self._events(piece, times, captured)
-            tally.rows += len(frame)
-            watch.see(self._symbol, frame["trade_id"].to_numpy(), piece.rows)
-            yield Chunk(non_empty(FeedBatch(event_type(MarketData), frame, self._template.text)), piece.done)
+            tally.rows += len(piece.frame)
+            yield piece
 
-    def _events(self, piece: Piece, times: TimeColumn, captured: TimeColumn) -> pl.DataFrame:
-        raw = piece.frame
-        columns = [
-            pl.repeat(self._symbol, len(raw), eager=True).alias("symbol"),
-            raw["price"],
-            raw[self._volume].alias("volume"),
-            flags_as_enum(raw["is_buyer_maker"], "sell", "buy", _SIDES).alias("side"),
-            raw[self._id].alias("trade_id"),
-            as_time(times.ns(piece), "timestamp"),
-        ]
-        if "local_ts_ns" in raw.columns:
-            columns.append(as_time(captured.ns(piece), "received_at"))
-        return pl.DataFrame(columns)
+    def _chunk(self, of: type, piece: Piece, *columns: pl.Series) -> Chunk:
+        symbol = pl.repeat(self._named, len(piece.frame), eager=True).alias("symbol")
+        return Chunk(non_empty(FeedBatch(event_type(of), pl.DataFrame([symbol, *columns]), self._template)), piece.done)
 
 
-class _ArchiveKlines(FileFeed):
-    def __init__(self, path: str | os.PathLike[str], symbol: str, aggregate_id: str) -> None:
-        self._symbol, self._template = checked_symbol(symbol), Template.parse(aggregate_id)
-        super().__init__("binance_klines", TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+class _ArchiveTrades(_OneSymbolArchive):
+    def _read(self, tally: Tally) -> Iterator[Chunk]:
+        id_, volume, time = (
+            ("id", "qty", "time") if self._layout is _TRADES else ("agg_trade_id", "quantity", "transact_time")
+        )
+        times, captured, watch = TimeColumn(time, _MS_OR_US), TimeColumn("local_ts_ns", ("ns",)), GapDetector(tally)
+        for piece in self._pieces(tally):
+            raw = piece.frame
+            side = flags_as_enum(raw["is_buyer_maker"], "sell", "buy", _SIDES).alias("side")
+            columns = [
+                raw["price"], raw[volume].alias("volume"), side, raw[id_].alias("trade_id"),
+                as_time(times.ns(piece), "timestamp"),
+            ]  # fmt: skip
+            if "local_ts_ns" in raw.columns:
+                columns.append(as_time(captured.ns(piece), "received_at"))
+            watch.see(self._named, raw[id_].to_numpy(), piece.rows)
+            yield self._chunk(MarketData, piece, *columns)
 
+
+class _ArchiveKlines(_OneSymbolArchive):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         opened, closed = TimeColumn("open_time", _MS_OR_US), TimeColumn("close_time", _MS_OR_US)
-        for piece in CsvTable(self._file, _KLINES, headless=True).pieces():
-            tally.rows += len(piece.frame)
-            end = _interval_end(piece, opened, closed)
-            frame = pl.DataFrame([
-                pl.repeat(self._symbol, len(end), eager=True).alias("symbol"),
-                *piece.frame.select("open", "high", "low", "close", "volume"),
-                as_time(end, "timestamp"),
-            ])  # fmt: skip
-            yield Chunk(non_empty(FeedBatch(event_type(Bar), frame, self._template.text)), piece.done)
+        for piece in self._pieces(tally):
+            end = as_time(_interval_end(piece, opened, closed), "timestamp")
+            yield self._chunk(Bar, piece, *piece.frame.select("open", "high", "low", "close", "volume"), end)
 
 
 def _interval_end(piece: Piece, opened: TimeColumn, closed: TimeColumn) -> pl.Series:

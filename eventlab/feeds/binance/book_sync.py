@@ -7,7 +7,6 @@ decides about all rows at once, and buffers only the early changes of a snapshot
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,10 +42,9 @@ class BookSnapshots:
             stops = np.append(starts, len(at))
             if follows[0]:
                 self.last[-1] = int(rows[at[stops[0] - 1]])
-            for start, stop in itertools.pairwise(stops):
-                self.first.append(int(rows[at[start]]))
-                self.last.append(int(rows[at[stop - 1]]))
-                self.ids.append(int(ids[at[start]]))
+            self.first += rows[at[starts]].tolist()
+            self.last += rows[at[stops[1:] - 1]].tolist()
+            self.ids += ids[at[starts]].tolist()
         if len(rows):
             self._open = bool(is_snapshot[-1])
 
@@ -156,17 +154,13 @@ class UpdateGapDetector:
         final, is_snapshot, rows = update_ids(frame), frame["snapshot"].to_numpy(), frame["row"].to_numpy()
         first = frame["first_update_id"].fill_null(NO_ID).to_numpy() if "first_update_id" in frame.columns else final
         for symbol, at in symbol_rows(frame["symbol"]):
-            self._see(symbol, first[at], final[at], is_snapshot[at], rows[at])
-
-    def _see(
-        self, symbol: str, first: IntArray, final: IntArray, is_snapshot: npt.NDArray[np.bool_], rows: IntArray
-    ) -> None:
-        before, after_snapshot = self._last.get(symbol, (NO_ID, False))
-        previous = np.concatenate([[before], final[:-1]])
-        after_snapshots = np.concatenate([[after_snapshot], is_snapshot[:-1]])
-        known = (previous != NO_ID) & (first != NO_ID) & ~is_snapshot & ((final != previous) | after_snapshots)
-        # The first update after a snapshot may begin before the snapshot's id, but must not leave a gap.
-        hole = first > previous + 1 if self._contiguous else np.zeros(len(first), bool)
-        broken = np.flatnonzero(known & (hole | (~after_snapshots & (first <= previous))))
-        self._tally.gap(broken, rows, previous, first, symbol)
-        self._last[symbol] = int(final[-1]), bool(is_snapshot[-1])
+            before, after_snapshot = self._last.get(symbol, (NO_ID, False))
+            begin, end, snapshot = first[at], final[at], is_snapshot[at]
+            previous = np.concatenate([[before], end[:-1]])
+            after_snapshots = np.concatenate([[after_snapshot], snapshot[:-1]])
+            known = (previous != NO_ID) & (begin != NO_ID) & ~snapshot & ((end != previous) | after_snapshots)
+            # The first update after a snapshot may begin before the snapshot's id, but must not leave a gap.
+            hole = self._contiguous & (begin > previous + 1)
+            broken = np.flatnonzero(known & (hole | (~after_snapshots & (begin <= previous))))
+            self._tally.gap(broken, rows[at], previous, begin, symbol)
+            self._last[symbol] = int(end[-1]), bool(snapshot[-1])

@@ -12,15 +12,7 @@ from eventlab.events.builtin import BookChange, MarketData, Quote
 from eventlab.feeds.api import Chunk, Clock
 from eventlab.feeds.reading.capture import CaptureFeed, levels
 from eventlab.feeds.reading.csv_table import Piece, TimeColumn, TimeUnit
-from eventlab.feeds.reading.file_feed import (
-    UTC_NS,
-    GapDetector,
-    Tally,
-    check_symbol_found,
-    filter_symbol,
-    non_empty,
-    symbol_rows,
-)
+from eventlab.feeds.reading.file_feed import UTC_NS, GapDetector, Tally, non_empty, symbol_rows
 
 _SIDE = pl.Enum(["buy", "sell"])
 _PAIRS = pl.List(pl.List(pl.String()))
@@ -71,7 +63,7 @@ def binance_capture(
 
 class _BinanceCapture(CaptureFeed):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
-        reader = _MessageDecoder(self, self._symbol, tally)
+        reader = _MessageDecoder(self, tally)
         for lines, done in self._lines(tally):
             messages = self._messages(lines, tally)
             batches = [
@@ -83,7 +75,6 @@ class _BinanceCapture(CaptureFeed):
                 )
             ]
             yield Chunk(non_empty(*batches), done)
-        check_symbol_found(self._file.name, self._symbol, tally)
 
     def _messages(self, lines: pl.DataFrame, tally: Tally) -> pl.DataFrame:
         """`row`, `received_at`, `kind` and `text` of each message, wrapped in ``{"data": ...}``."""
@@ -112,8 +103,8 @@ class _BinanceCapture(CaptureFeed):
 class _MessageDecoder:
     """Converts messages to events; remembers time units and ids from block to block."""
 
-    def __init__(self, feed: _BinanceCapture, symbol: str | None, tally: Tally) -> None:
-        self._feed, self._symbol, self._tally = feed, symbol, tally
+    def __init__(self, feed: _BinanceCapture, tally: Tally) -> None:
+        self._feed, self._tally = feed, tally
         self._trade_times, self._depth_times = TimeColumn("timestamp", _MS_OR_US), TimeColumn("timestamp", _MS_OR_US)
         self._quote_times = TimeColumn("timestamp", _MS_OR_US)
         self._trade_ids = GapDetector(tally)
@@ -169,7 +160,7 @@ class _MessageDecoder:
     def _decoded(self, messages: pl.DataFrame, fields: dict[str, pl.DataType], what: str) -> pl.DataFrame:
         shape = pl.Struct({"data": pl.Struct(fields)})
         frame = self._feed.decode(messages, shape, what).unnest("data").rename({"s": "symbol"})
-        return filter_symbol(frame, self._symbol, self._tally)
+        return self._feed.only_symbol(frame, self._tally)
 
     def _at(self, frame: pl.DataFrame, time: pl.Expr, column: TimeColumn) -> pl.DataFrame:
         frame = frame.with_columns(time.alias("timestamp"))

@@ -14,8 +14,7 @@ from eventlab.events.aggregate_ids import Template
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Clock, FeedBatch
 from eventlab.feeds.reading.csv_table import refuse_cell
-from eventlab.feeds.reading.file_feed import FileFeed, Tally, checked_symbol
-from eventlab.feeds.reading.text import TextFile
+from eventlab.feeds.reading.file_feed import FileFeed, Tally
 
 _SEPARATOR = "\x01"  # JSON escapes control characters, so this never occurs in a line
 
@@ -24,14 +23,12 @@ class CaptureFeed(FileFeed):
     """A feed over a capture of several event types. Row numbers are line numbers, from 1."""
 
     def __init__(self, name: str, path: str | os.PathLike[str], symbol: str | None, aggregate_id: str) -> None:
-        self._symbol = None if symbol is None else checked_symbol(symbol)
         template = Template.parse(aggregate_id, ("symbol", "kind"))
         if "kind" not in template.fields:  # clocks differ between event types, so each needs its own aggregate
             raise FeedError(
                 f"aggregate_id {aggregate_id!r} has trades, quotes and books in one aggregate", expected="{kind} in it"
             )
-        self._template = template.text
-        super().__init__(name, TextFile(path), {"symbol": symbol, "aggregate_id": aggregate_id})
+        super().__init__(name, path, symbol, template)
 
     def batch(self, of: type, kind: str, frame: pl.DataFrame, clock: Clock | None) -> FeedBatch:
         """Events of one type from their columns and `row`, their line numbers."""
@@ -120,12 +117,14 @@ def levels(frame: pl.DataFrame, sides: dict[str, str], columns: list[str]) -> pl
     `sides` maps columns of ``[[price, size], ...]`` to book sides, in their order within a message.
     """
     parts = [
-        frame.select(*columns, pl.lit(side, pl.Enum(["bid", "ask"])).alias("side"), pl.col(column).alias("level"))
-        .explode("level", empty_as_null=False, keep_nulls=False)
-        .with_columns(
-            price=pl.col("level").list.get(0, null_on_oob=True), size=pl.col("level").list.get(1, null_on_oob=True)
-        )
-        .drop("level")
+        split_cells(frame, columns, column, ("price", "size")).with_columns(side=pl.lit(side, pl.Enum(["bid", "ask"])))
         for column, side in sides.items()
     ]
-    return pl.concat(parts).sort("row", maintain_order=True)
+    return pl.concat(parts).sort("row", maintain_order=True).select(*columns, "side", "price", "size")
+
+
+def split_cells(frame: pl.DataFrame, columns: Sequence[str], column: str, cells: Sequence[str]) -> pl.DataFrame:
+    """One row per list in a column of lists of lists: the given columns, then the list's cells."""
+    rows = frame.select(*columns, column).explode(column, empty_as_null=False, keep_nulls=False)
+    split = {name: pl.col(column).list.get(at, null_on_oob=True) for at, name in enumerate(cells)}
+    return rows.with_columns(**split).drop(column)

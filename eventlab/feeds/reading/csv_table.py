@@ -116,7 +116,9 @@ class CsvTable:
 
     def _columns_of(self, cells: list[str]) -> tuple[tuple[Column, ...], bool]:
         if self._headless and _is_number(cells[0]):
-            return self._columns_by_count(cells), False
+            if not sum(not column.optional for column in self._layout) <= len(cells) <= len(self._layout):
+                self._refuse_header(f"{len(cells)} columns and no header", cells)
+            return self._layout[: len(cells)], False
         by_name = {name: column for column in self._layout for name in (column.name, *column.also)}
         found: list[Column] = []
         for cell in cells:
@@ -131,15 +133,6 @@ class CsvTable:
             if column not in found and not column.optional:
                 self._refuse_header(f"column {column.name!r} is missing", cells)
         return tuple(found), True
-
-    def _columns_by_count(self, cells: list[str]) -> tuple[Column, ...]:
-        if not self._least <= len(cells) <= len(self._layout):
-            self._refuse_header(f"{len(cells)} columns and no header", cells)
-        return self._layout[: len(cells)]
-
-    @property
-    def _least(self) -> int:
-        return sum(not column.optional for column in self._layout)
 
     def _refuse_header(self, what: str, cells: list[str]) -> NoReturn:
         shown = ",".join(f"[{column.name}]" if column.optional else column.name for column in self._layout)
@@ -227,23 +220,19 @@ class TimeColumn:
 
     def __init__(self, column: str, units: Sequence[TimeUnit]) -> None:
         self._column, self._units = column, tuple(units)
-        self._unit: TimeUnit | None = None
-
-    @property
-    def unit(self) -> TimeUnit | None:
+        self.unit: TimeUnit | None = None
         """The file's unit; None before the first value."""
-        return self._unit
 
     @property
     def step(self) -> int:
         """One unit in nanoseconds."""
-        return NS_OF[self._unit] if self._unit else 0
+        return NS_OF[self.unit] if self.unit else 0
 
     @property
     def bounds(self) -> tuple[int, int]:
         """The lowest and highest plausible value in the file's unit, or over all units while it is unknown."""
-        scales = [1_000_000_000 // NS_OF[unit] for unit in ([self._unit] if self._unit else self._units)]
-        return FIRST_S * min(scales), STOP_S * max(scales) - 1
+        lowest, highest = zip(*map(_plausible, [self.unit] if self.unit else self._units), strict=True)
+        return min(lowest), max(highest)
 
     def ns(self, piece: Piece) -> pl.Series:
         """The column in int64 nanoseconds; nulls stay null."""
@@ -251,29 +240,29 @@ class TimeColumn:
         present = series.drop_nulls()
         if not len(present):
             return series
-        if self._unit is None:
-            self._unit = self._unit_of(present[0])
-        unit = self._unit
+        if self.unit is None:
+            self.unit = self._unit_of(present[0])
+        unit = self.unit
         if unit is None or self._unit_of(present.min()) != unit or self._unit_of(present.max()) != unit:
             self._refuse(piece, series)
         return series * NS_OF[unit]
 
     def _unit_of(self, value: Any) -> TimeUnit | None:
-        for unit in self._units:
-            scale = 1_000_000_000 // NS_OF[unit]
-            if FIRST_S * scale <= int(value) < STOP_S * scale:
-                return unit
-        return None
+        return next((unit for unit in self._units if _plausible(unit)[0] <= value <= _plausible(unit)[1]), None)
 
     def _refuse(self, piece: Piece, series: pl.Series) -> NoReturn:
-        for unit in self._units if self._unit is None else (self._unit,):
-            scale = 1_000_000_000 // NS_OF[unit]
-            bad = ~series.is_between(FIRST_S * scale, STOP_S * scale, closed="left")
-            row = int(np.flatnonzero(bad.fill_null(value=False).to_numpy())[0])
-            other = self._unit_of(series[row])
-            what = "not a plausible time" if other is None else f"a time in {other} among times in {unit}"
-            refuse_cell(
-                piece.file, piece.first_row + row, self._column, what, series[row],
-                f"{' or '.join(self._units)} since the epoch, one unit for the whole file, 2009 to 2099",
-            )  # fmt: skip
-        raise AssertionError("a time column needs at least one unit")
+        unit = self.unit or self._units[0]
+        bad = ~series.is_between(*_plausible(unit))
+        row = int(np.flatnonzero(bad.fill_null(value=False).to_numpy())[0])
+        other = self._unit_of(series[row])
+        what = "not a plausible time" if other is None else f"a time in {other} among times in {unit}"
+        refuse_cell(
+            piece.file, piece.first_row + row, self._column, what, series[row],
+            f"{' or '.join(self._units)} since the epoch, one unit for the whole file, 2009 to 2099",
+        )  # fmt: skip
+
+
+def _plausible(unit: TimeUnit) -> tuple[int, int]:
+    """The lowest and highest plausible value in a unit."""
+    scale = 1_000_000_000 // NS_OF[unit]
+    return FIRST_S * scale, STOP_S * scale - 1

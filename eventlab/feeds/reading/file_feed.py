@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from eventlab.errors import FeedError, SequenceGap
+from eventlab.events.aggregate_ids import Template
 from eventlab.feeds.api import Chunk, Clock, FeedBatch, FeedReport, Gap, Param
 from eventlab.feeds.reading.text import TextFile
 
@@ -81,14 +83,27 @@ def symbol_rows(symbols: pl.Series) -> Iterator[tuple[str, npt.NDArray[np.intp]]
 
 
 class FileFeed(ABC):
-    """A feed over one file. Subclasses read the file; this class has identity, report and warnings."""
+    """A feed over one file. Subclasses read the file; this class has identity, report and warnings.
+
+    Parameters
+    ----------
+    symbol : str, optional
+        The symbol of the file, or the only one wanted.
+    params : str, int, float, bool or None
+        Further parameters of its identity.
+    """
 
     unit = "B"
 
-    def __init__(self, name: str, file: TextFile, params: Mapping[str, Param]) -> None:
-        self.name = name
-        self.params: Mapping[str, Param] = MappingProxyType(dict(params))
-        self._file = file
+    def __init__(
+        self, name: str, path: str | os.PathLike[str], symbol: str | None, template: Template, **params: Param
+    ) -> None:
+        self.name, self._template = name, template.text
+        self._symbol = None if symbol is None else checked_symbol(symbol)
+        self.params: Mapping[str, Param] = MappingProxyType({
+            "symbol": symbol, **params, "aggregate_id": template.text
+        })  # fmt: skip
+        self._file = TextFile(path)
         self._tally = Tally()
 
     def __repr__(self) -> str:
@@ -125,6 +140,10 @@ class FileFeed(ABC):
         for chunk in self._read(tally):
             tally.events += sum(len(batch.frame) for batch in chunk.batches)
             yield chunk
+        if not tally.of_symbol and "other symbols" in tally.dropped:  # more likely a typo than a quiet market
+            raise FeedError(
+                f"{self._file.name} has no rows of the symbol", got=self._symbol, hint="Omit symbol to read all."
+            )
         if tally.gaps:
             first = tally.first_gaps[0]
             warnings.warn(
@@ -139,28 +158,21 @@ class FileFeed(ABC):
     def _read(self, tally: Tally) -> Iterator[Chunk]:
         """Yields chunks, and counts rows and gaps in the tally."""
 
+    def only_symbol(self, frame: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+        """The rows of the wanted symbol; counts the others as dropped."""
+        if self._symbol is None:
+            return frame
+        rows = frame.filter(pl.col("symbol") == self._symbol)
+        tally.of_symbol += len(rows)
+        tally.drop("other symbols", len(frame) - len(rows))
+        return rows
+
 
 def checked_symbol(symbol: object) -> str:
     """The `symbol` argument. Raises FeedError unless it is a non-empty string."""
     if not isinstance(symbol, str) or not symbol:
         raise FeedError("symbol must be a non-empty string", got=symbol, expected="e.g. 'BTCUSDT'")
     return symbol
-
-
-def filter_symbol(frame: pl.DataFrame, symbol: str | None, tally: Tally) -> pl.DataFrame:
-    """The rows of one symbol; counts the others as dropped."""
-    if symbol is None:
-        return frame
-    rows = frame.filter(pl.col("symbol") == symbol)
-    tally.of_symbol += len(rows)
-    tally.drop("other symbols", len(frame) - len(rows))
-    return rows
-
-
-def check_symbol_found(file: str, symbol: str | None, tally: Tally) -> None:
-    """Raise FeedError if the file never has the symbol, which is more likely a typo than a quiet market."""
-    if symbol is not None and not tally.of_symbol and "other symbols" in tally.dropped:
-        raise FeedError(f"{file} has no rows of the symbol", got=symbol, hint="Omit symbol to read all.")
 
 
 def non_empty(*batches: FeedBatch) -> tuple[FeedBatch, ...]:

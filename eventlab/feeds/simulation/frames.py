@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -70,99 +67,78 @@ def book_frame(market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame
     gone = ~still & ((group == 0) | (group == 3))
     lots = np.where(gone, 0, 1 + (block.lots[row] * 7 + spare + 31 * step + 101 * group) % 500_000)
 
-    snapshot = _snapshot_rows(block)
-    update = 1 + block.number[row]  # the snapshot is update one
-    order = np.concatenate([snapshot.order, block.order[row] + 1])
-    place = np.argsort(order, kind="stable") if len(snapshot.order) else np.arange(len(order))
-    code = np.concatenate([snapshot.code, block.symbol[row]])[place]
-    updates = np.concatenate([np.ones(len(snapshot.code), np.int64), update])[place]
+    changes = pl.DataFrame({
+        "order": block.order[row] + 1, "symbol": block.symbol[row], "tick": tick, "lots": lots, "ask": ask,
+        "snapshot": False, "update_id": 1 + block.number[row],  # the snapshot is update one
+        "time": block.time[row],
+    })  # fmt: skip
+    first = _snapshot_rows(block)
+    rows = pl.concat([first, changes]).sort("order", maintain_order=True) if len(first) else changes
+    code = rows["symbol"].to_numpy()
     frame = pl.DataFrame({
         "symbol": market.names.gather(code),
-        "side": flags_as_enum(pl.Series(np.concatenate([snapshot.ask, ask])[place]), "ask", "bid", ("bid", "ask")),
-        "price": _price(np.concatenate([snapshot.tick, tick])[place], market.decimals[code]),
-        "size": _size(np.concatenate([snapshot.lots, lots])[place]),
-        "snapshot": np.concatenate([np.ones(len(snapshot.code), bool), np.zeros(len(row), bool)])[place],
-        "first_update_id": updates,
-        "update_id": updates,
-        "timestamp": pl.Series(np.concatenate([snapshot.time, block.time[row]])[place]).cast(UTC_NS),
+        "side": flags_as_enum(rows["ask"], "ask", "bid", ("bid", "ask")),
+        "price": _price(rows["tick"].to_numpy(), market.decimals[code]),
+        "size": _size(rows["lots"].to_numpy()),
+        "snapshot": rows["snapshot"],
+        "first_update_id": rows["update_id"],
+        "update_id": rows["update_id"],
+        "timestamp": rows["time"].cast(UTC_NS),
     })  # fmt: skip
-    return frame, order[place]
+    return frame, rows["order"].to_numpy()
 
 
-@dataclass(slots=True)
-class _SnapshotRows:
-    order: IntArray
-    code: IntArray
-    tick: IntArray
-    lots: IntArray
-    time: IntArray
-    ask: npt.NDArray[np.bool_]
-
-
-def _snapshot_rows(block: TradeBlock) -> _SnapshotRows:
+def _snapshot_rows(block: TradeBlock) -> pl.DataFrame:
     """Ten levels per side for each symbol, right before its first trade."""
-    codes = block.symbol[block.by_symbol][block.starts]
-    at = block.by_symbol[block.starts][np.isin(codes, block.fresh)]
+    at = np.flatnonzero(block.number == 1)
     row = np.repeat(at, 2 * DEPTH)
     level = np.tile(np.arange(2 * DEPTH), len(at))
     ask = level >= DEPTH
     away = 1 + level % DEPTH
-    return _SnapshotRows(
-        block.order[row] - 1, block.symbol[row], block.before[row] + np.where(ask, away, -away),
-        1 + (block.spare[row] + 7_919 * level) % 500_000, block.time[row], ask,
-    )  # fmt: skip
+    return pl.DataFrame({
+        "order": block.order[row] - 1, "symbol": block.symbol[row],
+        "tick": block.before[row] + np.where(ask, away, -away),
+        "lots": 1 + (block.spare[row] + 7_919 * level) % 500_000, "ask": ask,
+        "snapshot": True, "update_id": np.int64(1), "time": block.time[row],
+    })  # fmt: skip
 
 
 class BarBuilder:
-    """Builds bars in integers, with one open bar per symbol."""
+    """Builds bars in integers, and keeps those that are still open."""
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
-        self._open: dict[int, tuple[int, int, int, int, int, int]] = {}  # code: bucket, open, high, low, close, lots
+        columns = ("symbol", "bucket", "open", "high", "low", "close", "lots")
+        self._open = pl.DataFrame(schema=dict.fromkeys(columns, pl.Int64()))
 
     def see(self, market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
         """Add a block; returns the bars that end at or before its last trade."""
-        at = block.by_symbol
-        code, bucket = block.symbol[at], block.time[at] // self._interval
-        tick = (block.before + np.where(block.buys, 1, -1))[at]
-        starts = np.flatnonzero(np.concatenate([[True], (code[1:] != code[:-1]) | (bucket[1:] != bucket[:-1])]))
-        stops = np.append(starts[1:], len(at)) - 1
-        pieces = zip(
-            code[starts].tolist(), bucket[starts].tolist(), tick[starts].tolist(),
-            np.maximum.reduceat(tick, starts).tolist(), np.minimum.reduceat(tick, starts).tolist(),
-            tick[stops].tolist(), np.add.reduceat(block.lots[at], starts).tolist(), strict=True,
+        tick = block.before + np.where(block.buys, 1, -1)
+        trades = pl.DataFrame({
+            "symbol": block.symbol, "bucket": block.time // self._interval, "open": tick, "high": tick, "low": tick,
+            "close": tick, "lots": block.lots,
+        })  # fmt: skip
+        bars = pl.concat([self._open, trades]).group_by("symbol", "bucket").agg(
+            pl.col("open").first(), pl.col("high").max(), pl.col("low").min(), pl.col("close").last(),
+            pl.col("lots").sum(),
         )  # fmt: skip
-        closed: list[tuple[int, ...]] = []
-        for symbol, slot, first, high, low, last, lots in pieces:  # one step per bar, not per trade
-            now = self._open.get(symbol)
-            if now is not None and now[0] == slot:
-                self._open[symbol] = (slot, now[1], max(now[2], high), min(now[3], low), last, now[5] + lots)
-                continue
-            if now is not None:
-                closed.append((symbol, *now))
-            self._open[symbol] = (slot, first, high, low, last, lots)
-        present = int(block.time[-1]) // self._interval
-        overdue = [symbol for symbol, now in self._open.items() if now[0] < present]
-        closed += [(symbol, *self._open.pop(symbol)) for symbol in overdue]
-        return self._frame(market, block, closed)
+        closed = pl.col("bucket") < int(block.time[-1]) // self._interval
+        self._open = bars.filter(~closed)
+        return self._frame(market, block, bars.filter(closed))
 
     def rest(self, market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame, IntArray]:
-        """Close and return the open bars."""
-        closed = [(symbol, *now) for symbol, now in self._open.items()]
-        self._open = {}
-        return self._frame(market, block, closed)
+        """The open bars."""
+        return self._frame(market, block, self._open)
 
-    def _frame(
-        self, market: SimulatedMarket, block: TradeBlock, closed: Iterable[tuple[int, ...]]
-    ) -> tuple[pl.DataFrame, IntArray]:
-        rows = np.array(sorted(closed, key=lambda bar: (bar[1], bar[0])), np.int64).reshape(-1, 7)
-        code, bucket = rows[:, 0], rows[:, 1]
-        end = (bucket + 1) * self._interval
+    def _frame(self, market: SimulatedMarket, block: TradeBlock, closed: pl.DataFrame) -> tuple[pl.DataFrame, IntArray]:
+        bars = closed.sort("bucket", "symbol")
+        code = bars["symbol"].to_numpy()
+        end = (bars["bucket"].to_numpy() + 1) * self._interval
         decimals = market.decimals[code]
         frame = pl.DataFrame({
             "symbol": market.names.gather(code),
-            **{name: _price(rows[:, 2 + at], decimals) for at, name in enumerate(("open", "high", "low", "close"))},
-            "volume": _size(rows[:, 6]),
+            **{name: _price(bars[name].to_numpy(), decimals) for name in ("open", "high", "low", "close")},
+            "volume": _size(bars["lots"].to_numpy()),
             "timestamp": pl.Series(end).cast(UTC_NS),
         })  # fmt: skip
         before = np.searchsorted(block.time, end, side="left")  # the first trade that is not in the bar

@@ -76,10 +76,7 @@ class TradeBlock:
     lots: IntArray
     number: IntArray
     order: IntArray
-    by_symbol: npt.NDArray[np.intp]
-    starts: npt.NDArray[np.intp]
     spare: IntArray
-    fresh: IntArray  # codes that trade for the first time
 
 
 class SimulatedMarket:
@@ -108,31 +105,21 @@ class SimulatedMarket:
         words = self._words.random_raw(2 * BLOCK_TRADES).reshape(2, BLOCK_TRADES)[:, :count]
         first, second = _Bits(words[0]), _Bits(words[1])
         time, symbol, regime = self._arrivals(first, count)
-        by_symbol = np.argsort(symbol.astype(np.uint32), kind="stable")
-        grouped = symbol[by_symbol]
-        starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
-        codes = grouped[starts]
-        groups = _Groups(by_symbol, starts, codes)
-        fresh = codes[self.number[codes] == 0]
-
         swept = np.concatenate([[False], time[1:] == time[:-1]])
         flips = (~swept & (second.take(6) < 26)).astype(np.int64)
-        side = groups.running_sum(flips, self._side) & 1
+        side = _running_sum(symbol, flips, self._side) & 1
         moves = np.where(second.take(4) < 6, _heavy(1)[second.take(_TABLE_BITS)] * _MOVE_OF[regime], 0)
         ticks = (moves * self._step[symbol]) >> (_FRACTION_BITS + 2)
         # A buy moves the price up slightly more often than down.
         upward = (second.take(6) < 36) == (side == 1)
-        walk = groups.running_sum(np.where(upward, ticks, -ticks), self._walk)
+        walk = _running_sum(symbol, np.where(upward, ticks, -ticks), self._walk)
         middle = self._reflected(walk, symbol)
-        before = groups.shifted(middle, self.middle)
-        number = groups.running_sum(np.ones(count, np.int64), self.number)
+        before = _shifted(symbol, middle, self.middle)
+        number = _running_sum(symbol, np.ones(count, np.int64), self.number)
         lots = 1 + ((_heavy(2)[second.take(_TABLE_BITS)] * self._lot_scale(symbol)) >> _FRACTION_BITS)
         order = (np.arange(self._made, self._made + count, dtype=np.int64) + 1) * 4
         self._made += count
-        return TradeBlock(
-            time, symbol, middle, before, side == 1, lots, number, order, by_symbol, starts, first.rest,
-            fresh,
-        )  # fmt: skip
+        return TradeBlock(time, symbol, middle, before, side == 1, lots, number, order, first.rest)
 
     def _arrivals(self, bits: _Bits, count: int) -> tuple[IntArray, IntArray, IntArray]:
         kind, waiting = bits.take(6), _exponential()[bits.take(_TABLE_BITS)]
@@ -183,34 +170,20 @@ def _hold(values: IntArray, change: npt.NDArray[np.bool_], before: int) -> IntAr
     return np.concatenate([[before], values])[at]
 
 
-@dataclass(slots=True)
-class _Groups:
-    """Rows of a block grouped by symbol, with running values that continue each symbol's state."""
+def _running_sum(symbol: IntArray, values: IntArray, state: IntArray) -> IntArray:
+    """`state` plus the sum over the symbol's rows up to each row; updates `state`."""
+    sums = pl.DataFrame({"symbol": symbol, "value": values}).select(pl.col("value").cum_sum().over("symbol"))
+    running: IntArray = state[symbol] + sums["value"].to_numpy()
+    state[symbol] = running  # NumPy keeps the last value of a repeated index
+    return running
 
-    by_symbol: npt.NDArray[np.intp]
-    starts: npt.NDArray[np.intp]
-    codes: IntArray
 
-    def running_sum(self, values: IntArray, state: IntArray) -> IntArray:
-        """`state` plus the sum over the symbol's rows up to each row; updates `state`."""
-        total = np.cumsum(values[self.by_symbol])
-        at_start = np.concatenate([[0], total[self.starts[1:] - 1]])
-        lengths = np.diff(np.append(self.starts, len(values)))
-        running: IntArray = total + np.repeat(state[self.codes] - at_start, lengths)
-        state[self.codes] = running[np.append(self.starts[1:], len(values)) - 1]
-        out = np.empty_like(running)
-        out[self.by_symbol] = running
-        return out
-
-    def shifted(self, values: IntArray, state: IntArray) -> IntArray:
-        """The value of the symbol's row before each row; `state` becomes the last values."""
-        ordered = values[self.by_symbol]
-        previous = np.concatenate([[0], ordered[:-1]])
-        previous[self.starts] = state[self.codes]
-        state[self.codes] = ordered[np.append(self.starts[1:], len(values)) - 1]
-        out = np.empty_like(previous)
-        out[self.by_symbol] = previous
-        return out
+def _shifted(symbol: IntArray, values: IntArray, state: IntArray) -> IntArray:
+    """The value of the symbol's row before each row; `state` becomes the last values."""
+    rows = pl.DataFrame({"symbol": symbol, "value": values, "before": state[symbol]})
+    previous = rows.select(pl.col("value").shift(1).over("symbol").fill_null(pl.col("before")))
+    state[symbol] = values
+    return previous["value"].to_numpy()
 
 
 def _instrument(symbol: str) -> tuple[int, int]:

@@ -111,25 +111,15 @@ def bodies(declared: EventType, frame: pl.DataFrame) -> Iterator[bytes]:
         )
         for number, row in enumerate(rows, start):
             try:
-                message = _message(codec, *row)
+                message = _message(codec, row)
             except InvalidEvent as error:
                 raise InvalidEvent(f"row {number}: {error.what}", got=error.got, expected=error.expected) from error
             yield message.SerializeToString(deterministic=True)
 
 
-def _message(
-    codec: Codec,
-    position: int | None,
-    aggregate_id: str,
-    version: int | None,
-    timestamp: int,
-    cause: int | None,
-    event_id: str | None,
-    metadata: str | None,
-    recorded_at: int | None,
-    payload: tuple[Any, ...],
-) -> DomainEvent:
+def _message(codec: Codec, row: tuple[Any, ...]) -> DomainEvent:
     declared = codec.declared
+    position, aggregate_id, version, timestamp, cause, event_id, metadata, recorded_at, payload = row
     event = DomainEvent(
         event_id=event_id,
         aggregate_id=aggregate_id,
@@ -346,9 +336,7 @@ class _MessageColumns:
         self.codec = codec
         self.at: list[str] = []
         self.number: list[int] = []
-        self.envelope: list[
-            tuple[int | None, str, int | None, int, int | None, str | None, str | None, int | None]
-        ] = []
+        self.envelope: list[tuple[Any, ...]] = []
         self.payload: list[tuple[Any, ...]] = []
 
     def add(self, event: DomainEvent, at: str, number: int) -> None:

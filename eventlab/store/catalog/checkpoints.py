@@ -13,11 +13,11 @@ import zlib
 from collections.abc import Callable
 
 from eventlab.errors import ReadOnlyStore
-from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.types import Checkpoint, Mark
 
-_MARK = "position, digest, saved_at, crc"
+_MARK = "SELECT position, digest, saved_at, crc FROM checkpoints WHERE name = ? AND fingerprint = ?"
+_ALL = "SELECT position, digest, saved_at, crc, state FROM checkpoints WHERE name = ? AND fingerprint = ?"
 _REPLACE = (
     "INSERT OR REPLACE INTO checkpoints (name, fingerprint, position, digest, saved_at, crc, state) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -38,10 +38,9 @@ class Checkpoints:
 
     def load(self, name: str, fingerprint: str) -> Checkpoint | None:
         """The checkpoint, with the reason where it cannot be used; None where there is none."""
-        query = f"SELECT {_MARK}, state FROM checkpoints WHERE name = ? AND fingerprint = ?"  # noqa: S608  a constant
         with self._lock:
             with self._catalog.reading():
-                row = self._catalog.execute(query, (name, fingerprint)).fetchone()
+                row = self._catalog.execute(_ALL, (name, fingerprint)).fetchone()
             if row is None:
                 return None
             mark, state = Mark(*row[:4]), row[4]
@@ -58,7 +57,8 @@ class Checkpoints:
     def others(self, name: str, fingerprint: str) -> bool:
         """Whether there are checkpoints of this name by another fingerprint."""
         with self._lock, self._catalog.reading():
-            return self._others(name, fingerprint)
+            query = "SELECT count(*) FROM checkpoints WHERE name = ? AND fingerprint <> ?"
+            return bool(self._catalog.execute(query, (name, fingerprint)).fetchone()[0])
 
     def save(
         self,
@@ -100,29 +100,16 @@ class Checkpoints:
             if digest is None:
                 return False
             row = (*where, position, digest, time.time_ns(), _crc(name, fingerprint, position, digest, state), state)
-            with translating(self._catalog.where):
-                try:
-                    self._catalog.begin_write()
-                    there = self._mark(*where)
-                    if there is None and had and self._others(*where):
-                        return False
-                    if there is None or there == discard or there.position < position:
-                        self._catalog.execute(_REPLACE, row)
-                    if supersede:
-                        self._catalog.execute("DELETE FROM checkpoints WHERE name = ? AND fingerprint <> ?", where)
-                    self._catalog.commit()
-                finally:
-                    self._catalog.rollback()
+            with self._catalog.writing():
+                found = self._catalog.execute(_MARK, where).fetchone()
+                if found is None and had and self.others(*where):
+                    return False
+                if found is None or Mark(*found) == discard or found[0] < position:
+                    self._catalog.execute(_REPLACE, row)
+                if supersede:
+                    self._catalog.execute("DELETE FROM checkpoints WHERE name = ? AND fingerprint <> ?", where)
+                self._catalog.commit()
             return True
-
-    def _mark(self, name: str, fingerprint: str) -> Mark | None:
-        query = f"SELECT {_MARK} FROM checkpoints WHERE name = ? AND fingerprint = ?"  # noqa: S608  a constant
-        row = self._catalog.execute(query, (name, fingerprint)).fetchone()
-        return None if row is None else Mark(*row)
-
-    def _others(self, name: str, fingerprint: str) -> bool:
-        query = "SELECT count(*) FROM checkpoints WHERE name = ? AND fingerprint <> ?"
-        return bool(self._catalog.execute(query, (name, fingerprint)).fetchone()[0])
 
 
 def _crc(name: str, fingerprint: str, position: int, digest: bytes, state: bytes | memoryview) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eventlab.errors import (
-    EventlabError,
     NotAStore,
     ReadOnlyStore,
     StoreCorrupt,
@@ -23,21 +22,21 @@ UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, sqlite3.Error)
 """What a damaged catalog raises where its values are used."""
 
 
-def translated(error: sqlite3.Error, where: str) -> StoreError:
-    """The StoreError for an error of SQLite."""
+def translated(error: sqlite3.Error | OSError, where: str) -> StoreError:
+    """The StoreError for an error of SQLite, or for a failed file operation."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreLocked(
             f"{where}: another writer holds the store", hint="Wait for it, or raise el.open(..., wait=seconds)."
         )
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+    if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
+        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
+    if isinstance(error, OSError) or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return StoreFull(
             f"{where}: the disk is full or a write failed",
             got=str(error),
             hint="Free some space; nothing of this commit was kept.",
         )
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
     if code == sqlite3.SQLITE_NOTADB:
         return NotAStore(f"{where}: not an eventlab store", got=str(error))
     if code == sqlite3.SQLITE_CORRUPT:
@@ -58,23 +57,12 @@ def unreadable(error: Exception, where: str) -> StoreError:
     )
 
 
-def as_store_error(error: OSError, where: str) -> EventlabError:
-    """The StoreError for a failed file operation."""
-    if isinstance(error, PermissionError):
-        return ReadOnlyStore(f"{where}: cannot be written", got=str(error), hint="Open it with read_only=True.")
-    return StoreFull(
-        f"{where}: the disk is full or a write failed",
-        got=str(error),
-        hint="Free some space; nothing of this commit was kept.",
-    )
-
-
 @contextlib.contextmanager
 def translating(where: str) -> Iterator[None]:
-    """Raise StoreErrors in place of SQLite's."""
+    """Raise StoreErrors in place of SQLite's and the file system's."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise translated(error, where) from error
 
 
@@ -140,6 +128,16 @@ class Connection:
             self.rollback()
             raise
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A write transaction; what is not committed inside is rolled back."""
+        with translating(self.where):
+            try:
+                self.begin_write()
+                yield
+            finally:
+                self.rollback()
+
     def try_begin_write(self) -> bool:
         """Take the write lock if it is free."""
         with self._impatient():
@@ -171,20 +169,12 @@ class Connection:
         """Give freed pages back and empty the WAL as far as no reader needs it, without waiting for any."""
         with contextlib.suppress(sqlite3.Error, StoreError), self._impatient():
             if self.execute("PRAGMA freelist_count").fetchone()[0]:
-                self._alone(self._vacuum)
-            self._alone(self._checksums.write)
+                with self.writing():
+                    self.execute("PRAGMA incremental_vacuum").fetchall()
+                    self.commit()
+            with self.writing():
+                self._checksums.write()
             self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _alone(self, action: Callable[[], None]) -> None:
-        try:
-            self.begin_write()
-            action()
-        finally:
-            self.rollback()
-
-    def _vacuum(self) -> None:
-        self.execute("PRAGMA incremental_vacuum").fetchall()
-        self.commit()
 
     def copy_to(self, path: Path) -> None:
         """Copy the database, as of one moment, into a new file with no journal of its own."""

@@ -132,7 +132,10 @@ class LogIndex:
                     if self._settle(sure=self._catalog.data_version() == seen):
                         return
                 elif self._catalog.data_version() == seen:
-                    raise self._missing_journal()
+                    raise StoreCorrupt(
+                        f"{self._catalog.where}: the journal is missing", expected=f"journal/{self.journal_name}",
+                        hint="Restore the store from a copy.",
+                    )  # fmt: skip
             except BaseException as error:  # an interrupt may leave it half done
                 self.forget()
                 if isinstance(error, UNREADABLE) and not isinstance(error, EventlabError):
@@ -208,13 +211,6 @@ class LogIndex:
             except FileNotFoundError:
                 return False
         return True
-
-    def _missing_journal(self) -> StoreCorrupt:
-        return StoreCorrupt(
-            f"{self._catalog.where}: the journal is missing",
-            expected=f"journal/{self.journal_name}",
-            hint="Restore the store from a copy.",
-        )
 
     def _learn_journal(self, *, alone: bool) -> bool:
         if self.journal is None or not self.journal.has_more():

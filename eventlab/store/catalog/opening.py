@@ -13,7 +13,7 @@ from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.storage import operations as disk
 from eventlab.storage.local import LocalStorage
 from eventlab.store.catalog import format as formats
-from eventlab.store.catalog.connection import as_store_error, translating, unreadable
+from eventlab.store.catalog.connection import translating, unreadable
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.segments.files import segment_files
 
@@ -158,9 +158,7 @@ def open_directory(directory: Path, *, read_only: bool, wait: float) -> Catalog:
             return Catalog(connection, where, read_only=read_only, wait=wait)
         except BaseException as error:
             connection.close()
-            if isinstance(error, OSError) and not isinstance(error, StoreError):
-                raise as_store_error(error, where) from error
-            if isinstance(error, (LookupError, TypeError, ValueError)) and not isinstance(error, StoreError):
+            if isinstance(error, (LookupError, TypeError, ValueError)):
                 raise unreadable(error, where) from error
             raise
 

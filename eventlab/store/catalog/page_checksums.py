@@ -16,7 +16,6 @@ offset   ``catalog.checksums``, integers little-endian
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import sqlite3
 import struct
@@ -25,6 +24,7 @@ from pathlib import Path
 
 from eventlab.errors import StoreCorrupt
 from eventlab.storage import operations as disk
+from eventlab.storage.local import write_new
 
 CHECKSUMS_NAME = "catalog.checksums"
 
@@ -89,11 +89,7 @@ class PageChecksums:
         fresh = path.with_name(path.name + "-new")
         with contextlib.suppress(OSError):  # the store works without them, only damage goes unnoticed
             disk.remove(fresh)
-            descriptor = disk.create(fresh)
-            try:
-                disk.write_at(descriptor, content + _CRC.pack(zlib.crc32(content)), 0)
-            finally:
-                os.close(descriptor)
+            write_new(fresh, [content + _CRC.pack(zlib.crc32(content))], synced=False)
             disk.rename(fresh, path)
             self._written = about
 

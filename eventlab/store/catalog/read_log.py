@@ -135,14 +135,11 @@ class ReadLog:
             raise ReadOnlyStore(
                 f"{self._catalog.where}: recorded reads cannot be removed from a store opened to be read"
             )
-        with self._lock, translating(self._catalog.where):
-            try:
-                self._catalog.begin_write()
+        with self._lock:
+            with self._catalog.writing():
                 if self._has_table():
                     self._catalog.execute("DROP TABLE recorded_reads")
                     self._catalog.commit()
-            finally:
-                self._catalog.rollback()
             with self._buffering:
                 self._buffer.clear()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,10 @@ from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.schemas import meaning
 from eventlab.store.commit.duplicates import KnownEvents
 from eventlab.store.ids import find_computed
+from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import at_positions
 from eventlab.store.types import Receipt
-
-_EXTRA = ("cause", "event_id", "metadata")
 
 
 class EventIds(KnownEvents):
@@ -57,12 +57,15 @@ class EventIds(KnownEvents):
         return commit.receipt
 
     def block_at(self, declared: EventType, positions: Int64Array) -> Block | None:
-        columns = {declared.name: [field.name for field in declared]}
-        types, first, stop = {declared.name: declared}, int(positions.min()), int(positions.max()) + 1
-        want = Want(columns, False, None, {}, stop, types=types, runs=self._index.runs_of_file)
-        manifest = self._index.manifest()
-        blocks = self._reader.blocks(manifest, declared.name, want, _EXTRA, first_position=first)
+        first, stop = int(positions.min()), int(positions.max()) + 1
+        runs = self._index.runs_of_file
+        blocks = self._blocks(declared, numbers=None, start_position=first, stop_position=stop, runs=runs)
         return at_positions(blocks, positions)
+
+    def _blocks(self, declared: EventType, **bounds: Any) -> Iterator[Block]:
+        columns = {declared.name: [field.name for field in declared]}
+        want = Want(columns=columns, others=False, types={declared.name: declared}, **bounds)
+        return self._reader.blocks(self._index.manifest(), declared.name, want, STORED_EXTRA)
 
     def _readable(self) -> list[EventType]:
         return [meaning(name, self._index.types) for name in self._index.types]
@@ -91,12 +94,10 @@ class EventIds(KnownEvents):
         return None
 
     def _version_of(self, declared: EventType, number: int, version: int) -> Block | None:
-        columns = {declared.name: [field.name for field in declared]}
         after, stop = {number: version - 1}, self._index.stop_position
         runs = self._index.runs_of_aggregates([number], after, stop, version)
-        types = {declared.name: declared}
-        want = Want(columns, False, np.array([number]), after, stop, types=types, runs=runs.get)
-        for block in self._reader.blocks(self._index.manifest(), declared.name, want, _EXTRA):
+        numbers = np.array([number])
+        for block in self._blocks(declared, numbers=numbers, after=after, stop_position=stop, runs=runs.get):
             at = np.flatnonzero(block.version == version)
             if len(at):
                 return block.take(at)

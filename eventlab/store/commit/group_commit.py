@@ -13,15 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from eventlab.errors import StoreError
-from eventlab.storage.api import Storage
-from eventlab.store.catalog.connection import as_store_error, translated
-from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.log_index import LogIndex
-from eventlab.store.catalog.transaction import transaction
+from eventlab.store.catalog.connection import translated
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.commit.validate import PendingHead
-from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain.columns import GENESIS
-from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Record
 from eventlab.store.journal.memtable import part_of
 from eventlab.store.read.subscriptions import Handlers
@@ -65,24 +60,11 @@ class PreparedEnd:
 class GroupCommit:
     """The prepared commits of a store. Call its methods with the store's lock held once."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        storage: Storage,
-        journals: Journals,
-        index: LogIndex,
-        exclusive: Exclusive,
-        lock: threading.RLock,
-        handlers: Handlers,
-    ) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._journals = journals
-        self._index = index
-        self._exclusive = exclusive
-        self._lock = lock
+    def __init__(self, store: OpenStore, handlers: Handlers) -> None:
+        self._store = store
+        self._index = store.index
         self._handlers = handlers
-        self._changed = threading.Condition(lock)
+        self._changed = threading.Condition(store.lock)
         self._end: PreparedEnd | None = None
         self._pending: list[PreparedCommit] = []
         self._prepared_in = 0
@@ -101,7 +83,7 @@ class GroupCommit:
             if self._end is not None and self._end.epoch != index.epoch:
                 self._end = None
             if index.damage is not None:
-                raise index.damage.error(self._catalog.where)
+                raise index.damage.error(self._store.catalog.where)
             if index.journal is None:
                 self._begin_journal()
                 self._end = None
@@ -112,9 +94,9 @@ class GroupCommit:
         return self._end
 
     def _begin_journal(self) -> None:
-        name = self._journals.create()
-        with transaction(self._catalog, self._storage, self._index):
-            self._catalog.set_journal(name)
+        name = self._store.journals.create()
+        with self._store.transaction():
+            self._store.catalog.set_journal(name)
         self._index.learn_seal(name)
         self._index.refresh(alone=True)
 
@@ -148,7 +130,7 @@ class GroupCommit:
         end.stop, end.digest, end.recorded_at = record.first_position + record.events, record.digest, record.recorded_at
         prepared = PreparedCommit(record)
         self._pending.append(prepared)
-        self._prepared_in = self._exclusive.turn
+        self._prepared_in = self._store.exclusive.turn
         return prepared
 
     # -- writing
@@ -181,15 +163,15 @@ class GroupCommit:
             if journal is None:
                 raise self._interrupted()
             if unlocked:
-                self._lock.release()
+                self._store.lock.release()
             journal.append([prepared.record for prepared in group])
         except BaseException as failure:  # noqa: BLE001  raised in every thread whose commit failed
             error = failure
         while True:
             try:
-                if self._lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  as Condition does
+                if self._store.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001  as Condition does
                     break
-                self._lock.acquire()
+                self._store.lock.acquire()
             except BaseException as failure:  # noqa: BLE001  the same
                 error = error or failure
         self._syncing = self._index.frozen = False
@@ -219,10 +201,8 @@ class GroupCommit:
 
     def _fail(self, group: Sequence[PreparedCommit], error: BaseException) -> None:
         raised: BaseException = error
-        if isinstance(error, sqlite3.Error):
-            raised = translated(error, self._catalog.where)
-        elif isinstance(error, OSError) and not isinstance(error, StoreError):
-            raised = as_store_error(error, self._catalog.where)
+        if isinstance(error, (sqlite3.Error, OSError)):
+            raised = translated(error, self._store.catalog.where)
         elif not isinstance(error, Exception):
             raised = self._interrupted()
         if raised is not error:
@@ -238,12 +218,12 @@ class GroupCommit:
 
     def _interrupted(self) -> StoreError:
         return StoreError(
-            f"{self._catalog.where}: interrupted while it wrote", hint="Read the log to see which commits it has."
+            f"{self._store.catalog.where}: interrupted while it wrote", hint="Read the log to see which commits it has."
         )
 
     def _drop_abandoned(self) -> None:
         """Forget commits of a thread that was interrupted before it wrote them: another process may have written."""
-        if self._pending and self._prepared_in != self._exclusive.turn:
+        if self._pending and self._prepared_in != self._store.exclusive.turn:
             self._pending, self._end = [], None
 
     def drain(self) -> None:

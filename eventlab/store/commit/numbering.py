@@ -14,10 +14,9 @@ import pyarrow as pa
 
 from eventlab.errors import InvalidEvent, LateEvent
 from eventlab.events.clock import MAX_NS, MIN_NS, format_ns
-from eventlab.events.types import EventType
-from eventlab.store.blocks import Block, Int64Array, cluster_order, running_maxima
+from eventlab.store.blocks import Block, Int64Array, cluster_order, concat_blocks, running_maxima
 from eventlab.store.commit.validate import CheckedBatch, CheckedRows, PendingHead
-from eventlab.store.types import Late
+from eventlab.store.types import Late, NumberedRows
 
 ScalarT = TypeVar("ScalarT", bound=np.generic)
 
@@ -51,15 +50,15 @@ def number_rows(
     clock: Callable[[], int],
     previous: int | None,
     late: Late,
-) -> tuple[int, list[int], int] | None:
+) -> tuple[NumberedRows, int] | None:
     """Give versions and times to plain events, and move `head` on.
 
     `clock` and `previous` are those of `commit_time`.
 
     Returns
     -------
-    (recorded_at, timestamps, backdated) or None
-        Commit time, event times, and how many of these go back. None where times or causes must be refused or raised:
+    (numbered, backdated) or None
+        The events, and how many of their times go back. None where times or causes must be refused or raised:
         `number_batches` does so.
     """
     count = len(rows.rows)
@@ -78,9 +77,13 @@ def number_rows(
         backdated = sum(map(operator.lt, timestamps, reached))
         if backdated and late != "accept":
             return None
+    numbered = NumberedRows(
+        rows.type, rows.kind, head.name, head.no, rows.rows, first_position, head.version + 1, recorded_at, timestamps,
+        rows.causes, rows.metadata,
+    )  # fmt: skip
     head.backdated = backdated > 0
     head.version, head.position, head.timestamp = head.version + count, first_position + count - 1, highest
-    return recorded_at, timestamps, backdated
+    return numbered, backdated
 
 
 def number_batches(
@@ -101,7 +104,7 @@ def number_batches(
             return made
     rows = sum(item.rows for item in items)
     order = _order(items)
-    aggregate = _in_order([_spread(item.aggregate, item.rows) for item in items], order)
+    aggregate = _in_order([np.broadcast_to(item.aggregate, item.rows) for item in items], order)
     position = np.arange(first_position, first_position + rows, dtype=np.int64)
     auto = [item.batch.timestamp is None for item in items]
     timestamp = _in_order([_times(item, recorded_at) for item in items], order)
@@ -131,17 +134,8 @@ def _number_one(item: CheckedBatch, head: PendingHead, first_position: int, reco
     first_version = head.version + 1
     head.version, head.position = head.version + rows, first_position + rows - 1
     head.timestamp = int(timestamp[-1])
-    block = Block(
-        batch.type,
-        np.arange(first_position, first_position + rows),
-        np.full(rows, head.no),
-        np.arange(first_version, first_version + rows),
-        timestamp,
-        None,
-        batch.event_id,
-        None if item.metadata is None else _text_rows(item.metadata, rows),
-        dict(zip(item.payload.schema.names, item.payload.columns, strict=True)),
-    )
+    position, version = np.arange(first_position, first_position + rows), np.arange(first_version, first_version + rows)
+    block = _block(item, position, np.full(rows, head.no), version, timestamp, None)
     return NumberedCommit([block], first_position, rows, head.version, 0)
 
 
@@ -153,10 +147,6 @@ def _order(items: Sequence[CheckedBatch]) -> Int64Array | None:
     if (places[1:] >= places[:-1]).all():
         return None
     return np.argsort(places, kind="stable")
-
-
-def _spread(value: int | Int64Array, rows: int) -> Int64Array:
-    return np.full(rows, value, dtype=np.int64) if isinstance(value, int) else value
 
 
 def _times(item: CheckedBatch, recorded_at: int) -> Int64Array:
@@ -269,60 +259,42 @@ def _blocks(
     timestamp: Int64Array,
     cause: Int64Array | None,
 ) -> list[Block]:
-    grouped: dict[str, list[int]] = {}
-    for index, item in enumerate(items):
-        grouped.setdefault(item.batch.type.name, []).append(index)
-    starts = np.cumsum([0, *(item.rows for item in items)])
+    place = None
+    if order is not None:
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+    grouped: dict[str, list[Block]] = {}
+    first = 0
+    for item in items:
+        at = slice(first, first + item.rows) if place is None else place[first : first + item.rows]
+        causes = None if cause is None else cause[at]
+        made = _block(item, position[at], aggregate[at], version[at], timestamp[at], causes)
+        grouped.setdefault(item.batch.type.name, []).append(made)
+        first += item.rows
     blocks = []
-    for members in grouped.values():
-        mine = [items[index] for index in members]
-        at: slice | Int64Array = slice(None)
-        shuffle = None
-        if len(mine) < len(items) or order is not None:
-            rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in members])
-            if order is not None:
-                place = np.empty(len(order), dtype=np.int64)
-                place[order] = np.arange(len(order))
-                rows = place[rows]
-                if len(mine) > 1:
-                    shuffle = np.argsort(rows, kind="stable")
-                    rows = rows[shuffle]
-            at = rows
-        event_id, metadata, columns = _payload(mine, shuffle)
-        blocks.append(
-            Block(
-                mine[0].batch.type, position[at], aggregate[at], version[at], timestamp[at],
-                None if cause is None else cause[at], event_id, metadata, columns,
-            )
-        )  # fmt: skip
+    for parts in grouped.values():
+        block = concat_blocks(parts)
+        in_order = place is None or len(parts) == 1
+        blocks.append(block if in_order else block.take(np.argsort(block.position, kind="stable")))
     return blocks
 
 
-def _payload(
-    items: Sequence[CheckedBatch], shuffle: Int64Array | None
-) -> tuple[pa.StringArray | None, pa.DictionaryArray | None, dict[str, pa.Array]]:
-    declared: EventType = items[0].batch.type
-    columns = {
-        field.name: _concatenated([item.payload.column(index) for item in items], shuffle)
-        for index, field in enumerate(declared)
-    }
-    event_id = metadata = None
-    if any(item.batch.event_id is not None for item in items):
-        ids = [i.batch.event_id if i.batch.event_id is not None else pa.nulls(i.rows, pa.string()) for i in items]
-        event_id = _concatenated(ids, shuffle)
-    if any(item.metadata is not None for item in items):
-        metadata = _concatenated([_text_rows(item.metadata, item.rows) for item in items], shuffle)
-    return event_id, metadata, columns
-
-
-def _concatenated(arrays: Sequence[pa.Array], shuffle: Int64Array | None) -> pa.Array:
-    rows = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
-    return rows if shuffle is None else rows.take(pa.array(shuffle))
-
-
-def _text_rows(text: str | pa.DictionaryArray | None, rows: int) -> pa.DictionaryArray:
+def _block(
+    item: CheckedBatch,
+    position: Int64Array,
+    aggregate: Int64Array,
+    version: Int64Array,
+    timestamp: Int64Array,
+    cause: Int64Array | None,
+) -> Block:
+    """A batch with its numbers."""
+    text, metadata = item.metadata, None
     if isinstance(text, pa.DictionaryArray):
-        return text
-    if text is None:
-        return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), pa.array([], pa.string()))
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, dtype=np.int32)), pa.array([text], pa.string()))
+        metadata = text
+    elif text is not None:
+        codes = pa.array(np.zeros(item.rows, dtype=np.int32))
+        metadata = pa.DictionaryArray.from_arrays(codes, pa.array([text], pa.string()))
+    columns = dict(zip(item.payload.schema.names, item.payload.columns, strict=True))
+    return Block(
+        item.batch.type, position, aggregate, version, timestamp, cause, item.batch.event_id, metadata, columns
+    )

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
-from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.manifest import Segment
-from eventlab.store.catalog.transaction import transaction
-from eventlab.store.journal.files import Journals
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.journal.memtable import Damaged, Part, adjacent_parts
-from eventlab.store.segments.files import new_name
 from eventlab.store.segments.segments import SegmentFile, stretches, write_segments
-from eventlab.store.types import Codec
 
 SEGMENT_ROWS = 3_145_728
 """A segment holds at most so many events: a reader needs all of one in memory."""
@@ -25,12 +19,8 @@ NameOf = Callable[[int], str]
 class Sealer:
     """Writes segments and adds them to the catalog. Call its methods under the store's lock."""
 
-    def __init__(self, catalog: Catalog, storage: Storage, journals: Journals, index: LogIndex, codec: Codec) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._journals = journals
-        self._index = index
-        self._codec = codec
+    def __init__(self, store: OpenStore) -> None:
+        self._store = store
 
     def write(
         self,
@@ -53,18 +43,15 @@ class Sealer:
         ]
         files: dict[int, dict[int, SegmentFile]] = {begin: {} for begin, _ in spans}
         for span in spans:
-            self._catalog.add_segment(*span)
-        made_in_order = write_segments([part for *_, part in parts], name_of, self._codec)
+            self._store.catalog.add_segment(*span)
+        made_in_order = write_segments([part for *_, part in parts], name_of, self._store.codec)
         for (begin, end, kind, part), made in zip(parts, made_in_order, strict=True):
-            file = SegmentFile(
-                0, begin, end, part.type, new_name(begin, made.suffix), made.rows, made.content.size,
-                made.footer_bytes, made.footer_crc,
-            )  # fmt: skip
+            file = made.file(begin, end, part.type)
             written.append(file.name)
-            self._storage.write(file.name, [made.content])  # synced while the next ones are encoded
-            files[begin][kind] = self._catalog.add_file(kind, file, made.runs)
+            self._store.storage.write(file.name, [made.content])  # synced while the next ones are encoded
+            files[begin][kind] = self._store.catalog.add_file(kind, file, made.runs)
         segments = [Segment(begin, end, files[begin]) for begin, end in spans]
-        self._storage.sync()
+        self._store.storage.sync()
         return segments
 
     def seal(self) -> int:
@@ -75,19 +62,19 @@ class Sealer:
         StoreCorrupt
             An unsealed commit is damaged: sealing would make the loss permanent.
         """
-        index = self._index
+        catalog, index = self._store.catalog, self._store.index
         segments: list[Segment] = []
         sealed, fresh = "", ""
-        with transaction(self._catalog, self._storage, index) as written:
+        with self._store.transaction() as written:
             parts = adjacent_parts(self._unsealed_parts())
-            index.unsealed.write(self._catalog, index.types_by_number, index.names)  # first: runs refer to aggregates
+            index.unsealed.write(catalog, index.types_by_number, index.names)  # first: runs refer to aggregates
             for part in parts:
                 segments += self.write(
                     part.blocks, part.first_position, part.stop_position, index.names.__getitem__, written
                 )
             if parts:
-                sealed, fresh = index.journal_name, self._journals.create()
-                self._catalog.set_journal(fresh)
+                sealed, fresh = index.journal_name, self._store.journals.create()
+                catalog.set_journal(fresh)
         if not parts:
             return 0
         try:
@@ -97,14 +84,14 @@ class Sealer:
         except BaseException:
             index.forget()
             raise
-        self._journals.remove(sealed)
-        self._catalog.tidy()
+        self._store.journals.remove(sealed)
+        catalog.tidy()
         return sum(part.stop_position - part.first_position for part in parts)
 
     def _unsealed_parts(self) -> list[Part]:
         parts = []
-        for piece in self._index.manifest().unsealed:
+        for piece in self._store.index.manifest().unsealed:
             if isinstance(piece, Damaged):
-                raise piece.error(self._catalog.where)
+                raise piece.error(self._store.catalog.where)
             parts.append(piece)
         return parts

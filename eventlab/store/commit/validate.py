@@ -63,10 +63,7 @@ class CheckedRows:
 
 
 def check_rows(
-    batches: Sequence[Batch],
-    numbers: Mapping[tuple[str, int], int],
-    newest: Mapping[str, EventType],
-    late: Late,
+    batches: Sequence[Batch], numbers: Mapping[tuple[str, int], int], newest: Mapping[str, EventType]
 ) -> CheckedRows | None:
     """The events of a commit where they are a few plain rows; None where they need `check_batches`.
 
@@ -77,7 +74,6 @@ def check_rows(
     newest : mapping of str to EventType
         The newest version of each type.
     """
-    check_late(late)
     if len(batches) != 1 or not isinstance(batches[0].payload, Rows):
         return None
     batch = batches[0]

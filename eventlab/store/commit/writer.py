@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,13 +11,11 @@ from typing import Any
 
 from eventlab.errors import EventlabError, StoreError
 from eventlab.events.types import EventType
-from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block
-from eventlab.store.catalog.connection import as_store_error, translated
-from eventlab.store.catalog.database import Catalog, SourceChunk
-from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.connection import translated
+from eventlab.store.catalog.database import SourceChunk
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.schemas import check_writable
-from eventlab.store.catalog.transaction import transaction
 from eventlab.store.commit.duplicates import earlier_receipt
 from eventlab.store.commit.event_ids import EventIds
 from eventlab.store.commit.group_commit import GroupCommit, PreparedEnd
@@ -33,14 +30,11 @@ from eventlab.store.commit.validate import (
     check_late,
     check_rows,
 )
-from eventlab.store.disk.writer_lock import Exclusive
 from eventlab.store.hash_chain import columns as column_digests
 from eventlab.store.hash_chain import rows as row_digests
 from eventlab.store.journal.columns_codec import to_blob
-from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import HEAD, Record
 from eventlab.store.journal.rows_codec import rows_blob
-from eventlab.store.read.reader import Reader
 from eventlab.store.read.subscriptions import Handlers
 from eventlab.store.types import Batch, Commit, Late, Receipt
 
@@ -71,27 +65,15 @@ class Committed:
 class Writer:
     """Adds events. Call its methods with the store's lock held once, in a thread that has the right to write."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        storage: Storage,
-        journals: Journals,
-        index: LogIndex,
-        reader: Reader,
-        sealer: Sealer,
-        clock: Callable[[], int],
-        exclusive: Exclusive,
-        lock: threading.RLock,
-        handlers: Handlers,
-    ) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._index = index
-        self._sealer = sealer
+    def __init__(self, store: OpenStore, event_ids: EventIds, clock: Callable[[], int], handlers: Handlers) -> None:
+        self._store = store
+        self._catalog = store.catalog
+        self._index = store.index
+        self._event_ids = event_ids
+        self._sealer = Sealer(store)
         self._clock = clock
         self._handlers = handlers
-        self._group = GroupCommit(catalog, storage, journals, index, exclusive, lock, handlers)
-        self.event_ids = EventIds(catalog, index, reader)
+        self._group = GroupCommit(store, handlers)
 
     def commit(
         self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
@@ -99,12 +81,8 @@ class Writer:
         """Add events durably; see `Store.commit`. Others get the store's lock while this thread syncs."""
         try:
             made = self._commit(batches, expected, late, source)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise translated(error, self._catalog.where) from error
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            raise as_store_error(error, self._catalog.where) from error
         unsealed = self._index.unsealed
         is_full = len(unsealed.records) >= UNSEALED_COMMITS or unsealed.rows >= UNSEALED_ROWS
         if made.aggregates and (is_full or unsealed.bytes >= UNSEALED_BYTES):
@@ -117,8 +95,9 @@ class Writer:
         self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         try:
+            check_late(late)
             end = self._group.end()
-            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types, late)
+            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types)
             quick = None if rows is None else self._record_of_rows(end, rows, expected, late)
             prepared = quick or self._record_of_batches(end, batches, expected, late, source)
         except BaseException as error:
@@ -138,24 +117,16 @@ class Writer:
         head = self._head(end, rows.aggregate_id, 0)
         if expected:
             check_expected(expected, lambda name: self._head(end, name, 0).version)
-        first_version = head.version + 1
-        numbered = number_rows(rows, head, end.stop, self._clock, end.recorded_at, late)
-        if numbered is None:
+        found = number_rows(rows, head, end.stop, self._clock, end.recorded_at, late)
+        if found is None:
             return None
-        recorded_at, timestamps, backdated = numbered
-        digest = row_digests.digest(
-            end.digest, rows.type, rows.rows, aggregate_id=head.name, first_position=end.stop,
-            first_version=first_version, recorded_at=recorded_at, timestamps=timestamps, causes=rows.causes,
-            metadata=rows.metadata,
-        )  # fmt: skip
-        blob = rows_blob(
-            rows.type, rows.kind, rows.rows, aggregate=head.no, first_version=first_version, timestamps=timestamps,
-            causes=rows.causes, metadata=rows.metadata,
-        )  # fmt: skip
+        numbered, backdated = found
+        digest, blob = row_digests.digest(end.digest, numbered), rows_blob(numbered)
         extras = self._extras(end, [head], {}, None, has_ids=False) if head.is_new or backdated else {}
         packed = HEAD.pack(head.no, head.version, head.position, head.timestamp)
-        count = len(rows.rows)
-        record = Record(end.stop, count, -backdated, recorded_at, head.version, digest, packed, extras, blob)
+        record = Record(
+            end.stop, len(rows.rows), -backdated, numbered.recorded_at, head.version, digest, packed, extras, blob
+        )
         return end, record, [head]
 
     def _record_of_batches(
@@ -167,7 +138,6 @@ class Writer:
         source: SourceChunk | None,
     ) -> tuple[PreparedEnd, Record, list[PendingHead]] | Committed:
         """The journal's record of a commit; or the outcome of one that is large, empty, or there already."""
-        check_late(late)
         items, names = check_batches(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
@@ -175,7 +145,7 @@ class Writer:
         if source is not None or has_ids or not known or rows >= BULK_ROWS:
             end = self._group.drained_end()  # ids and chunks of prepared commits are not known yet
         earlier = None if source is None else self.chunk_receipt(*source)
-        earlier = earlier or earlier_receipt(self.event_ids, items, names, late)
+        earlier = earlier or earlier_receipt(self._event_ids, items, names, late)
         if earlier is not None:
             return Committed(earlier)
         heads = self._heads(end, names)
@@ -185,7 +155,7 @@ class Writer:
         clocks = [head.clock for head in heads]
         check_clocks(items, heads)
         new_clocks = {head.no: head.clock for head, clock in zip(heads, clocks, strict=True) if head.clock != clock}
-        types = self._checked_types([item.batch.type for item in items])
+        types = check_writable([item.batch.type for item in items], self._index.types_by_number.values())
         recorded_at = commit_time(self._clock, end.recorded_at)
         numbered = number_batches(items, heads, end.stop, recorded_at, late)
         if numbered.events >= BULK_ROWS:
@@ -255,7 +225,7 @@ class Writer:
         new = [(head.no, head.name) for head in heads if head.is_new]
         name_of = self._name_of(heads)
         previous = index.digest or column_digests.GENESIS
-        with transaction(catalog, self._storage, index) as written:
+        with self._store.transaction() as written:
             blocks = dict(self._with_numbers(numbered.blocks, types))
             index.unsealed.write_names(catalog)
             catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
@@ -267,7 +237,7 @@ class Writer:
                 digest = proving.result()
             commit = Commit(first, numbered.events, numbered.late, recorded_at, numbered.last_version, digest)
             catalog.add_commits([(commit, source)])
-            self.event_ids.add(numbered.blocks)
+            self._event_ids.add(numbered.blocks)
         self._group.forget_end()
         try:
             for number, name in new:
@@ -320,9 +290,6 @@ class Writer:
     def _is_known(self, declared: EventType) -> bool:
         return (declared.name, declared.schema_version) in self._index.type_numbers
 
-    def _checked_types(self, used: Sequence[EventType]) -> dict[str, EventType]:
-        return check_writable(used, self._index.types_by_number.values())
-
     def _with_numbers(self, blocks: Sequence[Block], used: Mapping[str, EventType]) -> list[tuple[int, Block]]:
         """Blocks with their types' numbers; types new to the store are added to it first."""
         for declared in used.values():
@@ -336,20 +303,20 @@ class Writer:
         if self._catalog.in_transaction:
             self._add_type(declared)
         else:
-            with transaction(self._catalog, self._storage, self._index):
+            with self._store.transaction():
                 self._add_type(declared)
         self._index.refresh_types()
 
     def _add_type(self, declared: EventType) -> None:
         self._index.refresh_types()  # another process may have been first
-        self._checked_types([declared])
+        check_writable([declared], self._index.types_by_number.values())
         if not self._is_known(declared):
             self._catalog.add_event_type(len(self._index.types_by_number), declared)
 
     # -- ingested sources
 
     def finish_source(self, identity: str, receipt: str) -> None:
-        with transaction(self._catalog, self._storage, self._index):
+        with self._store.transaction():
             self._catalog.finish_source(identity, receipt)
 
     def chunk_receipt(self, identity: str, chunk: int) -> Receipt | None:

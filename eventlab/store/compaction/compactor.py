@@ -24,20 +24,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import DamagedSegment, StoreCorrupt, StoreError, StoreFull, StoreLocked
-from eventlab.storage.api import Storage
 from eventlab.store.blocks import NO_CAUSE, Block, Int64Array, Slab, cluster_order, concat_blocks, is_all_null
-from eventlab.store.catalog.connection import as_store_error
-from eventlab.store.catalog.database import Catalog
-from eventlab.store.catalog.log_index import LogIndex
+from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.manifest import Segment
-from eventlab.store.catalog.transaction import transaction
+from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.commit import seal
 from eventlab.store.compaction import tiering
 from eventlab.store.compaction.garbage import Garbage
-from eventlab.store.disk.read_leases import Lease, Leases
-from eventlab.store.disk.writer_lock import Exclusive, FileLock, NoLock
+from eventlab.store.disk.read_leases import Lease
 from eventlab.store.read.frames import STORED_EXTRA
-from eventlab.store.segments.files import discard, new_name
+from eventlab.store.segments.files import discard
 from eventlab.store.segments.segments import FORMATS, Runs, SegmentFile, Segments, write_segment
 from eventlab.store.types import Codec, Vacuumed
 
@@ -84,32 +80,13 @@ class Compactor:
     Call it without the store's lock and without the right to write: it takes both for moments.
     """
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        storage: Storage,
-        index: LogIndex,
-        segments: Segments,
-        garbage: Garbage,
-        leases: Leases,
-        *,
-        exclusive: Exclusive,
-        right: FileLock | NoLock,
-        lock: threading.RLock,
-        settle: Callable[[], None],
-        codec: Codec,
-    ) -> None:
-        self._catalog = catalog
-        self._storage = storage
-        self._index = index
+    def __init__(self, store: OpenStore, segments: Segments, settle: Callable[[], None]) -> None:
+        self._store = store
+        self._catalog, self._storage, self._index = store.catalog, store.storage, store.index
         self._segments = segments
-        self._garbage = garbage
-        self._leases = leases
-        self._exclusive = exclusive
-        self._right = right
-        self._lock = lock
+        self._garbage = Garbage(store)
+        self._lock = store.lock
         self._settle = settle
-        self._codec = codec
         self._turn = threading.Lock()
         self._damaged: set[int] = set()
         self._better_apart: set[int] = set()
@@ -139,11 +116,11 @@ class Compactor:
             Another process is rewriting segments, and was not done in the time that the store waits for others.
         """
         self._damaged.clear()
-        return self._run(lambda segments: self._archive(segments, stop_position), self._exclusive.wait)
+        return self._run(lambda segments: self._archive(segments, stop_position), self._store.exclusive.wait)
 
     def vacuum(self) -> Vacuumed:
         """Remove all files that no reader needs, and give the catalog's free pages back."""
-        with self._alone(0.0) as alone, self._exclusive.held(), self._lock:
+        with self._alone(0.0) as alone, self._store.exclusive.held(), self._lock:
             self._settle()
             before = self._catalog.size()
             swept = self._garbage.sweep() if alone and self._index.damage is None else Vacuumed()
@@ -165,7 +142,7 @@ class Compactor:
             self._garbage.collect()
 
     def close(self) -> None:
-        self._right.close()
+        self._store.rewriting.close()
 
     @contextlib.contextmanager
     def _alone(self, wait: float) -> Iterator[bool]:
@@ -174,12 +151,12 @@ class Compactor:
             yield False
             return
         try:
-            taken = self._right.acquire(wait)
+            taken = self._store.rewriting.acquire(wait)
             try:
                 yield taken
             finally:
                 if taken:
-                    self._right.release()
+                    self._store.rewriting.release()
         finally:
             self._turn.release()
 
@@ -188,8 +165,8 @@ class Compactor:
     def _merge(
         self, segments: Sequence[Segment], choose: Callable[[Sequence[int | None], int], tiering.Span | None]
     ) -> Job | None:
-        may = [self._codec == "archive" or not _is_archived(segment) for segment in segments]
-        return self._job(segments, may, choose, self._codec)
+        may = [self._store.codec == "archive" or not _is_archived(segment) for segment in segments]
+        return self._job(segments, may, choose, self._store.codec)
 
     def _archive(self, segments: Sequence[Segment], stop_position: int) -> Job | None:
         cold = [segment.stop_position <= stop_position for segment in segments]
@@ -234,7 +211,7 @@ class Compactor:
                 raise StoreLocked(f"{self._catalog.where}: another process is rewriting segments", hint="Wait for it.")
             while alone and (found := self._next(plan)) is not None:
                 job, runs, lease = found
-                with lease:
+                with lease, translating(self._catalog.where):
                     try:
                         made = self._write(job, runs)
                     except _Refused as refused:
@@ -268,7 +245,7 @@ class Compactor:
     def _next(self, plan: Planner) -> tuple[Job, Mapping[int, Runs], Lease] | None:
         with self._lock:
             self._settle()
-            lease = self._leases.hold(self._index.generation)
+            lease = self._store.leases.hold(self._index.generation)
             try:
                 self._index.refresh()
                 job = plan(self._index.manifest().segments)
@@ -291,10 +268,7 @@ class Compactor:
             for kind in sorted({kind for segment in job.segments for kind in segment.files}):
                 block = self._read(job, kind, runs, seen)
                 content = write_segment(block, self._index.names.__getitem__, job.codec)
-                file = SegmentFile(
-                    0, first, stop, block.type, new_name(first, content.suffix), content.rows, content.content.size,
-                    content.footer_bytes, content.footer_crc,
-                )  # fmt: skip
+                file = content.file(first, stop, block.type)
                 written.append(file.name)
                 self._storage.write(file.name, [content.content])
                 made[kind] = file, content.runs
@@ -304,10 +278,8 @@ class Compactor:
                 if not seen[segment.first_position - first : segment.stop_position - first].all():
                     raise _Refused(segment, self._corrupt(segment, "events are missing"))
             self._storage.sync()
-        except BaseException as error:
+        except BaseException:
             discard(self._storage, written)
-            if isinstance(error, OSError) and not isinstance(error, StoreError):
-                raise as_store_error(error, self._catalog.where) from error
             raise
         return made
 
@@ -363,27 +335,25 @@ class Compactor:
 
     def _exchange(self, job: Job, made: _Made) -> None:
         """Replace the old files by the new ones in the catalog."""
-        try:
-            self._exclusive.enter()
-        except BaseException:
-            discard(self._storage, [file.name for file, _ in made.values()])
-            raise
-        try:
-            with self._lock:
-                self._settle()
-                try:
-                    self._index.learn_segment(self._replaced(job, made))
-                except BaseException:  # the commit may stand all the same
-                    self._index.forget()
-                    raise
-                self._garbage.collect()
-        finally:
-            self._exclusive.leave()
+        with contextlib.ExitStack() as entered:
+            try:
+                entered.enter_context(self._store.exclusive.held())
+            except BaseException:
+                discard(self._storage, [file.name for file, _ in made.values()])
+                raise
+            entered.enter_context(self._lock)
+            self._settle()
+            try:
+                self._index.learn_segment(self._replaced(job, made))
+            except BaseException:  # the commit may stand all the same
+                self._index.forget()
+                raise
+            self._garbage.collect()
 
     def _replaced(self, job: Job, made: _Made) -> Segment:
         first, stop = job.first_position, job.stop_position
         old = [file for segment in job.segments for file in segment.files.values()]
-        with transaction(self._catalog, self._storage, self._index) as written:
+        with self._store.transaction() as written:
             written += [file.name for file, _ in made.values()]
             known = {file.no for segment in self._index.manifest().segments for file in segment.files.values()}
             if not known.issuperset(file.no for file in old):

@@ -17,7 +17,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from eventlab.errors import StoreError
 from eventlab.store.disk import range_locks as ofd
@@ -66,16 +66,6 @@ def _while_leased(lease: Lease, items: Iterator[ItemT]) -> Iterator[ItemT]:
         yield from items
 
 
-class Leases(Protocol):
-    """The leases on a store."""
-
-    def hold(self, generation: int) -> Lease:
-        """Protect every file that a reader of this generation can know."""
-
-    def is_leased(self, dropped: int) -> bool:
-        """Whether a reader may still read files that were dropped at a generation."""
-
-
 class FileLeases:
     """Leases that every process sees."""
 
@@ -84,18 +74,15 @@ class FileLeases:
 
     def _open(self) -> int | None:
         """A descriptor; None if the file is missing and cannot be made, as then no process can write either."""
-        for flags in (os.O_RDONLY, os.O_RDONLY | os.O_CREAT):  # a copy of a store may lack the file
-            try:
-                return os.open(self._path, flags | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
-                    return None
-                raise self._failed(error) from error
-        return None
+        try:
+            return os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)  # a copy of a store may lack it
+        except OSError as error:
+            if not os.access(self._path if self._path.exists() else self._path.parent, os.W_OK):
+                return None
+            raise self._failed(error) from error
 
     def hold(self, generation: int) -> Lease:
+        """Protect every file that a reader of this generation can know."""
         descriptor = self._open()
         if descriptor is None:
             return Lease(lambda: None)
@@ -120,6 +107,7 @@ class FileLeases:
         return Lease(release)
 
     def is_leased(self, dropped: int) -> bool:
+        """Whether a reader may still open a file that was dropped at this generation."""
         descriptor = self._open()
         if descriptor is None:
             return False
@@ -155,3 +143,7 @@ class MemoryLeases:
 
     def is_leased(self, dropped: int) -> bool:
         return any(generation < dropped for generation in list(self._held.values()))
+
+
+Leases = FileLeases | MemoryLeases
+"""The leases on a store."""

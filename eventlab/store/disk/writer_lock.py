@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from eventlab.errors import StoreLocked
 from eventlab.store.disk import range_locks as ofd
@@ -18,18 +17,6 @@ LOCK_NAME = "lock"
 _WHOLE_TURN = 0.05
 _LINE = 1 << 61
 """Distance from a lock's byte to the byte of the next in line, far from all other locked bytes."""
-
-
-class Lock(Protocol):
-    """A lock between processes."""
-
-    def acquire(self, wait: float) -> bool:
-        """Take it; False if it is not free within `wait` seconds."""
-
-    def release(self) -> None: ...
-
-    def is_free(self) -> bool:
-        """Whether no other process holds it."""
 
 
 class _Waiting:
@@ -47,9 +34,11 @@ class FileLock:
     The system wakes a process that waits for a byte, but any process that asks before that one runs gets the byte: one
     that writes without pause would starve the others. So the next in line holds a second byte. A process that had the
     lock for a while looks at that byte before it asks again, and waits in line.
+
+    Without a path, as for a store in memory, the lock is always free.
     """
 
-    def __init__(self, path: Path, *, read_only: bool, byte: int = 0) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False, byte: int = 0) -> None:
         self._path = path
         self._byte = byte
         self._line = byte + _LINE
@@ -57,9 +46,10 @@ class FileLock:
         self._guard = threading.Lock()
         self._waiting: _Waiting | None = None
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # if it cannot be made, no process can write
-            flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
-            self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        if path is not None:
+            with contextlib.suppress(OSError):  # if it cannot be made, no process can write
+                flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+                self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
 
     def acquire(self, wait: float) -> bool:
         if self._descriptor is None:
@@ -83,7 +73,7 @@ class FileLock:
         with self._guard:
             waiting = self._waiting
             if waiting is None:
-                waiting = _Waiting(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+                waiting = _Waiting(os.open(str(self._path), os.O_RDWR | os.O_CLOEXEC))
                 threading.Thread(
                     target=self._stand, args=(waiting,), name="eventlab-waits-for-writer", daemon=True
                 ).start()
@@ -127,22 +117,6 @@ class FileLock:
             self._descriptor = None
 
 
-class NoLock:
-    """The lock of a store in memory, which no other process can open."""
-
-    def acquire(self, wait: float) -> bool:
-        return True
-
-    def release(self) -> None:
-        """No other process waits."""
-
-    def is_free(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
 class Exclusive:
     """Counts the threads that change the store; the first takes the lock and the last releases it.
 
@@ -150,7 +124,7 @@ class Exclusive:
     for the end of the turn, so that other processes get one.
     """
 
-    def __init__(self, lock: FileLock | NoLock, wait: float, where: str) -> None:
+    def __init__(self, lock: FileLock, wait: float, where: str) -> None:
         self._lock = lock
         self.wait = wait
         self._where = where
@@ -179,16 +153,8 @@ class Exclusive:
                 self._leave(inside)
                 raise
 
-    def enter(self) -> None:
-        """Like `held`, until `leave`."""
-        inside = [0]
-        try:
-            self._enter(inside)
-        except BaseException:
-            self._leave(inside)
-            raise
-
     def leave(self) -> None:
+        """End what `try_enter` began."""
         self._leave([1])
 
     def _enter(self, inside: list[int]) -> None:
@@ -201,7 +167,8 @@ class Exclusive:
                 return
             self._taking = True
         if not self._lock.acquire(max(deadline - time.monotonic(), 0.0)):
-            raise self._locked()
+            hint = "Wait for it, or raise el.open(..., wait=seconds)."
+            raise StoreLocked(f"{self._where}: another writer holds the store", hint=hint)
         with self._changed:
             self._taking = False
             self._since = time.monotonic()
@@ -239,9 +206,3 @@ class Exclusive:
             self._closed = True
             if not (self._users or self._taking):
                 self._lock.close()
-
-    def _locked(self) -> StoreLocked:
-        return StoreLocked(
-            f"{self._where}: another writer holds the store",
-            hint="Wait for it, or raise el.open(..., wait=seconds).",
-        )

@@ -34,10 +34,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +58,6 @@ _LEAF = struct.Struct("<BQ")
 
 Leaf = tuple[str, str, bytes]
 Mask = npt.NDArray[np.bool_]
-
-
-class Hash(Protocol):
-    """What hashlib makes."""
-
-    def update(self, content: Any, /) -> None: ...
 
 
 def commit_digest(previous: bytes, first_position: int, count: int, recorded_at: int, leaves: Iterable[Leaf]) -> bytes:
@@ -99,23 +92,9 @@ def block_leaves(block: Block, first_position: int, count: int, name_of: Callabl
     name_of : callable
         Aggregate id of an aggregate's number.
     """
-    kind = block.type.name
-    leaves: list[Leaf] = [(kind, "", schema_digest(block.type))]
-    if len(block) != count:
-        leaves.append((kind, "position", _fixed_leaf(INTEGER, block.position - first_position, None)))
-    leaves.append((kind, "aggregate_id", _coded_leaf(block.aggregate, None, name_of)))
-    leaves.append((kind, "version", _fixed_leaf(INTEGER, block.version, None)))
-    leaves.append((kind, "timestamp", _fixed_leaf(INTEGER, block.timestamp, None)))
-    if block.cause is not None and (valid := block.cause >= 0).any():
-        leaves.append((kind, "cause", _fixed_leaf(INTEGER, np.where(valid, block.cause, 0), _partial(valid))))
-    if block.event_id is not None and not is_all_null(block.event_id):
-        leaves.append((kind, "event_id", _text_leaf(block.event_id.dictionary_encode())))
-    if block.metadata is not None and not is_all_null(block.metadata):
-        leaves.append((kind, "metadata", _text_leaf(block.metadata)))
-    for name, column in block.columns.items():
-        if not is_all_null(column):
-            leaves.append((kind, name, _column_leaf(column)))
-    return leaves
+    leaves = Leaves(block.type, first_position, count, len(block), name_of)
+    leaves.hash(block)
+    return leaves.done()
 
 
 class Leaves:
@@ -136,18 +115,13 @@ class Leaves:
         self, declared: EventType, first_position: int, count: int, rows: int, name_of: Callable[[int], str]
     ) -> None:
         self._type, self._first, self._rows, self._name_of = declared, first_position, rows, name_of
-        self._added = 0
+        self._is_part = rows != count
+        self._hashed = 0
         self._held: Block | None = None
-        kinds = {"aggregate_id": TEXT, "version": INTEGER, "timestamp": INTEGER, "cause": INTEGER}
-        kinds |= {"event_id": TEXT, "metadata": TEXT} | {field.name: _kind(field.arrow_type) for field in declared}
-        if rows != count:
-            kinds["position"] = INTEGER
-        self._hashes = {name: hashlib.sha256(_LEAF.pack(kind, rows)) for name, kind in kinds.items()}
-        self._present = set(kinds) - {"cause", "event_id", "metadata", *(field.name for field in declared)}
+        self._columns: dict[str, _ColumnHash] = {}
 
     def add(self, block: Block) -> None:
         """The next events, in position order."""
-        self._added += len(block)
         held = self._held
         if held is not None:
             missing = min(_BLOCK_ROWS - len(held), len(block))
@@ -155,50 +129,107 @@ class Leaves:
             if len(held) < _BLOCK_ROWS:
                 self._held = held
                 return
-            self._hash(held)
+            self.hash(held)
         full = len(block) - len(block) % _BLOCK_ROWS
-        self._hash(block.slice(0, full))
+        self.hash(block.slice(0, full))
         rest = np.arange(full, len(block))
         self._held = block.take(rest) if len(rest) else None  # a copy: a slice would keep all of it
 
+    def hash(self, block: Block) -> None:
+        """The next events: full blocks, or all that are left."""
+        if not len(block):
+            return
+        if self._is_part:
+            self._add("position", INTEGER, block.position - self._first)
+        self._add("aggregate_id", TEXT, block.aggregate, None, self._name_of)
+        self._add("version", INTEGER, block.version)
+        self._add("timestamp", INTEGER, block.timestamp)
+        if block.cause is not None and (valid := block.cause >= 0).any():
+            self._add("cause", INTEGER, np.where(valid, block.cause, 0), valid)
+        event_id = None if block.event_id is None else block.event_id.dictionary_encode()
+        for name, column in {"event_id": event_id, "metadata": block.metadata, **block.columns}.items():
+            if column is None or is_all_null(column):
+                continue
+            if pa.types.is_dictionary(column.type):
+                self._add(name, TEXT, *text_codes(column), _word_of(column.dictionary))
+            else:
+                self._add(name, _kind(column.type), *_values(column))
+        self._hashed += len(block)
+
     def done(self) -> list[Leaf]:
         """The leaves; ValueError where other rows were added than announced."""
-        if self._added != self._rows:
-            raise ValueError(f"{self._added} rows instead of {self._rows}")
         if self._held is not None:
-            self._hash(self._held)
+            self.hash(self._held)
+        if self._hashed != self._rows:
+            raise ValueError(f"{self._hashed} rows instead of {self._rows}")
         kind = self._type.name
-        leaves = [(kind, name, leaf.digest()) for name, leaf in self._hashes.items() if name in self._present]
+        leaves = [(kind, name, column.digest(self._rows)) for name, column in self._columns.items()]
         return [(kind, "", schema_digest(self._type)), *leaves]
 
-    def _hash(self, block: Block) -> None:
-        rows, hashes = len(block), self._hashes
-        if not rows:
-            return
-        if "position" in hashes:
-            _add_fixed(hashes["position"], block.position - self._first, None)
-        _add_codes(hashes["aggregate_id"], block.aggregate, None, self._name_of)
-        _add_fixed(hashes["version"], block.version, None)
-        _add_fixed(hashes["timestamp"], block.timestamp, None)
-        cause = np.full(rows, -1) if block.cause is None else block.cause
-        valid = cause >= 0
-        _add_fixed(hashes["cause"], np.where(valid, cause, 0), _partial(valid))
-        if valid.any():
-            self._present.add("cause")
-        nulls = pa.nulls(rows, pa.string()).dictionary_encode()
-        texts = {
-            "event_id": nulls if block.event_id is None else block.event_id.dictionary_encode(),
-            "metadata": nulls if block.metadata is None else block.metadata,
-        }
-        for name, column in (*texts.items(), *block.columns.items()):
-            if not is_all_null(column):
-                self._present.add(name)
-            if pa.types.is_dictionary(column.type):
-                codes, known = text_codes(column)
-                _add_codes(hashes[name], codes, known, _word_of(column.dictionary))
-                continue
-            values, known = _values(column)
-            (_add_bools if values.dtype == np.bool_ else _add_fixed)(hashes[name], values, known)
+    def _add(
+        self,
+        name: str,
+        kind: int,
+        values: npt.NDArray[Any],
+        valid: Mask | None = None,
+        word_of: Callable[[int], str] = str,
+    ) -> None:
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = _ColumnHash(kind, self._rows)
+        column.add_nulls(self._hashed)
+        column.add(values, valid, word_of)
+
+
+class _ColumnHash:
+    """The hash of a column that holds a value, by blocks of its rows."""
+
+    def __init__(self, kind: int, rows: int) -> None:
+        self._kind = kind
+        self._hash = hashlib.sha256(_LEAF.pack(kind, rows))
+        self._rows = 0
+
+    def add(self, values: npt.NDArray[Any], valid: Mask | None, word_of: Callable[[int], str]) -> None:
+        """Rows from the start of a block on: numbers, flags, or codes of words."""
+        self._rows += len(values)
+        little = values.dtype.newbyteorder("<")
+        for start in range(0, len(values), _BLOCK_ROWS):
+            here = values[start : start + _BLOCK_ROWS]
+            present = None if valid is None else valid[start : start + _BLOCK_ROWS]
+            if present is None or present.all():
+                present = None
+                self._hash.update(b"\0")
+            else:
+                self._hash.update(b"\1" + np.packbits(present, bitorder="little").tobytes())
+            if self._kind == TEXT:
+                self._hash.update(_words(here, present, word_of))
+            elif self._kind == BOOL:
+                self._hash.update(np.packbits(here, bitorder="little").tobytes())
+            else:
+                self._hash.update(np.ascontiguousarray(here, dtype=little).data)
+
+    def add_nulls(self, until: int) -> None:
+        """Nulls for the rows up to this one that were not added."""
+        if rows := until - self._rows:
+            self.add(np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.bool_), str)
+
+    def digest(self, rows: int) -> bytes:
+        """The column's leaf."""
+        self.add_nulls(rows)
+        return self._hash.digest()
+
+
+def _words(codes: npt.NDArray[Any], present: Mask | None, word_of: Callable[[int], str]) -> bytes:
+    """A block of text: its distinct words in order of first appearance, and the place of each row's word."""
+    distinct, dense = _first_appearance(codes if present is None else codes[present])
+    words = [word_of(code).encode() for code in distinct]
+    width = np.dtype("u1" if len(distinct) <= 2**8 else "<u2" if len(distinct) <= 2**16 else "<u4")
+    spread = dense.astype(width)
+    if present is not None:
+        spread = np.zeros(len(codes), dtype=width)
+        spread[present] = dense
+    parts = [part for word in words for part in (_LENGTH.pack(len(word)), word)]
+    return b"".join((_LENGTH.pack(len(words)), *parts, bytes((width.itemsize,)), spread.tobytes()))
 
 
 def _word_of(words: pa.Array) -> Callable[[int], str]:
@@ -206,30 +237,9 @@ def _word_of(words: pa.Array) -> Callable[[int], str]:
 
 
 @lru_cache(maxsize=256)
-def _digest_of_schema(schema_json: str) -> bytes:
-    return hashlib.sha256(schema_json.encode()).digest()
-
-
-_schema_digests: dict[int, tuple[EventType, bytes]] = {}
-
-
 def schema_digest(declared: EventType) -> bytes:
     """SHA-256 of an event type's schema in canonical JSON."""
-    known = _schema_digests.get(id(declared))
-    if known is None or known[0] is not declared:  # by identity: writing the JSON out costs more than a small commit
-        known = _schema_digests[id(declared)] = (declared, _digest_of_schema(declared.schema_json()))
-    return known[1]
-
-
-def _partial(valid: Mask) -> Mask | None:
-    return None if valid.all() else valid
-
-
-def _column_leaf(column: pa.Array) -> bytes:
-    if pa.types.is_dictionary(column.type):
-        return _text_leaf(column)
-    values, valid = _values(column)
-    return _bool_leaf(values, valid) if values.dtype == np.bool_ else _fixed_leaf(_kind(column.type), values, valid)
+    return hashlib.sha256(declared.schema_json().encode()).digest()
 
 
 def _values(column: pa.Array) -> tuple[npt.NDArray[Any], Mask | None]:
@@ -245,82 +255,7 @@ def _values(column: pa.Array) -> tuple[npt.NDArray[Any], Mask | None]:
 
 
 def _kind(arrow_type: pa.DataType) -> int:
-    if pa.types.is_dictionary(arrow_type):
-        return TEXT
     return BOOL if pa.types.is_boolean(arrow_type) else FLOAT if pa.types.is_floating(arrow_type) else INTEGER
-
-
-def _blocks(rows: int) -> Iterable[tuple[int, int]]:
-    return ((start, min(start + _BLOCK_ROWS, rows)) for start in range(0, rows, _BLOCK_ROWS))
-
-
-def _validity(valid: Mask | None, start: int, stop: int) -> bytes:
-    if valid is None or valid[start:stop].all():
-        return b"\0"
-    return b"\1" + np.packbits(valid[start:stop], bitorder="little").tobytes()
-
-
-def _fixed_leaf(kind: int, values: npt.NDArray[np.int64] | npt.NDArray[np.float64], valid: Mask | None) -> bytes:
-    rows = len(values)
-    little: npt.NDArray[Any] = values
-    if not values.flags.c_contiguous or sys.byteorder != "little":
-        little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    if rows <= _BLOCK_ROWS and valid is None:
-        return hashlib.sha256(b"".join((_LEAF.pack(kind, rows), b"\0", little.data))).digest()
-    leaf = hashlib.sha256(_LEAF.pack(kind, rows))
-    _add_fixed(leaf, little, valid)
-    return leaf.digest()
-
-
-def _add_fixed(leaf: Hash, values: npt.NDArray[np.int64] | npt.NDArray[np.float64], valid: Mask | None) -> None:
-    little = values.dtype.newbyteorder("<")
-    for start, stop in _blocks(len(values)):
-        leaf.update(_validity(valid, start, stop))
-        leaf.update(np.ascontiguousarray(values[start:stop], dtype=little).data)
-
-
-def _bool_leaf(flags: Mask, valid: Mask | None) -> bytes:
-    leaf = hashlib.sha256(_LEAF.pack(BOOL, len(flags)))
-    _add_bools(leaf, flags, valid)
-    return leaf.digest()
-
-
-def _add_bools(leaf: Hash, flags: Mask, valid: Mask | None) -> None:
-    for start, stop in _blocks(len(flags)):
-        leaf.update(_validity(valid, start, stop))
-        leaf.update(np.packbits(flags[start:stop], bitorder="little").tobytes())
-
-
-def _text_leaf(array: pa.DictionaryArray) -> bytes:
-    codes, valid = text_codes(array)
-    dictionary = array.dictionary
-    return _coded_leaf(codes, valid, lambda code: str(dictionary[code].as_py()))
-
-
-def _coded_leaf(codes: Int64Array | npt.NDArray[np.int32], valid: Mask | None, value_of: Callable[[int], str]) -> bytes:
-    leaf = hashlib.sha256(_LEAF.pack(TEXT, len(codes)))
-    _add_codes(leaf, codes, valid, value_of)
-    return leaf.digest()
-
-
-def _add_codes(
-    leaf: Hash, codes: Int64Array | npt.NDArray[np.int32], valid: Mask | None, value_of: Callable[[int], str]
-) -> None:
-    for start, stop in _blocks(len(codes)):
-        leaf.update(_validity(valid, start, stop))
-        here = codes[start:stop]
-        present = None if valid is None else valid[start:stop]
-        distinct, dense = _first_appearance(here if present is None else here[present])
-        leaf.update(_LENGTH.pack(len(distinct)))
-        for code in distinct:
-            text = value_of(code).encode()
-            leaf.update(_LENGTH.pack(len(text)) + text)
-        width = np.dtype("u1" if len(distinct) <= 2**8 else "<u2" if len(distinct) <= 2**16 else "<u4")
-        spread = dense.astype(width)
-        if present is not None:
-            spread = np.zeros(len(here), dtype=width)
-            spread[present] = dense
-        leaf.update(bytes((width.itemsize,)) + spread.tobytes())
 
 
 def _first_appearance(codes: npt.NDArray[np.int64] | npt.NDArray[np.int32]) -> tuple[Sequence[int], Int64Array]:

@@ -8,9 +8,9 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from eventlab.events.rows import Row
 from eventlab.events.types import EventType
 from eventlab.store.hash_chain import columns
+from eventlab.store.types import NumberedRows
 
 Leaf = Callable[[Sequence[Any]], bytes]
 
@@ -18,32 +18,20 @@ _KEPT_TEXT = 256
 """Digests of longer texts are not kept: they seldom come again, and the texts would be kept with them."""
 
 
-def digest(
-    previous: bytes,
-    declared: EventType,
-    rows: Sequence[Row],
-    *,
-    aggregate_id: str,
-    first_position: int,
-    first_version: int,
-    recorded_at: int,
-    timestamps: Sequence[int],
-    causes: Sequence[int] | None,
-    metadata: str | None,
-) -> bytes:
-    """Digest of a commit whose events are these rows of one type and aggregate."""
-    count = len(rows)
-    names, prefixes, makers, schema = _plan(declared)
+def digest(previous: bytes, commit: NumberedRows) -> bytes:
+    """Digest of a commit of rows."""
+    rows, count = commit.rows, len(commit.rows)
+    names, prefixes, makers, schema = _plan(commit.type)
     leaves = {
         "": schema,
-        "aggregate_id": _same_text(aggregate_id.encode(), count),
-        "version": _integers(range(first_version, first_version + count)),
-        "timestamp": _integers(timestamps),
+        "aggregate_id": _same_text(commit.aggregate_id.encode(), count),
+        "version": _integers(range(commit.first_version, commit.first_version + count)),
+        "timestamp": _integers(commit.timestamps),
     }
-    if causes is not None and max(causes) >= 0:
-        leaves["cause"] = _integers([None if cause < 0 else cause for cause in causes])
-    if metadata is not None:
-        leaves["metadata"] = _same_text(metadata.encode(), count)
+    if commit.causes is not None and max(commit.causes) >= 0:
+        leaves["cause"] = _integers([None if cause < 0 else cause for cause in commit.causes])
+    if commit.metadata is not None:
+        leaves["metadata"] = _same_text(commit.metadata.encode(), count)
     if count == 1:
         for name, make, value in zip(names, makers, rows[0], strict=True):
             if value is not None:
@@ -53,7 +41,8 @@ def digest(
             if any(value is not None for value in values):
                 leaves[name] = make(values)
     body = b"".join([prefix + leaves[name] for name, prefix in prefixes if name in leaves])
-    return sha256(columns.header(previous, first_position, count, recorded_at, len(leaves)) + body).digest()
+    header = columns.header(previous, commit.first_position, count, commit.recorded_at, len(leaves))
+    return sha256(header + body).digest()
 
 
 @lru_cache(maxsize=256)

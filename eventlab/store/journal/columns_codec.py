@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ import pyarrow as pa
 
 from eventlab.errors import StoreCorrupt
 from eventlab.events.types import EventType, Field
-from eventlab.store.blocks import TEXT, Block, Int64Array, decoded, is_all_null, null_column
+from eventlab.store.blocks import TEXT, Block, Int64Array, decoded, is_all_null, null_column, words_array
 
 COLUMNS = 2
 """The first byte of a blob of columns."""
@@ -211,14 +210,9 @@ def _column(field: Field, kind: int, rows: int, source: _ByteReader) -> pa.Array
     nulls = source.nulls(kind, rows)
     if form == _CODES:
         codes = pa.array(source.numbers(np.int32, rows), mask=nulls)
-        return pa.DictionaryArray.from_arrays(codes, _vocabulary(field.vocabulary))
+        return pa.DictionaryArray.from_arrays(codes, words_array(field.vocabulary))
     if form == _FLAGS:
         return pa.array(source.bits(rows), mask=nulls)
     if field.kind == "float":
         return pa.array(source.numbers(np.float64, rows), pa.float64(), mask=nulls)
     return pa.array(source.numbers(np.int64, rows), pa.int64(), mask=nulls).view(field.arrow_type)
-
-
-@lru_cache(maxsize=256)
-def _vocabulary(words: tuple[str, ...]) -> pa.Array:
-    return pa.array(words, pa.string())

@@ -34,9 +34,10 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from eventlab.errors import StoreCorrupt, StoreFull
+from eventlab.store.journal.journal_file import DiskFile, MemoryFile
 from eventlab.store.types import Commit
 
 _MAGIC = b"eventlab journal"
@@ -105,18 +106,6 @@ class Lost:
     what: str
 
 
-class File(Protocol):
-    """A file of random access."""
-
-    def read_at(self, offset: int, length: int) -> bytes: ...
-    def write_at(self, content: bytes, offset: int, *, synced: bool = False) -> None: ...
-    def allocate(self, offset: int, length: int) -> None: ...
-    def sync(self) -> None: ...
-    def truncate(self, length: int) -> None: ...
-    def size(self) -> int: ...
-    def close(self) -> None: ...
-
-
 def empty(store_id: str) -> bytes:
     """The content of a new journal."""
     head = _HEAD.pack(_MAGIC, _FORMAT, uuid.UUID(store_id).bytes)
@@ -128,17 +117,10 @@ def _end(offset: int, synced: int, stop_position: int) -> bytes:
     return (end + _CRC.pack(zlib.crc32(end))).ljust(_START - _END_AT, b"\0")
 
 
-@dataclass(frozen=True, slots=True)
-class _Published:
-    offset: int
-    synced: int
-    stop_position: int
-
-
 class Journal:
     """One journal file, read from its beginning to its published end, and appended to."""
 
-    def __init__(self, file: File, store_id: str, where: str, *, synced: bool) -> None:
+    def __init__(self, file: DiskFile | MemoryFile, store_id: str, where: str, *, synced: bool) -> None:
         self._file = file
         self._synced = synced
         self._where = where
@@ -171,13 +153,13 @@ class Journal:
 
     # -- reading
 
-    def _published(self) -> _Published | None:
-        """The published end; None where it is damaged."""
+    def _published(self) -> tuple[int, int, int] | None:
+        """The published end: offset, synced offset and position. None where it is damaged."""
         for _ in range(_TRIES):  # a reader may meet a writer half-way through these bytes
             end = self._file.read_at(_END_AT, _END.size + _CRC.size)
             if len(end) == _END.size + _CRC.size and end[_END.size :] == _CRC.pack(zlib.crc32(end[: _END.size])):
                 self._end = end
-                return _Published(*_END.unpack(end[: _END.size]))
+                return _END.unpack(end[: _END.size])
         self._end = b""
         return None
 
@@ -200,12 +182,12 @@ class Journal:
                 )
             self.head_damage = "the journal's published end is damaged"
             return list(self._scan(self._file.size(), None, None))
-        self._durable = published.synced
-        if published.offset < self._offset:
+        offset, self._durable, stop = published
+        if offset < self._offset:
             raise StoreCorrupt(f"{self._where}: the journal became shorter", hint="Open the store again.")
-        found = list(self._scan(published.offset, published.synced, published.stop_position))
-        if self._offset >= published.offset:
-            self.counted = self._stop = max(self._stop, published.stop_position)
+        found = list(self._scan(offset, self._durable, stop))
+        if self._offset >= offset:
+            self.counted = self._stop = max(self._stop, stop)
         if beyond:
             found += self._scan(self._file.size(), self._offset, None)
         return found
@@ -320,7 +302,7 @@ class Journal:
     def recover(self) -> None:
         """Make all records that were read durable and publish them. Call it while no other process may write."""
         published = self._published()
-        if published is None or published.offset != self._offset:
+        if published is None or published[0] != self._offset:
             self.force()
 
     def settle(self) -> None:

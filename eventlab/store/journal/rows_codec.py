@@ -21,6 +21,7 @@ from eventlab.errors import StoreCorrupt
 from eventlab.events.rows import Row, array_of
 from eventlab.events.types import EventType
 from eventlab.store.blocks import NO_CAUSE, TEXT, Block
+from eventlab.store.types import NumberedRows
 
 ROWS = 1
 """The first byte of such a blob."""
@@ -31,40 +32,25 @@ MOST_FIELDS = 63
 """Event types with more fields have no bit for each in a row's mask, and are written as columns."""
 
 
-@dataclass(frozen=True, slots=True)
-class _RowLayout:
-    fixed: struct.Struct
-    texts: tuple[int, ...]
-    plain: tuple[int, ...]
-
-
 @lru_cache(maxsize=256)
-def _row_layout(declared: EventType) -> _RowLayout:
+def _row_layout(declared: EventType) -> tuple[struct.Struct, tuple[int, ...]]:
+    """The fixed part of a row, and which of its fields are texts."""
     fixed = struct.Struct("<Qqq" + "".join(_FORMATS[field.kind] for field in declared))
     texts = tuple(i for i, field in enumerate(declared) if field.kind in ("string", "symbol"))
-    return _RowLayout(fixed, texts, tuple(i for i in range(len(declared.fields)) if i not in texts))
+    return fixed, texts
 
 
-def rows_blob(
-    declared: EventType,
-    number: int,
-    rows: Sequence[Row],
-    *,
-    aggregate: int,
-    first_version: int,
-    timestamps: Sequence[int],
-    causes: Sequence[int] | None,
-    metadata: str | None,
-) -> bytes:
-    """The blob of a commit. `causes` are negative where there is none."""
-    layout = _row_layout(declared)
-    text = b"" if metadata is None else metadata.encode()
-    parts = [_HEADER.pack(ROWS, number, len(rows), aggregate, first_version, len(text)), text]
-    pack = layout.fixed.pack
-    for row, timestamp, cause in zip(rows, timestamps, causes or itertools.repeat(NO_CAUSE), strict=False):
+def rows_blob(commit: NumberedRows) -> bytes:
+    """The blob of a commit."""
+    fixed, texts = _row_layout(commit.type)
+    text = b"" if commit.metadata is None else commit.metadata.encode()
+    header = _HEADER.pack(ROWS, commit.kind, len(commit.rows), commit.aggregate, commit.first_version, len(text))
+    parts = [header, text]
+    causes = commit.causes or itertools.repeat(NO_CAUSE)
+    for row, timestamp, cause in zip(commit.rows, commit.timestamps, causes, strict=False):
         mask = 1 if cause < 0 else 0
         numbers = list(row)
-        for index in layout.texts:
+        for index in texts:
             value = numbers[index]
             if value is not None:
                 numbers[index] = len(value)
@@ -73,8 +59,8 @@ def rows_blob(
                 if value is None:
                     mask |= 2 << index
                     numbers[index] = 0
-        parts.append(pack(mask, timestamp, max(cause, 0), *numbers))
-        parts += [row[index] for index in layout.texts if row[index]]
+        parts.append(fixed.pack(mask, timestamp, max(cause, 0), *numbers))
+        parts += [row[index] for index in texts if row[index]]
     return b"".join(parts)
 
 
@@ -114,16 +100,16 @@ def rows_block(commits: Sequence[tuple[int, bytes]], types: Mapping[int, EventTy
 
 
 def _gather(declared: EventType, first: int, blob: bytes, found: _Columns) -> None:
-    layout = _row_layout(declared)
+    fixed, texts = _row_layout(declared)
     _, _, count, aggregate, version, size = _HEADER.unpack_from(blob)
     at = _HEADER.size + size
     found.counts.append(count)
     found.firsts.append((first, aggregate, version))
     found.metadata.append(blob[_HEADER.size : at].decode() if size else None)
     for _ in range(count):
-        mask, timestamp, cause, *row = layout.fixed.unpack_from(blob, at)
-        at += layout.fixed.size
-        for index in layout.texts:
+        mask, timestamp, cause, *row = fixed.unpack_from(blob, at)
+        at += fixed.size
+        for index in texts:
             length = row[index]
             row[index] = blob[at : at + length]
             at += length

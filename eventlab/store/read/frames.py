@@ -80,42 +80,27 @@ def to_frame(
     computed_ids : bool
         Give an event without a supplied id the computed one; otherwise null.
     """
-    made = []
-    for name in columns:
-        if name == "event_id" and not computed_ids:
-            made.append(_supplied_ids(block))
-            continue
-        series = _envelope(block, name, name_of, store_id, recorded_at)
-        made.append(_payload(block.columns[name], block.type.field(name)) if series is None else series)
-    return pl.DataFrame(made)
+    envelope: dict[str, Callable[[], pl.Series]] = {
+        "position": lambda: pl.Series("position", block.position),
+        "aggregate_id": lambda: _names(block.aggregate, name_of),
+        "version": lambda: pl.Series("version", block.version),
+        "timestamp": lambda: _times("timestamp", block.timestamp),
+        "cause": lambda: _cause(block),
+        "event_id": lambda: _event_ids(block, name_of, store_id) if computed_ids else _supplied_ids(block),
+        "metadata": lambda: _metadata(block),
+        "recorded_at": lambda: _times("recorded_at", recorded_at(block.position)),
+        "event_type": lambda: pl.repeat(block.type.name, len(block), dtype=pl.String, eager=True).alias("event_type"),
+    }
+    return pl.DataFrame(
+        [
+            envelope[name]() if name in envelope else _payload(block.columns[name], block.type.field(name))
+            for name in columns
+        ]
+    )
 
 
-def _envelope(
-    block: Block,
-    name: str,
-    name_of: Callable[[int], str],
-    store_id: str,
-    recorded_at: Callable[[Int64Array], Int64Array],
-) -> pl.Series | None:
-    if name == "position":
-        return pl.Series(name, block.position)
-    if name == "version":
-        return pl.Series(name, block.version)
-    if name == "timestamp":
-        return _times(name, block.timestamp)
-    if name == "recorded_at":
-        return _times(name, recorded_at(block.position))
-    if name == "aggregate_id":
-        return _names(block.aggregate, name_of)
-    if name == "event_type":
-        return pl.repeat(block.type.name, len(block), dtype=pl.String, eager=True).alias(name)
-    if name == "cause":
-        return _cause(block)
-    if name == "metadata":
-        return _text_or_null(name, block.metadata, len(block))
-    if name == "event_id":
-        return pl.Series(name, _event_ids(block, name_of, store_id), dtype=pl.String)
-    return None
+def _nulls(name: str, dtype: pl.DataType, rows: int) -> pl.Series:
+    return pl.Series(name, [None], dtype=dtype).new_from_index(0, rows)
 
 
 def _times(name: str, values: Int64Array) -> pl.Series:
@@ -132,26 +117,27 @@ def _names(numbers: Int64Array, name_of: Callable[[int], str]) -> pl.Series:
 
 def _cause(block: Block) -> pl.Series:
     if block.cause is None:
-        return pl.Series("cause", [None], dtype=pl.Int64).new_from_index(0, len(block))
+        return _nulls("cause", pl.Int64(), len(block))
     return pl.Series("cause", pa.array(block.cause, mask=block.cause < 0))
 
 
-def _event_ids(block: Block, name_of: Callable[[int], str], store_id: str) -> list[str]:
+def _event_ids(block: Block, name_of: Callable[[int], str], store_id: str) -> pl.Series:
     supplied = [None] * len(block) if block.event_id is None else block.event_id.to_pylist()
     rows = zip(supplied, block.aggregate.tolist(), block.version.tolist(), strict=True)
-    return [given or event_id_of(store_id, name_of(number), version) for given, number, version in rows]
+    ids = [given or event_id_of(store_id, name_of(number), version) for given, number, version in rows]
+    return pl.Series("event_id", ids, dtype=pl.String)
 
 
 def _supplied_ids(block: Block) -> pl.Series:
     if block.event_id is None:
-        return pl.Series("event_id", [None], dtype=pl.String).new_from_index(0, len(block))
+        return _nulls("event_id", pl.String(), len(block))
     return pl.Series("event_id", block.event_id, dtype=pl.String)
 
 
-def _text_or_null(name: str, text: pa.DictionaryArray | None, rows: int) -> pl.Series:
-    if text is None:
-        return pl.Series(name, [None], dtype=pl.String).new_from_index(0, rows)
-    return _text(name, text, pl.String())
+def _metadata(block: Block) -> pl.Series:
+    if block.metadata is None:
+        return _nulls("metadata", pl.String(), len(block))
+    return _text("metadata", block.metadata, pl.String())
 
 
 def _payload(column: pa.Array, field: Field) -> pl.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -29,12 +29,12 @@ _PIECE_ROWS = 524_288
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Want(Request):
     """A request to segment files: `runs` gives the runs, by a file's number, that may hold wanted events."""
 
-    runs: Callable[[int], Runs | None] = field(kw_only=True)
-    _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False, kw_only=True)
+    runs: Callable[[int], Runs | None]
+    _runs_in: dict[int, Runs | None] = field(default_factory=dict, repr=False)
 
     def runs_in(self, file: SegmentFile) -> Runs | None:
         """The runs of a file that may hold events within all bounds; None if there are none."""
@@ -68,24 +68,18 @@ class Reader:
     def frames(self, manifest: Manifest, want: Want) -> Iterator[EventFrame]:
         """One frame for each segment and for each stretch of unsealed commits between segments, in position order."""
 
-        def of(piece: Segment | Damaged | list[Part]) -> list[Slab]:
+        def of(piece: Segment | list[Part]) -> list[Slab]:
             if isinstance(piece, list):
                 found = list(self._tail_slabs(piece, want))
-            elif piece.first_position >= want.stop_position or piece.stop_position <= want.start_position:
-                return []
-            elif isinstance(piece, Damaged):
-                if _needs(piece, want):
-                    raise piece.error(self._segments.where)
-                return []
             else:
                 found = list(self._segment_slabs(piece, want))
                 if piece.first_position < want.start_position:
                     found = [select.since(slab, want.start_position) for slab in found]
             return [slab for slab in found if len(slab.events)]
 
-        for slabs in _each(manifest.pieces(), of, want):
+        for slabs in self._each(manifest, want, of):
             if slabs:
-                yield select.event_frame(slabs, self._names)
+                yield select.event_frame(list(slabs), self._names)
 
     def _segment_slabs(self, segment: Segment, want: Want) -> Iterator[Slab]:
         for file in segment.files.values():
@@ -93,19 +87,7 @@ class Reader:
             runs = None if upcast is None else want.runs_in(file)
             if upcast is None or runs is None:
                 continue
-            slab = self._segments.read(
-                file,
-                runs,
-                upcast.columns,
-                after=want.after,
-                stop_position=want.stop_position,
-                start=want.since_time,
-                stop=None if want.until_time is None else want.until_time + 1,
-                until_version=want.until_version,
-                start_position=want.start_position,
-                backdated=want.backdated,
-            )
-            yield upcast.slab(slab)
+            yield upcast.slab(self._segments.read(file, runs, upcast.columns, bounds=want))
 
     def _tail_slabs(self, parts: Sequence[Part], want: Want) -> Iterator[Slab]:
         if want.numbers is not None or want.start_position > parts[0].first_position:
@@ -126,108 +108,64 @@ class Reader:
                 self._slabs.popitem(last=False)
         slab = Slab(slab.aggregates, slab.offsets, slab.events.only(columns))
         if want.after or want.stop_position < key[1]:
-            return trim(slab, want.after, want.stop_position)
+            return trim(slab, want)
         return slab
 
-    def blocks(
-        self,
-        manifest: Manifest,
-        name: str,
-        want: Want,
-        extra: Collection[str],
-        *,
-        first_position: int = 0,
-        start: int | None = None,
-        stop: int | None = None,
-    ) -> Iterator[Block]:
-        """Events of one type in position order, from a position on, with event times in ``start:stop``."""
-        return _gathered(self._pieces(manifest, name, want, extra, first_position, start, stop))
-
-    def _pieces(
-        self,
-        manifest: Manifest,
-        name: str,
-        want: Want,
-        extra: Collection[str],
-        first_position: int,
-        start: int | None,
-        stop: int | None,
-    ) -> Iterator[Block]:
+    def blocks(self, manifest: Manifest, name: str, want: Want, extra: Collection[str]) -> Iterator[Block]:
+        """Events of one type within all bounds, in position order."""
         columns = want.columns[name]
 
-        def of(piece: Segment | Damaged | list[Part]) -> Iterator[Block]:
-            if not isinstance(piece, list) and not (
-                piece.first_position < want.stop_position and piece.stop_position > first_position
-            ):
-                return iter(())
-            if isinstance(piece, Damaged):
-                if _needs(piece, want):
-                    raise piece.error(self._segments.where)
-                return iter(())
+        def of(piece: Segment | list[Part]) -> Iterator[Block]:
             found: list[Iterator[Block]] = []
             for kind, stored in _versions(piece, name).items():
                 upcast = upcast_for(stored, want.types.get(name), columns)
                 if isinstance(piece, Segment):
-                    blocks = self._segment_blocks(
-                        piece, piece.files[kind], want, upcast.columns, extra, first_position, start, stop
-                    )
+                    blocks = self._segment_blocks(piece, piece.files[kind], want, upcast.columns, extra)
                 else:
                     blocks = _tail_blocks(piece, kind, upcast.columns, want)
-                within = (
-                    select.between_times(b.between(first_position, want.stop_position), start, stop) for b in blocks
-                )
+                within = (select.within_times(b.between(want.start_position, want.stop_position), want) for b in blocks)
                 found.append(map(upcast.of, filter(len, within)))
             return chain.from_iterable(found)
 
-        return chain.from_iterable(_each(manifest.pieces(), of, want))
+        return _gathered(chain.from_iterable(self._each(manifest, want, of)))
 
     def _segment_blocks(
-        self,
-        segment: Segment,
-        file: SegmentFile,
-        want: Want,
-        columns: Collection[str],
-        extra: Collection[str],
-        first_position: int,
-        start: int | None,
-        stop: int | None,
+        self, segment: Segment, file: SegmentFile, want: Want, columns: Collection[str], extra: Collection[str]
     ) -> Iterator[Block]:
-        runs = want.runs(file.no)
+        runs = want.runs_in(file)
         if runs is None:
             return iter(())
-        chosen = runs.last_position >= first_position
-        if start is not None:
-            chosen &= runs.high_timestamp >= start
-        if stop is not None:
-            chosen &= runs.low_timestamp < stop
-        runs = runs.where(chosen)
-        if not len(runs):
-            return iter(())
-        slab = self._segments.read(
-            file, runs, columns, after=want.after, extra=extra, start=start, stop=stop,
-            start_position=first_position, stop_position=want.stop_position, backdated=want.backdated,
-        )  # fmt: skip
+        slab = self._segments.read(file, runs, columns, bounds=want, extra=extra)
         return pieces_in_position_order(slab, segment.first_position, segment.stop_position, _PIECE_ROWS)
 
+    def _each(
+        self, manifest: Manifest, want: Want, of: Callable[[Segment | list[Part]], Iterable[Found]]
+    ) -> Iterator[Iterable[Found]]:
+        """What `of` makes of each piece of the log, in order; nothing of pieces outside the bounds.
 
-def _each(
-    pieces: Sequence[Segment | Damaged | list[Part]], of: Callable[[Segment | Damaged | list[Part]], Found], want: Want
-) -> Iterator[Found]:
-    """What `of` makes of each piece, in order.
+        Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then
+        read in parallel if they hold enough events; files without any are skipped.
+        """
 
-    Reading a whole file keeps all cores busy. Reading some aggregates of it does not, so several files are then read in
-    parallel if they hold enough events; files without any are skipped.
-    """
-    if want.numbers is None:
-        yield from map(of, pieces)
-        return
-    runs = {id(p): [want.runs_in(file) for file in p.files.values()] for p in pieces if isinstance(p, Segment)}
-    pieces = [p for p in pieces if id(p) not in runs or any(found is not None for found in runs[id(p)])]
-    rows = [int(found.rows.sum()) for several in runs.values() for found in several if found is not None]
-    if len(rows) < 2 or sum(rows) < _SMALL_ROWS:
-        yield from map(of, pieces)
-        return
-    yield from cores.ahead((partial(of, piece) for piece in pieces), "files")
+        def read(piece: Segment | Damaged | list[Part]) -> Iterable[Found]:
+            if isinstance(piece, list):
+                return of(piece)
+            if piece.first_position >= want.stop_position or piece.stop_position <= want.start_position:
+                return ()
+            if not isinstance(piece, Damaged):
+                return of(piece)
+            if _needs(piece, want):
+                raise piece.error(self._segments.where)
+            return ()
+
+        pieces = manifest.pieces()
+        if want.numbers is not None:
+            runs = {id(p): [want.runs_in(file) for file in p.files.values()] for p in pieces if isinstance(p, Segment)}
+            pieces = [p for p in pieces if id(p) not in runs or any(found is not None for found in runs[id(p)])]
+            rows = [int(found.rows.sum()) for several in runs.values() for found in several if found is not None]
+            if len(rows) > 1 and sum(rows) >= _SMALL_ROWS:
+                return cores.ahead((partial(read, piece) for piece in pieces), "files")
+        return map(read, pieces)
 
 
 def aggregates_with(manifest: Manifest, types: Collection[str], runs_of: Callable[[int], Runs]) -> Int64Array | None:

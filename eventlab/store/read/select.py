@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from eventlab.events.types import EventType
 from eventlab.events.upcast import check_readable, columns_needed, upcast_columns
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks, null_column
 from eventlab.store.catalog.schemas import check_wanted, meaning
+from eventlab.store.segments.pruning import Bounds
 from eventlab.store.types import Selection
 
 
@@ -40,8 +41,8 @@ class Upcast:
         return replace(slab, events=self.of(slab.events))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Request(Bounds):
     """A selection with aggregates as numbers, and an event type for each name.
 
     Attributes
@@ -52,25 +53,14 @@ class Request:
         Also the envelopes of all further event types.
     numbers : int64 array or None
         The wanted aggregates, ascending; None means all.
-    after : mapping of int to int
-        Leave out an aggregate's events up to and including this version.
     types : mapping of str to EventType
         The version in which a type's columns are wanted; columns of other types stay as stored.
-    backdated : collection of int
-        The aggregates that have back-dated events.
     """
 
     columns: Mapping[str, Collection[str]]
     others: bool
     numbers: Int64Array | None
-    after: Mapping[int, int]
-    stop_position: int
-    until_version: int | None = None
-    until_time: int | None = None
-    start_position: int = 0
-    types: Mapping[str, EventType] = field(default_factory=dict)
-    since_time: int | None = None
-    backdated: Collection[int] = ()
+    types: Mapping[str, EventType]
 
     @classmethod
     def of(
@@ -102,19 +92,20 @@ class Request:
         SchemaMismatch, MissingUpcaster
             Stored events cannot be read in the wanted version.
         """
-        wanted = selection.aggregates
+        wanted, stop = selection.aggregates, selection.stop_position
+        chosen = None if wanted is None else np.array(sorted({numbers[w] for w in wanted if w in numbers}), np.int64)
         types = _wanted_types(selection, newest, versions)
         return cls(
-            selection.columns,
-            selection.others,
-            None if wanted is None else np.array(sorted({numbers[one] for one in wanted if one in numbers}), np.int64),
-            {numbers[name]: version for name, version in selection.after_version.items() if name in numbers},
-            stop_position if selection.stop_position is None else min(selection.stop_position, stop_position),
-            selection.until_version,
-            selection.until_time,
-            selection.start_position,
-            types,
-            selection.since_time,
+            columns=selection.columns,
+            others=selection.others,
+            numbers=chosen,
+            types=types,
+            after={numbers[name]: version for name, version in selection.after_version.items() if name in numbers},
+            stop_position=stop_position if stop is None else min(stop, stop_position),
+            until_version=selection.until_version,
+            until_time=selection.until_time,
+            start_position=selection.start_position,
+            since_time=selection.since_time,
             **more,
         )
 
@@ -169,15 +160,13 @@ def slabs(blocks: Iterable[Block], request: Request) -> Iterator[Slab]:
             yield upcast.slab(clustered(chosen))
 
 
-def rows(
-    blocks: Iterable[Block], name: str, request: Request, *, start: int | None = None, stop: int | None = None
-) -> Iterator[Block]:
-    """The wanted events of one type from blocks in position order, with event times in ``start:stop``."""
+def rows(blocks: Iterable[Block], name: str, request: Request) -> Iterator[Block]:
+    """The wanted events of one type from blocks in position order, with event times within the request's bounds."""
     for block in blocks:
         if block.type.name != name:
             continue
         upcast = upcast_for(block.type, request.types.get(name), request.columns[name])
-        chosen = between_times(wanted_rows(block, upcast.columns, request), start, stop)
+        chosen = within_times(wanted_rows(block, upcast.columns, request), request)
         if len(chosen):
             yield upcast.of(chosen)
 
@@ -246,13 +235,13 @@ def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Blo
     return block.select(request.start_position, request.stop_position, request.numbers, request.after, columns)
 
 
-def between_times(block: Block, start: int | None, stop: int | None) -> Block:
-    """The rows of a block with event times in ``start:stop``."""
-    if start is None and stop is None:
+def within_times(block: Block, bounds: Bounds) -> Block:
+    """The events of a block with event times within the bounds."""
+    if bounds.since_time is None and bounds.until_time is None:
         return block
     wanted = np.ones(len(block), dtype=bool)
-    if start is not None:
-        wanted &= block.timestamp >= start
-    if stop is not None:
-        wanted &= block.timestamp < stop
+    if bounds.since_time is not None:
+        wanted &= block.timestamp >= bounds.since_time
+    if bounds.until_time is not None:
+        wanted &= block.timestamp <= bounds.until_time
     return block.rows(np.flatnonzero(wanted))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from eventlab.events.types import Field
+from eventlab.store.blocks import words_array
 
 Encoding = Literal["DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"]
 
@@ -31,9 +31,8 @@ _COST_OF_COMPRESSION = 1.0625
 """Weight of a byte that zstd must unpack: in a small read that takes more time than all other decoding."""
 
 _UNITS = (("ms", 1_000_000), ("us", 1_000), ("ns", 1))
-_UNIT_NS = {"s": 1_000_000_000, **dict(_UNITS)}
+UNIT_NS = {"s": 1_000_000_000, **dict(_UNITS)}
 _PLAIN = {pa.int64(): np.dtype(np.int64), pa.float64(): np.dtype(np.float64)}
-_PARQUET_UNIT_NS = {"milliseconds": 1_000_000, "microseconds": 1_000, "nanoseconds": 1}
 
 
 def row_group(rows: int, aggregates: int) -> int:
@@ -104,10 +103,11 @@ def _numbers(array: pa.Array) -> tuple[npt.NDArray[Any], pa.Buffer | None]:
     """Values with zeros for nulls, and the validity bitmap realigned to bit 0."""
     if not array.null_count:
         return array.to_numpy(), None
-    valid = array.is_valid()
-    return array.fill_null(0).to_numpy(), pa.py_buffer(
-        np.packbits(valid.to_numpy(zero_copy_only=False), bitorder="little")
-    )
+    return array.fill_null(0).to_numpy(), _bitmap(array.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _bitmap(valid: npt.NDArray[np.bool_]) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
 def _wrapped(values: npt.NDArray[Any], validity: pa.Buffer | None, wanted: pa.DataType) -> pa.Array:
@@ -183,9 +183,9 @@ def decode(stored: pa.ChunkedArray, wanted: Field) -> pa.Array:
     """A stored column in its canonical type, one chunk."""
     kind = stored.type
     if pa.types.is_decimal(kind):
-        return _from_decimal(stored)
+        return _wrapped(numbers(stored, np.float64), _validity(stored), pa.float64())
     if pa.types.is_timestamp(kind):
-        return _from_times(stored, wanted.arrow_type)
+        return _wrapped(numbers(stored, np.int64), _validity(stored), wanted.arrow_type)
     if wanted.is_text:
         return _recoded(one_text(stored), wanted)
     if kind != wanted.arrow_type:
@@ -213,7 +213,7 @@ def one_text(stored: pa.ChunkedArray) -> pa.DictionaryArray:
 def _recoded(text: pa.DictionaryArray, wanted: Field) -> pa.DictionaryArray:
     if wanted.kind != "enum":
         return text
-    vocabulary = _words(wanted.vocabulary)
+    vocabulary = words_array(wanted.vocabulary)
     if text.dictionary.equals(vocabulary):
         return text
     words = {word: code for code, word in enumerate(wanted.vocabulary)}
@@ -224,35 +224,10 @@ def _recoded(text: pa.DictionaryArray, wanted: Field) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(codes.take(text.indices), vocabulary)
 
 
-@cache
-def _words(vocabulary: tuple[str, ...]) -> pa.StringArray:
-    return pa.array(vocabulary, pa.string())
-
-
-def _from_decimal(stored: pa.ChunkedArray) -> pa.Array:
-    scale = stored.type.scale
-    values = np.empty(len(stored), dtype=np.float64)
-    power, start = 10.0**scale, 0
-    for chunk in stored.chunks:
-        stop = start + len(chunk)
-        np.divide(raw(chunk), power, out=values[start:stop])
-        start = stop
-    return _wrapped(values, _validity(stored), pa.float64())
-
-
-def _from_times(stored: pa.ChunkedArray, wanted: pa.DataType) -> pa.Array:
-    return _wrapped(times(stored), _validity(stored), wanted)
-
-
-def times(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """A stored time column as int64 nanoseconds."""
-    size = _UNIT_NS[stored.type.unit]
-    values = np.empty(len(stored), dtype=np.int64)
-    start = 0
-    for chunk in stored.chunks:
-        stop = start + len(chunk)
-        np.multiply(raw(chunk), size, out=values[start:stop])
-        start = stop
+def numbers(stored: pa.ChunkedArray, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """A stored column of decimals as float64, or of times as int64 nanoseconds."""
+    values = np.empty(len(stored), dtype=dtype)
+    numbers_into(stored, values)
     return values
 
 
@@ -264,7 +239,7 @@ def numbers_into(stored: pa.ChunkedArray, out: npt.NDArray[Any]) -> None:
         if pa.types.is_decimal(kind):
             np.divide(raw(chunk), 10.0**kind.scale, out=out[start:stop])
         elif pa.types.is_timestamp(kind):
-            np.multiply(raw(chunk), _UNIT_NS[kind.unit], out=out[start:stop])
+            np.multiply(raw(chunk), UNIT_NS[kind.unit], out=out[start:stop])
         elif len(chunk):
             if kind not in _PLAIN or _PLAIN[kind] != out.dtype:
                 raise ValueError(f"a column of {kind}, not {out.dtype}")
@@ -274,13 +249,7 @@ def numbers_into(stored: pa.ChunkedArray, out: npt.NDArray[Any]) -> None:
 
 def wrapped(values: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None, wanted: pa.DataType) -> pa.Array:
     """Numbers as a column, null where not `valid`."""
-    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    return _wrapped(values, bits, wanted)
-
-
-def unit_ns(parquet_unit: str) -> int:
-    """Nanoseconds in a time unit as Parquet spells it."""
-    return _PARQUET_UNIT_NS[parquet_unit]
+    return _wrapped(values, None if valid is None else _bitmap(valid), wanted)
 
 
 def integers(stored: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -302,5 +271,4 @@ def _validity(stored: pa.ChunkedArray) -> pa.Buffer | None:
         return None
     if stored.num_chunks == 1 and stored.chunk(0).offset == 0:
         return stored.chunk(0).buffers()[0]
-    flags = stored.is_valid().to_numpy()
-    return pa.py_buffer(np.packbits(flags, bitorder="little"))
+    return _bitmap(stored.is_valid().to_numpy())

@@ -1,16 +1,19 @@
-"""The protocol of a segment file's format: a slab becomes bytes, and chosen columns of row groups are read back."""
+"""What the formats of segment files share: a slab becomes bytes, and chosen columns of row groups are read back.
+
+`Parquet` and `Archive` are the formats. A file ends with its footer. Columns are named as in a frame. ``position``,
+``version``, ``timestamp`` (nanoseconds) and ``cause`` (negative where there is none) are int64 arrays, ``event_id`` is
+a string array, ``aggregate_id`` and ``metadata`` are dictionary arrays, and payload columns come in their canonical
+types. Damage raises OSError or ValueError; the caller adds the file's name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
-import pyarrow as pa
-
-from eventlab.events.types import Field
-from eventlab.store.blocks import Int64Array, Slab
+from eventlab.store.blocks import Int64Array
 
 Pieces = Sequence[tuple[int, int]] | None
 """Which rows of the row groups read are wanted, as ``start, stop``; None for all of them."""
@@ -19,7 +22,7 @@ Fetch = Callable[[Sequence[tuple[int, int]]], Iterator[memoryview]]
 """Reads ranges ``start:stop`` of a file, all those that a read needs in one call."""
 
 HEAD_BYTES = 8
-"""Bytes at the beginning of a file that `Format.index` gets."""
+"""Bytes at the beginning of a file that a format's `index` gets."""
 
 VERSION_MAX, POSITION_MIN, TIME_MIN, TIME_MAX, VERSION_MIN, POSITION_MAX = range(6)
 """Columns of `Index.ends`."""
@@ -48,32 +51,3 @@ class Index:
     def ends(self) -> Int64Array:
         """Bounds of each row group, shape (groups, 6). Computed on first use, as most reads need none."""
         return self.read_ends()
-
-
-class Format(Protocol):
-    """A layout of segment files. A file ends with its footer.
-
-    Columns are named as in a frame. ``position``, ``version``, ``timestamp`` (nanoseconds) and ``cause`` (negative
-    where there is none) are int64 arrays, ``event_id`` is a string array, ``aggregate_id`` and ``metadata`` are
-    dictionary arrays, and payload columns come in their canonical types.
-
-    Damage raises OSError or ValueError; the caller adds the file's name.
-    """
-
-    suffix: str
-
-    def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Return a file's content and the length of its footer."""
-
-    def index(self, head: memoryview, footer: memoryview) -> Index:
-        """Parse a footer whose checksum is right; `head` is the file's first `HEAD_BYTES`."""
-
-    def read(
-        self,
-        fetch: Fetch,
-        index: Index,
-        groups: Sequence[int],
-        pieces: Pieces,
-        wanted: Mapping[str, Field | None],
-    ) -> dict[str, Any]:
-        """Read the columns in `wanted`, which the file holds; the fields are those of payload columns."""

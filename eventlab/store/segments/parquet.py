@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,12 +28,12 @@ _FOOTER_TAIL = 8  # the footer's length, four bytes, and the magic word PAR1
 
 
 class Parquet:
-    """See `Format`."""
+    """Parquet files. See `format.py`."""
 
     suffix = ".parquet"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Encode a slab as a Parquet file; columns without a value are left out."""
+        """Encode a slab, and return the length of the footer too; columns without a value are left out."""
         size = encoding.row_group(len(slab.events), len(slab.aggregates))
         table = _table(slab, name_of, size)
         fixed: dict[str, encoding.Encoding] = {
@@ -51,7 +50,7 @@ class Parquet:
         return content, int.from_bytes(memoryview(content)[-_FOOTER_TAIL:-4], "little") + _FOOTER_TAIL
 
     def index(self, head: memoryview, footer: memoryview) -> Index:
-        """Parse a footer."""
+        """Parse a footer whose checksum is right; `head` is the file's first `HEAD_BYTES`."""
         metadata = pq.read_metadata(pa.BufferReader(footer))
         names = metadata.schema.names
         groups = metadata.num_row_groups
@@ -181,7 +180,7 @@ def _decoded(name: str, stored: pa.ChunkedArray, field: Field | None) -> Any:
     if name in ("position", "version"):
         return encoding.integers(stored)
     if name == "timestamp":
-        return encoding.times(stored)
+        return encoding.numbers(stored, np.int64)
     if name == "cause":
         return encoding.integers(pc.fill_null(stored, NO_CAUSE))
     if name == "event_id":
@@ -192,11 +191,11 @@ def _decoded(name: str, stored: pa.ChunkedArray, field: Field | None) -> Any:
 def _ends(metadata: pq.FileMetaData) -> Int64Array:
     names = metadata.schema.names
     version, position, timestamp = (names.index(name) for name in _STATISTICS)
+    size = encoding.UNIT_NS[metadata.schema.to_arrow_schema().field("timestamp").type.unit]
     ends = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         versions, times = group.column(version).statistics, group.column(timestamp).statistics
-        size = encoding.unit_ns(json.loads(times.logical_type.to_json())["timeUnit"])
         positions = group.column(position).statistics
         ends.append(
             (versions.max, positions.min, times.min_raw * size, times.max_raw * size, versions.min, positions.max)

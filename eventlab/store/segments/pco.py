@@ -25,7 +25,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments import pco_pages as pages
 from eventlab.store.segments.format import Fetch, Index, Pieces
 from eventlab.store.segments.pco_pages import FetchedPages, Numbers, Pages
+from eventlab.store.segments.row_group_cache import rows_of
 
 _MAGIC, _END = b"ELARCH01", b"PCO1"
 _TAIL = 16
@@ -62,17 +63,16 @@ class _Grid:
             return np.diff(self.starts)
         return np.diff(np.concatenate([[0], np.cumsum(valid)])[self.starts])
 
-    def chunks(self, values: Numbers, counts: Int64Array) -> list[Numbers]:
-        """Values by chunk."""
-        return np.split(values, np.concatenate([[0], np.cumsum(counts)])[self.firsts[1:]])
+    def chunks(self, values: Numbers, valid: Mask | None) -> list[Numbers]:
+        """Values by chunk; `values` are those of the valid rows."""
+        return np.split(values, np.concatenate([[0], np.cumsum(self.counts(valid))])[self.firsts[1:]])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _UnpackedColumn:
-    """A column before it is packed: numbers by chunk, and words. `counts` are the values of each row group."""
+    """A column before it is packed: numbers by chunk, and words."""
 
     kind: str
-    counts: Int64Array
     chunks: Sequence[Numbers] = ()
     words: Sequence[pa.StringArray] = ()
     valid: Mask | None = None
@@ -95,12 +95,12 @@ class _PackedColumn:
 
 
 class Archive:
-    """See `Format`."""
+    """Files of pcodec pages. See `format.py`."""
 
     suffix = ".pco"
 
     def write(self, slab: Slab, name_of: Callable[[int], str]) -> tuple[pa.Buffer, int]:
-        """Encode a slab as an archive file; columns without a value are left out."""
+        """Encode a slab, and return the length of the footer too; columns without a value are left out."""
         pages.codec()
         grid = _grid(slab)
         starts = grid.starts
@@ -112,7 +112,7 @@ class Archive:
         for name, (plan, parts) in zip(plans, packed, strict=True):
             described[name] = {"kind": plan.kind, "base": plan.base, "based": plan.based, "scales": plan.scales}
             for part, (made, packed_pages) in parts.items():
-                moved = made.at(length)
+                moved = replace(made, start=length)
                 described[name][part] = moved.described()
                 arrays.append(moved.packed())
                 content += packed_pages
@@ -126,7 +126,7 @@ class Archive:
         return pa.py_buffer(b"".join([*content, footer])), len(footer)
 
     def index(self, head: memoryview, footer: memoryview) -> Index:
-        """Parse a footer."""
+        """Parse a footer whose checksum is right; `head` is the file's first `HEAD_BYTES`."""
         if head != _MAGIC:
             raise ValueError("not an archive of eventlab")
         raw = footer
@@ -164,7 +164,7 @@ class Archive:
                 values = reading.column(name, field)
             except ValueError as error:
                 raise ValueError(f"column {name!r}: {error}") from error
-            return values if pieces is None else _cut(values, pieces)
+            return values if pieces is None else rows_of([values], pieces)
 
         work = [partial(column, name, field) for name, field in wanted.items()]
         few = len(groups) <= pages.CHUNK_PAGES
@@ -172,15 +172,6 @@ class Archive:
 
 
 _PARTS = ("numbers", "words", "valid")
-
-
-def _cut(values: Any, pieces: Sequence[tuple[int, int]]) -> Any:
-    if isinstance(values, np.ndarray):
-        return np.concatenate([values[start:stop] for start, stop in pieces])
-    return pa.concat_arrays([values.slice(start, stop - start) for start, stop in pieces])
-
-
-# -- writing
 
 
 def _ends(slab: Slab, starts: Int64Array) -> Int64Array:
@@ -252,24 +243,22 @@ def _planner(column: pa.Array, grid: _Grid, timestamp: Int64Array) -> Callable[[
 
 def _flags(column: pa.Array, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
-    counts = grid.counts(valid)
     flags = column.drop_null().to_numpy(zero_copy_only=False).astype(np.uint16)
-    return _UnpackedColumn("bool", counts, grid.chunks(flags, counts), valid=valid)
+    return _UnpackedColumn("bool", grid.chunks(flags, valid), valid=valid)
 
 
 def _floats(column: pa.Array, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
-    counts = grid.counts(valid)
     chunks: list[Numbers] = []
     scales: list[int | None] = []
-    for values in grid.chunks(column.drop_null().to_numpy(), counts):
+    for values in grid.chunks(column.drop_null().to_numpy(), valid):
         decimals = encoding.encode(pa.array(values))
         exact = pa.types.is_decimal(decimals.type)
         raw = encoding.raw(decimals) if exact else values
         better = exact and _smaller(raw, values)
         chunks.append(raw if better else values)
         scales.append(decimals.type.scale if better else None)
-    return _UnpackedColumn("float", counts, chunks, valid=valid, scales=scales)
+    return _UnpackedColumn("float", chunks, valid=valid, scales=scales)
 
 
 def _integers(
@@ -278,16 +267,15 @@ def _integers(
     """Integers, or differences to the column `base` in chunks where these are smaller."""
     if valid is not None and valid.all():
         valid = None
-    counts = grid.counts(valid)
-    chunks: list[Numbers] = grid.chunks(_present(values, valid), counts)
+    chunks: list[Numbers] = grid.chunks(_present(values, valid), valid)
     based: list[bool] = []
     if other is not None:
-        for index, near in enumerate(grid.chunks(_present(other, valid), counts)):
+        for index, near in enumerate(grid.chunks(_present(other, valid), valid)):
             differences = chunks[index] - near  # wraps around, and back when read
             based.append(_smaller(differences, chunks[index]))
             if based[-1]:
                 chunks[index] = differences
-    return _UnpackedColumn("int", counts, chunks, valid=valid, base=base if any(based) else None, based=based)
+    return _UnpackedColumn("int", chunks, valid=valid, base=base if any(based) else None, based=based)
 
 
 def _smaller(one: Numbers, other: Numbers) -> bool:
@@ -300,17 +288,17 @@ def _smaller(one: Numbers, other: Numbers) -> bool:
 def _text(column: pa.DictionaryArray, grid: _Grid) -> _UnpackedColumn:
     valid = _valid(column)
     codes = column.indices.drop_null().to_numpy()
-    counts = grid.counts(valid)
     used, places = np.unique(codes, return_inverse=True)
     words = column.dictionary.take(pa.array(used))
     if words.nbytes <= _ONE_DICTIONARY:
-        return _UnpackedColumn("text", counts, grid.chunks(places.astype(np.uint32), counts), [words], valid)
+        return _UnpackedColumn("text", grid.chunks(places.astype(np.uint32), valid), [words], valid)
+    counts = grid.counts(valid)
     parts, stops = [], np.cumsum(counts)
     local = np.empty(len(codes), dtype=np.uint32)
     for stop, count in zip(stops.tolist(), counts.tolist(), strict=True):
         used, local[stop - count : stop] = np.unique(places[stop - count : stop], return_inverse=True)
         parts.append(words.take(pa.array(used)))
-    return _UnpackedColumn("text", counts, grid.chunks(local, counts), parts, valid)
+    return _UnpackedColumn("text", grid.chunks(local, valid), parts, valid)
 
 
 def _plain(column: pa.StringArray, grid: _Grid) -> _UnpackedColumn:
@@ -318,7 +306,7 @@ def _plain(column: pa.StringArray, grid: _Grid) -> _UnpackedColumn:
     counts = grid.counts(valid)
     present, stops = column.drop_null(), np.cumsum(counts)
     parts = [present.slice(stop - count, count) for stop, count in zip(stops.tolist(), counts.tolist(), strict=True)]
-    return _UnpackedColumn("plain", counts, words=parts, valid=valid)
+    return _UnpackedColumn("plain", words=parts, valid=valid)
 
 
 def _valid(column: pa.Array) -> Mask | None:
@@ -334,12 +322,12 @@ def _packed(
 ) -> tuple[_UnpackedColumn, dict[str, tuple[Pages, list[bytes]]]]:
     plan, parts = made(), {}
     if plan.chunks:
-        parts["numbers"] = pages.pack_numbers(plan.chunks, plan.counts, grid.firsts)
+        parts["numbers"] = pages.pack_numbers(plan.chunks, grid.counts(plan.valid), grid.firsts)
     if plan.words:
         parts["words"] = pages.pack_words(plan.words)
     if plan.valid is not None:
-        counts = grid.counts(None)
-        parts["valid"] = pages.pack_numbers(grid.chunks(plan.valid.astype(np.uint16), counts), counts, grid.firsts)
+        flags = grid.chunks(plan.valid.astype(np.uint16), None)
+        parts["valid"] = pages.pack_numbers(flags, grid.counts(None), grid.firsts)
     return plan, parts
 
 
@@ -377,7 +365,7 @@ class _ColumnReader:
         }
 
     def column(self, name: str, field: Field | None) -> Any:
-        """A column in the types that `Format` promises."""
+        """A column in the types that `format.py` says."""
         if name in ("position", "version", "timestamp"):
             return self._base(name)
         column = self._columns[name]
@@ -391,10 +379,9 @@ class _ColumnReader:
         if field is None or field.is_text or column.kind != _KINDS[field.kind]:
             raise ValueError(f"holds {column.kind}, not {field.kind if field else 'text'}")
         values = _spread(self._values(name, valid), valid, 0)
-        bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
         if column.kind == "bool":
             return pa.array(values.astype(bool), mask=None if valid is None else ~valid)
-        return pa.Array.from_buffers(field.arrow_type, self._rows, [bits, pa.py_buffer(values)])
+        return encoding.wrapped(values, valid, field.arrow_type)
 
     def _part(self, name: str, part: str) -> FetchedPages:
         found = self._pages.get((name, part))

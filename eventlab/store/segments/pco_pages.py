@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -87,10 +87,6 @@ class Pages:
     def one_for_all(self) -> bool:
         """Whether there is one page, which all row groups use."""
         return len(self.counts) == 1
-
-    def at(self, start: int) -> Pages:
-        """The same pages at another place of a file."""
-        return replace(self, start=start)
 
     def described(self) -> dict[str, Any]:
         """All but the arrays, for a footer."""

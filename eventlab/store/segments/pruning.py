@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from eventlab.store.blocks import Int64Array, Slab
+from eventlab.store.types import UNBOUND
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Bounds:
+    """Which events of some aggregates a read wants.
+
+    Events up to `after` and from `stop_position` on are left out one by one. By the other bounds only row groups
+    without a wanted row are left out.
+
+    Attributes
+    ----------
+    after : mapping of int to int
+        By aggregate number: leave out versions up to and including this one.
+    stop_position : int
+        Leave out positions from this one on.
+    until_version, until_time, since_time, start_position : int
+        Row groups with later versions, later or earlier event times, or earlier positions only may be left out.
+    backdated : collection of int
+        The aggregates that have back-dated events, whose event times do not all ascend.
+    """
+
+    after: Mapping[int, int] = field(default_factory=dict)
+    stop_position: int = UNBOUND
+    until_version: int | None = None
+    until_time: int | None = None
+    start_position: int = 0
+    since_time: int | None = None
+    backdated: Collection[int] = ()
+
+    def floors(self, aggregates: Int64Array) -> Int64Array:
+        """For each of some aggregates the version up to which its events are left out."""
+        return np.fromiter((self.after.get(number, 0) for number in aggregates.tolist()), np.int64, len(aggregates))
 
 
 def groups_and_pieces(
@@ -53,24 +87,20 @@ def _of_one(group_rows: Int64Array, low: int, high: int) -> tuple[list[int], lis
     return list(range(first, last)), None if complete else [(low - begin, high - begin)]
 
 
-def trim(slab: Slab, after: Mapping[int, int], stop_position: int | None) -> Slab:
-    """A slab without versions up to those in `after` (by aggregate number) and positions from `stop_position` on."""
+def trim(slab: Slab, bounds: Bounds) -> Slab:
+    """A slab without versions up to `bounds.after` and positions from `bounds.stop_position` on."""
     events = slab.events
     if len(slab.aggregates) == 1:
-        start, stop = 0, len(events)
-        if floor := after.get(int(slab.aggregates[0]), 0):
+        start = 0
+        if floor := bounds.after.get(int(slab.aggregates[0]), 0):
             start = int(np.searchsorted(events.version, floor, "right"))
-        if stop_position is not None:
-            stop = int(np.searchsorted(events.position, stop_position, "left"))
+        stop = int(np.searchsorted(events.position, bounds.stop_position, "left"))
         cut = events.slice(start, max(start, stop))
         return Slab(slab.aggregates[: len(cut)], np.unique([0, len(cut)]), cut)
     counts = np.diff(slab.offsets)
-    wanted = np.ones(len(events), dtype=np.bool_)
-    if after:
-        floors = np.fromiter((after.get(number, 0) for number in slab.aggregates.tolist()), np.int64, len(counts))
-        wanted &= events.version > np.repeat(floors, counts)
-    if stop_position is not None:
-        wanted &= events.position < stop_position
+    wanted = events.position < bounds.stop_position
+    if bounds.after:
+        wanted &= events.version > np.repeat(bounds.floors(slab.aggregates), counts)
     if wanted.all() and counts.all():
         return slab
     left = np.diff(np.concatenate([[0], np.cumsum(wanted)])[slab.offsets])

@@ -59,7 +59,7 @@ class RowGroupCache:
                 cached[group] = {name: read[name][start:stop] for name in names}
                 for name in names:
                     self._add((file, group, name), cached[group][name])
-        return {name: _pieces([cached[group][name] for group in groups], pieces) for name in names}
+        return {name: rows_of([cached[group][name] for group in groups], pieces) for name in names}
 
     def _add(self, key: _Key, array: Any) -> None:
         if isinstance(array, np.ndarray):
@@ -71,7 +71,7 @@ class RowGroupCache:
                 self._bytes -= self._arrays.popitem(last=False)[1].nbytes
 
 
-def _pieces(arrays: Sequence[Any], pieces: Sequence[tuple[int, int]] | None) -> Any:
+def rows_of(arrays: Sequence[Any], pieces: Sequence[tuple[int, int]] | None) -> Any:
     """Pieces of consecutive arrays, as one array; other rows are not copied."""
     cut = list(arrays) if pieces is None else [part for piece in pieces for part in _parts(arrays, *piece)]
     if len(cut) == 1:

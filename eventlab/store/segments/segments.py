@@ -27,16 +27,17 @@ from eventlab.storage.api import Storage
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
 from eventlab.store.segments import format as formats
 from eventlab.store.segments import row_group_cache
-from eventlab.store.segments.format import HEAD_BYTES, Format, Index, Pieces
+from eventlab.store.segments.files import new_name
+from eventlab.store.segments.format import HEAD_BYTES, Index, Pieces
 from eventlab.store.segments.parquet import Parquet
 from eventlab.store.segments.pco import Archive
-from eventlab.store.segments.pruning import groups_and_pieces, trim
+from eventlab.store.segments.pruning import Bounds, groups_and_pieces, trim
 from eventlab.store.segments.row_group_cache import RowGroupCache
 
 RUN_FIELDS = 9
 """Numbers of a run in the catalog: aggregate, row, rows; first and last version and position; extreme timestamps."""
 
-FORMATS: Mapping[str, Format] = {"parquet": Parquet(), "archive": Archive()}
+FORMATS: Mapping[str, Parquet | Archive] = {"parquet": Parquet(), "archive": Archive()}
 """Formats by codec."""
 
 _OPEN_FILES = 256
@@ -72,6 +73,13 @@ class Written:
     footer_bytes: int
     footer_crc: int
     runs: Int64Array
+
+    def file(self, first: int, stop: int, declared: EventType) -> SegmentFile:
+        """The file, under a new name, as the catalog gets it."""
+        return SegmentFile(
+            0, first, stop, declared, new_name(first, self.suffix), self.rows, self.content.size,
+            self.footer_bytes, self.footer_crc,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,16 +157,6 @@ def _runs(slab: Slab, counts: Int64Array) -> Int64Array:
     )  # fmt: skip
 
 
-def _to_versions(runs: Runs, floor: Int64Array, until_version: int | None, low: Int64Array, high: Int64Array) -> None:
-    """Narrow dense runs, in place, to versions above `floor` and up to `until_version`, whose rows are known."""
-    dense, shift = runs.dense, runs.row - runs.first_version
-    np.maximum(low, shift + floor + 1, out=low, where=dense)
-    if until_version is not None:
-        np.minimum(high, shift + until_version + 1, out=high, where=dense)
-    np.minimum(low, runs.row + runs.rows, out=low)
-    np.maximum(high, low, out=high)
-
-
 class Segments:
     """Reads segment files. Each footer is compared with the catalog once and then cached."""
 
@@ -175,14 +173,8 @@ class Segments:
         runs: Runs,
         columns: Collection[str],
         *,
-        after: Mapping[int, int] | None = None,
-        stop_position: int | None = None,
+        bounds: Bounds | None = None,
         extra: Collection[str] = (),
-        start: int | None = None,
-        stop: int | None = None,
-        until_version: int | None = None,
-        start_position: int = 0,
-        backdated: Collection[int] = (),
         exact: bool = False,
     ) -> Slab:
         """Events of some aggregates of a file.
@@ -193,18 +185,9 @@ class Segments:
             The aggregates to read; those of the whole file to read all of it.
         columns, extra : collection of str
             Payload columns, and which of ``cause``, ``event_id`` and ``metadata``.
-        after : mapping of int to int, optional
-            By aggregate number: leave out versions up to and including this one.
-        stop_position : int, optional
-            Leave out positions from this one on.
-        start, stop : int, optional
-            Row groups without an event time in ``start:stop`` may be left out; single rows are not.
-        until_version : int, optional
-            Row groups with later versions only may be left out; single rows are not.
-        start_position : int
-            Row groups with earlier positions only may be left out; single rows are not.
-        backdated : collection of int
-            Numbers of aggregates whose event times do not all ascend.
+        bounds : Bounds, optional
+            Events that may be left out. Those up to `after` and from `stop_position` on are left out one by one, others
+            by row groups.
         exact : bool
             Read versions, positions and aggregate ids also where the catalog implies them.
 
@@ -214,27 +197,30 @@ class Segments:
             The file is missing or damaged.
         """
         low, high = runs.row.copy(), runs.row + runs.rows
-        floor = np.zeros(len(runs), dtype=np.int64)
-        if after:
-            floor = np.fromiter((after.get(int(no), 0) for no in runs.aggregate), np.int64, len(runs))
-        _to_versions(runs, floor, until_version, low, high)
-        cut = self._narrow_by_bounds(file, runs, floor, stop_position, low, high)
-        self._narrow(file, runs, start, stop, until_version, start_position, low, high, backdated)
+        cut = False
+        if bounds is not None:
+            cut = self._narrow_to_events(file, runs, bounds, low, high)
+            self._narrow_to_groups(file, runs, bounds, low, high)
         slab = self._read_rows(file, runs, low, high, columns, extra, exact=exact)
-        return slab if not cut else trim(slab, after or {}, stop_position)
+        return slab if bounds is None or not cut else trim(slab, bounds)
 
-    def _narrow_by_bounds(
-        self,
-        file: SegmentFile,
-        runs: Runs,
-        floor: Int64Array,
-        stop_position: int | None,
-        low: Int64Array,
-        high: Int64Array,
+    def _narrow_to_events(
+        self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array
     ) -> bool:
-        """Narrow each run, in place, to row groups with wanted rows; return whether single rows are left to cut."""
-        ceiling = file.stop_position if stop_position is None else stop_position
-        partial = ((runs.first_version <= floor) & ~runs.dense) | (runs.last_position >= ceiling)
+        """Leave out, in place, versions up to `after` and positions from `stop_position` on.
+
+        The rows of a dense run are known, also up to `until_version`. Others are narrowed to row groups; returns
+        whether single rows are left to cut.
+        """
+        floor = bounds.floors(runs.aggregate) if bounds.after else np.zeros(len(runs), dtype=np.int64)
+        ceiling = bounds.stop_position
+        dense, shift = runs.dense, runs.row - runs.first_version
+        np.maximum(low, shift + floor + 1, out=low, where=dense)
+        if bounds.until_version is not None:
+            np.minimum(high, shift + bounds.until_version + 1, out=high, where=dense)
+        np.minimum(low, runs.row + runs.rows, out=low)
+        np.maximum(high, low, out=high)
+        partial = ((runs.first_version <= floor) & ~dense) | (runs.last_position >= ceiling)
         if not partial.any():
             return False
         opened = self._open(file)
@@ -263,35 +249,26 @@ class Segments:
             high[index] = min(stop, int(opened.group_rows[wanted[-1] + 1]))
         return True
 
-    def _narrow(
-        self,
-        file: SegmentFile,
-        runs: Runs,
-        start: int | None,
-        stop: int | None,
-        until_version: int | None,
-        start_position: int,
-        low: Int64Array,
-        high: Int64Array,
-        backdated: Collection[int],
+    def _narrow_to_groups(
+        self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array
     ) -> None:
         """Leave out, in place, leading and trailing row groups of each run without a row within the bounds."""
-        later = bool((runs.first_position < start_position).any())
-        if until_version is not None and runs.dense.all():
-            until_version = None  # their rows are cut already
-        if start is None and stop is None and until_version is None and not later:
+        since, until = bounds.since_time, bounds.until_time
+        later = bool((runs.first_position < bounds.start_position).any())
+        until_version = None if runs.dense.all() else bounds.until_version  # rows of dense runs are cut already
+        if since is None and until is None and until_version is None and not later:
             return
         opened = self._open(file)
         rows, ends = opened.group_rows, opened.ends
         useful = np.ones(len(ends), dtype=bool)
-        if start is not None:
-            useful &= ends[:, formats.TIME_MAX] >= start
-        if stop is not None:
-            useful &= ends[:, formats.TIME_MIN] < stop
+        if since is not None:
+            useful &= ends[:, formats.TIME_MAX] >= since
+        if until is not None:
+            useful &= ends[:, formats.TIME_MIN] <= until
         if until_version is not None:
             useful &= ends[:, formats.VERSION_MIN] <= until_version
         if later:
-            useful &= ends[:, formats.POSITION_MAX] >= start_position
+            useful &= ends[:, formats.POSITION_MAX] >= bounds.start_position
         if useful.all():
             return
         groups = np.arange(len(useful))
@@ -302,20 +279,20 @@ class Segments:
         first, last = np.searchsorted(rows, begin, "right") - 1, np.searchsorted(rows, end, "left") - 1
         # The bounds of a group at the edge include neighbouring aggregates; those of the group next to it do not, and
         # bound the event times of the edge if these ascend.
-        ascends = ~np.isin(runs.aggregate[some], list(backdated)) if backdated else np.ones(len(some), dtype=bool)
+        ascends = ~np.isin(runs.aggregate[some], list(bounds.backdated))
         inner = np.minimum(first + 1, last)
         own = (first < inner) & ((inner < last) | (end == rows[last + 1]))
         past = np.zeros(len(some), dtype=bool)
-        if start is not None:
-            past |= (ends[inner, formats.TIME_MIN] < start) & ascends
+        if since is not None:
+            past |= (ends[inner, formats.TIME_MIN] < since) & ascends
         if later:
-            past |= ends[inner, formats.POSITION_MIN] <= start_position
+            past |= ends[inner, formats.POSITION_MIN] <= bounds.start_position
         lead = next_useful[first + (past & own)]
         inner = np.maximum(last - 1, first)
         own = (inner < last) & ((first < inner) | (begin == rows[first]))
         past = np.zeros(len(some), dtype=bool)
-        if stop is not None:
-            past |= (ends[inner, formats.TIME_MAX] >= stop) & ascends
+        if until is not None:
+            past |= (ends[inner, formats.TIME_MAX] > until) & ascends
         if until_version is not None:
             past |= ends[inner, formats.VERSION_MAX] >= until_version
         trail = last_useful[last - (past & own)]
@@ -392,7 +369,7 @@ class Segments:
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self._corrupt(file, what, str(error), None) from error
 
-    def _format(self, file: SegmentFile) -> Format:
+    def _format(self, file: SegmentFile) -> Parquet | Archive:
         return _BY_SUFFIX[file.name[file.name.rindex(".") :]]
 
     def first_versions(self, file: SegmentFile, runs: Runs) -> Int64Array:

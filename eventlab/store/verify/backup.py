@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from eventlab.errors import NotAStore, StoreError, StoreLocked
+from eventlab.errors import NotAStore, StoreLocked
 from eventlab.storage import operations as disk
 from eventlab.storage.api import Storage
 from eventlab.storage.local import LocalStorage, new_directory
-from eventlab.store.catalog.connection import as_store_error
+from eventlab.store.catalog.connection import translating
 from eventlab.store.catalog.database import Catalog
 from eventlab.store.catalog.log_index import LogIndex
 from eventlab.store.catalog.opening import CATALOG_NAME, SEGMENTS_NAME
@@ -35,7 +34,7 @@ def new_copy(path: Path) -> Iterator[Path]:
         path.rmdir()
     if path.exists() or path.is_symlink():
         raise NotAStore(f"{path}: there is something already", expected="a path that does not exist yet")
-    try:
+    with translating(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_directory(path) as partial:
             for folder in (SEGMENTS_NAME, JOURNALS_NAME):
@@ -45,8 +44,6 @@ def new_copy(path: Path) -> Iterator[Path]:
                 LocalStorage(partial / folder).sync()
             if path.exists():
                 raise NotAStore(f"{path}: was made by another process meanwhile")
-    except OSError as error:
-        raise error if isinstance(error, StoreError) else as_store_error(error, str(path)) from error
 
 
 def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
@@ -63,7 +60,9 @@ def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     for _ in range(_TRIES):
         index.refresh()
         before = catalog.data_version()
-        _copy_catalog(catalog, copy)
+        catalog.copy_to(copy)
+        with copy.open("rb+") as file:
+            disk.sync(file.fileno())
         index.refresh()  # the journal may have grown; a record that needs a newer catalog comes with one
         content = None if index.journal is None else index.journal.content()
         if catalog.data_version() == before:
@@ -74,15 +73,6 @@ def copy_moment(catalog: Catalog, index: LogIndex, partial: Path) -> list[str]:
     if content is not None:
         LocalStorage(partial / JOURNALS_NAME).write(index.journal_name, [content])
     return [file.name for segment in index.manifest().segments for file in segment.files.values()]
-
-
-def _copy_catalog(catalog: Catalog, copy: Path) -> None:
-    catalog.copy_to(copy)
-    descriptor = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        disk.sync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def copy_segments(storage: Storage, names: Iterable[str], partial: Path) -> None:

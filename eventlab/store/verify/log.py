@@ -10,7 +10,7 @@ import sqlite3
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
@@ -402,7 +402,6 @@ class _Spanning:
     commit: Commit
     hashes: dict[int, chain.Leaves] | None
     backdated: int = 0
-    _done: bool = field(default=False)
 
     def add(self, part: Part) -> None:
         if self.hashes is not None:

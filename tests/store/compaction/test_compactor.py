@@ -516,9 +516,9 @@ class ReadersBesideMerges(RuleBasedStateMachine):
             store.vacuum()
             assert store.vacuum().leased_files == 0
             files = [file for segment in store._manifest().segments for file in segment.files.values()]
-            assert set(store._storage.list()) == {file.name for file in files}
+            assert set(store._open_store.storage.list()) == {file.name for file in files}
             rows = store._catalog.execute("SELECT count(*) FROM runs").fetchone()[0]
-            assert rows == sum(len(store._index.runs_of_file(file)) for file in files)
+            assert rows == sum(len(store._index.runs_of_file(file.no)) for file in files)
         for store in self.stores:
             store.close()
         tiers.FANOUT, tiers.SMALL_ROWS, sealing.SEGMENT_ROWS, writer.BULK_ROWS, encoding.ROW_GROUP = self.saved

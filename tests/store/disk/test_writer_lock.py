@@ -131,8 +131,8 @@ def test_who_waits_in_vain_leaves_nothing_behind(tmp_path: Path):
 
     def wait() -> None:
         began = time.monotonic()
-        with pytest.raises(StoreLocked, match="another writer"):
-            exclusive.enter()
+        with pytest.raises(StoreLocked, match="another writer"), exclusive.held():
+            pass
         told.append(time.monotonic() - began)
 
     waiting = [threading.Thread(target=wait) for _ in range(4)]
@@ -182,8 +182,8 @@ class _Interrupted(FileLock):
 def test_an_interrupt_after_the_lock_gives_it_back(tmp_path: Path):
     exclusive = Exclusive(_Interrupted(tmp_path / "lock", read_only=False), 1.0, "here")
     other = FileLock(tmp_path / "lock", read_only=False)
-    with pytest.raises(KeyboardInterrupt):
-        exclusive.enter()
+    with pytest.raises(KeyboardInterrupt), exclusive.held():
+        pass
     assert other.acquire(0.0)
     other.close()
     exclusive.close()

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 
 from eventlab.errors import StoreCorrupt, StoreFull
-from eventlab.store.journal.files import MemoryFile
 from eventlab.store.journal.journal import HEAD, Journal, Lost, Record, empty
+from eventlab.store.journal.journal_file import MemoryFile
 
 STORE = str(uuid.UUID(int=7))
 END = slice(64, 92)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import hypothesis.strategies as st
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 
 from eventlab.errors import EventlabError
 from eventlab.events.columns import metadata_json, payload_from_objects
-from eventlab.events.rows import rows_of
+from eventlab.events.rows import Row, rows_of
 from eventlab.events.types import EventType
 from eventlab.store.api import Batch
 from eventlab.store.blocks import Block, decoded
@@ -26,6 +27,7 @@ from eventlab.store.hash_chain import rows as row_chain
 from eventlab.store.journal.columns_codec import from_blob, to_blob
 from eventlab.store.journal.rows_codec import rows_blob, rows_block
 from eventlab.store.read.frames import all_columns
+from eventlab.store.types import NumberedRows
 from eventlab.testing.events import CHANGE
 from tests.events.strategies import NS, builtin_types, same_bits, user_types, values
 from tests.events.strategies import TEXT as ANY_TEXT
@@ -94,16 +96,19 @@ def block_of(given: dict[str, Any]) -> Block:
     )  # fmt: skip
 
 
+def numbered(given: dict[str, Any], rows: Sequence[Row]) -> NumberedRows:
+    return NumberedRows(
+        given["declared"], 5, given["name"], given["aggregate"], rows, given["first"], given["version"],
+        given["recorded_at"], given["timestamps"], given["causes"], given["metadata"],
+    )  # fmt: skip
+
+
 @given(drawn(most=10), st.binary(min_size=32, max_size=32))
 def test_the_digest_of_rows_is_that_of_their_columns(given_: dict[str, Any], previous: bytes):
     declared, count = given_["declared"], len(given_["events"])
     rows = rows_of(declared, given_["events"])
     assert rows is not None
-    quick = row_chain.digest(
-        previous, declared, rows.values, aggregate_id=given_["name"], first_position=given_["first"],
-        first_version=given_["version"], recorded_at=given_["recorded_at"], timestamps=given_["timestamps"],
-        causes=given_["causes"], metadata=given_["metadata"],
-    )  # fmt: skip
+    quick = row_chain.digest(previous, numbered(given_, rows.values))
     leaves = chain.block_leaves(block_of(given_), given_["first"], count, lambda _: given_["name"])
     assert quick == chain.commit_digest(previous, given_["first"], count, given_["recorded_at"], leaves)
 
@@ -115,10 +120,7 @@ def test_blobs_of_rows_and_of_columns_give_the_same_block(data: st.DataObject):
     rows = rows_of(declared, given_["events"])
     assert rows is not None
     block = block_of(given_)
-    blob = rows_blob(
-        declared, 5, rows.values, aggregate=given_["aggregate"], first_version=given_["version"],
-        timestamps=given_["timestamps"], causes=given_["causes"], metadata=given_["metadata"],
-    )  # fmt: skip
+    blob = rows_blob(numbered(given_, rows.values))
     expected = bits(block)
     assert bits(rows_block([(given_["first"], blob)], {5: declared})) == expected
     assert bits(from_blob(to_blob([(5, block)]), {5: declared})[5]) == expected

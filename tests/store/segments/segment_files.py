@@ -15,6 +15,7 @@ from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import Block, Slab
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import new_name
+from eventlab.store.segments.pruning import Bounds
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments, Written, write_segment
 from eventlab.testing.events import TRADE
 from tests.events.strategies import TEXT, builtin_types, payloads, user_types
@@ -82,9 +83,9 @@ class Kept:
     def read(self, file: SegmentFile | None = None, runs: Runs | None = None, **bounds) -> Slab:
         names = [field.name for field in self.block.type]
         segments = Segments(self.storage, "here")
-        return segments.read(
-            file or self.file, self.runs if runs is None else runs, names, extra=STORED_EXTRA, **bounds
-        )
+        exact = bounds.pop("exact", False)
+        runs = self.runs if runs is None else runs
+        return segments.read(file or self.file, runs, names, bounds=Bounds(**bounds), extra=STORED_EXTRA, exact=exact)
 
     def check(self, slab: Slab, file: SegmentFile | None = None) -> None:
         names = [name_of(int(number)) for number in self.runs.aggregate]

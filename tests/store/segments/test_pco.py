@@ -59,8 +59,8 @@ def test_every_read_gives_what_parquet_gives(data, block):
             optional={
                 "after": st.dictionaries(st.integers(0, 3), st.integers(0, 12), max_size=4),
                 "stop_position": st.integers(parquet.first, parquet.stop),
-                "start": st.sampled_from(block.timestamp.tolist()),
-                "stop": st.sampled_from(block.timestamp.tolist()),
+                "since_time": st.sampled_from(block.timestamp.tolist()),
+                "until_time": st.sampled_from(block.timestamp.tolist()),
                 "until_version": st.integers(1, 12),
                 "exact": st.booleans(),
             },
@@ -70,14 +70,14 @@ def test_every_read_gives_what_parquet_gives(data, block):
     assert told(found) == told(expected)
 
 
-def within(slab: Slab, start=None, stop=None, until_version=None, **_) -> Slab:
+def within(slab: Slab, since_time=None, until_time=None, until_version=None, **_) -> Slab:
     """What a read must give; beside it, formats give more or less of the row groups that hold it, as theirs lie."""
     events = slab.events
     wanted = np.ones(len(events), dtype=bool)
-    if start is not None:
-        wanted &= events.timestamp >= start
-    if stop is not None:
-        wanted &= events.timestamp < stop
+    if since_time is not None:
+        wanted &= events.timestamp >= since_time
+    if until_time is not None:
+        wanted &= events.timestamp <= until_time
     if until_version is not None:
         wanted &= events.version <= until_version
     left = np.diff(np.concatenate([[0], np.cumsum(wanted)])[slab.offsets])

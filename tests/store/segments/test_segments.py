@@ -19,6 +19,7 @@ from hypothesis import given
 from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import clustered
 from eventlab.store.segments import encodings as encoding
+from eventlab.store.segments.pruning import Bounds
 from eventlab.store.segments.segments import FORMATS, Runs, Segments, stretches, write_segment, write_segments
 from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
 
@@ -115,7 +116,8 @@ def test_a_point_read_touches_only_its_row_groups_and_columns(many):
 
 @pytest.mark.parametrize("codec", list(FORMATS))
 @pytest.mark.parametrize(
-    "bounds", [{"after": {0: 3_000}}, {"stop_position": 900}, {"until_version": 900}, {"start": 3_000}, {"stop": 900},
+    "bounds", [{"after": {0: 3_000}}, {"stop_position": 900}, {"until_version": 900}, {"since_time": 3_000},
+               {"until_time": 899},
                {"start_position": 3_000}],
 )  # fmt: skip
 def test_bounds_leave_out_row_groups(codec, bounds, monkeypatch):
@@ -125,14 +127,14 @@ def test_bounds_leave_out_row_groups(codec, bounds, monkeypatch):
     segments = Segments(storage, "here")
     segments.read(kept.file, one(kept, 0), ["price"])
     storage.calls.clear()
-    slab = segments.read(kept.file, one(kept, 0), ["price"], **bounds)
+    slab = segments.read(kept.file, one(kept, 0), ["price"], bounds=Bounds(**bounds))
     assert 900 <= len(slab.events) <= 1_000
     assert sum(stop - start for start, stop in storage.read_ranges) < 1_000 * (8 + 3 * 8)
 
 
 def test_a_read_of_nothing_reads_nothing(many):
     kept, segments, storage = many
-    assert len(segments.read(kept.file, one(kept, 17), ["price"], start=10**9).events) == 0
+    assert len(segments.read(kept.file, one(kept, 17), ["price"], bounds=Bounds(since_time=10**9)).events) == 0
     assert all(start == stop for start, stop in storage.read_ranges)
 
 
