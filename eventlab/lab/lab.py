@@ -34,14 +34,13 @@ from eventlab.store.api import (
     frame_schema,
 )
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named
-from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.calibration import calibrated
 from eventlab.timetravel.history.history import history
 from eventlab.timetravel.marks.routing import MarkWith
 from eventlab.timetravel.reconstruct import StatesTask, reconstruct
-from eventlab.timetravel.state import State
+from eventlab.timetravel.state import State, frame_of_states
 
 if TYPE_CHECKING:  # a process that asks for a state need not load what writes files, or shows how far it is
     from eventlab.lab.export import ExportReceipt, Format
@@ -418,7 +417,7 @@ class Lab:
         if mark_with is None and self._read_log is not None and self._read_log.recording:
             (head,) = self._store.heads([aggregate_id])
             self._read_log.record(reducer.name, aggregate_id, int(found.marks.version[0]), head.version)
-        return views.single(reducer, found)
+        return State(reducer, found)
 
     @overload
     def states(  # type: ignore[overload-overlap]  # to a type checker a sequence might be a reducer
@@ -481,7 +480,7 @@ class Lab:
         chosen = self._store.aggregate_ids() if aggregates is None else aggregates
         task = StatesTask.of(self._store, reducers, chosen, moment_of(as_of), interpret=interpret)
         (found,) = (executor or Threads()).run([task], self._store, self._snapshots)
-        frames = [views.frame(one, states) for one, states in zip(reducers, found, strict=True)]
+        frames = [frame_of_states(one, states) for one, states in zip(reducers, found, strict=True)]
         return frames if several else frames[0]
 
     def join_asof(

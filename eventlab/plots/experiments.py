@@ -48,16 +48,13 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
         No rows, or other columns.
     """
     wanted = ("interval", "bytes", "latency_p50_ms", "latency_p99_ms")
-    rows = series.require(frame, wanted, "a comparison of intervals")
-    rows = rows.sort("interval", nulls_last=True)
+    rows = series.require(frame, wanted, "a comparison of intervals").sort("interval", nulls_last=True)
     places = np.arange(len(rows))
     median, rare = series.numbers(rows, "latency_p50_ms"), series.numbers(rows, "latency_p99_ms")
     labels = ["none" if interval is None else f"{interval:,}" for interval in rows["interval"]]
     with style.drawing(ax) as axes:
-        behind = style.right_axis(axes, style.MUTED)
+        behind = style.right_axis(axes)
         behind.bar(places, series.numbers(rows, "bytes"), width=0.5, color=style.LINES, label="size (right)")
-        behind.set_zorder(axes.get_zorder() - 1)
-        axes.patch.set_visible(False)
         axes.vlines(places, median, rare, color=style.BLUE, linewidth=1.2, alpha=0.5)
         axes.plot(places, rare, "_", color=style.BLUE, markersize=14, markeredgewidth=1.8, label="99th percentile")
         axes.plot(places, median, "o", color=style.BLUE, markersize=7, label="median")
@@ -81,7 +78,6 @@ def plot_snapshot_intervals(frame: pl.DataFrame, ax: Axes | None = None) -> Axes
         axes.set_xlabel("events between snapshots")
         axes.set_ylabel("latency (ms)")
         behind.set_ylabel("size of all snapshots")
-        behind.grid(visible=False)
         style.bytes_y(behind)
         style.set_title(axes, "Reconstructing a past state, by snapshot interval", axes, behind)
     return axes

@@ -51,22 +51,28 @@ def plot_market(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     if history:
         series.require(trades, ("last", "vwap"), "a market's history")
     else:
-        _one_market(trades)
+        for name in ("aggregate_id", "symbol"):
+            if name in trades.columns and trades[name].n_unique() > 1:
+                raise PlotError(
+                    "the frame has trades of several markets",
+                    got=", ".join(str(value) for value in trades[name].unique().sort().head(5)),
+                    hint='Choose one, e.g. lab.events(el.MarketData, "market/BTCUSDT").',
+                )
     trades, moments = series.in_time_order(trades, "a market")
     with style.drawing(ax, height=4.6) as axes:
         price, below = style.panels(axes, 2.8, 1.0)
-        column = "last" if history else "price"
-        price.plot(*series.downsample(moments, series.numbers(trades, column)), color=style.BLUE, lw=1.2, label="price")
-        if history:
-            price.plot(
-                *series.downsample(moments, series.numbers(trades, "vwap")), color=style.ORANGE, lw=1.2, label="VWAP"
-            )
+        lines = [("last" if history else "price", style.BLUE, "price"), ("vwap", style.ORANGE, "VWAP")]
+        for column, colour, label in lines if history else lines[:1]:
+            drawn = series.downsample(moments, series.numbers(trades, column))
+            price.plot(*drawn, color=colour, lw=1.2, label=label)
         starts, totals, step = (
             _traded(trades, moments) if history else series.bin_sums(moments, series.numbers(trades, "volume"))
         )
         width = np.timedelta64(step, "ns")
         below.bar(starts, totals, width=width, align="edge", color=style.SKY, linewidth=0.0)
-        style.set_title(price, _title(trades), *((price,) if history else ()))
+        named = [trades[name][0] for name in ("symbol", "aggregate_id") if name in trades.columns]
+        title = f"{style.safe(named[0])}: price and volume" if named else "Price and volume"
+        style.set_title(price, title, *((price,) if history else ()))
         price.set_ylabel("price (quote currency)")
         below.set_ylabel(f"volume (base)\nper {series.duration(step)}")
         style.thousands(price.yaxis, below.yaxis)
@@ -108,7 +114,11 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
                 depth = np.append(0.0, np.cumsum(side["size"].to_numpy()))
                 axes.step(price, depth, where="post", color=colour, label=name)
                 axes.fill_between(price, depth, step="post", color=colour, alpha=0.14, linewidth=0.0)
-        _mark_middle(axes, sides["bids"], sides["asks"])
+        if not any(side.is_empty() for side in sides.values()):
+            bid, ask = (side["price"][0] for side in sides.values())
+            middle, spread = (bid + ask) / 2.0, f"spread {ask - bid:,.6g}"
+            axes.axvline(middle, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
+            style.note(axes, spread, (middle, 0.97), (6.0, 0.0), xycoords=("data", "axes fraction"), va="top")
         axes.set_ylim(bottom=0.0)
         axes.margins(x=0.02)
         style.set_title(axes, f"{style.safe(state.aggregate_id)}, version {state.version:,}", axes)
@@ -122,16 +132,6 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
     return axes
 
 
-def _mark_middle(axes: Axes, bids: pl.DataFrame, asks: pl.DataFrame) -> None:
-    if bids.is_empty() or asks.is_empty():
-        return
-    bid, ask = bids["price"][0], asks["price"][0]
-    middle = (bid + ask) / 2.0
-    axes.axvline(middle, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
-    spread = f"spread {ask - bid:,.6g}"
-    style.note(axes, spread, (middle, 0.97), (6.0, 0.0), xycoords=("data", "axes fraction"), va="top")
-
-
 def _traded(history: pl.DataFrame, moments: series.TimeArray) -> tuple[series.TimeArray, series.FloatArray, int]:
     """Volume per interval from states, which have the cumulative volume."""
     volume = np.diff(series.numbers(history, "volume"), prepend=0.0)
@@ -140,18 +140,3 @@ def _traded(history: pl.DataFrame, moments: series.TimeArray) -> tuple[series.Ti
     gaps = np.diff(moments).astype(np.int64)
     # A row at t includes trades at t.
     return series.bin_sums(moments - np.timedelta64(1, "ns"), volume, least=int(gaps.min()) if len(gaps) else 1)
-
-
-def _one_market(trades: pl.DataFrame) -> None:
-    for name in ("aggregate_id", "symbol"):
-        if name in trades.columns and trades[name].n_unique() > 1:
-            raise PlotError(
-                "the frame has trades of several markets",
-                got=", ".join(str(value) for value in trades[name].unique().sort().head(5)),
-                hint='Choose one, e.g. lab.events(el.MarketData, "market/BTCUSDT").',
-            )
-
-
-def _title(trades: pl.DataFrame) -> str:
-    named = [trades[name][0] for name in ("symbol", "aggregate_id") if name in trades.columns]
-    return f"{style.safe(named[0])}: price and volume" if named else "Price and volume"

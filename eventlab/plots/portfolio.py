@@ -61,12 +61,10 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
         top, bottom = parts[0], parts[-1]
         shown: list[Axes] = []
         if prices is not None:
-            behind = style.right_axis(top, style.MUTED)
+            behind = style.right_axis(top)
             behind.plot(*prices, color=style.FAINT, linewidth=0.9, label="market price (right)")
             behind.set_ylabel("price (quote currency)")
             style.thousands(behind.yaxis)
-            behind.set_zorder(top.get_zorder() - 1)
-            top.patch.set_visible(False)
             shown = [top, behind]
         style.set_title(top, "Portfolio, in account currency", *shown)
         style.time_axis(bottom)

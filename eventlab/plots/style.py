@@ -109,37 +109,31 @@ def time_axis(axes: Axes) -> None:
     axes.margins(x=0.01)
 
 
-def right_axis(axes: Axes, colour: str) -> Axes:
-    """A second y axis on the right, with labels in the colour of its data."""
+def right_axis(axes: Axes) -> Axes:
+    """A second y axis on the right, whose data is behind that of the axes."""
     other = apply_style(axes.twinx())
     other.grid(visible=False)
     other.spines["right"].set(visible=True, color=FAINT)
-    other.tick_params(axis="y", labelcolor=colour)
-    other.yaxis.label.set_color(colour)
+    other.set_zorder(axes.get_zorder() - 1)
+    axes.patch.set_visible(False)
     return other
 
 
 def thousands(*axes: Axis) -> None:
     """Format axes with thousands separators and without offset."""
-    from matplotlib.ticker import FuncFormatter
-
     for axis in axes:
-        axis.set_major_formatter(FuncFormatter(_separated))
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}".replace("-", "\u2212"))
 
 
 def bytes_y(axes: Axes) -> None:
     """Format the y axis as bytes in B, KiB, MiB or GiB, with round ticks."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     highest = axes.get_ylim()[1]
     unit, name = _binary_unit(highest)
     ticks = MaxNLocator(nbins=5, integer=unit == 1).tick_values(0.0, highest / unit)
     axes.set_yticks([tick * unit for tick in ticks if tick * unit <= highest])
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:,.6g} {name}"))
-
-
-def _separated(value: float, _: object) -> str:
-    return f"{value:,.10g}".replace("-", "\u2212")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value / unit:,.6g} {name}")
 
 
 def note(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> Annotation:
@@ -185,8 +179,6 @@ def log_y(axes: Axes) -> None:
 
 def log_bytes_x(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
     """Make the x axis logarithmic in bytes, with ticks at powers of two and a separate place for zeros."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
     positive = sizes[sizes > 0.0]
     low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
     ticks = []
@@ -199,9 +191,9 @@ def log_bytes_x(axes: Axes, sizes: npt.NDArray[np.float64]) -> None:
         axes.set_xlim(low / 2.0, high * 2.0)
     powers = [2.0**power for power in range(60) if low / 2.0 < 2.0**power <= high * 2.0]
     ticks += powers[:: -(-len(powers) // 8) or 1]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _in_bytes(value)))
+    axes.set_xticks(ticks)
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter(lambda value, _: _in_bytes(value))
 
 
 def _binary_unit(value: float) -> tuple[int, str]:

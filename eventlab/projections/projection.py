@@ -22,9 +22,8 @@ from eventlab.fold.fold import derive
 from eventlab.projections.folded_states import FoldedStates
 from eventlab.runtime.progress import tqdm
 from eventlab.store.api import Mark, Selection, Store
-from eventlab.timetravel import state_frames
 from eventlab.timetravel.reconstruct import Reconstructed
-from eventlab.timetravel.state import State
+from eventlab.timetravel.state import State, frame_of_states
 
 SHORTEST_PAUSE = 1.0
 """Least seconds between two checkpoints of one catch-up; ten times the time of a save, if that is more."""
@@ -246,7 +245,7 @@ class Projection:
         row = folded.row(aggregate_id)
         if row is None:
             raise _unknown(aggregate_id)
-        return state_frames.single(self._reducer, self._found(folded, [row]))
+        return State(self._reducer, self._found(folded, [row]))
 
     def frame(self, aggregate_id: str = "*") -> pl.DataFrame:
         """The states of all or some of its aggregates, like :meth:`eventlab.lab.lab.Lab.states`.
@@ -266,7 +265,7 @@ class Projection:
         rows = [row for row in chosen if row is not None]
         if not rows and "*" not in aggregate_id:
             raise _unknown(aggregate_id)
-        return state_frames.frame(self._reducer, self._found(folded, rows))
+        return frame_of_states(self._reducer, self._found(folded, rows))
 
     def _found(self, folded: FoldedStates, rows: list[int]) -> Reconstructed:
         aggregates, base = folded.take(rows)

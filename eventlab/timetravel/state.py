@@ -1,18 +1,18 @@
-"""A reconstructed state of one aggregate, with its fields as attributes."""
+"""Reconstructed states: one aggregate's, with its fields as attributes, and those of many as a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from eventlab.errors import EventlabError
 from eventlab.events.clock import format_ns
 from eventlab.fold.declare.layout import Array, Ladder, digest
 from eventlab.fold.declare.reducer import Reducer
+from eventlab.timetravel.reconstruct import Reconstructed
 
 _SHOWN_ROWS = 10
 
@@ -32,19 +32,13 @@ class State:
 
     __slots__ = ("_batch", "_derived", "aggregate_id", "position", "reducer", "timestamp", "version")
 
-    def __init__(
-        self,
-        reducer: Reducer,
-        aggregate_id: str,
-        batch: pa.RecordBatch,
-        derived: Mapping[str, Any],
-        version: int,
-        position: int | None,
-        timestamp: int | None,
-    ) -> None:
-        self.reducer, self.aggregate_id = reducer, aggregate_id
-        self._batch, self._derived = batch, derived
-        self.version, self.position, self.timestamp = version, position, timestamp
+    def __init__(self, reducer: Reducer, found: Reconstructed) -> None:
+        self.reducer, self.aggregate_id = reducer, found.aggregates[0]
+        self._batch = found.states
+        self._derived = {name: found.emitted.column(name)[0].as_py() for name in reducer.properties}
+        self.version = int(found.marks.version[0])
+        self.position = int(found.marks.position[0]) if self.version else None
+        self.timestamp = int(found.marks.timestamp[0]) if self.version else None
 
     @property
     def digest(self) -> str:
@@ -84,11 +78,8 @@ class State:
         return {**marks, **self._batch.to_pylist()[0], **self._derived}
 
     def _rows(self) -> list[tuple[str, str]]:
-        rows = [(name, _text(self._batch.column(name)[0].as_py())) for name in self._scalar_names()]
+        rows = [(one.name, _text(self._batch.column(one.name)[0].as_py())) for one in self.reducer.layout.record]
         return rows + [(name, _text(value)) for name, value in self._derived.items()]
-
-    def _scalar_names(self) -> list[str]:
-        return [field.name for field in self.reducer.layout.record]
 
     def _title(self) -> str:
         time = "" if self.timestamp is None else f", {format_ns(self.timestamp)}"
@@ -121,9 +112,21 @@ def _text(value: Any) -> str:
 
 def table_frame(column: pa.ListArray) -> pl.DataFrame:
     """A table of one state as a frame."""
-    values = column.flatten()
-    names = [field.name for field in values.type]
-    frame = pl.from_arrow(pa.table([values.field(at) for at in range(len(names))], names=names))
-    if not isinstance(frame, pl.DataFrame):
-        raise EventlabError("a table did not become a frame", got=type(frame).__name__)
-    return frame
+    return pl.Series(column.flatten()).struct.unnest()
+
+
+def frame_of_states(reducer: Reducer, found: Reconstructed) -> pl.DataFrame:
+    """One row an aggregate: aggregate_id, version, position, timestamp, fields, properties, tables as lists."""
+    none = pa.array(found.marks.version == 0)
+    known = {
+        "position": pa.array(found.marks.position),
+        "timestamp": pa.array(found.marks.timestamp).cast(pa.timestamp("ns", "UTC")),
+    }
+    columns = {
+        "aggregate_id": pa.array(found.aggregates, pa.string()),
+        "version": pa.array(found.marks.version),
+        **{name: pc.if_else(none, None, column) for name, column in known.items()},
+        **dict(zip(found.emitted.schema.names, found.emitted.columns, strict=True)),
+        **{table.name: found.states.column(table.name) for table in reducer.layout.tables},
+    }
+    return pl.DataFrame(pl.from_arrow(pa.table(columns)))

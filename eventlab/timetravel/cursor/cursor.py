@@ -15,7 +15,6 @@ from eventlab.fold.fold import derive, expect, runs_interpreted
 from eventlab.snapshots.collection import Snapshots
 from eventlab.snapshots.states import Base
 from eventlab.store.api import EventReader, Head, Selection
-from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.advance import advance
 from eventlab.timetravel.asof import AsOf, AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
@@ -123,7 +122,7 @@ class Cursor:
             self._store, self.reducer, [self.aggregate_id], moment,
             snapshots=self._snapshots, interpret=self._interpret,
         )  # fmt: skip
-        self._here, self._state = None, views.single(self.reducer, found)
+        self._here, self._state = None, State(self.reducer, found)
         return self._state
 
     def step(self, n: int = 1) -> State:
@@ -177,7 +176,7 @@ class Cursor:
     def _go(self, version: int, head: Head) -> State:
         base, emitted = self._walked(version, head)
         found = Reconstructed([self.aggregate_id], base.states, emitted, base.marks)
-        self._here, self._state = base, views.single(self.reducer, found)
+        self._here, self._state = base, State(self.reducer, found)
         return self._state
 
     def _version(self, head: Head, moment: AsOf) -> int | None:

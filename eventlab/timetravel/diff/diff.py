@@ -24,7 +24,6 @@ from eventlab.fold.fold import fold
 from eventlab.fold.stops import Stops, rows_until, tables_of
 from eventlab.snapshots.collection import Snapshots
 from eventlab.store.api import UNBOUND, EventReader, Selection, frame_schema
-from eventlab.timetravel import state_frames as views
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.diff import changes
 from eventlab.timetravel.moments import position_bound
@@ -126,8 +125,8 @@ def diff(
             base = against.found if against.version == shared else state(replace(side.moment, version=shared))
             attribution.follow(store, base, side, against)
     return Difference(
-        views.single(reducer, before),
-        views.single(reducer, after),
+        State(reducer, before),
+        State(reducer, after),
         attribution.attached(found),
         attribution.count,
         partial(_events, store, aggregate, one, other, attribution.first, attribution.stop),
