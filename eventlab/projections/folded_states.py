@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from eventlab.events.frame import EventFrame
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.snapshots.states import Base, Marks
+from eventlab.fold.fold import derive
+from eventlab.snapshots.states import MARKS, Base, Marks
 from eventlab.timetravel.advance import advance
+from eventlab.timetravel.reconstruct import Reconstructed
 
 _FORMAT = "1"
-_ENVELOPE = ("version", "position", "timestamp", "latest")
 _STATE = "state."
 """Prefix of a state's columns, which separates them from the envelope's."""
 
@@ -42,16 +43,12 @@ class FoldedStates:
         row = self.index.get(aggregate)
         return row if row is not None and row < len(self) else None
 
-    def take(self, rows: list[int]) -> tuple[list[str], Base]:
-        """The aggregates and states of some rows."""
+    def take(self, reducer: Reducer, rows: list[int]) -> Reconstructed:
+        """The states of some rows."""
         chosen = np.array(rows, np.int64)
         states = self.base.states.take(pa.array(chosen))
         aggregates = [self.aggregates[row] for row in rows]
-        return aggregates, Base(states, self.base.marks[chosen])
-
-    def at(self, position: int) -> FoldedStates:
-        """The same states at a later position, if none of their events is in between."""
-        return replace(self, position=position)
+        return Reconstructed(aggregates, states, derive(reducer, aggregates, states), self.base.marks[chosen])
 
     def advanced(self, reducer: Reducer, frame: EventFrame) -> FoldedStates:
         """The states after a frame's events."""
@@ -63,7 +60,9 @@ class FoldedStates:
             for aggregate in new:
                 if self.index.setdefault(aggregate, len(self.aggregates)) == len(self.aggregates):
                     self.aggregates.append(aggregate)
-            base = _concatenated(base, Base.initial(reducer, len(new)))
+            more = Base.initial(reducer, len(new))
+            states = pa.Table.from_batches([base.states, more.states]).combine_chunks().to_batches()
+            base = Base(states[0] if states else more.states, Marks.joined([base.marks, more.marks]))
         members = np.array([self.index[aggregate] for aggregate in frame.aggregates], np.int64)
         base, _ = advance(reducer, base, frame, members)
         last = max(int(table.position.max()) for table in frame.tables.values() if len(table))
@@ -72,10 +71,10 @@ class FoldedStates:
     def encode(self, reducer: Reducer) -> memoryview:
         """The content of a checkpoint: an Arrow IPC file of one batch, a row per state with its envelope."""
         marks, states = self.base.marks, self.base.states
-        envelope = (marks.version, marks.position, marks.timestamp, marks.latest)
+        envelope = [getattr(marks, name) for name in MARKS]
         batch = pa.RecordBatch.from_arrays(
             [pa.array(self.aggregates[: len(self)], pa.string()), *map(pa.array, envelope), *states.columns],
-            names=["aggregate_id", *_ENVELOPE, *(f"{_STATE}{name}" for name in states.schema.names)],
+            names=["aggregate_id", *MARKS, *(f"{_STATE}{name}" for name in states.schema.names)],
         )
         metadata = {"eventlab.projection": _FORMAT, "reducer": reducer.name, "fingerprint": reducer.fingerprint}
         schema = batch.schema.with_metadata(metadata)
@@ -100,11 +99,5 @@ class FoldedStates:
         index = {aggregate: row for row, aggregate in enumerate(aggregates)}
         if len(index) != len(aggregates):
             raise ValueError("an aggregate is there twice")
-        marks = Marks(*(batch.column(name).to_numpy() for name in _ENVELOPE))
+        marks = Marks(*(batch.column(name).to_numpy() for name in MARKS))
         return FoldedStates(position, aggregates, index, Base(states, marks))
-
-
-def _concatenated(base: Base, more: Base) -> Base:
-    states = pa.Table.from_batches([base.states, more.states]).combine_chunks().to_batches()
-    marks = Marks.joined([base.marks, more.marks])
-    return Base(states[0] if states else more.states, marks)

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -18,11 +18,9 @@ import pyarrow as pa
 from eventlab.errors import InvalidEvent, StoreError, UnknownAggregate
 from eventlab.events.frame import EventFrame
 from eventlab.fold.declare.reducer import Reducer
-from eventlab.fold.fold import derive
 from eventlab.projections.folded_states import FoldedStates
 from eventlab.runtime.progress import tqdm
 from eventlab.store.api import Mark, Selection, Store
-from eventlab.timetravel.reconstruct import Reconstructed
 from eventlab.timetravel.state import State, frame_of_states
 
 SHORTEST_PAUSE = 1.0
@@ -178,7 +176,7 @@ class Projection:
                 self._folded = self._folded.advanced(self._reducer, frame)
                 count += len(frame)
                 bar.update(self._folded.position - start - bar.n)
-        self._folded = self._folded.at(stop)
+        self._folded = replace(self._folded, position=stop)
         return count
 
     def _frames(self, start: int, stop: int) -> Iterator[EventFrame]:
@@ -205,7 +203,7 @@ class Projection:
         recorded_at = self._store.recorded_at(np.array([self._folded.position - 1], np.int64))
         end = self._store.position_at(int(recorded_at[0]))
         if end <= min(int(table.position.min()) for table in frame.tables.values() if len(table)):
-            self._folded = self._folded.at(end)
+            self._folded = replace(self._folded, position=end)
             with suppress(StoreError):  # a later save may succeed
                 self._save(finished=False)
 
@@ -245,7 +243,7 @@ class Projection:
         row = folded.row(aggregate_id)
         if row is None:
             raise _unknown(aggregate_id)
-        return State(self._reducer, self._found(folded, [row]))
+        return State(self._reducer, folded.take(self._reducer, [row]))
 
     def frame(self, aggregate_id: str = "*") -> pl.DataFrame:
         """The states of all or some of its aggregates, like :meth:`eventlab.lab.lab.Lab.states`.
@@ -265,11 +263,7 @@ class Projection:
         rows = [row for row in chosen if row is not None]
         if not rows and "*" not in aggregate_id:
             raise _unknown(aggregate_id)
-        return frame_of_states(self._reducer, self._found(folded, rows))
-
-    def _found(self, folded: FoldedStates, rows: list[int]) -> Reconstructed:
-        aggregates, base = folded.take(rows)
-        return Reconstructed(aggregates, base.states, derive(self._reducer, aggregates, base.states), base.marks)
+        return frame_of_states(self._reducer, folded.take(self._reducer, rows))
 
     # -- following
 

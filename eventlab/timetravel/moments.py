@@ -83,16 +83,14 @@ class Bounds:
         return Bounds(versions, np.full(len(versions), MAX_NS), np.full(len(versions), UNBOUND))
 
     @staticmethod
-    def of(store: EventReader, head: Head, moments: Int64Array | Bounds | Sequence[AsOf]) -> Bounds:
-        """The bounds of an aggregate's moments, given as event times, bounds or moments; checked against its head.
+    def of(store: EventReader, head: Head, moments: Bounds | Sequence[AsOf]) -> Bounds:
+        """The bounds of an aggregate's moments, given as bounds or moments; checked against its head.
 
         Raises
         ------
         AsOfError
             A version or position past the end.
         """
-        if isinstance(moments, np.ndarray):
-            return Bounds.of_times(moments)
         if isinstance(moments, Bounds):
             highest = int(moments.version[moments.version != UNBOUND].max(initial=0))
         else:
@@ -122,14 +120,8 @@ class Bounds:
         return count
 
 
-def check_asked(at: object, every: object) -> None:
-    """Raise AsOfError for both `at` and `every`."""
-    if at is not None and every is not None:
-        raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
-
-
-def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | Bounds | list[AsOf]]:
-    """The column `at`, and the moments: event times in ns or versions if a series has one kind, else a list."""
+def moments_asked(at: Any) -> tuple[pl.Series, Bounds | list[AsOf]]:
+    """The column `at`, and the moments: bounds if a series has times or versions alone, else a list."""
     if isinstance(at, str | AsOf | int) or not isinstance(at, Iterable):
         raise AsOfError("`at` takes a list of moments", got=at, hint="For one moment use lab.state(..., as_of=...).")
     if isinstance(at, pl.Series | np.ndarray):
@@ -144,7 +136,7 @@ def moments_asked(at: Any) -> tuple[pl.Series, Int64Array | Bounds | list[AsOf]]
                     hint='Name it: at.dt.replace_time_zone("UTC").',
                 )  # fmt: skip
             times = ns.to_numpy()
-            return _label_of(times), times
+            return _label_of(times), Bounds.of_times(times)
         if series.dtype.is_integer():
             versions = series.cast(pl.Int64, strict=False)
             if not versions.null_count() and (versions >= 0).all():

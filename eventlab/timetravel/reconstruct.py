@@ -143,9 +143,7 @@ class StatesTask:
                 snapshots.after_read(self.reducers[0], self.aggregates[0], bases[0] if ascends else None, read)
         found = []
         for reducer, base, last in zip(self.reducers, bases, emitted, strict=True):
-            values = last
-            if values is None:
-                values = derive(reducer, self.aggregates, base.states, interpret=self.interpret)
+            values = derive(reducer, self.aggregates, base.states, interpret=self.interpret) if last is None else last
             found.append(Reconstructed(self.aggregates, base.states, values, base.marks))
         return found
 

@@ -6,7 +6,7 @@ the store reads them; `marks/merge.py` merges events of other aggregates into it
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,13 +143,7 @@ class OwnEvents:
 
     def until(self, version: int) -> OwnEvents:
         """The events up to a version."""
-        frames = []
-        for frame in self.frames:
-            tables = {}
-            for name, table in frame.tables.items():
-                rows = int(np.searchsorted(table.version, version, side="right"))
-                tables[name] = table.part(0, rows, np.array([0, rows]))
-            frames.append(EventFrame(frame.aggregates, tables))
+        frames = [between(frame, 0, version) for frame in self.frames]
         return OwnEvents(frames, self.position[:version], self.timestamp[:version])
 
     @staticmethod
@@ -179,17 +173,26 @@ def by_version(tables: Sequence[EventTable], before: int) -> tuple[Int64Array, I
     return position, timestamp
 
 
-def concatenated(tables: Sequence[EventTable]) -> EventTable:
-    """Tables of one type, one after the other, as one aggregate's."""
-    columns = {
-        name: tables[0].columns[name] if len(tables) == 1 else pa.concat_arrays([t.columns[name] for t in tables])
-        for name in tables[0].columns
-    }
-    return EventTable(
-        tables[0].type,
-        np.array([0, sum(len(table) for table in tables)]),
-        np.concatenate([table.position for table in tables]),
-        np.concatenate([table.version for table in tables]),
-        np.concatenate([table.timestamp for table in tables]),
-        columns,
+def between(frame: EventFrame, after: int, until: int) -> EventFrame:
+    """The events of a frame of one aggregate after one version, up to another; nothing is copied."""
+    tables = {}
+    for name, table in frame.tables.items():
+        low, high = np.searchsorted(table.version, (after, until), side="right").tolist()
+        if low < high:
+            tables[name] = table.part(low, high, np.array([0, high - low]))
+    return EventFrame(frame.aggregates, tables)
+
+
+def _one_or_joined(pieces: Sequence[pa.Array]) -> pa.Array:
+    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+
+
+def concatenated(
+    tables: Sequence[EventTable], join: Callable[[Sequence[pa.Array]], pa.Array] = _one_or_joined
+) -> EventTable:
+    """Tables of one type, one after the other, as one aggregate's; `join` makes a column of theirs."""
+    position, version, timestamp = (
+        np.concatenate([getattr(table, name) for table in tables]) for name in ("position", "version", "timestamp")
     )
+    columns = {name: join([table.columns[name] for table in tables]) for name in tables[0].columns}
+    return EventTable(tables[0].type, np.array([0, len(version)]), position, version, timestamp, columns)

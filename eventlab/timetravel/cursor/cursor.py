@@ -23,6 +23,7 @@ from eventlab.timetravel.cursor.state_cache import Limit, Waypoints, version_of
 from eventlab.timetravel.moments import Bounds, heads_of
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 from eventlab.timetravel.state import State
+from eventlab.timetravel.stream import between
 
 _MEMBER = np.zeros(1, np.int64)
 
@@ -173,12 +174,6 @@ class Cursor:
     def _last(self) -> Head:
         return heads_of(self._store, [self.aggregate_id])[0]
 
-    def _go(self, version: int, head: Head) -> State:
-        base, emitted = self._walked(version, head)
-        found = Reconstructed([self.aggregate_id], base.states, emitted, base.marks)
-        self._here, self._state = base, State(self.reducer, found)
-        return self._state
-
     def _version(self, head: Head, moment: AsOf) -> int | None:
         """The version that a moment includes all events up to, and none after; None where it may not include a prefix.
 
@@ -227,15 +222,15 @@ class Cursor:
                 return found
         return base
 
-    def _walked(self, version: int, head: Head) -> tuple[Base, pa.RecordBatch]:
-        """The state at a version and what its fold emits; states on the way are cached."""
+    def _go(self, version: int, head: Head) -> State:
+        """Go to a version; states on the way are cached."""
         base = self._nearest(Limit(version, head.position + 1), head)
         emitted: pa.RecordBatch | None = None
         if self._interpret is None:
             expect(self.reducer, version - version_of(base))
         for block in self._events.after(version_of(base), version, head):
             for stop in self._stops(base, block.end, version):
-                frame = block.between(version_of(base), stop)
+                frame = between(block.frame, version_of(base), stop)
                 base, emitted = advance(
                     self.reducer, base, frame, _MEMBER, emit=stop == version, interpret=self._interpret
                 )
@@ -243,7 +238,9 @@ class Cursor:
                     self._waypoints.keep(base, near=version)
         if emitted is None:
             emitted = derive(self.reducer, [self.aggregate_id], base.states, interpret=self._interpret)
-        return base, emitted
+        found = Reconstructed([self.aggregate_id], base.states, emitted, base.marks)
+        self._here, self._state = base, State(self.reducer, found)
+        return self._state
 
     def _stops(self, base: Base, end: int, target: int) -> list[int]:
         """Versions to cache a state at, on the way from a state to the end of its block or to the target."""

@@ -6,14 +6,13 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.store.api import EventReader, Head, Selection
-from eventlab.timetravel.stream import by_version
+from eventlab.timetravel.stream import between, by_version, concatenated
 
 VERSIONS = 16_384
 """Versions of a block, as many as a row group has rows. For an order book, folding a block takes a third of the time
@@ -51,7 +50,7 @@ class CachedEvents:
         for frame in frames:
             for name, table in frame.tables.items():
                 found.setdefault(name, []).append(table)
-        tables = {name: _copied_table(several) for name, several in found.items()}
+        tables = {name: concatenated(several, _copied_column) for name, several in found.items()}
         position, timestamp = by_version(list(tables.values()), before)
         size = 5 * position.nbytes + sum(c.nbytes for table in tables.values() for c in table.columns.values())
         return CachedEvents(before, EventFrame(frames[0].aggregates, tables), position, timestamp, size)
@@ -60,10 +59,6 @@ class CachedEvents:
     def end(self) -> int:
         """The last version."""
         return self.before + len(self.position)
-
-    def between(self, after: int, until: int) -> EventFrame:
-        """The events after one version, up to another; nothing is copied."""
-        return between(self.frame, after, until)
 
 
 class EventCache:
@@ -111,7 +106,7 @@ class EventCache:
             number = missing
 
     def _read(self, number: int, stop: int, head: Head) -> Iterator[CachedEvents]:
-        """EventCache by number, in one pass over the store."""
+        """Blocks by number, in one pass over the store."""
         first, end = number * VERSIONS, min(stop * VERSIONS, head.version)
         selection = Selection(
             self._reducer.columns, others=True, aggregates=[self._aggregate],
@@ -137,25 +132,6 @@ class EventCache:
         while self._size > BYTES and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
             self._size -= gone.size
-
-
-def between(frame: EventFrame, after: int, until: int) -> EventFrame:
-    """The events of a frame of one aggregate after one version, up to another; nothing is copied."""
-    tables = {}
-    for name, table in frame.tables.items():
-        low, high = np.searchsorted(table.version, (after, until), side="right").tolist()
-        if low < high:
-            tables[name] = table.part(low, high, np.array([0, high - low]))
-    return EventFrame(frame.aggregates, tables)
-
-
-def _copied_table(tables: Sequence[EventTable]) -> EventTable:
-    """Tables of one type and aggregate as one, in new memory."""
-    position, version, timestamp = (
-        np.concatenate([getattr(table, name) for table in tables]) for name in ("position", "version", "timestamp")
-    )
-    columns = {name: _copied_column([table.columns[name] for table in tables]) for name in tables[0].columns}
-    return EventTable(tables[0].type, np.array([0, len(version)]), position, version, timestamp, columns)
 
 
 def _copied_column(pieces: Sequence[pa.Array]) -> pa.Array:

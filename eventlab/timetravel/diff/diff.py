@@ -6,7 +6,7 @@ prefix of the aggregate's events, they lie between two versions; moments that di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from html import escape
@@ -37,15 +37,8 @@ _EMITTED_BYTES = 2**26
 """Size of what one fold emits."""
 
 _ENVELOPE = ("version", "position", "timestamp", "event_type", "cause", "recorded_at")
-_COUNTED = pl.Schema(
-    {
-        "field": pl.String,
-        "place": pl.Int64,
-        "changed_by": pl.Int64,
-        "first_position": pl.Int64,
-        "last_position": pl.Int64,
-    }
-)
+_COUNTS = ("changed_by", "first_position", "last_position")
+_COUNTED = pl.Schema({"field": pl.String, "place": pl.Int64, **dict.fromkeys(_COUNTS, pl.Int64)})
 
 
 @dataclass(frozen=True)
@@ -118,8 +111,8 @@ def diff(
     before, after = one.found, other.found
     shared = _shared(store, aggregate, one, other)
     found = changes.changes(reducer, (before.states, before.emitted), (after.states, after.emitted))
-    attribution = _Attribution(reducer, aggregate, interpret)
-    attribution.wanted = [name for name in before.emitted.schema.names if name in found["field"]]
+    wanted = [name for name in before.emitted.schema.names if name in found["field"]]
+    attribution = _Attribution(reducer, aggregate, interpret, wanted)
     for side, against in ((one, other), (other, one)):
         if side.version > shared:
             base = against.found if against.version == shared else state(replace(side.moment, version=shared))
@@ -211,7 +204,7 @@ class _Attribution:
     reducer: Reducer
     aggregate: str
     interpret: bool | None
-    wanted: list[str] = field(default_factory=list)
+    wanted: Sequence[str]
     counts: dict[str, _ChangeCount] = field(default_factory=dict)
     count: int = 0
     first: int = UNBOUND
@@ -314,12 +307,9 @@ class _ChangeCount:
 
     def frame(self, name: str) -> pl.DataFrame:
         place = np.arange(len(self.count)) if self.is_array else [None]
-        never = pl.col("changed_by") == 0
-        return pl.DataFrame(
-            {"field": [name] * len(self.count), "place": place, "changed_by": self.count,
-             "first_position": self.first, "last_position": self.last},
-            schema=_COUNTED,
-        ).with_columns(pl.when(~never).then("first_position"), pl.when(~never).then("last_position"))  # fmt: skip
+        columns = ([name] * len(self.count), place, self.count, self.first, self.last)
+        frame = pl.DataFrame(dict(zip(_COUNTED, columns, strict=True)), schema=_COUNTED)
+        return frame.with_columns(pl.when(pl.col("changed_by") > 0).then(pl.col("first_position", "last_position")))
 
 
 def _events(store: EventReader, aggregate: str, one: _Side, other: _Side, first: int, stop: int) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -20,7 +21,7 @@ from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.fold import fold
 from eventlab.fold.stops import Stops, empty_table
 from eventlab.store.api import EventReader, Head, Selection
-from eventlab.timetravel.history.fold_to_stops import Emission, Pending, batches, fold_to_stops, with_envelope
+from eventlab.timetravel.history.fold_to_stops import Emission, Pending, with_envelope
 from eventlab.timetravel.moments import Bounds, bars
 from eventlab.timetravel.stream import OwnEvents, concatenated, own_pieces
 
@@ -62,13 +63,12 @@ def history(
         bounds = Bounds.of_times(times)
     plan = _BranchPlan.of(own, bounds or Bounds.of_times(np.empty(0, np.int64)))
     with_tables = tables or (bool(reducer.layout.tables) and len(plan.branches) > 0)
-    trunk, extras = _trunk(store, reducer, head, plan, tables=with_tables, interpret=interpret)
-    pieces = [
-        trunk,
-        *_fold_branches(reducer, head.aggregate_id, plan, trunk, extras, tables=tables, interpret=interpret),
-    ]
-    names = batches(reducer, [], tables=tables).schema.names
-    emitted = pl.DataFrame(pl.from_arrow(pa.concat_tables([piece.select(names) for piece in pieces])))
+    emission = Emission(reducer, head.aggregate_id, tables=tables, interpret=interpret)
+    on_trunk = Emission(reducer, head.aggregate_id, tables=with_tables, interpret=interpret)
+    trunk, extras = _trunk(store, on_trunk, head, plan)
+    batches = trunk.select(emission.schema.names).to_batches()
+    batches += _fold_branches(emission, plan, trunk, extras)
+    emitted = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(batches, schema=emission.schema)))
     last = np.maximum(plan.version - 1, 0)
     return with_envelope(label, plan.version, own.position[last], own.timestamp[last], emitted[plan.row])
 
@@ -184,13 +184,13 @@ class _Backdated:
 
 
 def _trunk(
-    store: EventReader, reducer: Reducer, head: Head, plan: _BranchPlan, *, tables: bool, interpret: bool | None
+    store: EventReader, emission: Emission, head: Head, plan: _BranchPlan
 ) -> tuple[pa.Table, Mapping[str, EventTable]]:
     """What the trunk emits at its stops, and the extras of all branches by event type, in version order."""
     used = np.unique(np.concatenate([np.empty(0, np.int64), *(branch.extras for branch in plan.branches)]))
     last = int(used.max(initial=0))
+    reducer = emission.reducer
     extras: dict[str, list[EventTable]] = {name: [] for name in reducer.handlers}
-    emission = Emission(reducer, head.aggregate_id, tables=tables, interpret=interpret)
     emission.begin()
     pending = Pending.of(Bounds.of_versions(plan.stops))
     for piece in own_pieces(store, reducer, head):
@@ -204,35 +204,26 @@ def _trunk(
         if not len(pending) and piece.end.version >= last:
             break
     found = {name: concatenated(rows) if rows else empty_table(reducer, name, 1) for name, rows in extras.items()}
-    return batches(reducer, emission.emitted, tables=tables), found
+    return pa.Table.from_batches(emission.emitted, schema=emission.schema), found
 
 
 def _fold_branches(
-    reducer: Reducer,
-    aggregate: str,
-    plan: _BranchPlan,
-    trunk: pa.Table,
-    extras: Mapping[str, EventTable],
-    *,
-    tables: bool,
-    interpret: bool | None,
-) -> Iterator[pa.Table]:
+    emission: Emission, plan: _BranchPlan, trunk: pa.Table, extras: Mapping[str, EventTable]
+) -> Iterator[pa.RecordBatch]:
     """What the branches emit, in their order: they are folded side by side, as aggregates are."""
+    reducer, schema = emission.reducer, emission.reducer.layout.arrow_schema
     for some in _batches(plan.branches):
-        schema = reducer.layout.arrow_schema
         begin = trunk.select(schema.names).take(pa.array([branch.stop for branch in some])).combine_chunks()
         states = pa.RecordBatch.from_arrays(begin.to_batches()[0].columns, schema=schema)
         chosen = {name: _chosen(table, some) for name, table in extras.items()}
         stops = _stops(chosen, some)
-        if not tables:
-            ids = [aggregate] * len(some)
-            folded = fold(reducer, ids, states, chosen, stops, emit=True, interpret=interpret)
-            yield batches(reducer, [] if folded.emitted is None else [folded.emitted], tables=False)
-            continue
-        for number in range(len(some)):
-            state, own = states.slice(number, 1), stops.of_aggregate(number)
-            _, found = fold_to_stops(reducer, aggregate, state, chosen, own, tables=True, interpret=interpret)
-            yield batches(reducer, [found], tables=True)
+        if emission.tables:
+            for number in range(len(some)):
+                yield emission.fold(states.slice(number, 1), chosen, stops.of_aggregate(number))[1]
+        else:
+            ids = [emission.aggregate] * len(some)
+            folded = fold(reducer, ids, states, chosen, stops, emit=True, interpret=emission.interpret)
+            yield cast(pa.RecordBatch, folded.emitted)
 
 
 def _batches(branches: Sequence[_Branch]) -> Iterator[Sequence[_Branch]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -114,16 +115,33 @@ class Emission:
         self.versions.append(versions)
         self.marks.append(piece.marks(versions))
         if len(stops) or more:
-            self.states, found = fold_to_stops(
-                self.reducer, self.aggregate, self.states, piece.tables, piece.stops(stops, onward=more),
-                tables=self.tables, interpret=self.interpret,
-            )  # fmt: skip
+            self.states, found = self.fold(self.states, piece.tables, piece.stops(stops, onward=more))
             self.emitted.append(found.slice(0, len(stops)))
             self.count += len(stops)
 
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """Of what is emitted: fields, properties, and on demand tables."""
+        tables = self.reducer.layout.tables if self.tables else ()
+        return pa.schema([*emission_schema(self.reducer), *(table.arrow for table in tables)])
+
+    def fold(
+        self, states: pa.RecordBatch, tables: Mapping[str, EventTable], stops: Stops
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """The state after one aggregate's stops, and what is emitted at each: a row a stop."""
+        own = self.reducer.layout.tables if self.tables else ()
+        if not own:
+            folded = fold(self.reducer, [self.aggregate], states, tables, stops, emit=True, interpret=self.interpret)
+            return folded.states, cast(pa.RecordBatch, folded.emitted)
+        if not int(stops.offsets[-1]):
+            return states, pa.RecordBatch.from_pylist([], schema=self.schema)
+        folded = fold_through(self.reducer, self.aggregate, states, tables, stops, emit=True, interpret=self.interpret)
+        columns = [*cast(pa.RecordBatch, folded.emitted).columns, *(folded.states.column(one.name) for one in own)]
+        return folded.states.slice(folded.states.num_rows - 1), pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
     def frame(self, label: pl.Series | None) -> pl.DataFrame:
         """The rows: those of moments in the order of the request, others in the order of the stream."""
-        emitted = pl.DataFrame(pl.from_arrow(batches(self.reducer, self.emitted, tables=self.tables)))
+        emitted = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(self.emitted, schema=self.schema)))
         versions = _concatenated(self.versions)
         position, timestamp = (_concatenated([marks[at] for marks in self.marks]) for at in range(2))
         if label is not None:
@@ -149,38 +167,6 @@ def _distinct(places: Int64Array) -> tuple[Int64Array, Int64Array]:
 
 def _concatenated(pieces: Sequence[Int64Array]) -> Int64Array:
     return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.int64), *pieces])
-
-
-def fold_to_stops(
-    reducer: Reducer,
-    aggregate: str,
-    states: pa.RecordBatch,
-    tables_in: Mapping[str, EventTable],
-    stops: Stops,
-    *,
-    tables: bool,
-    interpret: bool | None,
-) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    """The state after one aggregate's stops, and what is emitted at each: a row a stop, on demand with its tables."""
-    own = reducer.layout.tables if tables else ()
-    if not own:
-        folded = fold(reducer, [aggregate], states, tables_in, stops, emit=True, interpret=interpret)
-        return folded.states, cast(pa.RecordBatch, folded.emitted)
-    schema = batches(reducer, [], tables=True).schema
-    if not int(stops.offsets[-1]):
-        return states, pa.RecordBatch.from_pylist([], schema=schema)
-    folded = fold_through(reducer, aggregate, states, tables_in, stops, emit=True, interpret=interpret)
-    columns = [*cast(pa.RecordBatch, folded.emitted).columns, *(folded.states.column(one.name) for one in own)]
-    return folded.states.slice(folded.states.num_rows - 1), pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def batches(reducer: Reducer, emitted: Sequence[pa.RecordBatch], *, tables: bool) -> pa.Table:
-    """What was emitted, as one table."""
-    if emitted:
-        return pa.Table.from_batches(emitted)
-    schema = emission_schema(reducer)
-    fields = [*schema, *(table.arrow for table in reducer.layout.tables)] if tables else list(schema)
-    return pa.schema(fields).empty_table()
 
 
 def with_envelope(

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import polars as pl
 
+from eventlab.errors import AsOfError
 from eventlab.events.clock import MAX_NS, duration_ns
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.store.api import EventReader, Head
@@ -20,7 +21,7 @@ from eventlab.timetravel.history import backdated
 from eventlab.timetravel.history.fold_to_stops import Emission, Pending
 from eventlab.timetravel.marks.merge import MergedStream
 from eventlab.timetravel.marks.routing import MarkWith, RoutedLog
-from eventlab.timetravel.moments import Bounds, bars, check_asked, heads_of, moments_asked
+from eventlab.timetravel.moments import Bounds, bars, heads_of, moments_asked
 from eventlab.timetravel.stream import StreamPiece, own_pieces
 
 
@@ -59,7 +60,8 @@ def history(
     ------
     UnknownAggregate, AsOfError, FoldError, ReducerError, InvalidEvent
     """
-    check_asked(at, every)
+    if at is not None and every is not None:
+        raise AsOfError("history takes `at` or `every`, not both", got=f"at={at!r}, every={every!r}")
     label: pl.Series | None = None
     bounds: Bounds | None = None
     step = None if every is None else duration_ns(every, what="every")
