@@ -115,28 +115,6 @@ class Block:
         low, high = int(rows[0]), int(rows[-1]) + 1
         return self.slice(low, high) if high - low == len(rows) else self.take(rows)
 
-    def select(
-        self, first: int, stop: int, numbers: Int64Array | None, after: Mapping[int, int], columns: Collection[str]
-    ) -> Block:
-        """Rows with positions in ``first:stop``, of some aggregates, past their version in `after`; some columns."""
-        block = self.between(first, stop).only(columns)
-        if numbers is None:
-            if not after:
-                return block
-            numbers = np.unique(block.aggregate)
-        if len(numbers) == 1:
-            wanted = block.aggregate == numbers[0]
-            floor = after.get(int(numbers[0]), 0)
-            if floor:
-                wanted &= block.version > floor
-        else:
-            wanted = np.isin(block.aggregate, numbers)
-            if after:
-                known, places = np.unique(block.aggregate, return_inverse=True)
-                floors = np.array([after.get(int(number), 0) for number in known], dtype=np.int64)
-                wanted &= block.version > floors[places]
-        return block.rows(np.flatnonzero(wanted))
-
 
 def _taken(arrays: Sequence[pa.Array | None], rows: pa.Array) -> list[Any]:
     """Rows of arrays; long ones on all cores, since most of the time goes to waiting for memory."""

@@ -189,7 +189,7 @@ class LogReader(EventReader):
             )  # fmt: skip
             if want.numbers is not None:
                 chosen = want.numbers.tolist()
-                runs = known.runs_of_aggregates(chosen, want.after, want.stop_position, want.until_version)
+                runs = known.runs_of_aggregates(chosen, want)
                 backdated.intersection_update(chosen)
                 want = replace(want, runs=runs.get)
             return known.manifest(), want

@@ -266,7 +266,10 @@ def runs(
     gathered: dict[EventType, _MessageColumns] = {}
     count = size = 0
     for number, (at, data) in enumerate(messages(file)):
-        event = _parsed(data, at)
+        try:
+            event = DomainEvent.FromString(data)
+        except DecodeError as error:
+            raise InvalidEvent(f"{at}: not a DomainEvent", got=data[:32]) from error
         try:
             if event.schema:
                 _learn(event, known)
@@ -296,13 +299,6 @@ def decode(data: bytes, *, types: Mapping[str, EventType] | None = None) -> dict
     for declared, frame in load(io.BytesIO(data), types=types):
         frames.setdefault(declared.name, []).append(frame)
     return {name: pl.concat(parts) for name, parts in frames.items()}
-
-
-def _parsed(data: bytes, at: str) -> DomainEvent:
-    try:
-        return DomainEvent.FromString(data)
-    except DecodeError as error:
-        raise InvalidEvent(f"{at}: not a DomainEvent", got=data[:32]) from error
 
 
 def _codec_for(event: DomainEvent, types: Mapping[str, EventType]) -> Codec:

@@ -8,14 +8,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from eventlab.errors import (
-    NotAStore,
-    ReadOnlyStore,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-)
+from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError, StoreFull, StoreLocked
 from eventlab.store.catalog.page_checksums import PageChecksums, mark
 
 UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, sqlite3.Error)

@@ -28,34 +28,24 @@ _RUN = (
 
 _MOST_PROBLEMS = 20
 
-_CONTRADICTIONS = (
-    (
-        "a segment's files do not hold all its events",
-        (
-            "SELECT s.first_position, s.stop_position, coalesce(sum(f.rows), 0) FROM segments s LEFT JOIN files f "
-            "ON f.segment = s.first_position GROUP BY s.first_position "
-            "HAVING coalesce(sum(f.rows), 0) <> s.stop_position - s.first_position"
-        ),
+_CONTRADICTIONS = {
+    "a segment's files do not hold all its events": (
+        "SELECT s.first_position, s.stop_position, coalesce(sum(f.rows), 0) FROM segments s LEFT JOIN files f "
+        "ON f.segment = s.first_position GROUP BY s.first_position "
+        "HAVING coalesce(sum(f.rows), 0) <> s.stop_position - s.first_position"
     ),
-    (
-        "a commit has impossible numbers",
-        (
-            "SELECT first_position, events, clamped FROM commits "
-            "WHERE events < 1 OR abs(clamped) > events OR (source IS NULL) <> (chunk IS NULL) OR chunk < 0"
-        ),
+    "a commit has impossible numbers": (
+        "SELECT first_position, events, clamped FROM commits "
+        "WHERE events < 1 OR abs(clamped) > events OR (source IS NULL) <> (chunk IS NULL) OR chunk < 0"
     ),
-    (
-        "aggregates are not numbered without gap",
-        "SELECT max(no), count(*) FROM aggregates HAVING count(*) > 0 AND (max(no) <> count(*) - 1 OR min(no) <> 0)",
+    "aggregates are not numbered without gap": (
+        "SELECT max(no), count(*) FROM aggregates HAVING count(*) > 0 AND (max(no) <> count(*) - 1 OR min(no) <> 0)"
     ),
-    (
-        "a file's runs do not hold all its rows",
-        (
-            "SELECT f.name, f.rows, coalesce(sum(r.rows), 0) FROM files f LEFT JOIN runs r ON r.file = f.no "
-            "GROUP BY f.no HAVING coalesce(sum(r.rows), 0) <> f.rows"
-        ),
+    "a file's runs do not hold all its rows": (
+        "SELECT f.name, f.rows, coalesce(sum(r.rows), 0) FROM files f LEFT JOIN runs r ON r.file = f.no "
+        "GROUP BY f.no HAVING coalesce(sum(r.rows), 0) <> f.rows"
     ),
-)
+}
 """What is wrong, and a query that finds the first such row."""
 
 SourceChunk = tuple[str, int]
@@ -332,7 +322,7 @@ class Catalog(Connection):
             declared = EventType.from_schema_json(schema)
             if (no, name, version) != (at, declared.name, declared.schema_version):
                 problems.append(f"event type {name!r} of version {version} has another schema or number")
-        for what, query in _CONTRADICTIONS:
+        for what, query in _CONTRADICTIONS.items():
             row = self.execute(query).fetchone()
             if row is not None:
                 problems.append(f"{what}: {', '.join(map(str, row))}")

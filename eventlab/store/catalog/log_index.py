@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from eventlab.errors import EventlabError, StoreCorrupt
@@ -15,6 +15,7 @@ from eventlab.store.catalog.unsealed import Unsealed
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Journal, Lost, Record
 from eventlab.store.journal.memtable import Damaged, Memtable
+from eventlab.store.segments.pruning import Bounds
 from eventlab.store.segments.segments import Runs, SegmentFile
 from eventlab.store.types import UNBOUND, Commit
 
@@ -163,7 +164,11 @@ class LogIndex:
             self.learn_name(number, name)
         self.backdated |= self._catalog.backdated_aggregates()
         if self._catalog.last_file() > self.generation:
-            self._learn_files()
+            found: dict[tuple[int, int], dict[int, SegmentFile]] = {}
+            for kind, file in self._catalog.files_after(self.generation, self.types_by_number):
+                found.setdefault((file.segment, file.stop_position), {})[kind] = file
+            for (first, stop), files in found.items():
+                self.learn_segment(Segment(first, stop, files))
         self._last_sealed = self._catalog.commit_at()
 
     def learn_name(self, number: int, name: str) -> None:
@@ -184,13 +189,6 @@ class LogIndex:
         self.types[own.name] = own
         self.type_numbers[own.name, own.schema_version] = number
         self.types_by_number[number] = own
-
-    def _learn_files(self) -> None:
-        found: dict[tuple[int, int], dict[int, SegmentFile]] = {}
-        for kind, file in self._catalog.files_after(self.generation, self.types_by_number):
-            found.setdefault((file.segment, file.stop_position), {})[kind] = file
-        for (first, stop), files in found.items():
-            self.learn_segment(Segment(first, stop, files))
 
     def learn_segment(self, segment: Segment) -> None:
         """Add a segment; it replaces those inside its positions, which were merged into it."""
@@ -301,9 +299,7 @@ class LogIndex:
             self._runs.move_to_end(number)
         return runs
 
-    def runs_of_aggregates(
-        self, numbers: Sequence[int], after: Mapping[int, int], stop_position: int, until_version: int | None
-    ) -> dict[int, Runs]:
+    def runs_of_aggregates(self, numbers: Sequence[int], bounds: Bounds) -> dict[int, Runs]:
         """Runs of some aggregates, by file, that reach past their version in `after` and begin within the other bounds.
 
         Those of a few aggregates are kept until the next segment is written.
@@ -312,27 +308,17 @@ class LogIndex:
         if self._few_runs_at != self.generation or len(self._few_runs) > _KEPT_AGGREGATES:
             self._few_runs, self._few_runs_at = {}, self.generation
         if few and all(number in self._few_runs for number in numbers):
-            return _within(
-                [(number, self._few_runs[number]) for number in numbers], after, stop_position, until_version
-            )
-        with self.reading():
-            found = [(number, self._catalog.runs_of_aggregate(number)) for number in sorted(set(numbers))]
-        if few and self._few_runs_at == self.generation:
-            self._few_runs.update(found)
-        return _within(found, after, stop_position, until_version)
-
-
-def _within(
-    runs: Sequence[tuple[int, list[tuple[int, ...]]]],
-    after: Mapping[int, int],
-    stop_position: int,
-    until_version: int | None,
-) -> dict[int, Runs]:
-    found: dict[int, list[Sequence[int]]] = {}
-    until = UNBOUND if until_version is None else until_version
-    for number, rows in runs:
-        floor = after.get(number, 0)
-        for file, *run in rows:
-            if floor < run[_LAST_VERSION] and run[_FIRST_VERSION] <= until and run[_FIRST_POSITION] < stop_position:
-                found.setdefault(file, []).append(run)
-    return {file: Runs.of(rows) for file, rows in found.items()}
+            known = [(number, self._few_runs[number]) for number in numbers]
+        else:
+            with self.reading():
+                known = [(number, self._catalog.runs_of_aggregate(number)) for number in sorted(set(numbers))]
+            if few and self._few_runs_at == self.generation:
+                self._few_runs.update(known)
+        found: dict[int, list[Sequence[int]]] = {}
+        until, stop = UNBOUND if bounds.until_version is None else bounds.until_version, bounds.stop_position
+        for number, rows in known:
+            floor = bounds.after.get(number, 0)
+            for file, *run in rows:
+                if floor < run[_LAST_VERSION] and run[_FIRST_VERSION] <= until and run[_FIRST_POSITION] < stop:
+                    found.setdefault(file, []).append(run)
+        return {file: Runs.of(rows) for file, rows in found.items()}

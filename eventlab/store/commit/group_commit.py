@@ -100,11 +100,6 @@ class GroupCommit:
         self._index.learn_seal(name)
         self._index.refresh(alone=True)
 
-    def drained_end(self) -> PreparedEnd:
-        """The end of the log after all prepared commits were written."""
-        self.drain()
-        return self.end()
-
     def forget_end(self) -> None:
         """Read the end anew for the next commit."""
         self._end = None

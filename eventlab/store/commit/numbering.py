@@ -176,7 +176,7 @@ def _versions_and_times(
     members = grouped[starts]
     heads = np.array([pending[int(i)].version for i in members], dtype=np.int64)
     versions = np.arange(1, len(grouped) + 1, dtype=np.int64) + np.repeat(heads - starts, stops - starts)
-    floors = np.array([_floor(pending[int(i)]) for i in members], dtype=np.int64)
+    floors = np.where(heads > 0, [pending[int(i)].timestamp for i in members], np.iinfo(np.int64).min)
     raised = running_maxima(times, starts, floors)
     tops = stops - 1
     highest = raised[tops]
@@ -205,10 +205,6 @@ def _versions_and_times(
     unclustered, ordered = np.empty_like(versions), np.empty_like(times)
     unclustered[perm], ordered[perm] = versions, times
     return unclustered, ordered, came_late
-
-
-def _floor(head: PendingHead) -> int:
-    return np.iinfo(np.int64).min if head.version == 0 else head.timestamp
 
 
 def _late_event(head: PendingHead, row: int, got: np.int64, expected: np.int64) -> LateEvent:

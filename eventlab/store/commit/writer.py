@@ -143,7 +143,8 @@ class Writer:
         known = all(self._is_known(item.batch.type) for item in items)
         rows = sum(item.rows for item in items)
         if source is not None or has_ids or not known or rows >= BULK_ROWS:
-            end = self._group.drained_end()  # ids and chunks of prepared commits are not known yet
+            self._group.drain()  # ids and chunks of prepared commits are not known yet
+            end = self._group.end()
         earlier = None if source is None else self.chunk_receipt(*source)
         earlier = earlier or earlier_receipt(self._event_ids, items, names, late)
         if earlier is not None:

@@ -69,24 +69,18 @@ class CommitWatch:
 
 
 def _watch(directory: Path, listener: Listener) -> BaseObserver:
-    from watchdog.events import (
-        FileAttribEvent,
-        FileClosedEvent,
-        FileModifiedEvent,
-        FileSystemEvent,
-        FileSystemEventHandler,
-    )
+    from watchdog import events
     from watchdog.observers import Observer
 
-    class Forward(FileSystemEventHandler):
-        def dispatch(self, event: FileSystemEvent) -> None:
+    class Forward(events.FileSystemEventHandler):
+        def dispatch(self, event: events.FileSystemEvent) -> None:
             listener()
 
     observer: BaseObserver | None = None
     try:
         observer = Observer()
         # Renames are left out: watchdog holds back what follows one, to pair its two halves.
-        watched: list[type[FileSystemEvent]] = [FileModifiedEvent, FileAttribEvent, FileClosedEvent]
+        watched = [events.FileModifiedEvent, events.FileAttribEvent, events.FileClosedEvent]
         observer.schedule(Forward(), str(directory), recursive=True, event_filter=watched)
         observer.start()
     except OSError as error:

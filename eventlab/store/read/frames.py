@@ -86,7 +86,7 @@ def to_frame(
         "version": lambda: pl.Series("version", block.version),
         "timestamp": lambda: _times("timestamp", block.timestamp),
         "cause": lambda: _cause(block),
-        "event_id": lambda: _event_ids(block, name_of, store_id) if computed_ids else _supplied_ids(block),
+        "event_id": lambda: _event_ids(block, name_of, store_id if computed_ids else None),
         "metadata": lambda: _metadata(block),
         "recorded_at": lambda: _times("recorded_at", recorded_at(block.position)),
         "event_type": lambda: pl.repeat(block.type.name, len(block), dtype=pl.String, eager=True).alias("event_type"),
@@ -121,17 +121,15 @@ def _cause(block: Block) -> pl.Series:
     return pl.Series("cause", pa.array(block.cause, mask=block.cause < 0))
 
 
-def _event_ids(block: Block, name_of: Callable[[int], str], store_id: str) -> pl.Series:
+def _event_ids(block: Block, name_of: Callable[[int], str], store_id: str | None) -> pl.Series:
+    """The supplied ids, and the computed ones if a store's id is given."""
+    if store_id is None:
+        nulls = _nulls("event_id", pl.String(), len(block))
+        return nulls if block.event_id is None else pl.Series("event_id", block.event_id, dtype=pl.String)
     supplied = [None] * len(block) if block.event_id is None else block.event_id.to_pylist()
     rows = zip(supplied, block.aggregate.tolist(), block.version.tolist(), strict=True)
     ids = [given or event_id_of(store_id, name_of(number), version) for given, number, version in rows]
     return pl.Series("event_id", ids, dtype=pl.String)
-
-
-def _supplied_ids(block: Block) -> pl.Series:
-    if block.event_id is None:
-        return _nulls("event_id", pl.String(), len(block))
-    return pl.Series("event_id", block.event_id, dtype=pl.String)
 
 
 def _metadata(block: Block) -> pl.Series:

@@ -232,7 +232,23 @@ def since(slab: Slab, position: int) -> Slab:
 
 def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Block:
     """The rows of a block that a request wants by position, aggregate and version, with some payload columns."""
-    return block.select(request.start_position, request.stop_position, request.numbers, request.after, columns)
+    block = block.between(request.start_position, request.stop_position).only(columns)
+    numbers = request.numbers
+    if numbers is None:
+        if not request.after:
+            return block
+        numbers = np.unique(block.aggregate)
+    if len(numbers) == 1:
+        wanted = block.aggregate == numbers[0]
+        floor = request.after.get(int(numbers[0]), 0)
+        if floor:
+            wanted &= block.version > floor
+    else:
+        wanted = np.isin(block.aggregate, numbers)
+        if request.after:
+            known, places = np.unique(block.aggregate, return_inverse=True)
+            wanted &= block.version > request.floors(known)[places]
+    return block.rows(np.flatnonzero(wanted))
 
 
 def within_times(block: Block, bounds: Bounds) -> Block:

@@ -66,24 +66,16 @@ def _as_decimal(array: pa.Array) -> pa.Array:
         raw = _scaled(values, scale)
         if raw is not None:
             return _wrapped(raw, validity, pa.decimal64(_PRECISION, scale))
-        scale = _scale_of(values, scale + 1) if len(values) <= ROW_GROUP else _next_scale(values, scale + 1)
+        tried = values
+        if len(values) > ROW_GROUP:  # some rows that failed give the next scale; the column is tried if these fit
+            with np.errstate(over="ignore"):
+                tried = values[np.rint(values * 10.0**scale) / 10.0**scale != values][:256]
+        scale = _scale_of(tried, scale + 1)
     return array
 
 
 def _scale_of(values: npt.NDArray[np.float64], least: int) -> int | None:
     return next((scale for scale in range(least, _MAX_SCALE + 1) if _scaled(values, scale) is not None), None)
-
-
-def _next_scale(values: npt.NDArray[np.float64], least: int) -> int | None:
-    # Some rows that failed give the next scale to try; the whole column is tried only if these fit.
-    failed = values[_inexact(values, least - 1)][:256]
-    return _scale_of(failed, least)
-
-
-def _inexact(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.bool_]:
-    power = 10.0**scale
-    with np.errstate(over="ignore"):
-        return np.asarray(np.rint(values * power) / power != values)
 
 
 def _scaled(values: npt.NDArray[np.float64], scale: int) -> npt.NDArray[np.int64] | None:
