@@ -19,11 +19,6 @@ FAILED, CORRUPT, INTERRUPTED = 1, 3, 130
 _LONGEST_PART = 400
 
 
-def code_of(error: EventlabError) -> int:
-    """The exit code of an error."""
-    return CORRUPT if isinstance(error, StoreCorrupt) else FAILED
-
-
 def parts_of(error: EventlabError) -> dict[str, str | None]:
     """The parts of an error, unescaped."""
 
@@ -94,7 +89,7 @@ class ErrorGroup(TyperGroup):
             if ctx.find_root().meta.get("debug"):
                 traceback.print_exception(error, file=sys.stderr)
             report(error)
-            raise typer.Exit(code_of(error)) from None
+            raise typer.Exit(CORRUPT if isinstance(error, StoreCorrupt) else FAILED) from None
         except KeyboardInterrupt:
             typer.echo("interrupted; commits stay, and the same command resumes an ingest", err=True)
             raise typer.Exit(INTERRUPTED) from None

@@ -138,18 +138,11 @@ def _row(feed: Feed, receipt: IngestReceipt) -> dict[str, Any]:
 
 
 def _print_receipt(feed: Feed, receipt: IngestReceipt, seconds: float) -> None:
-    notes = []
-    if receipt.already:
-        notes.append("already ingested; nothing added")
-    else:
-        notes.append(f"{seconds:.1f} s")
-        if receipt.added < receipt.count:
-            notes.append(f"{receipt.added:,} of them new: resumed an earlier ingest")
-    notes += [f"{count:,} rows dropped: {reason}" for reason, count in receipt.report.dropped.items()]
-    if receipt.report.gaps:
-        notes.append(f"{receipt.report.gaps:,} gaps in ids")
-    if receipt.clamped:
-        notes.append(f"{receipt.clamped:,} times raised")
-    if receipt.backdated:
-        notes.append(f"{receipt.backdated:,} events back-dated")
-    terminal.say(f"{feed.source}: {receipt.count:,} events ({'; '.join(notes)})", *receipt.report.warnings)
+    report = receipt.report
+    notes = ["already ingested; nothing added" if receipt.already else f"{seconds:.1f} s"]
+    if receipt.added < receipt.count and not receipt.already:
+        notes.append(f"{receipt.added:,} of them new: resumed an earlier ingest")
+    notes += [f"{count:,} rows dropped: {reason}" for reason, count in report.dropped.items()]
+    counts = {"gaps in ids": report.gaps, "times raised": receipt.clamped, "events back-dated": receipt.backdated}
+    notes += [f"{count:,} {what}" for what, count in counts.items() if count]
+    terminal.say(f"{feed.source}: {receipt.count:,} events ({'; '.join(notes)})", *report.warnings)

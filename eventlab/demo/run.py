@@ -13,7 +13,7 @@ from eventlab import reducers
 from eventlab.demo import analysis, charts, market, report
 from eventlab.demo.console import Console, milliseconds, size
 from eventlab.demo.folder import Folder
-from eventlab.demo.trader import PORTFOLIO, SIGNALS, Crossover, TraderResult, run_trader
+from eventlab.demo.trader import PORTFOLIO, SIGNALS, Crossover, run_trader
 from eventlab.events.builtin import PortfolioChange
 from eventlab.events.clock import format_ns
 from eventlab.experiments import latency_by_length, snapshot_intervals
@@ -96,7 +96,7 @@ def _ingest(lab: Lab, feeds: list[Any], console: Console) -> list[dict[str, Any]
 def _trade(lab: Lab, markets: list[market.Market], console: Console) -> dict[str, Any]:
     trader = Crossover()
     console.section("Trades of a simple strategy")
-    acted: TraderResult = run_trader(lab, markets, trader)
+    acted = run_trader(lab, markets, trader)
     signals = lab.state(reducers.Signals, SIGNALS) if acted.signals else None
     console.facts([
         ("strategy", f"average of {trader.fast} bars crossing that of {trader.slow}; bars of {markets[0].bar}"),
@@ -134,8 +134,7 @@ def _replay(lab: Lab, markets: list[market.Market], console: Console, pictures: 
         ("replay", f"{events:,} trades in {seconds:.2f} s, including compilation"),
         ("portfolio", f"equity {worth:,.2f}; realised {final.realized_pnl:+,.2f}, fees {final.fees:,.2f}"),
     ])  # fmt: skip
-    fills = _fills(lab, main)
-    pictures["market"] = charts.svg(lambda ax: _with_fills(of_main, fills, ax), "market", height=4.8)
+    pictures["market"] = charts.svg(lambda ax: _with_fills(lab, main, of_main, ax), "market", height=4.8)
     shown = portfolio.select(timestamp=at, realized_pnl="realized_pnl", cash="cash").with_columns(
         equity=marked["equity"]
     )
@@ -153,14 +152,11 @@ def _replay(lab: Lab, markets: list[market.Market], console: Console, pictures: 
     }  # fmt: skip
 
 
-def _fills(lab: Lab, main: market.Market) -> pl.DataFrame:
-    fills = lab.events(PortfolioChange, PORTFOLIO, columns=["timestamp", "symbol", "kind", "quantity", "price"])
-    return fills.filter((pl.col("kind") == "fill") & (pl.col("symbol") == main.name))
-
-
-def _with_fills(history: pl.DataFrame, fills: pl.DataFrame, ax: Any) -> None:
+def _with_fills(lab: Lab, main: market.Market, history: pl.DataFrame, ax: Any) -> None:
     from eventlab.plots import plot_market
 
+    changes = lab.events(PortfolioChange, PORTFOLIO, columns=["timestamp", "symbol", "kind", "quantity", "price"])
+    fills = changes.filter((pl.col("kind") == "fill") & (pl.col("symbol") == main.name))
     price = plot_market(history, ax=ax)
     for bought, marker, colour, label in ((True, "^", charts.BOUGHT, "bought"), (False, "v", charts.SOLD, "sold")):
         some = fills.filter((pl.col("quantity") > 0) == bought)

@@ -213,10 +213,8 @@ def metadata_column(column: pl.Series, *, where: str = "") -> pa.DictionaryArray
         raise _wrong_type("metadata", where, column.dtype, "text")
     text = text_of(column)
     words = [_canonical(word, where) for word in text.dictionary.to_pylist()]
-    if None in words:
+    if None in words or len(set(words)) < len(words):
         return text_of(pl.Series("metadata", words, dtype=pl.String).gather(pl.Series(text.indices)))
-    if len(set(words)) < len(words):
-        return pc.dictionary_encode(pa.array(words, pa.string()).take(text.indices))
     return pa.DictionaryArray.from_arrays(text.indices, pa.array(words, pa.string()))
 
 

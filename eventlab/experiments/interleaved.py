@@ -118,17 +118,17 @@ def _check_names(subject: Subject, design: Design, groups: Sequence[_TrialGroup]
         trial = one.summary
         if (trial.reducer, trial.subject, trial.head, trial.drawn) != about:
             continue
-        measured = reads.get((trial.workload, trial.seed))
-        difference = None
-        if measured is not None and not np.array_equal(measured, one.versions):
+        measured = reads.get((trial.workload, trial.seed), one.versions)
+        if not np.array_equal(measured, one.versions):
             difference = f"{trial.workload!r} is another workload"
         elif trials.get((trial.workload, trial.budget, trial.seed, trial.policy), trial.trial) != trial.trial:
             difference = f"{trial.policy!r} is another policy, or {trial.reducer} another reducer,"
-        if difference is not None:
-            raise SnapshotError(
-                f"{difference} than in the stored trials of this experiment",
-                hint="Use another name for it, or start another experiment with name=.",
-            )
+        else:
+            continue
+        raise SnapshotError(
+            f"{difference} than in the stored trials of this experiment",
+            hint="Use another name for it, or start another experiment with name=.",
+        )
 
 
 def _measure(
@@ -137,24 +137,26 @@ def _measure(
 ) -> list[Trial]:  # fmt: skip
     count = len(group.measured)
     with private_snapshots(subject.store, len(policies), measure) as collections:
-        plain = _plain_fold(subject)
+        subject.warm(None)
+        plain = float(np.median([subject.read(subject.head, None)[0] for _ in range(_PLAIN_FOLDS)])) / 1e9
         rows = []
         for (name, policy), snapshots in zip(policies.items(), collections, strict=True):
             rows.append(_prepare(subject, group, name, policy, snapshots, plain))
             bar.update(len(group.training))
         taken, answers = subject.read_all(group.measured, collections, np.random.default_rng(group.seed), bar)
-        final = [_versions_and_bytes(subject, snapshots) for snapshots in collections]
+        tables = [snapshots.table().filter(pl.col("aggregate_id") == subject.aggregate_id) for snapshots in collections]
     trials = []
-    for name, (prepared, feasible), (versions, size), nanoseconds in zip(policies, rows, final, taken, strict=True):
+    for name, (prepared, feasible), table, nanoseconds in zip(policies, rows, tables, taken, strict=True):
+        versions = table["version"].to_numpy()
         ratio, captured = scorer.score(versions)
         bases = np.concatenate([[0], versions])[np.searchsorted(versions, group.measured, "right")]
         summary = SnapshotTrial(
             trial=group.identities[name], answers=identity(answers), reducer=subject.reducer.name,
             subject=subject.aggregate_id, head=subject.head, drawn=len(group.versions), policy=name,
-            workload=group.workload, budget=group.budget, seed=group.seed, snapshots=len(versions), bytes=size,
-            **prepared, reads=count, **percentiles(nanoseconds), latency_mean_ms=float(nanoseconds.mean()) / 1e6,
-            events_replayed=float((group.measured - bases).mean()), optimum_ratio=ratio, headroom=scorer.headroom,
-            captured=captured, feasible=feasible,
+            workload=group.workload, budget=group.budget, seed=group.seed, snapshots=len(versions),
+            bytes=math.floor(table["bytes"].sum()), **prepared, reads=count, **percentiles(nanoseconds),
+            latency_mean_ms=float(nanoseconds.mean()) / 1e6, events_replayed=float((group.measured - bases).mean()),
+            optimum_ratio=ratio, headroom=scorer.headroom, captured=captured, feasible=feasible,
         )  # fmt: skip
         trials.append(Trial(summary, group.measured, nanoseconds))
     return trials
@@ -199,17 +201,6 @@ def _fit(subject: Subject, snapshots: Snapshots, name: str, budget: int) -> int:
     if len(evicted):
         snapshots.evict(subject.reducer, subject.aggregate_id, evicted)
     return len(evicted)
-
-
-def _versions_and_bytes(subject: Subject, snapshots: Snapshots) -> tuple[Int64Array, int]:
-    table = snapshots.table().filter(pl.col("aggregate_id") == subject.aggregate_id)
-    return table["version"].to_numpy(), math.floor(table["bytes"].sum())
-
-
-def _plain_fold(subject: Subject) -> float:
-    """Seconds of a full fold without snapshots, as the median of a few."""
-    subject.warm(None)
-    return float(np.median([subject.read(subject.head, None)[0] for _ in range(_PLAIN_FOLDS)])) / 1e9
 
 
 def _check_answers(subject: Subject, trials: Sequence[Trial]) -> None:

@@ -170,7 +170,7 @@ def latency_by_length(
         _check_snapshots(subject, lab.snapshots, max(chosen))
         ways.append(lab.snapshots)
     taken = np.empty((len(ways), len(chosen), count), np.int64)
-    with _no_new_snapshots(ways), undisturbed():
+    with _no_new_snapshots(lab.snapshots), undisturbed():
         for way in ways:
             subject.warm(way)
         for turn in range(count):
@@ -198,16 +198,13 @@ def _check_snapshots(subject: Subject, snapshots: Snapshots, longest: int) -> No
 
 
 @contextmanager
-def _no_new_snapshots(ways: Sequence[Snapshots | None]) -> Iterator[None]:
+def _no_new_snapshots(snapshots: Snapshots) -> Iterator[None]:
     """Reads make no snapshots inside this context, since these would speed up later reads."""
-    policies = [(way, way.policy) for way in ways if way is not None]
-    for way, _ in policies:
-        way.policy = FROZEN
+    policy, snapshots.policy = snapshots.policy, FROZEN
     try:
         yield
     finally:
-        for way, policy in policies:
-            way.policy = policy
+        snapshots.policy = policy
 
 
 def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) -> dict[str, Any]:

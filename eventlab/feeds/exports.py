@@ -184,13 +184,13 @@ def _files(files: list[ColumnarFile]) -> Iterator[tuple[int, list[Numbered]]]:
 class _RowNumbers:
     """Maps positions in the exported log to row numbers in the source.
 
-    Stores runs in which both rise by one: a single run for a complete log, at worst one per event.
+    Stores runs in which both rise by one: one a chunk for a complete log, at worst one per event.
     """
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._first = self._number = self._stop = np.empty(0, dtype=np.int64)
-        self._next = (0, 0)
+        self._last = -1
 
     def add(self, events: list[Numbered], first: int) -> None:
         """Add events; the first one has the row number `first`."""
@@ -200,7 +200,7 @@ class _RowNumbers:
         if not len(positions):
             return
         numbers = first + np.flatnonzero(given.is_not_null().to_numpy())
-        before = np.concatenate([[self._next[0] - 1], positions[:-1]])
+        before = np.concatenate([[self._last], positions[:-1]])
         wrong = np.flatnonzero(positions <= before)
         if len(wrong):
             raise FeedError(
@@ -208,12 +208,10 @@ class _RowNumbers:
             )
         begins = np.append(True, (np.diff(positions) != 1) | (np.diff(numbers) != 1))
         stops = positions[np.append(np.flatnonzero(begins)[1:] - 1, len(positions) - 1)] + 1
-        if len(self._stop) and (int(positions[0]), int(numbers[0])) == self._next:
-            self._stop[-1], stops, begins[0] = stops[0], stops[1:], False
         self._first = np.concatenate([self._first, positions[begins]])
         self._number = np.concatenate([self._number, numbers[begins]])
         self._stop = np.concatenate([self._stop, stops])
-        self._next = int(positions[-1]) + 1, int(numbers[-1]) + 1
+        self._last = int(positions[-1])
 
     def of(self, cause: pl.Series) -> tuple[Int64Array | None, int]:
         """Row numbers of causes, negative for none, or None if no event has one; and how many are missing."""

@@ -279,9 +279,8 @@ def split_at_updates(frames: Iterator[tuple[pl.DataFrame, int]]) -> Iterator[tup
         frame = fresh if rest is None else pl.concat([rest, fresh])
         keys = ["symbol", "snapshot", "update_id" if "update_id" in frame.columns else "timestamp"]
         differs = pl.any_horizontal(pl.col(key).ne_missing(pl.col(key).last()) for key in keys)
-        last = frame.select(differs.arg_true().last().alias("at"))["at"].to_list() if len(frame) else []
-        cut = 0 if last in ([], [None]) else int(last[0]) + 1
-        cut = len(frame) if cut == 0 and len(frame) > LONGEST_UPDATE else cut
+        last = frame.select(differs.arg_true().max()).item() if len(frame) else None
+        cut = last + 1 if last is not None else len(frame) if len(frame) > LONGEST_UPDATE else 0
         ready, rest = (frame[:cut], done), frame[cut:]
     if ready is not None:
         yield ready if rest is None or not len(rest) else (pl.concat([ready[0], rest]), ready[1])

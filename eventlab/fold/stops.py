@@ -13,7 +13,7 @@ import pyarrow as pa
 from eventlab.events.frame import EventFrame, EventTable, Int64Array
 from eventlab.fold.declare.reducer import Reducer
 from eventlab.fold.native import order_kernels as walk
-from eventlab.fold.native.arrays import writable
+from eventlab.fold.native.call import writable
 from eventlab.fold.native.function import Function
 
 _FEW = 64

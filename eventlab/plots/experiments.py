@@ -275,10 +275,7 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
                 versions, np.full(len(versions), row), "|", color=_COLOURS[row % len(_COLOURS)], markersize=10,
                 markeredgewidth=1.0, label=style.safe(name),
             )  # fmt: skip
-            below.annotate(
-                f"{style.safe(name)}: {len(versions):,}", (0.0, row), xytext=(2, 8), textcoords="offset points",
-                fontsize=9.0, color=style.INK,
-            )  # fmt: skip
+            style.note(below, f"{style.safe(name)}: {len(versions):,}", (0.0, row), (2.0, 8.0), color=style.INK)
         below.set_ylim(len(placed) - 0.6, -0.9)
         below.set_yticks([])
         below.grid(visible=False)

@@ -113,10 +113,8 @@ def plot_book(state: State, ax: Axes | None = None, levels: int = 100) -> Axes:
         axes.margins(x=0.02)
         style.set_title(axes, f"{style.safe(state.aggregate_id)}, version {state.version:,}", axes)
         if state.timestamp is not None:
-            axes.annotate(
-                format_ns(state.timestamp), (1.0, 1.0), xycoords="axes fraction", xytext=(0, 5),
-                textcoords="offset points", ha="right", va="bottom", color=style.MUTED, fontsize=9.0,
-            )  # fmt: skip
+            time = format_ns(state.timestamp)
+            style.note(axes, time, (1.0, 1.0), (0.0, 5.0), xycoords="axes fraction", ha="right", va="bottom")
         axes.set_xlabel("price (quote currency)")
         axes.set_ylabel("size up to this price (base currency)")
         style.thousands(axes.xaxis, axes.yaxis)
@@ -128,11 +126,10 @@ def _mark_middle(axes: Axes, bids: pl.DataFrame, asks: pl.DataFrame) -> None:
     if bids.is_empty() or asks.is_empty():
         return
     bid, ask = bids["price"][0], asks["price"][0]
-    axes.axvline((bid + ask) / 2.0, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
-    axes.annotate(
-        f"spread {ask - bid:,.6g}", ((bid + ask) / 2.0, 0.97), xycoords=("data", "axes fraction"),
-        xytext=(6, 0), textcoords="offset points", color=style.MUTED, fontsize=9.0, va="top",
-    )  # fmt: skip
+    middle = (bid + ask) / 2.0
+    axes.axvline(middle, color=style.FAINT, linewidth=1.0, linestyle=(0, (4, 3)))
+    spread = f"spread {ask - bid:,.6g}"
+    style.note(axes, spread, (middle, 0.97), (6.0, 0.0), xycoords=("data", "axes fraction"), va="top")
 
 
 def _traded(history: pl.DataFrame, moments: series.TimeArray) -> tuple[series.TimeArray, series.FloatArray, int]:

@@ -59,7 +59,7 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
             panel.set_ylabel(label)
             style.thousands(panel.yaxis)
         top, bottom = parts[0], parts[-1]
-        shown = [top]
+        shown: list[Axes] = []
         if prices is not None:
             behind = style.right_axis(top, style.MUTED)
             behind.plot(*prices, color=style.FAINT, linewidth=0.9, label="market price (right)")
@@ -67,8 +67,8 @@ def plot_portfolio(history: pl.DataFrame, market: pl.DataFrame | None = None, ax
             style.thousands(behind.yaxis)
             behind.set_zorder(top.get_zorder() - 1)
             top.patch.set_visible(False)
-            shown.append(behind)
-        style.set_title(top, "Portfolio, in account currency", *(shown if prices is not None else ()))
+            shown = [top, behind]
+        style.set_title(top, "Portfolio, in account currency", *shown)
         style.time_axis(bottom)
     return top
 

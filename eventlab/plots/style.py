@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from eventlab.errors import PlotError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.gridspec import GridSpecBase
+    from matplotlib.text import Annotation
 
 # Okabe & Ito's palette, which works with any colour vision, and in print by lightness.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
@@ -141,13 +142,16 @@ def _separated(value: float, _: object) -> str:
     return f"{value:,.10g}".replace("-", "\u2212")
 
 
+def note(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> Annotation:
+    """Write small text at an offset in points from a point, by default of the data."""
+    return axes.annotate(text, at, xytext=offset, textcoords="offset points", fontsize=9.0, **{"color": MUTED, **style})
+
+
 def label_point(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float]) -> None:
     """Write text at an offset in points from a data point, with a white outline."""
     from matplotlib.patheffects import withStroke
 
-    label = axes.annotate(
-        text, at, xytext=offset, textcoords="offset points", va="center", fontsize=9.0, color=INK, zorder=4.0
-    )
+    label = note(axes, text, at, offset, va="center", color=INK, zorder=4.0)
     label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 

@@ -289,9 +289,7 @@ class Snapshots:
         return self._shelf_of(prefix)
 
     def _shelf_of(self, prefix: str) -> Shelf:
-        shelf = self._shelves.get(prefix)
-        if shelf is None:
-            shelf = self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store))
+        shelf = self._shelves.get(prefix) or self._shelves.setdefault(prefix, Shelf(self._files, prefix, self._store))
         shelf.refresh()
         return shelf
 

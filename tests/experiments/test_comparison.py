@@ -242,11 +242,11 @@ def counting(monkeypatch, most=10**9):
     seen = []
     real = interleaved._measure
 
-    def measuring_one(subject, group, policies, machine, bar):
+    def measuring_one(subject, group, policies, *costs_and_bar):
         if len(seen) == most:
             raise Interrupted
         seen.append((group.workload, group.budget, group.seed, list(policies)))
-        return real(subject, group, policies, machine, bar)
+        return real(subject, group, policies, *costs_and_bar)
 
     monkeypatch.setattr(interleaved, "_measure", measuring_one)
     return seen

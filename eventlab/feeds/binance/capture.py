@@ -16,17 +16,10 @@ from eventlab.feeds.reading.file_feed import UTC_NS, GapDetector, Tally, non_emp
 
 _SIDE = pl.Enum(["buy", "sell"])
 _PAIRS = pl.List(pl.List(pl.String()))
-_TRADE = {
-    "s": pl.String(), "t": pl.Int64(), "p": pl.String(), "q": pl.String(), "T": pl.Int64(), "m": pl.Boolean(),
-}  # fmt: skip
-_DEPTH = {
-    "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "U": pl.Int64(), "u": pl.Int64(), "pu": pl.Int64(),
-    "b": _PAIRS, "a": _PAIRS,
-}  # fmt: skip
-_TICKER = {
-    "s": pl.String(), "E": pl.Int64(), "T": pl.Int64(), "u": pl.Int64(),
-    "b": pl.String(), "B": pl.String(), "a": pl.String(), "A": pl.String(),
-}  # fmt: skip
+# Binance's names of fields have one letter.
+_TRADE = {**dict.fromkeys("spq", pl.String()), **dict.fromkeys("tT", pl.Int64()), "m": pl.Boolean()}
+_DEPTH = {"s": pl.String(), **dict.fromkeys(("E", "T", "U", "u", "pu"), pl.Int64()), **dict.fromkeys("ba", _PAIRS)}
+_TICKER = {**dict.fromkeys("sbBaA", pl.String()), **dict.fromkeys("ETu", pl.Int64())}
 _MS_OR_US: tuple[TimeUnit, ...] = ("ms", "us")
 
 
@@ -168,7 +161,7 @@ class _MessageDecoder:
             return frame
         # Rows of one kind are not consecutive lines, so `refuse` finds the line of an error.
         try:
-            ns = column.ns(Piece(frame.select("timestamp"), 1, 0, self._feed.file_name))
+            ns = column.ns(Piece(frame.select("timestamp"), 1, 0, self._feed.source))
         except FeedError:
             outside = ~pl.col("timestamp").is_between(*column.bounds)
             self._feed.refuse(frame, outside, "timestamp", "not a time in the capture's unit", "ms or µs, 2009 to 2099")

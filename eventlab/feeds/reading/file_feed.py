@@ -118,11 +118,6 @@ class FileFeed(ABC):
         return self._file.path.name
 
     @property
-    def file_name(self) -> str:
-        """The file's name in messages."""
-        return self._file.name
-
-    @property
     def content_sha256(self) -> str:
         return self._file.digest()
 

@@ -15,14 +15,10 @@ DEPTH = 10
 _TEN_TO = np.array([10.0**d for d in range(16)])  # exact in float64
 
 
-def _price(ticks: IntArray, decimals: IntArray) -> npt.NDArray[np.float64]:
-    price: npt.NDArray[np.float64] = ticks.astype(np.float64) / _TEN_TO[decimals]
-    return price
-
-
-def _size(lots: IntArray) -> npt.NDArray[np.float64]:
-    size: npt.NDArray[np.float64] = lots.astype(np.float64) / _TEN_TO[SIZE_DECIMALS]
-    return size
+def _decimals(integers: IntArray, decimals: IntArray | int) -> npt.NDArray[np.float64]:
+    """Ticks as prices, or lots as sizes."""
+    numbers: npt.NDArray[np.float64] = integers.astype(np.float64) / _TEN_TO[decimals]
+    return numbers
 
 
 def trade_frame(market: SimulatedMarket, block: TradeBlock) -> pl.DataFrame:
@@ -30,8 +26,8 @@ def trade_frame(market: SimulatedMarket, block: TradeBlock) -> pl.DataFrame:
     ticks = block.before + np.where(block.buys, 1, -1)
     return pl.DataFrame({
         "symbol": market.names.gather(block.symbol),
-        "price": _price(ticks, market.decimals[block.symbol]),
-        "volume": _size(block.lots),
+        "price": _decimals(ticks, market.decimals[block.symbol]),
+        "volume": _decimals(block.lots, SIZE_DECIMALS),
         "side": flags_as_enum(pl.Series(block.buys), "buy", "sell", ("buy", "sell")),
         "trade_id": block.number,
         "timestamp": pl.Series(block.time).cast(UTC_NS),
@@ -78,8 +74,8 @@ def book_frame(market: SimulatedMarket, block: TradeBlock) -> tuple[pl.DataFrame
     frame = pl.DataFrame({
         "symbol": market.names.gather(code),
         "side": flags_as_enum(rows["ask"], "ask", "bid", ("bid", "ask")),
-        "price": _price(rows["tick"].to_numpy(), market.decimals[code]),
-        "size": _size(rows["lots"].to_numpy()),
+        "price": _decimals(rows["tick"].to_numpy(), market.decimals[code]),
+        "size": _decimals(rows["lots"].to_numpy(), SIZE_DECIMALS),
         "snapshot": rows["snapshot"],
         "first_update_id": rows["update_id"],
         "update_id": rows["update_id"],
@@ -137,8 +133,8 @@ class BarBuilder:
         decimals = market.decimals[code]
         frame = pl.DataFrame({
             "symbol": market.names.gather(code),
-            **{name: _price(bars[name].to_numpy(), decimals) for name in ("open", "high", "low", "close")},
-            "volume": _size(bars["lots"].to_numpy()),
+            **{name: _decimals(bars[name].to_numpy(), decimals) for name in ("open", "high", "low", "close")},
+            "volume": _decimals(bars["lots"].to_numpy(), SIZE_DECIMALS),
             "timestamp": pl.Series(end).cast(UTC_NS),
         })  # fmt: skip
         before = np.searchsorted(block.time, end, side="left")  # the first trade that is not in the bar

@@ -148,23 +148,24 @@ class Reducer:
         )
 
     @cached_property
+    def _mentioned(self) -> dict[str, frozenset[str]]:
+        """Attributes that each handler and its helpers name, and `price` where it may be a level of a ladder."""
+        prices = dict.fromkeys(self.priced, ("price",))
+        return {name: lower.attributes([f]).union(prices.get(name, ())) for name, f in self.handlers.items()}
+
+    @cached_property
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Payload columns each handler may read, by event type name, in the type's order."""
-        wanted = {}
-        for name, handler in self.handlers.items():
-            mentioned = lower.attributes([handler])
-            fields = [field.name for field in self.event_types[name] if field.name in mentioned]
-            if name in self.priced:
-                fields = list(dict.fromkeys([*fields, "price"]))
-            wanted[name] = tuple(fields)
-        return wanted
+        return {
+            name: tuple(field.name for field in self.event_types[name] if field.name in mentioned)
+            for name, mentioned in self._mentioned.items()
+        }
 
     @cached_property
     def event_fields(self) -> dict[str, tuple[str, ...]]:
         """Envelope and payload fields that a handler may read, by event type name: the columns of a kernel."""
-        mentioned = {name: lower.attributes([handler]) for name, handler in self.handlers.items()}
         return {
-            name: (*(field for field in ENVELOPE_FIELDS if field in mentioned[name]), *columns)
+            name: (*(field for field in ENVELOPE_FIELDS if field in self._mentioned[name]), *columns)
             for name, columns in self.columns.items()
         }
 

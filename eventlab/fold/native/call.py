@@ -25,6 +25,22 @@ _RAISED = 1
 """Status words from here on, and -1, are exceptions; all others are normal returns."""
 
 
+class _Exposed:
+    """An array's memory without the read-only flag, which Numba makes part of the type. Kernels never write to it."""
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.keep = array
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
+
+
+def writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same memory as a contiguous, writable array: kernels are compiled for no read-only ones."""
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        return array
+    return np.asarray(_Exposed(array)) if len(array) else np.empty(0, array.dtype)
+
+
 class KernelRaised(Exception):
     """A handler raised in a kernel, or a table outgrew its space. A kernel cannot say which event that was."""
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.layout import Array, Keyed, Ladder, Layout, Queue, Scalar, filled
 from eventlab.fold.native import order_kernels as walk
-from eventlab.fold.native.arrays import writable
+from eventlab.fold.native.call import writable
 from eventlab.fold.native.constants import FREE, HEAD, LADDER_META, LIVE, META, NONE, NULL_TEXT, PENDING, TAIL, USED
 from eventlab.fold.native.function import Function
 from eventlab.fold.run.price_ranks import Codes, Ranks
@@ -360,8 +360,3 @@ def ladder_out(ladder: Ladder, scratch: LadderScratch) -> Any:
         [pa.array(scratch.prices[levels]), pa.array(canonical(scratch.sizes[levels]))], fields=list(kind.value_type)
     )
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, type=kind)
-
-
-def batch_of(layout: Layout, columns: Iterable[pa.Array]) -> pa.RecordBatch:
-    """Portable states from their columns in layout order."""
-    return pa.RecordBatch.from_arrays(list(columns), schema=layout.arrow_schema)

@@ -15,8 +15,7 @@ from eventlab.events.frame import EventTable, Int64Array
 from eventlab.fold.declare.layout import Keyed, Ladder, Queue
 from eventlab.fold.declare.reducer import ENVELOPE_FIELDS, Reducer
 from eventlab.fold.executors import Executor, Span
-from eventlab.fold.native.arrays import writable
-from eventlab.fold.native.call import Argument, Native, words_of
+from eventlab.fold.native.call import Argument, Native, words_of, writable
 from eventlab.fold.native.constants import INDEX_DTYPE
 from eventlab.fold.result import Folded, emission_schema, property_type, without_columns
 from eventlab.fold.run import encode as flat
@@ -121,7 +120,7 @@ class Run:
     def _folded(self, columns: list[pa.Array], *, emitted: list[pa.Array] | None) -> Folded:
         """The result with these states. `emitted` are the emitted fields, where the states already have them."""
         reducer, dictionary, layout = self._reducer, self._dictionary, self._reducer.layout
-        portable = flat.batch_of(layout, columns)
+        portable = pa.RecordBatch.from_arrays(columns, schema=layout.arrow_schema)
         if not self._emit:
             return Folded(portable)
         fields = flat.fields_out(layout, self._out_fields, dictionary) if emitted is None else emitted

@@ -58,6 +58,10 @@ class Reads:
             decoded[short] = _missed(first[short], groups[short], kept)
         return Reads(base, version, decoded, short & (groups > 1))
 
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Reads:
+        """A selection of the reads."""
+        return Reads(self.base[chosen], self.version[chosen], self.decoded[chosen], self.joined[chosen])
+
 
 def _missed(first: Int64Array, count: Int64Array, kept: int) -> Int64Array:
     """The number of row groups of each read that are not among the `kept` used last."""

@@ -82,11 +82,7 @@ class Line:
 
 
 class _DamagedRecord(Exception):
-    """A record's states are damaged."""
-
-    def __init__(self, offset: int) -> None:
-        super().__init__(offset)
-        self.offset = offset
+    """A record's states are damaged. Its argument is the record's offset."""
 
 
 class Shelf:
@@ -275,7 +271,7 @@ class Shelf:
                 try:
                     found = self._base(reducer, lines, rows)
                 except _DamagedRecord as damage:
-                    self._discard(damage)  # and look again
+                    self._discard(*damage.args)  # and look again
         self._warn()
         return found
 
@@ -335,9 +331,8 @@ class Shelf:
             self._blocks_bytes -= self._records[gone].states_length
         return batch
 
-    def _discard(self, damage: _DamagedRecord) -> None:
+    def _discard(self, offset: int) -> None:
         """Drop a damaged record's snapshots from the index."""
-        offset = damage.offset
         self._note(offset, "is damaged")
         for aggregate, line in self._all():
             if (line.block == offset).any():
