@@ -49,5 +49,5 @@ class Index:
 
     @cached_property
     def ends(self) -> Int64Array:
-        """ReadBounds of each row group, shape (groups, 6). Computed on first use, as most reads need none."""
+        """Bounds of each row group, shape (groups, 6). Computed on first use, as most reads need none."""
         return self.read_ends()
