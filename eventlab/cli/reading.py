@@ -141,7 +141,9 @@ def state(
     if as_json:
         terminal.document({
             "reducer": found.reducer.name, "aggregate_id": found.aggregate_id,
-            "as_of": resolve.as_of_document(moment), "version": found.version, "position": found.position,
+            "as_of": {"version": moment.version, "time": terminal.iso(moment.time_ns), "position": moment.position,
+                      "known_at": terminal.iso(moment.known_at_ns)},
+            "version": found.version, "position": found.position,
             "timestamp": terminal.iso(found.timestamp), "digest": found.digest, "state": _fields(found),
         })  # fmt: skip
         return

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -133,15 +133,3 @@ def stored_type(lab: Lab, text: str) -> EventType:
 def comma_separated(text: str | None) -> list[str] | None:
     """Split comma-separated words."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
-
-
-def as_of_document(moment: AsOf) -> dict[str, Any]:
-    """A moment for JSON."""
-    from eventlab.runtime.terminal import iso
-
-    return {
-        "version": moment.version,
-        "time": iso(moment.time_ns),
-        "position": moment.position,
-        "known_at": iso(moment.known_at_ns),
-    }

@@ -263,6 +263,6 @@ class EventLog(LogReader, Store):
 
     def _release(self) -> None:
         self._exclusive.close()
-        self._compactor.close()
+        self._open_store.rewriting.close()
         self._index.close()
         self._catalog.close()

@@ -272,7 +272,11 @@ def runs(
             raise InvalidEvent(f"{at}: not a DomainEvent", got=data[:32]) from error
         try:
             if event.schema:
-                _learn(event, known)
+                brought = EventType.from_schema_json(event.schema)
+                if brought.name != event.event_type:
+                    what = "an event brings the schema of another type"
+                    raise InvalidEvent(what, got=brought.name, expected=event.event_type)
+                known.setdefault(brought.name, prefer_declared(brought))  # unless the caller gave one
             codec = _codec_for(event, known)
             gathered.setdefault(codec.declared, _MessageColumns(codec)).add(event, at, number)
         except (InvalidEvent, UnknownEventType, SchemaMismatch) as error:
@@ -283,14 +287,6 @@ def runs(
             gathered, count, size = {}, 0, 0
     if gathered:
         yield [(declared, rows.frame(), rows.numbers()) for declared, rows in gathered.items()]
-
-
-def _learn(event: DomainEvent, known: dict[str, EventType]) -> None:
-    """Take a type's schema from the stream, unless the caller gave one."""
-    brought = EventType.from_schema_json(event.schema)
-    if brought.name != event.event_type:
-        raise InvalidEvent("an event brings the schema of another type", got=brought.name, expected=event.event_type)
-    known.setdefault(brought.name, prefer_declared(brought))
 
 
 def decode(data: bytes, *, types: Mapping[str, EventType] | None = None) -> dict[str, pl.DataFrame]:

@@ -308,16 +308,15 @@ def density(weights: npt.ArrayLike, seconds_per_event: npt.ArrayLike, size: npt.
     array([0.25, 0.75, 0.  ])
     """
     weights = _read(_numbers("weights", weights))
-    seconds, sizes = (
-        _numbers(name, np.broadcast_to(given, weights.shape) if np.ndim(given) == 0 else given)
-        for name, given in (("seconds_per_event", seconds_per_event), ("size", size))
-    )
-    for name, numbers in (("seconds_per_event", seconds), ("size", sizes)):
+    roots = []
+    for name, given in (("seconds_per_event", seconds_per_event), ("size", size)):
+        numbers = _numbers(name, np.full(len(weights), given) if np.ndim(given) == 0 else given)
         if len(numbers) != len(weights) or not (numbers > 0.0).all():
             raise SnapshotError(
                 f"{name} must be above zero for each of the weights", got=numbers, expected=f"{len(weights)} numbers"
             )
-    share: Float64Array = np.sqrt(weights) * np.sqrt(seconds) / np.sqrt(sizes)
+        roots.append(np.sqrt(numbers))
+    share: Float64Array = np.sqrt(weights) * roots[0] / roots[1]
     share /= share.sum()
     return share
 

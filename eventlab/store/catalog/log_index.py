@@ -15,7 +15,7 @@ from eventlab.store.catalog.unsealed import Unsealed
 from eventlab.store.journal.files import Journals
 from eventlab.store.journal.journal import Journal, Lost, Record
 from eventlab.store.journal.memtable import Damaged, Memtable
-from eventlab.store.segments.pruning import Bounds
+from eventlab.store.segments.pruning import ReadBounds
 from eventlab.store.segments.segments import Runs, SegmentFile
 from eventlab.store.types import UNBOUND, Commit
 
@@ -299,7 +299,7 @@ class LogIndex:
             self._runs.move_to_end(number)
         return runs
 
-    def runs_of_aggregates(self, numbers: Sequence[int], bounds: Bounds) -> dict[int, Runs]:
+    def runs_of_aggregates(self, numbers: Sequence[int], bounds: ReadBounds) -> dict[int, Runs]:
         """Runs of some aggregates, by file, that reach past their version in `after` and begin within the other bounds.
 
         Those of a few aggregates are kept until the next segment is written.

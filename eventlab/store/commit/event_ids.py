@@ -19,7 +19,7 @@ from eventlab.store.ids import find_computed
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.read.select import at_positions
-from eventlab.store.segments.pruning import Bounds
+from eventlab.store.segments.pruning import ReadBounds
 from eventlab.store.types import Receipt
 
 
@@ -96,7 +96,7 @@ class EventIds(KnownEvents):
 
     def _version_of(self, declared: EventType, number: int, version: int) -> Block | None:
         after, stop = {number: version - 1}, self._index.stop_position
-        bounds = Bounds(after=after, stop_position=stop, until_version=version)
+        bounds = ReadBounds(after=after, stop_position=stop, until_version=version)
         runs = self._index.runs_of_aggregates([number], bounds)
         numbers = np.array([number])
         for block in self._blocks(declared, numbers=numbers, after=after, stop_position=stop, runs=runs.get):

@@ -226,21 +226,21 @@ class Writer:
         new = [(head.no, head.name) for head in heads if head.is_new]
         name_of = self._name_of(heads)
         previous = index.digest or column_digests.GENESIS
-        with self._store.transaction() as written:
-            blocks = dict(self._with_numbers(numbered.blocks, types))
-            index.unsealed.write_names(catalog)
-            catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
-            backdated = [head.no for head in heads if head.backdated]
-            catalog.add_backdated_aggregates(backdated)
-            with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the GIL, and so does encoding
-                proving = pool.submit(_digest, previous, numbered, name_of, recorded_at)
-                segments = self._sealer.write(blocks, first, stop, name_of, written)
-                digest = proving.result()
-            commit = Commit(first, numbered.events, numbered.late, recorded_at, numbered.last_version, digest)
-            catalog.add_commits([(commit, source)])
-            self._event_ids.add(numbered.blocks)
-        self._group.forget_end()
         try:
+            with self._store.transaction() as written:
+                blocks = dict(self._with_numbers(numbered.blocks, types))
+                index.unsealed.write_names(catalog)
+                catalog.put_heads([(h.no, h.name, h.version, h.position, h.timestamp, h.clock) for h in heads])
+                backdated = [head.no for head in heads if head.backdated]
+                catalog.add_backdated_aggregates(backdated)
+                with ThreadPoolExecutor(max_workers=1) as pool:  # hashing releases the GIL, and so does encoding
+                    proving = pool.submit(_digest, previous, numbered, name_of, recorded_at)
+                    segments = self._sealer.write(blocks, first, stop, name_of, written)
+                    digest = proving.result()
+                commit = Commit(first, numbered.events, numbered.late, recorded_at, numbered.last_version, digest)
+                catalog.add_commits([(commit, source)])
+                self._event_ids.add(numbered.blocks)
+            self._group.forget_end()
             for number, name in new:
                 index.learn_name(number, name)
             index.refresh_types()

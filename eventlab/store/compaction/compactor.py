@@ -141,9 +141,6 @@ class Compactor:
         with contextlib.suppress(StoreError):  # the next one tries again
             self._garbage.collect()
 
-    def close(self) -> None:
-        self._store.rewriting.close()
-
     @contextlib.contextmanager
     def _alone(self, wait: float) -> Iterator[bool]:
         """Take the right to rewrite segments; gives whether it was free."""

@@ -24,19 +24,10 @@ def _packed(kind: int, first: int, length: int) -> bytes:
     return _STRUCT.pack(kind, os.SEEK_SET, first, length, 0)
 
 
-def try_exclusive(descriptor: int, first: int, length: int = 1) -> bool:
-    """Lock bytes exclusively; False if others hold any of them. The descriptor must be writable."""
-    return _try(descriptor, fcntl.F_WRLCK, first, length)
-
-
-def try_shared(descriptor: int, first: int, length: int = 1) -> bool:
-    """Lock bytes together with others; False if one holds any of them exclusively."""
-    return _try(descriptor, fcntl.F_RDLCK, first, length)
-
-
-def _try(descriptor: int, kind: int, first: int, length: int) -> bool:
+def try_lock(descriptor: int, first: int, length: int = 1, *, shared: bool = False) -> bool:
+    """Lock bytes; False if others hold any of them. Without `shared` the descriptor must be writable."""
     try:
-        fcntl.fcntl(descriptor, _SET, _packed(kind, first, length))
+        fcntl.fcntl(descriptor, _SET, _packed(fcntl.F_RDLCK if shared else fcntl.F_WRLCK, first, length))
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, depending on the system
         return False
     return True

@@ -88,7 +88,7 @@ class FileLeases:
             return Lease(lambda: None)
         byte, owner = 1 + generation, os.getpid()
         try:
-            ofd.try_shared(descriptor, byte)  # cannot fail because of others: no process locks these bytes exclusively
+            ofd.try_lock(descriptor, byte, shared=True)  # succeeds: no process locks these bytes exclusively
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):

@@ -54,7 +54,7 @@ class FileLock:
     def acquire(self, wait: float) -> bool:
         if self._descriptor is None:
             return True
-        if not (wait > 0 and self._is_others_turn()) and ofd.try_exclusive(self._descriptor, self._byte):
+        if not (wait > 0 and self._is_others_turn()) and ofd.try_lock(self._descriptor, self._byte):
             return True
         return wait > 0 and self._queue(wait)
 

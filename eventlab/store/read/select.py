@@ -13,7 +13,7 @@ from eventlab.events.types import EventType
 from eventlab.events.upcast import check_readable, columns_needed, upcast_columns
 from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks, null_column
 from eventlab.store.catalog.schemas import check_wanted, meaning
-from eventlab.store.segments.pruning import Bounds
+from eventlab.store.segments.pruning import ReadBounds
 from eventlab.store.types import Selection
 
 
@@ -42,7 +42,7 @@ class Upcast:
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Request(Bounds):
+class Request(ReadBounds):
     """A selection with aggregates as numbers, and an event type for each name.
 
     Attributes
@@ -251,7 +251,7 @@ def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Blo
     return block.rows(np.flatnonzero(wanted))
 
 
-def within_times(block: Block, bounds: Bounds) -> Block:
+def within_times(block: Block, bounds: ReadBounds) -> Block:
     """The events of a block with event times within the bounds."""
     if bounds.since_time is None and bounds.until_time is None:
         return block

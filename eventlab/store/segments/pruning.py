@@ -12,7 +12,7 @@ from eventlab.store.types import UNBOUND
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Bounds:
+class ReadBounds:
     """Which events of some aggregates a read wants.
 
     Events up to `after` and from `stop_position` on are left out one by one. By the other bounds only row groups
@@ -87,7 +87,7 @@ def _of_one(group_rows: Int64Array, low: int, high: int) -> tuple[list[int], lis
     return list(range(first, last)), None if complete else [(low - begin, high - begin)]
 
 
-def trim(slab: Slab, bounds: Bounds) -> Slab:
+def trim(slab: Slab, bounds: ReadBounds) -> Slab:
     """A slab without versions up to `bounds.after` and positions from `bounds.stop_position` on."""
     events = slab.events
     if len(slab.aggregates) == 1:

@@ -31,7 +31,7 @@ from eventlab.store.segments.files import new_name
 from eventlab.store.segments.format import HEAD_BYTES, Index, Pieces
 from eventlab.store.segments.parquet import Parquet
 from eventlab.store.segments.pco import Archive
-from eventlab.store.segments.pruning import Bounds, groups_and_pieces, trim
+from eventlab.store.segments.pruning import ReadBounds, groups_and_pieces, trim
 from eventlab.store.segments.row_group_cache import RowGroupCache
 
 RUN_FIELDS = 9
@@ -173,7 +173,7 @@ class Segments:
         runs: Runs,
         columns: Collection[str],
         *,
-        bounds: Bounds | None = None,
+        bounds: ReadBounds | None = None,
         extra: Collection[str] = (),
         exact: bool = False,
     ) -> Slab:
@@ -185,7 +185,7 @@ class Segments:
             The aggregates to read; those of the whole file to read all of it.
         columns, extra : collection of str
             Payload columns, and which of ``cause``, ``event_id`` and ``metadata``.
-        bounds : Bounds, optional
+        bounds : ReadBounds, optional
             Events that may be left out. Those up to `after` and from `stop_position` on are left out one by one, others
             by row groups.
         exact : bool
@@ -205,7 +205,7 @@ class Segments:
         return slab if bounds is None or not cut else trim(slab, bounds)
 
     def _narrow_to_events(
-        self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array
+        self, file: SegmentFile, runs: Runs, bounds: ReadBounds, low: Int64Array, high: Int64Array
     ) -> bool:
         """Leave out, in place, versions up to `after` and positions from `stop_position` on.
 
@@ -250,7 +250,7 @@ class Segments:
         return True
 
     def _narrow_to_groups(
-        self, file: SegmentFile, runs: Runs, bounds: Bounds, low: Int64Array, high: Int64Array
+        self, file: SegmentFile, runs: Runs, bounds: ReadBounds, low: Int64Array, high: Int64Array
     ) -> None:
         """Leave out, in place, leading and trailing row groups of each run without a row within the bounds."""
         since, until = bounds.since_time, bounds.until_time

@@ -187,7 +187,7 @@ class _LogCheck:
         self._open = None
         while self._next is not None and self._next.first_position < stop:
             if self._next.stop_position > stop:
-                self._open = _Spanning(self._next, None)  # its other events are checked, its digest cannot be
+                self._open = _Spanning(None)  # its other events are checked, its digest cannot be
                 return
             self._advance(self._next, proven=False)
 
@@ -220,7 +220,7 @@ class _LogCheck:
             else:
                 if self._open is None:
                     hashes = self._spanned(commit) if commit.first_position >= first else None
-                    self._open = _Spanning(commit, hashes)
+                    self._open = _Spanning(hashes)
                 begin, end = max(first, commit.first_position), min(stop, commit.stop_position)
                 self._open.add(part.between(begin, end))
                 self._open.backdated += self._backdated_in(begin, end)
@@ -399,7 +399,6 @@ class _LogCheck:
 class _Spanning:
     """A commit whose events come in several pieces. Without `hashes` they cannot be proven to be its own."""
 
-    commit: Commit
     hashes: dict[int, chain.Leaves] | None
     backdated: int = 0
 

@@ -114,9 +114,9 @@ def test_a_killed_process_leaves_no_lease(tmp_path: Path):
 
 def test_closing_one_descriptor_leaves_the_locks_of_others(tmp_path: Path):
     one, two = (os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT) for _ in range(2))
-    assert ofd.try_exclusive(one, 3)
-    assert not ofd.try_exclusive(two, 3)
-    assert not ofd.try_shared(two, 0, 10)
+    assert ofd.try_lock(one, 3)
+    assert not ofd.try_lock(two, 3)
+    assert not ofd.try_lock(two, 0, 10, shared=True)
     assert ofd.is_locked(two, 0, 10)
     assert not ofd.is_locked(two, 4, 10)
     assert not ofd.is_locked(one, 0, 10)  # one's own locks are in nobody's way
@@ -124,8 +124,8 @@ def test_closing_one_descriptor_leaves_the_locks_of_others(tmp_path: Path):
     three = os.open(tmp_path / "lock", os.O_RDWR)
     assert ofd.is_locked(three, 3)
     ofd.unlock(one, 3)
-    assert ofd.try_shared(three, 3)
-    assert ofd.try_shared(one, 3)
+    assert ofd.try_lock(three, 3, shared=True)
+    assert ofd.try_lock(one, 3, shared=True)
     os.close(one)
     os.close(three)
 

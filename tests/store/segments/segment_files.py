@@ -15,7 +15,7 @@ from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import Block, Slab
 from eventlab.store.read.frames import STORED_EXTRA
 from eventlab.store.segments.files import new_name
-from eventlab.store.segments.pruning import Bounds
+from eventlab.store.segments.pruning import ReadBounds
 from eventlab.store.segments.segments import Runs, SegmentFile, Segments, Written, write_segment
 from eventlab.testing.events import TRADE
 from tests.events.strategies import TEXT, builtin_types, payloads, user_types
@@ -85,7 +85,9 @@ class Kept:
         segments = Segments(self.storage, "here")
         exact = bounds.pop("exact", False)
         runs = self.runs if runs is None else runs
-        return segments.read(file or self.file, runs, names, bounds=Bounds(**bounds), extra=STORED_EXTRA, exact=exact)
+        return segments.read(
+            file or self.file, runs, names, bounds=ReadBounds(**bounds), extra=STORED_EXTRA, exact=exact
+        )
 
     def check(self, slab: Slab, file: SegmentFile | None = None) -> None:
         names = [name_of(int(number)) for number in self.runs.aggregate]

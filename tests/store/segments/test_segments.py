@@ -19,7 +19,7 @@ from hypothesis import given
 from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import clustered
 from eventlab.store.segments import encodings as encoding
-from eventlab.store.segments.pruning import Bounds
+from eventlab.store.segments.pruning import ReadBounds
 from eventlab.store.segments.segments import FORMATS, Runs, Segments, stretches, write_segment, write_segments
 from tests.store.segments.segment_files import Kept, blocks, name_of, numbers_block, told, without_nothing
 
@@ -127,14 +127,14 @@ def test_bounds_leave_out_row_groups(codec, bounds, monkeypatch):
     segments = Segments(storage, "here")
     segments.read(kept.file, one(kept, 0), ["price"])
     storage.calls.clear()
-    slab = segments.read(kept.file, one(kept, 0), ["price"], bounds=Bounds(**bounds))
+    slab = segments.read(kept.file, one(kept, 0), ["price"], bounds=ReadBounds(**bounds))
     assert 900 <= len(slab.events) <= 1_000
     assert sum(stop - start for start, stop in storage.read_ranges) < 1_000 * (8 + 3 * 8)
 
 
 def test_a_read_of_nothing_reads_nothing(many):
     kept, segments, storage = many
-    assert len(segments.read(kept.file, one(kept, 17), ["price"], bounds=Bounds(since_time=10**9)).events) == 0
+    assert len(segments.read(kept.file, one(kept, 17), ["price"], bounds=ReadBounds(since_time=10**9)).events) == 0
     assert all(start == stop for start, stop in storage.read_ranges)
 
 
