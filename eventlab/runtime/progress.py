@@ -1,7 +1,5 @@
 """The tqdm progress bar: a widget in notebooks with ipywidgets, text elsewhere."""
 
-from __future__ import annotations
-
 import warnings
 
 from tqdm import TqdmWarning

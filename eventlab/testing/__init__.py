@@ -15,8 +15,6 @@ it takes by subclassing them too: `DurabilityContract`, `SealContract` and `Veri
 `eventlab.testing.storage` is the suite of a `Storage`.
 """
 
-from __future__ import annotations
-
 import pytest
 
 # Failed asserts then show their values, as those of a test module do.

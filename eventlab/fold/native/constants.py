@@ -1,7 +1,5 @@
 """Layout of the arrays that a fold shares with its kernels."""
 
-from __future__ import annotations
-
 from eventlab.fold.declare.layout import Keyed
 
 NULL_TEXT = -1

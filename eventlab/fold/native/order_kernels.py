@@ -1,7 +1,5 @@
 """Kernels about order: a table's rows by first touch, a queue's by age, a column by value, and runs merged into one."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from eventlab.fold.native.constants import HEAD, META

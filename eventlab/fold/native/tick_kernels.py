@@ -4,8 +4,6 @@ A *source* is a run of prices per aggregate: a column of an event type, or the l
 Aggregate a's prices in source s are ``prices[starts[s * count + a]:stops[s * count + a]]``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 _MOST = 1e12

@@ -10,8 +10,6 @@ Lines are kept relative to their own ``reads[i]``, so that large numbers do not 
 the lowest i is taken, so both kernels choose the same chain. Node 0 is the initial state, the last node is the end.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 
