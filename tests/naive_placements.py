@@ -15,9 +15,9 @@ def latencies(costs: Any, versions: Sequence[int]) -> list[float]:
     return found
 
 
-def cost(weights: Sequence[float], costs: Any, versions: Sequence[int], size_price: float, write_price: float) -> float:
+def cost(weights: Sequence[float], costs: Any, versions: Sequence[int], size_price: float) -> float:
     reads = sum(weight * latency for weight, latency in zip(weights, latencies(costs, versions), strict=True))
-    return reads + sum(size_price * costs.size[v] + write_price * costs.write[v] for v in versions)
+    return reads + sum(size_price * costs.size[v] for v in versions)
 
 
 def allowed(last: int, candidates: Sequence[int] | None, max_gap: int | None) -> Iterator[tuple[int, ...]]:

@@ -6,6 +6,7 @@ the same state, so each measurement is also a test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -20,7 +21,6 @@ from eventlab.experiments.measurement import FROZEN, LATENCIES, HasStore, Subjec
 from eventlab.fold.declare.reducer import ReducerLike
 from eventlab.runtime.progress import tqdm
 from eventlab.snapshots.collection import Built, Snapshots
-from eventlab.snapshots.placement.optimum import young
 from eventlab.snapshots.policy.rules import Every
 from eventlab.timetravel.calibration import undisturbed
 
@@ -215,7 +215,11 @@ def _row(interval: int | None, built: Built, seconds: float, taken: Int64Array) 
 
 
 def _young(intervals: pl.DataFrame, reads_per_event: float) -> float | None:
-    """Young's interval for a rate of reads per version, from linear fits to the measurements."""
+    """Young's interval for a rate of reads per version, from linear fits to the measurements.
+
+    J. W. Young (1974), "A first order approximation to the optimum checkpoint interval", CACM 17(9): a snapshot every N
+    events costs ``write / N`` seconds an event, and the reads of an event's version fold ``reads_per_event * N / 2``.
+    """
     rows = intervals.filter(pl.col("snapshots") > 0)
     if rows["snapshots"].n_unique() < 2:
         return None
@@ -224,7 +228,7 @@ def _young(intervals: pl.DataFrame, reads_per_event: float) -> float | None:
     event, _ = np.polyfit(rows["interval"] / 2.0, seconds, 1)  # a read folds half an interval
     if write <= 0.0 or event <= 0.0:  # below the noise of the machine
         return None
-    return young(reads_per_event, float(event), write=float(write), write_price=1.0)
+    return math.sqrt(2.0 * float(write) / (reads_per_event * float(event)))
 
 
 def _spread(head: int) -> list[int]:

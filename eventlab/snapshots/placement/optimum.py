@@ -92,7 +92,6 @@ def optimal(
     costs: Costs,
     *,
     size_price: float = 0.0,
-    write_price: float = 0.0,
     max_gap: int | None = None,
     candidates: Versions | None = None,
 ) -> Placement:
@@ -108,8 +107,6 @@ def optimal(
     costs : Costs
     size_price : float
         Seconds that a byte is worth.
-    write_price : float
-        What a second of making a snapshot is worth, in seconds of reading.
     max_gap : int, optional
         The most events between any version and the snapshot, or initial state, that its read starts at.
     candidates : int64 array, optional
@@ -137,9 +134,7 @@ def optimal(
     """
     weights = _weights(weights, costs)
     paths = _paths(weights, costs, max_gap, candidates)
-    prices = _priced(costs.size, "size_price", size_price)
-    prices += _priced(costs.write, "write_price", write_price)
-    chain = paths.cheapest(prices[paths.starts])
+    chain = paths.cheapest(_price("size_price", size_price) * costs.size[paths.starts])
     return _placement(paths.nodes[chain], weights, costs, size_price)
 
 
@@ -149,7 +144,6 @@ def within(
     *,
     size: float | None = None,
     count: int | None = None,
-    write_price: float = 0.0,
     max_gap: int | None = None,
     candidates: Versions | None = None,
 ) -> Placement:
@@ -163,7 +157,7 @@ def within(
 
     Parameters
     ----------
-    weights, costs, write_price, max_gap, candidates
+    weights, costs, max_gap, candidates
         As for `optimal`.
     size : float
         Bytes.
@@ -189,14 +183,13 @@ def within(
     array([250, 500, 750])
     """
     weights = _weights(weights, costs)
-    writes = _priced(costs.write, "write_price", write_price)
     budget, units = _budget(size, count, costs)
     paths = _paths(weights, costs, max_gap, candidates)
-    units, writes = units[paths.starts], writes[paths.starts]
+    units = units[paths.starts]
     least = units[1:].min(initial=np.inf)
     if budget < least < np.inf:
         raise SnapshotError("the budget is below one snapshot", got=f"{budget:g} bytes", expected=f"from {least:g} on")
-    chain, price = Budgeted(paths, units, writes).best(budget)
+    chain, price = Budgeted(paths, units).best(budget)
     return _placement(paths.nodes[chain], weights, costs, price)
 
 
@@ -232,101 +225,12 @@ def latency_of(weights: npt.ArrayLike, costs: Costs, versions: Versions) -> floa
     return _mean(_weights(weights, costs), costs, versions)
 
 
-def young(
-    reads_per_event: float,
-    seconds_per_event: float,
-    *,
-    size: float = 0.0,
-    write: float = 0.0,
-    size_price: float = 0.0,
-    write_price: float = 0.0,
-) -> float:
-    """The even distance between snapshots that costs least, in events: Young's interval for checkpoints [1]_.
-
-    With a snapshot every N events, an event pays ``(write_price * write + size_price * size) / N`` for them and
-    ``reads_per_event * seconds_per_event * N / 2`` for what reads fold.
-
-    Parameters
-    ----------
-    reads_per_event : float
-        Weight of the reads of one version, as in the weights of `optimal`; above zero.
-    seconds_per_event : float
-        To decode and fold one event; above zero.
-    size, write : float
-        Bytes of a snapshot, and seconds to make it.
-    size_price, write_price : float
-        As for `optimal`.
-
-    Raises
-    ------
-    SnapshotError
-
-    References
-    ----------
-    .. [1] J. W. Young (1974), "A first order approximation to the optimum checkpoint interval", CACM 17(9).
-
-    Examples
-    --------
-    >>> round(young(0.01, 1e-6, write=2e-4, write_price=1.0))
-    200
-    """
-    paid = _price("write_price", write_price) * _price("write", write)
-    paid += _price("size_price", size_price) * _price("size", size)
-    falls = _price("reads_per_event", reads_per_event) * _price("seconds_per_event", seconds_per_event)
-    if falls == 0.0:
-        raise SnapshotError(
-            "without reads, or where events cost nothing, no distance is best",
-            got=f"{reads_per_event} reads and {seconds_per_event} seconds per event", expected="both above zero",
-        )  # fmt: skip
-    return math.sqrt(2.0 * paid / falls)
-
-
-def density(weights: npt.ArrayLike, seconds_per_event: npt.ArrayLike, size: npt.ArrayLike) -> Float64Array:
-    """The share of all snapshots that should be at each version, where these change slowly from version to version.
-
-    It is Young's interval (see `young`) by version: proportional to ``sqrt(weights * seconds_per_event / size)``.
-
-    Parameters
-    ----------
-    weights : float64 array
-        How often each version is read; at least one above zero.
-    seconds_per_event, size : float64 arrays of the same shape, or numbers
-        To decode and fold the version's event, and bytes of a snapshot there; above zero.
-
-    Returns
-    -------
-    float64 array of the shape of `weights`
-        With a sum of 1.
-
-    Raises
-    ------
-    SnapshotError
-
-    Examples
-    --------
-    >>> density([1.0, 9.0, 0.0], 1e-6, 400.0)
-    array([0.25, 0.75, 0.  ])
-    """
-    weights = _read(_numbers("weights", weights))
-    roots = []
-    for name, given in (("seconds_per_event", seconds_per_event), ("size", size)):
-        numbers = _numbers(name, np.full(len(weights), given) if np.ndim(given) == 0 else given)
-        if len(numbers) != len(weights) or not (numbers > 0.0).all():
-            raise SnapshotError(
-                f"{name} must be above zero for each of the weights", got=numbers, expected=f"{len(weights)} numbers"
-            )
-        roots.append(np.sqrt(numbers))
-    share: Float64Array = np.sqrt(weights) * roots[0] / roots[1]
-    share /= share.sum()
-    return share
-
-
 def headroom(weights: npt.ArrayLike) -> float:
     """How many times longer reads take with evenly spaced snapshots than with as many placed at best, at most.
 
     Reads fold half the distance between snapshots. With k of n versions that is ``n / (2 k)`` events where they are
-    even, and ``sum(sqrt(p))**2 / (2 k sum(p))`` on average where they follow `density`. By the Cauchy-Schwarz
-    inequality the quotient is at least 1; below `WORTHWHILE` there is nothing to gain.
+    even, and ``sum(sqrt(p))**2 / (2 k sum(p))`` on average where their density is like ``sqrt(p)``. By Cauchy-Schwarz
+    the quotient is at least 1; below `WORTHWHILE` there is nothing to gain.
 
     Raises
     ------
@@ -351,11 +255,6 @@ def _paths(weights: Float64Array, costs: Costs, max_gap: int | None, candidates:
         nodes = np.concatenate([[0], _versions("candidates", candidates, costs), [end]])
         reads, slopes = reads[nodes], slopes[nodes[:-1]]
     return Paths(nodes, slopes, reads, None if max_gap is None else min(_positive_integer("max_gap", max_gap), end) + 1)
-
-
-def _priced(numbers: Float64Array, name: str, given: float) -> Float64Array:
-    price = _price(name, given)
-    return price * numbers if price else np.zeros_like(numbers)
 
 
 def _placement(versions: Int64Array, weights: Float64Array, costs: Costs, price: float) -> Placement:

@@ -76,15 +76,14 @@ class Paths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Budgeted:
-    """Paths whose nodes take `units` of a budget, and cost `writes` in addition to reads."""
+    """Paths whose nodes take `units` of a budget."""
 
     paths: Paths
     units: Float64Array
-    writes: Float64Array
 
     def best(self, budget: float) -> tuple[Int64Array, float]:
         """The best chain found within a budget, and the price of a unit at which it was found."""
-        over = self.paths.cheapest(self.writes)
+        over = self.paths.cheapest(np.zeros_like(self.units))
         if self._taken(over) <= budget:
             return over, 0.0
         under = replace(self.paths, slopes=np.zeros_like(self.paths.slopes)).cheapest(self.units)
@@ -96,7 +95,7 @@ class Budgeted:
         price = 0.0
         for _ in range(_MOST_SOLVES):
             price = max((self._cost(under) - self._cost(over)) / (self._taken(over) - self._taken(under)), 0.0)
-            found = self.paths.cheapest(self.writes + price * self.units)
+            found = self.paths.cheapest(price * self.units)
             taken = self._taken(found)
             if budget < taken < self._taken(over):
                 over = found
@@ -114,10 +113,9 @@ class Budgeted:
         return float(self._steps(chain).sum())
 
     def _steps(self, chain: Int64Array) -> Float64Array:
-        """The costs of each step of a path, including the snapshot that it starts from."""
+        """The costs of each step of a path."""
         path = self.paths.path(chain)
         steps: Float64Array = self.paths.slopes[path[:-1]] * np.diff(self.paths.reads[path])
-        steps[1:] += self.writes[chain]
         return steps
 
     def _combined(self, head: Int64Array, tail: Int64Array, budget: float) -> list[Int64Array]:
@@ -129,7 +127,7 @@ class Budgeted:
         head_taken, tail_taken = (np.concatenate([[0.0], np.cumsum(self.units[chain])]) for chain in (head, tail))
         taken = head_taken[of_head] + tail_taken[-1] - tail_taken[of_tail]
         head_steps, tail_steps = self._steps(head), self._steps(tail)
-        begun = np.concatenate([[0.0], np.cumsum(head_steps)])[of_head] + np.where(of_head, self.writes[last], 0.0)
+        begun = np.concatenate([[0.0], np.cumsum(head_steps)])[of_head]
         ended = np.cumsum(np.append(tail_steps[1:], 0.0)[::-1])[::-1][of_tail]
         cost = begun + paths.slopes[last] * (paths.reads[then] - paths.reads[last]) + ended
         cost[taken > budget] = np.inf

@@ -16,13 +16,11 @@ from eventlab.snapshots.placement import shortest_paths as paths
 from eventlab.snapshots.placement.optimum import (
     WORTHWHILE,
     Costs,
-    density,
     headroom,
     latencies_of,
     latency_of,
     optimal,
     within,
-    young,
 )
 from tests import naive_placements as naive
 from tests.examples import examples
@@ -64,24 +62,23 @@ def check(placement, weights, costs):
 
 
 @examples(50)
-@given(worlds(), st.integers(0, 3), st.integers(0, 3), st.data())
-def test_no_placement_costs_less(world, size_price, write_price, data):
+@given(worlds(), st.integers(0, 3), st.data())
+def test_no_placement_costs_less(world, size_price, data):
     weights, costs = world
     last = len(weights) - 1
     limit = limits(data.draw, last)
     ways = list(naive.allowed(last, limit["candidates"], limit["max_gap"]))
-    prices = {"size_price": size_price, "write_price": write_price}
     if not ways:
         with pytest.raises(SnapshotError, match="no placement keeps every version within max_gap"):
-            optimal(weights, costs, **prices, **limit)
+            optimal(weights, costs, size_price=size_price, **limit)
         return
-    found = optimal(weights, costs, **prices, **limit)
+    found = optimal(weights, costs, size_price=size_price, **limit)
     check(found, weights, costs)
     assert found.price == size_price
     versions = tuple(found.versions.tolist())
     assert versions in ways
-    least = min(naive.cost(weights, costs, way, size_price, write_price) for way in ways)
-    assert naive.cost(weights, costs, versions, size_price, write_price) == least
+    least = min(naive.cost(weights, costs, way, size_price) for way in ways)
+    assert naive.cost(weights, costs, versions, size_price) == least
 
 
 def hull_below(ways, budget):
@@ -102,38 +99,38 @@ def hull_below(ways, budget):
 
 
 @examples(50)
-@given(worlds(most=8), st.integers(0, 2), st.sampled_from(["size", "count"]), st.integers(1, 30), st.data())
-def test_within_a_budget_nothing_on_the_convex_hull_is_better(world, write_price, kind, budget, data):
+@given(worlds(most=8), st.sampled_from(["size", "count"]), st.integers(1, 30), st.data())
+def test_within_a_budget_nothing_on_the_convex_hull_is_better(world, kind, budget, data):
     weights, costs = world
     last = len(weights) - 1
     limit = limits(data.draw, last)
     units = costs.size if kind == "size" else np.ones(last + 1)
     where = range(1, last + 1) if limit["candidates"] is None else limit["candidates"]
     ways = [
-        (units[list(way)].sum(), naive.cost(weights, costs, way, 0, write_price))
+        (units[list(way)].sum(), naive.cost(weights, costs, way, 0))
         for way in naive.allowed(last, limit["candidates"], limit["max_gap"])
     ]
     affordable = [cost for taken, cost in ways if taken <= budget]
     if not affordable or (where and units[list(where)].min() > budget):
         with pytest.raises(SnapshotError, match=r"below one snapshot|no placement"):
-            within(weights, costs, **{kind: budget}, write_price=write_price, **limit)
+            within(weights, costs, **{kind: budget}, **limit)
         return
-    found = within(weights, costs, **{kind: budget}, write_price=write_price, **limit)
+    found = within(weights, costs, **{kind: budget}, **limit)
     check(found, weights, costs)
     assert units[found.versions].sum() <= budget
-    cost = naive.cost(weights, costs, found.versions.tolist(), 0, write_price)
+    cost = naive.cost(weights, costs, found.versions.tolist(), 0)
     assert min(affordable) <= cost <= hull_below(ways, budget)
 
 
 @examples(50)
-@given(worlds(slopes_fall=True), st.integers(1, 9), st.integers(0, 2), st.none() | st.integers(1, 9))
-def test_no_so_many_snapshots_are_better_where_each_saves_more_than_those_before(world, count, write_price, max_gap):
+@given(worlds(slopes_fall=True), st.integers(1, 9), st.none() | st.integers(1, 9))
+def test_no_so_many_snapshots_are_better_where_each_saves_more_than_those_before(world, count, max_gap):
     weights, costs = world
     ways = [way for way in naive.allowed(len(weights) - 1, None, max_gap) if len(way) <= count]
     assume(ways)
-    found = within(weights, costs, count=count, write_price=write_price, max_gap=max_gap)
-    least = min(naive.cost(weights, costs, way, 0, write_price) for way in ways)
-    assert naive.cost(weights, costs, found.versions.tolist(), 0, write_price) == least
+    found = within(weights, costs, count=count, max_gap=max_gap)
+    least = min(naive.cost(weights, costs, way, 0) for way in ways)
+    assert naive.cost(weights, costs, found.versions.tolist(), 0) == least
 
 
 @examples(50)
@@ -143,7 +140,7 @@ def test_latencies_are_of_the_newest_snapshot_at_or_below(world, data):
     last = len(weights) - 1
     versions = sorted(data.draw(st.sets(st.integers(1, last)))) if last else []
     assert latencies_of(costs, versions).tolist() == naive.latencies(costs, versions)
-    expected = naive.cost(weights, costs, versions, 0, 0) / weights.sum()
+    expected = naive.cost(weights, costs, versions, 0) / weights.sum()
     assert latency_of(weights, costs, versions) == pytest.approx(expected, rel=1e-14)
 
 
@@ -249,17 +246,16 @@ def test_where_slopes_never_rise_nothing_moves():
     assert np.allclose(totals, by_tree(slopes, np.full(2_000, 100.0), reads, np.arange(2_001))[0], rtol=1e-13)
 
 
-def even(n, size=400.0, write=0.0):
+def even(n, size=400.0):
     zero = np.zeros(n + 1)
-    return Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + size, zero + write)
+    return Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + size, zero)
 
 
 def test_where_all_is_even_the_optimum_is_youngs_interval():
     n = 10_000
-    costs = even(n, write=2e-4)
-    distance = young(0.01, 1e-6, size=400.0, write=2e-4, size_price=1e-6, write_price=2.0)
-    assert distance == pytest.approx(math.sqrt(2 * (2 * 2e-4 + 1e-6 * 400.0) / (0.01 * 1e-6)), rel=1e-15)
-    found = optimal(np.full(n + 1, 0.01), costs, size_price=1e-6, write_price=2.0)
+    costs = even(n)
+    distance = math.sqrt(2 * (2e-6 * 400.0) / (0.01 * 1e-6))
+    found = optimal(np.full(n + 1, 0.01), costs, size_price=2e-6)
     gaps = np.diff(found.versions)
     assert gaps.max() - gaps.min() <= 1
     assert gaps.mean() == pytest.approx(distance, rel=0.02)
@@ -285,7 +281,8 @@ def test_headroom_is_what_placing_by_density_or_at_best_wins_over_even_distances
     weights = 1.0 + 60.0 * np.exp(-(((np.arange(n + 1) - 5_000) / 600.0) ** 2))
     costs = even(n)
     spaced = latency_of(weights, costs, np.unique(np.arange(1, count + 1) * n // (count + 1)))
-    dense = np.cumsum(density(weights, 1e-6, 400.0))
+    dense = np.cumsum(np.sqrt(weights))
+    dense /= dense[-1]
     by_density = np.searchsorted(dense, (np.arange(count) + 0.5) / count)
     best = within(weights, costs, count=count)
     assert len(best.versions) == count
@@ -302,7 +299,6 @@ def test_headroom_is_at_least_one_and_one_where_all_weights_are_equal(weights, f
     assert headroom(weights) <= len(weights) * (1 + 1e-12)
     assert headroom([factor * weight for weight in weights]) == pytest.approx(headroom(weights), rel=1e-9)
     assert headroom([factor] * len(weights)) == pytest.approx(1.0, rel=1e-12)
-    assert density(weights, 1e-6, [factor] * len(weights)).sum() == pytest.approx(1.0, rel=1e-12)
 
 
 def test_a_larger_budget_is_never_worse():
@@ -362,8 +358,8 @@ def test_bad_costs_are_refused(name, numbers):
     ("arguments", "match"),
     [
         ({"size_price": -1.0}, "size_price makes no sense; got -1.0"),
-        ({"write_price": math.nan}, "write_price makes no sense; got nan"),
-        ({"write_price": "much"}, "write_price makes no sense; got much"),
+        ({"size_price": math.nan}, "size_price makes no sense; got nan"),
+        ({"size_price": "much"}, "size_price makes no sense; got much"),
         ({"max_gap": 0}, "max_gap must be a whole number from 1 on; got 0"),
         ({"max_gap": 2.5}, "max_gap must be a whole number"),
         ({"max_gap": True}, "max_gap must be a whole number"),
@@ -409,13 +405,6 @@ def test_versions_that_are_none_are_refused():
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: young(0.0, 1e-6), "no distance is best"),
-        (lambda: young(1.0, 0.0), "no distance is best"),
-        (lambda: young(-1.0, 1.0), "reads_per_event makes no sense"),
-        (lambda: young(1.0, 1.0, size=math.nan), "size makes no sense"),
-        (lambda: density([1.0, 2.0], 0.0, 1.0), "seconds_per_event must be above zero"),
-        (lambda: density([1.0, 2.0], 1.0, [1.0]), "size must be above zero for each of the weights"),
-        (lambda: density([0.0], 1.0, 1.0), "no sum to speak of"),
         (lambda: headroom([]), "must have one dimension"),
         (lambda: headroom([0.0]), "no sum to speak of"),
     ],
