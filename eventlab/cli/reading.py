@@ -108,17 +108,18 @@ def events(
                 rows = rows.tail(limit + 1) if last else rows.head(limit + 1)
                 if not last:
                     break
-    rows, more = _bounded(rows, limit, last=last)
+    _show_rows({"event_type": declared.name}, rows, limit, last=last, as_json=as_json)
+
+
+def _show_rows(subject: dict[str, str], frame: pl.DataFrame, limit: int, *, last: bool, as_json: bool) -> None:
+    """Show the first or last rows of a frame; the JSON document begins with its subject."""
+    more = 0 < limit < len(frame)
+    if more:
+        frame = frame.tail(limit) if last else frame.head(limit)
     if as_json:
-        terminal.document({"event_type": declared.name, "rows": terminal.rows_of(rows), "truncated": more})
-        return
-    terminal.frame_table(rows, more=more, last=last, choose="--columns, ")
-
-
-def _bounded(frame: pl.DataFrame, limit: int, *, last: bool) -> tuple[pl.DataFrame, bool]:
-    if not limit or len(frame) <= limit:
-        return frame, False
-    return (frame.tail(limit) if last else frame.head(limit)), True
+        terminal.document({**subject, "rows": terminal.rows_of(frame), "truncated": more})
+    else:
+        terminal.frame_table(frame, more=more, last=last, choose="--columns, ")
 
 
 def state(
@@ -200,13 +201,8 @@ def history(
     with resolve.existing_lab(lab) as opened:
         chosen = resolve.reducer(reducer)
         frame = opened.history(chosen, aggregate, at=moments, every=every, tables=tables)
-    rows, more = _bounded(_picked(frame, resolve.comma_separated(columns)), limit, last=last)
-    if as_json:
-        terminal.document({
-            "reducer": chosen.name, "aggregate_id": aggregate, "rows": terminal.rows_of(rows), "truncated": more,
-        })  # fmt: skip
-        return
-    terminal.frame_table(rows, more=more, last=last, choose="--columns, ")
+    rows = _picked(frame, resolve.comma_separated(columns))
+    _show_rows({"reducer": chosen.name, "aggregate_id": aggregate}, rows, limit, last=last, as_json=as_json)
 
 
 def _picked(frame: pl.DataFrame, columns: list[str] | None) -> pl.DataFrame:

@@ -210,7 +210,7 @@ def metadata_column(column: pl.Series, *, where: str = "") -> pa.DictionaryArray
     if column.null_count() == len(column):
         return None
     if column.dtype != pl.String:
-        raise _wrong_type("metadata", where, column.dtype, "text")
+        raise wrong_type("metadata", where, column.dtype, "text")
     text = text_of(column)
     words = [_canonical(word, where) for word in text.dictionary.to_pylist()]
     if None in words or len(set(words)) < len(words):
@@ -233,7 +233,8 @@ def prefix(where: str) -> str:
     return f"{where}: " if where else ""
 
 
-def _wrong_type(field_name: str, where: str, got: object, expected: str) -> InvalidEvent:
+def wrong_type(field_name: str, where: str, got: object, expected: str) -> InvalidEvent:
+    """The error for a column of another type than expected."""
     return InvalidEvent(f"{prefix(where)}column {field_name!r} has the wrong type", got=got, expected=expected)
 
 
@@ -247,20 +248,20 @@ def _from_series(field: Field, series: pl.Series, where: str) -> pa.Array:
         return pa.nulls(len(series), pa.string()) if field.is_text else pa.nulls(len(series), field.arrow_type)
     if field.kind == "float":
         if not (dtype.is_numeric() or dtype.is_decimal()):
-            raise _wrong_type(field.name, where, dtype, "numbers")
+            raise wrong_type(field.name, where, dtype, "numbers")
         return _floats(series, field.name, where).to_arrow()
     if field.kind == "int":
         if not dtype.is_integer():
-            raise _wrong_type(field.name, where, dtype, "integers")
+            raise wrong_type(field.name, where, dtype, "integers")
         return _int64(series, field.name, where).to_arrow()
     if field.kind == "bool":
         if dtype != pl.Boolean:
-            raise _wrong_type(field.name, where, dtype, "booleans")
+            raise wrong_type(field.name, where, dtype, "booleans")
         return series.rechunk().to_arrow()
     if field.kind == "time":
         return _time_series(series, field.name, where).to_arrow().view(field.arrow_type)
     if dtype not in (pl.String, pl.Categorical) and not isinstance(dtype, pl.Enum):
-        raise _wrong_type(field.name, where, dtype, "text")
+        raise wrong_type(field.name, where, dtype, "text")
     if isinstance(dtype, pl.Enum) and tuple(dtype.categories) == field.vocabulary:
         codes = series.to_physical().cast(pl.Int32).rechunk().to_arrow()
         return pa.DictionaryArray.from_arrays(codes, pa.array(field.vocabulary, pa.string()))
@@ -297,7 +298,7 @@ def _time_series(series: pl.Series, name: str, where: str) -> pl.Series:
     elif dtype.is_integer():
         count, per_unit = _int64(series, name, where), 1
     else:
-        raise _wrong_type(name, where, dtype, "Datetime or int64 nanoseconds")
+        raise wrong_type(name, where, dtype, "Datetime or int64 nanoseconds")
     outside = (~count.is_between(-(-MIN_NS // per_unit), MAX_NS // per_unit)).arg_true()
     if len(outside):
         row, unit = outside[0], dtype.time_unit if isinstance(dtype, pl.Datetime) else "ns"

@@ -260,14 +260,13 @@ class Comparison:
             line = (
                 f"{workload}{under}: {best['policy']} is fastest, {best['latency_mean_ms']:.3g} ms per read on average"
             )
+            line += f"; headroom {best['headroom']:.2f}"
             if best["headroom"] < WORTHWHILE:
-                line += f"; headroom {best['headroom']:.2f}: no adaptive placement can help"
-            else:
-                line += f"; headroom {best['headroom']:.2f}"
-                if best["captured"] is not None:
-                    line += f", of which it captures {best['captured']:.0%}"
-                elif best["feasible"]:
-                    line += " of replay, which is a small part of a read: no relevant gain is possible"
+                line += ": no adaptive placement can help"
+            elif best["captured"] is not None:
+                line += f", of which it captures {best['captured']:.0%}"
+            elif best["feasible"]:
+                line += " of replay, which is a small part of a read: no relevant gain is possible"
             without = rows.filter(~pl.col("feasible"))["policy"].to_list()
             if without:
                 line += f"; no snapshot fits into the budget of {', '.join(without)}"

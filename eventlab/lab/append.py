@@ -196,9 +196,7 @@ def _cause_column(column: pl.Series, where: str) -> Int64Array:
     if column.dtype == pl.Null:
         return np.full(len(column), -1, dtype=np.int64)
     if not column.dtype.is_integer():
-        raise InvalidEvent(
-            f"{columns.prefix(where)}column 'cause' has the wrong type", got=column.dtype, expected="integers"
-        )
+        raise columns.wrong_type("cause", where, column.dtype, "integers")
     if (column < 0).any() or (column > 2**63 - 1).any():
         raise InvalidEvent(
             f"{columns.prefix(where)}column 'cause' has values that are not positions", expected="0 or above, or null"
@@ -208,9 +206,7 @@ def _cause_column(column: pl.Series, where: str) -> Int64Array:
 
 def _id_column(column: pl.Series, where: str) -> pa.StringArray:
     if column.dtype not in (pl.String, pl.Null):
-        raise InvalidEvent(
-            f"{columns.prefix(where)}column 'event_id' has the wrong type", got=column.dtype, expected="text"
-        )
+        raise columns.wrong_type("event_id", where, column.dtype, "text")
     return column.cast(pl.String).rechunk().to_arrow().cast(pa.string())
 
 

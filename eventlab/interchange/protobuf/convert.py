@@ -379,13 +379,8 @@ class _MessageColumns:
         self._check(payload)
         types = [pl.Int64, pl.String, pl.Int64, pl.Int64, pl.Int64, pl.String, pl.String, pl.Int64]
         envelope = pl.DataFrame(self.envelope, dict(zip(ENVELOPE, types, strict=True)), orient="row")
-        return pl.concat(
-            [
-                envelope.cast({"timestamp": _TIME, "recorded_at": _TIME}),
-                payload.cast(pl.Schema(declared.polars_schema)),
-            ],
-            how="horizontal",
-        )
+        envelope = envelope.cast({"timestamp": _TIME, "recorded_at": _TIME})
+        return envelope.hstack(payload.cast(pl.Schema(declared.polars_schema)))
 
     def _check(self, payload: pl.DataFrame) -> None:
         try:

@@ -26,12 +26,15 @@ class Manifest:
     segments: tuple[Segment, ...]
     unsealed: tuple[Piece, ...]
 
+    def parts(self) -> list[Segment | Piece]:
+        """Segments and unsealed pieces, in position order."""
+        both: list[Segment | Piece] = [*self.segments, *self.unsealed]
+        return sorted(both, key=lambda piece: piece.first_position)
+
     def pieces(self) -> list[Segment | Damaged | list[Part]]:
         """Segments, damaged ranges and lists of adjacent unsealed parts, in position order."""
-        both: list[Segment | Piece] = [*self.segments, *self.unsealed]
-        ordered = sorted(both, key=lambda piece: piece.first_position)
         found: list[Segment | Damaged | list[Part]] = []
-        for piece in ordered:
+        for piece in self.parts():
             if not isinstance(piece, Part):
                 found.append(piece)
             elif found and isinstance(found[-1], list):

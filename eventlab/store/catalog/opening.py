@@ -278,8 +278,8 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def _create(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection:  # commits, or rolls back if an error ends it
+        connection.execute("BEGIN IMMEDIATE")
         if _is_empty(connection):  # another process may have been first
             for statement in _SCHEMA.split(";\n"):
                 if statement.strip():
@@ -287,8 +287,3 @@ def _create(connection: sqlite3.Connection) -> None:
             connection.execute("INSERT INTO meta VALUES ('store_id', ?), ('journal', '')", (str(uuid.uuid4()),))
             connection.execute(f"PRAGMA application_id = {formats.APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {formats.FORMAT}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -113,20 +113,18 @@ class _LogCheck:
     def pieces(self) -> None:
         """Go through segments and unsealed commits in position order, and through the catalog's commits with them."""
         position = 0
-        for piece in self._manifest.pieces():
-            parts: Sequence[Segment | Damaged | Part] = piece if isinstance(piece, list) else [piece]
-            for part in parts:
-                if part.first_position != position:
-                    self._lost("events are missing" if part.first_position > position else "positions are there twice",
-                               position, part.first_position, None)  # fmt: skip
-                if isinstance(part, Damaged):
-                    file = f"{JOURNALS_NAME}/{self._index.journal_name}"
-                    self._lost(part.what, part.first_position, part.stop_position, file, part.aggregates)
-                elif isinstance(part, Segment):
-                    self._segment(part)
-                else:
-                    self._part(part)
-                position = part.stop_position
+        for part in self._manifest.parts():
+            if part.first_position != position:
+                self._lost("events are missing" if part.first_position > position else "positions are there twice",
+                           position, part.first_position, None)  # fmt: skip
+            if isinstance(part, Damaged):
+                file = f"{JOURNALS_NAME}/{self._index.journal_name}"
+                self._lost(part.what, part.first_position, part.stop_position, file, part.aggregates)
+            elif isinstance(part, Segment):
+                self._segment(part)
+            else:
+                self._part(part)
+            position = part.stop_position
         if position != self._manifest.stop_position:
             self._lost("events are missing", position, self._manifest.stop_position, None)
         while self._next is not None:
@@ -241,26 +239,19 @@ class _LogCheck:
         """Hashes for a commit in several segments, by event type number."""
         rows: dict[int, int] = {}
         types = self._index.types_by_number
-        for piece in self._manifest.pieces():
-            if isinstance(piece, Damaged):
+        for part in self._manifest.parts():
+            low, high = max(part.first_position, commit.first_position), min(part.stop_position, commit.stop_position)
+            if isinstance(part, Damaged) or low >= high:
                 continue
-            parts: Sequence[Segment | Part] = piece if isinstance(piece, list) else [piece]
-            for part in parts:
-                low, high = (
-                    max(part.first_position, commit.first_position),
-                    min(part.stop_position, commit.stop_position),
-                )
-                if low >= high:
-                    continue
-                members = part.files if isinstance(part, Segment) else part.blocks
-                for kind, member in members.items():
-                    if not isinstance(member, SegmentFile):
-                        found = len(member.between(low, high))
-                    elif (low, high) == (part.first_position, part.stop_position):
-                        found = member.rows
-                    else:
-                        found = self._rows_between(member, low, high)
-                    rows[kind] = rows.get(kind, 0) + found
+            members = part.files if isinstance(part, Segment) else part.blocks
+            for kind, member in members.items():
+                if not isinstance(member, SegmentFile):
+                    found = len(member.between(low, high))
+                elif (low, high) == (part.first_position, part.stop_position):
+                    found = member.rows
+                else:
+                    found = self._rows_between(member, low, high)
+                rows[kind] = rows.get(kind, 0) + found
         return {
             kind: chain.Leaves(types[kind], commit.first_position, commit.events, count, self._name)
             for kind, count in rows.items()
