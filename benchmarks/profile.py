@@ -24,7 +24,7 @@ from eventlab.fold.native.call import Native
 from eventlab.fold.run import encode, kernel_call, price_ranks
 from eventlab.lab import lab as lab_module
 from eventlab.store.event_log import EventLog
-from eventlab.timetravel.history import history
+from eventlab.timetravel.history.fold_to_stops import Emission
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- profile:begin -->", "<!-- profile:end -->"
@@ -87,7 +87,7 @@ def spent(work: Callable[[], object]) -> Mapping[str, float]:
             (kernel_call.Run, "run", clock.timed("columns out", kernel_call.Run.run)),
             (encode.KeyedScratch, "in_order", clock.timed("columns out", encode.KeyedScratch.in_order)),
             (lab_module, "frame_of_states", clock.timed("columns out", lab_module.frame_of_states)),
-            (history._Rows, "framed", clock.timed("columns out", history._Rows.framed)),
+            (Emission, "frame", clock.timed("columns out", Emission.frame)),
             (EventLog, "frames", clock.iterated("decoding", EventLog.frames)),
         ]
         with ExitStack() as patches:
