@@ -22,9 +22,9 @@ import eventlab as el
 from benchmarks.bench_fold import fills_of
 from eventlab.fold.native.call import Native
 from eventlab.fold.run import encode, kernel_call, price_ranks
-from eventlab.lab import lab as lab_states
+from eventlab.lab import lab as lab_module
 from eventlab.store.event_log import EventLog
-from eventlab.timetravel.history import history
+from eventlab.timetravel.history.fold_to_stops import Emission
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- profile:begin -->", "<!-- profile:end -->"
@@ -86,8 +86,8 @@ def spent(work: Callable[[], object]) -> Mapping[str, float]:
             (Native, "run", clock.timed("kernel", Native.run)),
             (kernel_call.Run, "run", clock.timed("columns out", kernel_call.Run.run)),
             (encode.KeyedScratch, "in_order", clock.timed("columns out", encode.KeyedScratch.in_order)),
-            (lab_states, "frame_of_states", clock.timed("columns out", lab_states.frame_of_states)),
-            (history._Rows, "framed", clock.timed("columns out", history._Rows.framed)),
+            (lab_module, "frame_of_states", clock.timed("columns out", lab_module.frame_of_states)),
+            (Emission, "frame", clock.timed("columns out", Emission.frame)),
             (EventLog, "frames", clock.iterated("decoding", EventLog.frames)),
         ]
         with ExitStack() as patches:

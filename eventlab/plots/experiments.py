@@ -257,7 +257,10 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
             raise PlotError(f"{name} has a snapshot outside the history", expected=f"versions 1 to {head}")
     with style.drawing(ax, height=3.0 + 0.45 * len(placed)) as axes:
         above, below = style.panels(axes, 1.4, 0.45 * len(placed) + 0.2)
-        at, mean = _binned(weights[1:])
+        # In at most as many bins as pixels.
+        edges = np.unique(np.linspace(0, head, min(head, series.PIXELS) + 1).astype(np.int64))
+        mean = np.add.reduceat(weights[1:], edges[:-1]) / np.diff(edges)
+        at = (edges[:-1] + edges[1:] + 1) / 2.0
         above.fill_between(at, mean * head, step="mid", color=style.BLUE, alpha=0.25, linewidth=0.0)
         above.step(at, mean * head, where="mid", color=style.BLUE, linewidth=1.2)
         above.set_ylim(bottom=0.0)
@@ -281,10 +284,3 @@ def plot_placement(density: series.FloatArray, placements: Mapping[str, npt.Arra
         style.thousands(below.xaxis)
         style.set_title(above, "Placement of snapshots, and reads")
     return above
-
-
-def _binned(weights: series.FloatArray) -> tuple[series.FloatArray, series.FloatArray]:
-    """Midpoints and means of the density in at most as many bins as pixels."""
-    edges = np.unique(np.linspace(0, len(weights), min(len(weights), series.PIXELS) + 1).astype(np.int64))
-    means = np.add.reduceat(weights, edges[:-1]) / np.diff(edges)
-    return (edges[:-1] + edges[1:] + 1) / 2.0, means

@@ -42,26 +42,18 @@ def require(frame: object, columns: Sequence[str], what: str) -> pl.DataFrame:
     return frame
 
 
-def times(frame: pl.DataFrame, what: str) -> TimeArray:
-    """The times of the rows: the column `at` if it has times, else `timestamp`."""
+def in_time_order(frame: pl.DataFrame, what: str) -> tuple[pl.DataFrame, TimeArray]:
+    """The rows with a time, sorted by it, and their times: the column `at` if it has times, else `timestamp`."""
     name = "at" if isinstance(frame.schema.get("at"), pl.Datetime) else "timestamp"
     if not isinstance(frame.schema.get(name), pl.Datetime):
         raise PlotError(f"{what} lacks a time", got=", ".join(frame.columns), expected="a column timestamp or at")
-    return frame[name].dt.replace_time_zone(None).to_numpy().astype("datetime64[ns]")
-
-
-def in_time_order(frame: pl.DataFrame, what: str) -> tuple[pl.DataFrame, TimeArray]:
-    """The rows with a time, sorted by time, and their times."""
-    moments = times(frame, what)
-    known = ~np.isnat(moments)
-    if not known.any():
+    if frame[name].null_count():
+        frame = frame.drop_nulls(name)
+    if frame.is_empty():
         raise PlotError(f"{what} has no row with a time")
-    if not known.all():
-        frame, moments = frame.filter(pl.Series(known)), moments[known]
-    if bool((moments[1:] < moments[:-1]).any()):
-        order = np.argsort(moments, kind="stable")
-        frame, moments = frame[order], moments[order]
-    return frame, moments
+    if not frame[name].is_sorted():
+        frame = frame.sort(name, maintain_order=True)
+    return frame, frame[name].dt.replace_time_zone(None).to_numpy().astype("datetime64[ns]")
 
 
 def numbers(frame: pl.DataFrame, name: str) -> FloatArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -92,13 +93,6 @@ def cell(value: Any) -> str:
     return printable(str(value), LONGEST_CELL)
 
 
-def _width() -> int:
-    """The width of the terminal."""
-    import shutil
-
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
-
-
 def say(*lines: str) -> None:
     """Write escaped lines to stdout."""
     for line in lines:
@@ -122,7 +116,8 @@ def table(columns: Mapping[str, Sequence[Any]], *, indent: int = 0) -> list[str]
 
     texts = {name: [printable(name), *map(cell, values)] for name, values in columns.items()}
     widths = {name: max(map(cell_len, values)) for name, values in texts.items()}
-    room, shown = _width() - indent, list[str]()
+    width_of_all = shutil.get_terminal_size().columns if sys.stdout.isatty() else _PIPED_WIDTH
+    room, shown = width_of_all - indent, list[str]()
     for name, width in widths.items():
         if shown and width > room:
             break

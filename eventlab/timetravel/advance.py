@@ -57,7 +57,7 @@ def _folded(
     executor: Executor | None,
 ) -> tuple[Base, pa.RecordBatch | None]:
     """Fold each aggregate's rows up to those ends."""
-    of_all = _is_all(members, base.states.num_rows)
+    of_all = np.array_equal(members, np.arange(base.states.num_rows))
     part = base.states if of_all else base.states.take(pa.array(members))
     folded = fold(
         reducer, frame.aggregates, part, *Stops.of_frame(reducer, frame, ends),
@@ -88,10 +88,6 @@ def count_until(frame: EventFrame, version: int | None, time: int | None) -> int
 def _inside(table: EventTable, version: int | None, time: int | None) -> npt.NDArray[np.bool_]:
     last = UNBOUND if version is None else version
     return (table.version <= last) & (table.timestamp <= (MAX_NS if time is None else time))
-
-
-def _is_all(members: Int64Array, count: int) -> bool:
-    return len(members) == count and bool((members == np.arange(count)).all())
 
 
 def _ends(

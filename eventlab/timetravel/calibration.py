@@ -82,7 +82,10 @@ class Calibration:
         tail = np.ceil(generator.random(_NEAR) ** 3 * spread - 0.1).astype(np.int64)
         near = np.where(base, base + tail, 1 + (tail * self._length / max(spread, 1)).astype(np.int64))
         far = _spread(MOST_GROUPS * self._length, float(min(head, _FARTHEST)), _FAR, generator)
-        order = _in_turns(generator.permutation(_NEAR), _NEAR + generator.permutation(len(far)))
+        # In turns: a read mostly follows one of its kind, which leaves the caches as it needs them.
+        kinds = (generator.permutation(_NEAR), _NEAR + generator.permutation(len(far)))
+        turns = zip(*(np.array_split(reads, _RUNS) for reads in kinds), strict=True)
+        order = np.concatenate([part for both in turns for part in both])
         self.base = np.concatenate([base, np.zeros(len(far), np.int64)])[order]
         self.version = np.minimum(np.concatenate([near, far]), head)[order]
         self.seconds = np.zeros(len(order))
@@ -139,12 +142,6 @@ def _spread(low: float, high: float, count: int, generator: np.random.Generator)
         return np.empty(0, np.int64)
     places = (np.arange(count) + generator.random(count)) / count
     return np.ceil(low * (high / low) ** places).astype(np.int64)
-
-
-def _in_turns(near: Int64Array, far: Int64Array) -> Int64Array:
-    """Alternating parts of both: a read mostly follows one of its kind, which leaves the caches as it needs them."""
-    runs = zip(np.array_split(near, _RUNS), np.array_split(far, _RUNS), strict=True)
-    return np.concatenate([part for both in runs for part in both])
 
 
 def _bytes(table: EventTable) -> int:

@@ -229,7 +229,10 @@ class Cursor:
         if self._interpret is None:
             expect(self.reducer, version - version_of(base))
         for block in self._events.after(version_of(base), version, head):
-            for stop in self._stops(base, block.end, version):
+            # Versions to cache a state at, on the way to the end of the block or to the target.
+            begin, spacing = version_of(base), self._spacing(base)
+            on_the_way = range(begin - begin % spacing + spacing, version, spacing)
+            for stop in [block.end] if block.end < version else [*on_the_way, version]:
                 frame = between(block.frame, version_of(base), stop)
                 base, emitted = advance(
                     self.reducer, base, frame, _MEMBER, emit=stop == version, interpret=self._interpret
@@ -241,14 +244,6 @@ class Cursor:
         found = Reconstructed([self.aggregate_id], base.states, emitted, base.marks)
         self._here, self._state = base, State(self.reducer, found)
         return self._state
-
-    def _stops(self, base: Base, end: int, target: int) -> list[int]:
-        """Versions to cache a state at, on the way from a state to the end of its block or to the target."""
-        begin = version_of(base)
-        if end < target:
-            return [end]
-        spacing = self._spacing(base)
-        return [*range(begin - begin % spacing + spacing, target, spacing), target]
 
     def _spacing(self, base: Base) -> int:
         """Events from one cached state to the next, a power of two.

@@ -66,17 +66,17 @@ class EventCache:
 
     A block lasts from a multiple of `VERSIONS` to the next, or to the aggregate's head. Those that were asked for
     last are kept, up to `BYTES`.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
     """
 
     def __init__(self, store: EventReader, reducer: Reducer, aggregate: str) -> None:
         self._store, self._reducer, self._aggregate = store, reducer, aggregate
         self._kept: OrderedDict[int, CachedEvents] = OrderedDict()
-        self._size = 0
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self._size
+        self.size = 0
 
     def in_memory(self, version: int, head: Head) -> CachedEvents | None:
         """The block with the version after this one, if it is cached and not missing newer events."""
@@ -128,10 +128,10 @@ class EventCache:
         number = block.before // VERSIONS
         old = self._kept.pop(number, None)
         self._kept[number] = block
-        self._size += block.size - (old.size if old is not None else 0)
-        while self._size > BYTES and len(self._kept) > 1:
+        self.size += block.size - (old.size if old is not None else 0)
+        while self.size > BYTES and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
-            self._size -= gone.size
+            self.size -= gone.size
 
 
 def _copied_column(pieces: Sequence[pa.Array]) -> pa.Array:

@@ -37,20 +37,20 @@ class Waypoints:
 
     When the cache is full, states near the cursor stay dense and distant ones become sparse: the way from a cached
     state to any version stays short compared to its distance from the cursor.
+
+    Attributes
+    ----------
+    size : int
+        In bytes.
     """
 
     def __init__(self) -> None:
         self._versions: list[int] = []
         self._bases: list[Base] = []
-        self._size = 0
+        self.size = 0
 
     def __len__(self) -> int:
         return len(self._versions)
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self._size
 
     def newest(self, limit: Limit) -> Base | None:
         """The last state within a limit."""
@@ -70,17 +70,14 @@ class Waypoints:
             return
         self._versions.insert(at, version)
         self._bases.insert(at, base)
-        self._size += _size(base)
-        while self._size > BYTES:
-            gone = self._spare(near)
+        self.size += _size(base)
+        while self.size > BYTES:
+            # That whose removal leaves the smallest gap in relation to its distance.
+            versions = np.array([0, *self._versions], np.int64)
+            gap = np.append(versions[2:], 2 * versions[-1]) - versions[:-1]
+            gone = int(np.argmin(gap / (1 + np.abs(versions[1:] - near))))
             del self._versions[gone]
-            self._size -= _size(self._bases.pop(gone))
-
-    def _spare(self, near: int) -> int:
-        """The state whose removal leaves the smallest gap in relation to its distance."""
-        versions = np.array([0, *self._versions], np.int64)
-        gap = np.append(versions[2:], 2 * versions[-1]) - versions[:-1]
-        return int(np.argmin(gap / (1 + np.abs(versions[1:] - near))))
+            self.size -= _size(self._bases.pop(gone))
 
 
 def version_of(base: Base) -> int:

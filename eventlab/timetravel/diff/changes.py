@@ -93,10 +93,10 @@ def _of_table(table: Keyed | Ladder, before: pl.DataFrame, after: pl.DataFrame) 
     columns = [name for name in before.columns if name != key]
     if isinstance(table, Queue):
         before, after = _placed(before, after, key)
-        matched_by = [key, _PLACE]
+        matched_by = [_KEY, _PLACE]
     else:
         before, after = (frame.with_columns(pl.lit(None, pl.Int64).alias(_PLACE)) for frame in (before, after))
-        matched_by = [key]
+        matched_by = [_KEY]
     before, after = (
         frame.select(
             pl.col(key).alias(_KEY), _PLACE, pl.lit(True).alias("there"),
@@ -104,7 +104,6 @@ def _of_table(table: Keyed | Ladder, before: pl.DataFrame, after: pl.DataFrame) 
         )
         for frame in (before, after)
     )  # fmt: skip
-    matched_by = [_KEY if name == key else name for name in matched_by]
     both = before.join(after, on=matched_by, how="full", coalesce=True, suffix="_after", maintain_order="left_right")
     if isinstance(table, Ladder):
         both = both.sort(_KEY, descending=table.side == "bid")

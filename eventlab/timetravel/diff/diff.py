@@ -6,6 +6,7 @@ prefix of the aggregate's events, they lie between two versions; moments that di
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -322,10 +323,7 @@ def _events(store: EventReader, aggregate: str, one: _Side, other: _Side, first:
         for piece in rows if first < stop else ():
             envelope = [piece[name].to_physical().to_numpy() for name in ("version", "position", "timestamp")]
             pieces.append(piece.filter(one.includes(*envelope) ^ other.includes(*envelope)))
-    dtypes: dict[str, set[pl.DataType]] = {}
-    for piece in pieces:
-        for name, dtype in piece.schema.items():
-            dtypes.setdefault(name, set()).add(dtype)
-    texts = [name for name, kinds in dtypes.items() if len(kinds) > 1]
+    columns_seen = {column for piece in pieces for column in piece.schema.items()}
+    texts = [name for name, count in Counter(name for name, _ in columns_seen).items() if count > 1]
     alike = [piece.with_columns(pl.col(name).cast(pl.String) for name in texts if name in piece) for piece in pieces]
     return pl.concat(alike, how="diagonal").sort("version")

@@ -121,7 +121,9 @@ class _BranchPlan:
         stops, row = np.unique(first, return_inverse=True)
         row, version = row.astype(np.int64), first.copy()
         back = _Backdated.of(own.timestamp, highest)
-        low, high = back.between(first, cap, bounds.time)
+        # The range of back-dated events that has all after `first`, up to `cap`, and not later than the time.
+        low, high = (np.searchsorted(back.version, one, side="right") for one in (first, cap))
+        high = np.minimum(high, np.searchsorted(back.lowest, bounds.time, side="right"))
         some = np.flatnonzero(low < high)
         some = some[np.lexsort((bounds.time[some], cap[some], first[some]))]
         ends = (np.diff(first[some]) != 0) | (np.diff(cap[some]) != 0)
@@ -152,12 +154,6 @@ class _Backdated:
         rows = np.flatnonzero(timestamp < highest)
         times = timestamp[rows]
         return _Backdated(rows + 1, times, np.minimum.accumulate(times[::-1])[::-1])
-
-    def between(self, first: Int64Array, cap: Int64Array, time: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """The range of these events that has all after the version `first`, up to `cap`, and not later than a time."""
-        low = np.searchsorted(self.version, first, side="right")
-        high = np.searchsorted(self.version, cap, side="right")
-        return low, np.minimum(high, np.searchsorted(self.lowest, time, side="right"))
 
     def branches(
         self, stop: int, low: int, high: int, group: Int64Array, bounds: Bounds

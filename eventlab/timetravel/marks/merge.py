@@ -67,10 +67,6 @@ class MergedPiece(StreamPiece):
     def last_time(self) -> int:
         return int(self.times[-1])
 
-    @property
-    def goes_back(self) -> bool:
-        return False
-
     def handled(self, names: Collection[str]) -> Int64Array:
         return self.own[StreamPiece.handled(self, names) - 1] + 1
 
@@ -114,7 +110,10 @@ class MergedStream:
     @staticmethod
     def of(log: RoutedLog, bounds: Bounds) -> MergedStream:
         """All events that any of the moments may include, and all own ones."""
-        until, stop = _latest(log.own, bounds), min(log.stop, int(bounds.stop.max(initial=0)))
+        bounded = bounds.version != UNBOUND
+        of_version = np.concatenate([[MIN_NS], log.own.timestamp])[np.where(bounded, bounds.version, 0)]
+        time = np.where(bounded, np.minimum(of_version, bounds.time), bounds.time)
+        until, stop = int(time.max(initial=MIN_NS)), min(log.stop, int(bounds.stop.max(initial=0)))
         kinds = list(log.reducer.with_routed.handlers)
         runs = sorted(log.runs(until, stop), key=lambda run: kinds.index(run.name))
         return MergedStream(log.reducer.with_routed, log.head, log.own, runs)
@@ -269,11 +268,3 @@ def warm() -> None:
     """Have the kernel that merges runs compiled and kept."""
     none, narrow, two = np.empty(0, np.int64), np.empty(0, np.int32), np.zeros(2, np.int64)
     _merge_runs(none, none, none, two, two, none, narrow, none, narrow, none, none, none)
-
-
-def _latest(own: OwnEvents, bounds: Bounds) -> int:
-    """The latest event time that any of the moments includes."""
-    of_version = np.concatenate([[MIN_NS], own.timestamp])
-    bounded = bounds.version != UNBOUND
-    time = of_version[np.where(bounded, bounds.version, 0)]
-    return int(np.where(bounded, np.minimum(time, bounds.time), bounds.time).max(initial=MIN_NS))
