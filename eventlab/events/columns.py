@@ -102,9 +102,14 @@ def default_column(field: Field, rows: int) -> pa.Array:
     if field.default is not None:
         value = pa.scalar(field.default, pa.string() if field.is_text else field.arrow_type)
         return _checked(field, pa.repeat(value, rows), "")
+    return null_column(field, rows)
+
+
+def null_column(field: Field, rows: int) -> pa.Array:
+    """A payload column in canonical type that holds no value."""
     if not field.is_text:
         return pa.nulls(rows, field.arrow_type)
-    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), _vocabulary(field.vocabulary))
+    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), words_array(field.vocabulary))
 
 
 _FLOATS = (-float(np.finfo(np.float64).max), float(np.finfo(np.float64).max))
@@ -128,7 +133,7 @@ def plain_column(field: Field, series: pl.Series) -> pa.Array | None:
         coded = series.to_arrow()
         if len(coded.dictionary) != len(field.vocabulary) or tuple(coded.dictionary.to_pylist()) != field.vocabulary:
             return None
-        return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), _vocabulary(field.vocabulary))
+        return pa.DictionaryArray.from_arrays(coded.indices.cast(pa.int32()), words_array(field.vocabulary))
     if dtype != pl.String or not field.is_text:
         return None
     codes, words = _coded(series)
@@ -137,7 +142,7 @@ def plain_column(field: Field, series: pl.Series) -> pa.Array | None:
         if not places.keys() >= set(words):
             return None
         spread = np.array([places[word] for word in words], dtype=np.int32)[codes]
-        return pa.DictionaryArray.from_arrays(pa.array(spread), _vocabulary(field.vocabulary))
+        return pa.DictionaryArray.from_arrays(pa.array(spread), words_array(field.vocabulary))
     if field.kind == "symbol" and "" in words:
         return None
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(words, pa.string()))
@@ -166,7 +171,8 @@ def _within(series: pl.Series, field: Field, widest: tuple[float, float]) -> pa.
 
 
 @lru_cache(maxsize=256)
-def _vocabulary(words: tuple[str, ...]) -> pa.Array:
+def words_array(words: tuple[str, ...]) -> pa.StringArray:
+    """The words of a vocabulary as a dictionary."""
     return pa.array(words, pa.string())
 
 

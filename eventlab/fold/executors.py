@@ -37,14 +37,15 @@ class Executor(Protocol):
         """How many parts of a fold can run at once."""
 
     def run(self, tasks: Sequence[Task[Outcome_co]], store: Any, snapshots: Any) -> list[Outcome_co]:
-        """The outcomes of tasks, in their order."""
+        """The outcomes of tasks, in their order: one after the other, each with all that the executor has."""
+        return [task.run(store, snapshots, self) for task in tasks]
 
     def fold(self, parts: Sequence[Callable[[], None]]) -> None:
         """Run the parts of a fold; the first error is raised when none is running any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Serial:
+class Serial(Executor):
     """One part after the other, in the calling thread.
 
     Examples
@@ -57,16 +58,13 @@ class Serial:
     def parts(self) -> int:
         return 1
 
-    def run(self, tasks: Sequence[Task[Outcome_co]], store: Any, snapshots: Any) -> list[Outcome_co]:
-        return [task.run(store, snapshots, self) for task in tasks]
-
     def fold(self, parts: Sequence[Callable[[], None]]) -> None:
         for part in parts:
             part()
 
 
 @dataclass(frozen=True, slots=True)
-class Threads:
+class Threads(Executor):
     """Parts of a fold side by side, in threads that are kept between folds; kernels run without the GIL.
 
     Tasks run one after the other: each has all threads, which share its events.
@@ -93,9 +91,6 @@ class Threads:
     @property
     def parts(self) -> int:
         return self.count or cores.count()
-
-    def run(self, tasks: Sequence[Task[Outcome_co]], store: Any, snapshots: Any) -> list[Outcome_co]:
-        return [task.run(store, snapshots, self) for task in tasks]
 
     def fold(self, parts: Sequence[Callable[[], None]]) -> None:
         thread_pools.together(parts, "folds")

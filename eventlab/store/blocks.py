@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eventlab.events.types import EventType, Field
+from eventlab.events.types import EventType
 from eventlab.runtime import thread_pools as cores
 
 Int64Array = npt.NDArray[np.int64]
@@ -260,17 +260,3 @@ def is_all_null(array: pa.Array) -> bool:
 def decoded(array: pa.DictionaryArray) -> pa.StringArray:
     """A dictionary array as plain strings."""
     return pc.cast(array, pa.string())
-
-
-def null_column(field: Field, rows: int) -> pa.Array:
-    """A payload column in canonical type that holds no value."""
-    if not field.is_text:
-        return pa.nulls(rows, field.arrow_type)
-    words = field.vocabulary if field.kind == "enum" else ()
-    return pa.DictionaryArray.from_arrays(pa.nulls(rows, pa.int32()), words_array(words))
-
-
-@lru_cache(maxsize=256)
-def words_array(words: tuple[str, ...]) -> pa.StringArray:
-    """The words of a vocabulary as a dictionary."""
-    return pa.array(words, pa.string())

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
@@ -252,7 +251,7 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
     if fresh:
         connection.execute("PRAGMA page_size = 2048")  # two dozen tables and indexes, most of them small
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchall(), wait)
+    _set_journal_mode(connection, wait)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {_PAGE_LIMIT_ON_WAL}")
     if fresh:
@@ -260,12 +259,12 @@ def _prepare(connection: sqlite3.Connection, where: str, wait: float, *, read_on
         formats.check_format(where, *formats.identity_of(connection))  # another process may have been first
 
 
-def _patiently(action: Callable[[], object], wait: float) -> None:
+def _set_journal_mode(connection: sqlite3.Connection, wait: float) -> None:
     # SQLite does not call its busy handler while it changes the journal mode.
     deadline = time.monotonic() + wait
     while True:
         try:
-            action()
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:

@@ -31,8 +31,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from eventlab.errors import StoreCorrupt
+from eventlab.events.columns import null_column, words_array
 from eventlab.events.types import EventType, Field
-from eventlab.store.blocks import TEXT, Block, Int64Array, decoded, is_all_null, null_column, words_array
+from eventlab.store.blocks import TEXT, Block, Int64Array, decoded, is_all_null
 
 COLUMNS = 2
 """The first byte of a blob of columns."""

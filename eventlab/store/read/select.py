@@ -8,10 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from eventlab.events.columns import null_column
 from eventlab.events.frame import EventFrame, EventTable
 from eventlab.events.types import EventType
 from eventlab.events.upcast import check_readable, columns_needed, upcast_columns
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks, null_column
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered, concat_blocks
 from eventlab.store.catalog.schemas import check_wanted, meaning
 from eventlab.store.segments.pruning import ReadBounds
 from eventlab.store.types import Selection

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from eventlab.events.columns import words_array
 from eventlab.events.types import Field
-from eventlab.store.blocks import words_array
 
 Encoding = Literal["DICTIONARY", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT", "PLAIN"]
 

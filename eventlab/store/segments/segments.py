@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from eventlab.errors import StoreCorrupt, StoreError
+from eventlab.events.columns import null_column
 from eventlab.events.types import EventType, Field
 from eventlab.runtime import thread_pools as cores
 from eventlab.runtime.cores import count as core_count
 from eventlab.storage.api import Storage
-from eventlab.store.blocks import Block, Int64Array, Slab, clustered, null_column
+from eventlab.store.blocks import Block, Int64Array, Slab, clustered
 from eventlab.store.segments import format as formats
 from eventlab.store.segments import row_group_cache
 from eventlab.store.segments.files import new_name
