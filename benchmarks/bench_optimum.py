@@ -23,7 +23,7 @@ def world(n: int, *, jitter: float) -> tuple[Any, Costs]:
     restore = 2e-4 + jitter * np.random.default_rng(1).random(n + 1)
     restore[0] = 0.0
     weights = 1.0 / (n + 1.0 - version)
-    return weights, Costs(replay, before, restore, np.full(n + 1, 600.0), restore)
+    return weights, Costs(replay, before, restore, np.full(n + 1, 600.0))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ class PlacementScorer:
 def warm() -> None:
     """Compile the planning kernels, so that no policy's time includes it."""
     line = np.arange(9.0)
-    costs = Costs(line, line, np.zeros(9), np.ones(9), np.zeros(9))
+    costs = Costs(line, line, np.zeros(9), np.ones(9))
     optimum.optimal(np.ones(9), costs, size_price=100.0, max_gap=2)  # the gap makes both kernels run
 
 

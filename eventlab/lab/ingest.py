@@ -109,7 +109,7 @@ def ingest(store: Store, feed: Feed, *, late: Late = "reject", progress: bool = 
     made = IngestReceipt(
         source, count, added, first, last, already=False, clamped=clamped, report=feed.report, backdated=backdated
     )
-    store.finish_source(source, _to_json(made))
+    store.finish_source(source, json.dumps(made, default=_plain, sort_keys=True))
     return made
 
 
@@ -174,10 +174,6 @@ def _batches(feed: Feed, chunk: Chunk, here: int, positions: _SourcePositions) -
             cause, rows = positions.causes(cause_row, here)
             made[at] = dataclasses.replace(made[at], cause=cause, cause_row=rows)
     return made
-
-
-def _to_json(receipt: IngestReceipt) -> str:
-    return json.dumps(receipt, default=_plain, sort_keys=True)
 
 
 def _plain(value: Any) -> dict[str, Any]:

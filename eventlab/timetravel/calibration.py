@@ -19,7 +19,7 @@ from eventlab.store.api import MOST_BYTES, MOST_GROUPS, EventReader, Selection
 from eventlab.timetravel.asof import AsOf
 from eventlab.timetravel.reconstruct import Reconstructed, reconstruct
 
-_SNAPSHOTS, _MADE = 24, 200
+_SNAPSHOTS = 24
 _NEAR, _FAR = 200, 48
 """Reads of few row groups, which stay decoded, and of more than are kept; the latter take longer and vary less."""
 _RUNS = 24
@@ -73,7 +73,6 @@ class Calibration:
         self._at = np.union1d(1, evenly)  # the first has the size of a state before it grows
         self._snapshots = Snapshots(store, MemoryFiles())
         self._snapshots.make(reducer, aggregate, self._at)
-        self._write = self._making(min(head, _FARTHEST))
         self.kept = max(int(MOST_BYTES / max(self._bytes_of_a_group(), 1.0)), 1)
         places = generator.permutation(evenly)[: max(self.kept // (MOST_GROUPS + 1), 1)]
         spread = max(int(min(self._length, head / len(evenly) - 1)), 0)
@@ -90,19 +89,6 @@ class Calibration:
         self.version = np.minimum(np.concatenate([near, far]), head)[order]
         self.seconds = np.zeros(len(order))
         self.warming = [(0, min(int(self._length) + 1, head)), *((p, min(p + spread, head)) for p in places.tolist())]
-
-    def _making(self, last: int) -> float:
-        """Seconds that making a snapshot adds to a fold."""
-        at = np.unique(np.ceil(np.linspace(0, last, _MADE + 1)).astype(np.int64)[1:])
-        seconds = np.empty((3, 2))
-        for one in seconds:
-            begin = perf_counter()
-            self.read(0, last)
-            between = perf_counter()
-            Snapshots(self._store, MemoryFiles()).make(self._reducer, self._aggregate, at)
-            one[:] = between - begin, perf_counter() - between
-        folding, both = seconds.min(axis=0)
-        return float(max(both - folding, 0.0)) / len(at)
 
     def _bytes_of_a_group(self) -> float:
         """Bytes that the store keeps of a decoded row group."""
@@ -133,7 +119,7 @@ class Calibration:
         """The model that the reads give, once all have been timed."""
         table = self._snapshots.table()
         reads = Reads.of(self.base, self.version, self.starts)
-        return fitted(self.seconds, reads, self._at, table["bytes"].to_numpy(), self._write, self._length, self.kept)
+        return fitted(self.seconds, reads, self._at, table["bytes"].to_numpy(), self._length, self.kept)
 
 
 def _spread(low: float, high: float, count: int, generator: np.random.Generator) -> Int64Array:
@@ -163,9 +149,7 @@ def undisturbed() -> Iterator[None]:
             gc.enable()
 
 
-def fitted(
-    seconds: Float64Array, reads: Reads, at: Int64Array, size: Float64Array, write: float, length: float, kept: int
-) -> Model:
+def fitted(seconds: Float64Array, reads: Reads, at: Int64Array, size: Float64Array, length: float, kept: int) -> Model:
     """A model of timed reads: least squares with coefficients of at least 0, repeated without outliers."""
     counted = features(reads, np.interp(reads.base, at, size), np.interp(reads.version, at, size))
     # Errors are relative: a hundredth of a long read counts as much as a hundredth of a short one.
@@ -177,7 +161,7 @@ def fitted(
     long = reads.decoded > MOST_GROUPS
     fixed, event, byte, given, joining, opening, *group = coefficients.tolist()
     return Model(
-        fixed, event, byte, given, joining, opening, np.array(group), write, rest[~long],
+        fixed, event, byte, given, joining, opening, np.array(group), rest[~long],
         rest[long] if long.any() else np.ones(1), at, size, length, kept,
     )  # fmt: skip
 

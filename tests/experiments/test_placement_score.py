@@ -14,7 +14,7 @@ from eventlab.snapshots.placement.workloads import Uniform, Zipf
 
 def line(head: int, size: float = 1.0) -> Costs:
     replay = np.arange(head + 1.0)
-    return Costs(replay, replay, np.zeros(head + 1), np.full(head + 1, size), np.zeros(head + 1))
+    return Costs(replay, replay, np.zeros(head + 1), np.full(head + 1, size))
 
 
 def test_even_spacing_captures_nothing_and_the_optimum_everything():
@@ -36,7 +36,7 @@ def test_even_spacing_captures_nothing_and_the_optimum_everything():
 def test_there_is_nothing_to_capture_where_the_rest_of_a_read_outweighs_what_is_replayed():
     head = 400
     costs = line(head)
-    slow = Costs(costs.replay + 1e6, costs.before, costs.restore + 1e6, costs.size, costs.write)
+    slow = Costs(costs.replay + 1e6, costs.before, costs.restore + 1e6, costs.size)
     scorer = PlacementScorer.of(Zipf(1.2).density(head), slow)
     even = np.arange(1, 10) * (head + 1) // 10
     assert scorer.headroom > 1.1

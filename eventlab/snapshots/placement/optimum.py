@@ -41,8 +41,6 @@ class Costs:
         Seconds to load a snapshot at the version; of index 0, to start from nothing.
     size : float64 array, shape (n + 1,)
         Bytes of a snapshot at the version.
-    write : float64 array, shape (n + 1,)
-        Seconds to make one.
 
     Raises
     ------
@@ -54,7 +52,6 @@ class Costs:
     before: Float64Array
     restore: Float64Array
     size: Float64Array
-    write: Float64Array
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -74,8 +71,6 @@ class Placement:
         Seconds that a read takes, as the mean over the weights.
     size : float
         Bytes of all of them.
-    write : float
-        Seconds to make all of them.
     price : float
         What a byte was taken to cost (of `within` with a count: what a snapshot was), in seconds of weighted reads.
     """
@@ -83,7 +78,6 @@ class Placement:
     versions: Int64Array
     latency: float
     size: float
-    write: float
     price: float
 
 
@@ -123,7 +117,7 @@ def optimal(
 
     >>> n = 1_000
     >>> zero = np.zeros(n + 1)
-    >>> costs = Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + 500.0, zero)
+    >>> costs = Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + 500.0)
     >>> weights = np.full(n + 1, 0.001)
     >>> weights[700] = 1.0
     >>> found = optimal(weights, costs, size_price=1e-6)
@@ -178,7 +172,7 @@ def within(
     --------
     >>> n = 1_000
     >>> zero = np.zeros(n + 1)
-    >>> costs = Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + 500.0, zero)
+    >>> costs = Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + 500.0)
     >>> within(np.ones(n + 1), costs, count=3).versions
     array([250, 500, 750])
     """
@@ -203,7 +197,7 @@ def latencies_of(costs: Costs, versions: Versions) -> Float64Array:
 
     Examples
     --------
-    >>> costs = Costs([0, 1, 2, 3], [0, 1, 2, 3], [0, 0.5, 0.5, 0.5], [0, 9, 9, 9], [0, 1, 1, 1])
+    >>> costs = Costs([0, 1, 2, 3], [0, 1, 2, 3], [0, 0.5, 0.5, 0.5], [0, 9, 9, 9])
     >>> latencies_of(costs, [2])
     array([0. , 1. , 0.5, 1.5])
     """
@@ -258,8 +252,7 @@ def _paths(weights: Float64Array, costs: Costs, max_gap: int | None, candidates:
 
 
 def _placement(versions: Int64Array, weights: Float64Array, costs: Costs, price: float) -> Placement:
-    size, write = float(costs.size[versions].sum()), float(costs.write[versions].sum())
-    return Placement(versions, _mean(weights, costs, versions), size, write, float(price))
+    return Placement(versions, _mean(weights, costs, versions), float(costs.size[versions].sum()), float(price))
 
 
 def _mean(weights: Float64Array, costs: Costs, versions: Versions) -> float:

@@ -91,8 +91,6 @@ class Model:
         out; for joining events of two row groups; and for going to a file at all, where row groups are decoded.
     group : float64 array
         For each row group decoded, on each piece between `PIECES`.
-    write : float
-        To make a snapshot of a state in the pass of a fold, beyond the fold.
     rest, long_rest : float64 array
         Measured over predicted seconds of the reads that the model was fitted to: reads of up to `MOST_GROUPS` row
         groups, and longer ones.
@@ -111,7 +109,6 @@ class Model:
     joining: float
     opening: float
     group: Float64Array
-    write: float
     rest: Float64Array = field(repr=False)
     long_rest: Float64Array = field(repr=False)
     at: Int64Array = field(repr=False)
@@ -149,7 +146,7 @@ class Model:
         before = self.event * versions + group * (np.searchsorted(starts, versions + 1, "right") - 1)
         restore = self.fixed + self.byte * size
         restore[0] = self.fixed
-        return Costs(replay, before, restore, size, np.full(head + 1, self.write))
+        return Costs(replay, before, restore, size)
 
     def decode(self, groups: float) -> float:
         """Seconds to decode a number of row groups, without opening their file."""

@@ -38,11 +38,11 @@ def worlds(draw, most=9, slopes_fall=False):
     length = draw(st.integers(1, most + 1))
     weights = arrays(draw, length, 4)
     assume(weights.sum() > 0)
-    replay, before, restore, size, write = (arrays(draw, length) for _ in range(5))
+    replay, before, restore, size = (arrays(draw, length) for _ in range(4))
     if slopes_fall:
         falling = np.sort(restore - before)[::-1]
         restore, before = np.maximum(falling, 0.0), np.maximum(-falling, 0.0)
-    return weights, Costs(replay, before, restore, size, write)
+    return weights, Costs(replay, before, restore, size)
 
 
 def limits(draw, last):
@@ -56,7 +56,6 @@ def check(placement, weights, costs):
     at = placement.versions
     assert at.dtype == np.int64
     assert placement.size == costs.size[at].sum()
-    assert placement.write == costs.write[at].sum()
     reads = zip(weights, naive.latencies(costs, at.tolist()), strict=True)
     assert placement.latency == pytest.approx(sum(w * latency for w, latency in reads) / weights.sum(), rel=1e-14)
 
@@ -248,7 +247,7 @@ def test_where_slopes_never_rise_nothing_moves():
 
 def even(n, size=400.0):
     zero = np.zeros(n + 1)
-    return Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + size, zero)
+    return Costs(1e-6 * np.arange(n + 1), 1e-6 * np.arange(n + 1), zero, zero + size)
 
 
 def test_where_all_is_even_the_optimum_is_youngs_interval():
@@ -308,7 +307,7 @@ def test_a_larger_budget_is_never_worse():
     replay = np.cumsum(rng.exponential(1e-6, n + 1))
     restore = rng.uniform(1e-5, 3e-4, n + 1)
     restore[0] = 0.0
-    costs = Costs(replay, replay, restore, rng.uniform(100, 900, n + 1), restore)
+    costs = Costs(replay, replay, restore, rng.uniform(100, 900, n + 1))
     found = [within(weights, costs, size=float(size)) for size in np.geomspace(1_000, 1e6, 30)]
     latencies = [one.latency for one in found]
     assert latencies == sorted(latencies, reverse=True)
@@ -346,10 +345,10 @@ def test_bad_weights_are_refused(weights, match):
             call(weights, COSTS)
 
 
-@pytest.mark.parametrize("name", ["replay", "before", "restore", "size", "write"])
+@pytest.mark.parametrize("name", ["replay", "before", "restore", "size"])
 @pytest.mark.parametrize("numbers", [[0.0] * 4, [0.0, 1.0, -1.0, 0.0, 0.0], [0.0, math.nan, 0.0, 0.0, 0.0], None])
 def test_bad_costs_are_refused(name, numbers):
-    columns = {column: np.zeros(5) for column in ("replay", "before", "restore", "size", "write")}
+    columns = {column: np.zeros(5) for column in ("replay", "before", "restore", "size")}
     with pytest.raises(SnapshotError, match=r"does not have one number|makes no sense|must"):
         Costs(**{**columns, name: numbers})
 
@@ -415,7 +414,7 @@ def test_bad_rules_of_thumb_are_refused(call, match):
 
 
 def test_an_aggregate_without_events_has_no_snapshots():
-    costs = Costs([0.0], [0.0], [0.5], [0.0], [0.0])
+    costs = Costs([0.0], [0.0], [0.5], [0.0])
     for found in (optimal([1.0], costs), within([1.0], costs, count=3), optimal([1.0], costs, max_gap=1)):
         assert found.versions.tolist() == []
         assert found.latency == 0.5

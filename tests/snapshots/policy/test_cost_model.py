@@ -20,7 +20,7 @@ def a_model(**changed):
     """One whose parts are all to be seen in what it predicts."""
     parts = {
         "fixed": 5e-4, "event": 2e-6, "byte": 3e-9, "given": 1e-9, "joining": 1e-4, "opening": 2e-3,
-        "group": np.array([4e-4, 6e-4, 3e-4]), "write": 1e-5, "rest": np.ones(1), "long_rest": np.ones(1),
+        "group": np.array([4e-4, 6e-4, 3e-4]), "rest": np.ones(1), "long_rest": np.ones(1),
         "at": np.array([1, 60, 120]), "size": np.array([100.0, 50_000.0, 60_000.0]), "length": 10.0, "kept": 5,
     }  # fmt: skip
     return Model(**(parts | changed))
@@ -71,7 +71,7 @@ def test_a_fit_predicts_reads_that_it_never_saw():
     seen, unseen = some(250), some(100)
     seconds = truth.latencies(seen)
     seconds[::25] *= 20.0  # disturbed by something else
-    model = fitted(seconds, seen, truth.at, truth.size, 1e-5, 1_000.0, 5)
+    model = fitted(seconds, seen, truth.at, truth.size, 1_000.0, 5)
     np.testing.assert_allclose(model.latencies(unseen), truth.latencies(unseen), rtol=1e-6)
 
 
