@@ -123,7 +123,7 @@ class VerifyContract(Suite):
 
 
 class DurabilityContract(Suite):
-    """A store in a folder: what was acknowledged is there for whoever opens the folder next, or a copy of it."""
+    """A store in a folder: acknowledged events are there when the folder, or a copy of it, is opened next."""
 
     def test_a_folder_opened_again_holds_the_same(self, tmp_path: Path) -> None:
         clock = ticking()
