@@ -117,7 +117,7 @@ def _show_rows(subject: dict[str, str], frame: pl.DataFrame, limit: int, *, last
     if more:
         frame = frame.tail(limit) if last else frame.head(limit)
     if as_json:
-        terminal.document({**subject, "rows": terminal.rows_of(frame), "truncated": more})
+        terminal.document({**subject, "rows": terminal.with_iso_times(frame).to_dicts(), "truncated": more})
     else:
         terminal.frame_table(frame, more=more, last=last, choose="--columns, ")
 

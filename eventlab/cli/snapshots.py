@@ -55,10 +55,10 @@ def compare(
     if as_json:
         terminal.document({
             "reducer": found.reducer, "aggregate_id": found.aggregate_id, "version": found.version,
-            "trials": terminal.rows_of(found.frame), "verdict": found.verdict.splitlines(),
+            "trials": terminal.with_iso_times(found.frame).to_dicts(), "verdict": found.verdict.splitlines(),
         })  # fmt: skip
         return
-    columns = terminal.columns_of(found.frame)
+    columns = terminal.with_iso_times(found.frame).to_dict(as_series=False)
     terminal.table({
         column: [float(f"{one:.3g}") if isinstance(one, float) else one for one in columns[column]]
         for column in _SHOWN

@@ -31,8 +31,7 @@ class Console:
     def section(self, title: str) -> None:
         """Print the title of a section."""
         if not self._quiet:
-            typer.echo()
-            typer.secho(title, bold=True, fg="cyan")
+            typer.secho(f"\n{title}", bold=True, fg="cyan")
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
         if not self._quiet:
@@ -45,15 +44,6 @@ class Console:
     def note(self, text: str) -> None:
         if not self._quiet:
             typer.secho(f"  {terminal.printable(text)}", dim=True)
-
-
-def size(count: float) -> str:
-    """Bytes with a unit."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1_000:
-            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
-        count /= 1_000
-    return f"{count:,.1f} GB"
 
 
 def milliseconds(value: float) -> str:

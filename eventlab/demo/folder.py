@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eventlab.errors import EventlabError
+from eventlab.storage.local import LocalStorage
 
 MARKER = ".eventlab-demo"
 _STORE_NAMES = ("catalog.sqlite", "catalog.checksums", "journal", "lock", "segments", "snapshots")
@@ -89,10 +90,8 @@ class Folder:
 
     def write_report(self, text: str) -> Path:
         """Write the report and rename it into place."""
-        temporary = self.path / ".report.html.new"
         try:
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self.report)
+            LocalStorage(self.path).write(self.report.name, [text.encode()])
         except OSError as error:
             raise EventlabError(f"{self.report} cannot be written", got=str(error)) from error
         return self.report

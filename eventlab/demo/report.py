@@ -7,7 +7,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from eventlab.demo.console import milliseconds, size
+from rich import filesize
+
+from eventlab.demo.console import milliseconds
 
 
 def page(found: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
@@ -73,7 +75,7 @@ def interval_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {
         "snapshot every": ["never" if row["interval"] is None else f"{row['interval']:,} events" for row in rows],
         "snapshots": [row["snapshots"] for row in rows],
-        "bytes": [size(row["bytes"]) for row in rows],
+        "bytes": [filesize.decimal(int(row["bytes"])) for row in rows],
         "to build": [f"{row['build_seconds']:.2f} s" for row in rows],
         "median read": [milliseconds(row["latency_p50_ms"]) for row in rows],
         "95%": [milliseconds(row["latency_p95_ms"]) for row in rows],
@@ -123,7 +125,7 @@ def _balance(rows: Sequence[Mapping[str, Any]]) -> str:
         return f"For a history this short, replay is best: {milliseconds(without)} for the median read."
     return (
         f"The median read took {milliseconds(without)} without snapshots and {milliseconds(best['latency_p50_ms'])} "
-        f"with one every {best['interval']:,} events, for {size(best['bytes'])}."
+        f"with one every {best['interval']:,} events, for {filesize.decimal(int(best['bytes']))}."
     )
 
 

@@ -8,10 +8,11 @@ from time import perf_counter
 from typing import Any
 
 import polars as pl
+from rich import filesize
 
 from eventlab import reducers
 from eventlab.demo import analysis, charts, market, report
-from eventlab.demo.console import Console, milliseconds, size
+from eventlab.demo.console import Console, milliseconds
 from eventlab.demo.folder import Folder
 from eventlab.demo.trader import PORTFOLIO, SIGNALS, Crossover, run_trader
 from eventlab.events.builtin import PortfolioChange
@@ -88,7 +89,7 @@ def _ingest(lab: Lab, feeds: list[Any], console: Console) -> list[dict[str, Any]
     info = lab.info()
     console.facts([
         ("aggregates", ", ".join(f"{head.aggregate_id} ({head.version:,})" for head in lab.store.heads()[:8])),
-        ("on disk", f"{size(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B per event"),
+        ("on disk", f"{filesize.decimal(info.bytes)}, {info.bytes / max(info.events, 1):.1f} B per event"),
     ])  # fmt: skip
     return made
 

@@ -14,40 +14,29 @@ from eventlab import reducers
 from eventlab.errors import AsOfError, InvalidEvent, StoreError
 from eventlab.events.clock import Moment, to_ns
 from eventlab.events.columns import Frame
-from eventlab.feeds.api import Feed
 from eventlab.fold.declare.reducer import ReducerLike, as_reducer
 from eventlab.fold.executors import Executor, Threads
 from eventlab.lab import scan as _scanning
 from eventlab.lab.append import Cause, Group, batch_of_frame
 from eventlab.lab.info import Info, info
 from eventlab.snapshots.collection import Built, Snapshots
-from eventlab.store.api import (
-    Late,
-    Receipt,
-    Report,
-    Store,
-    SupportsBackup,
-    SupportsReadLog,
-    SupportsSeal,
-    SupportsVerify,
-    Vacuumed,
-    frame_schema,
-)
+from eventlab.store.api import SupportsBackup, SupportsReadLog, SupportsSeal, SupportsVerify, frame_schema
 from eventlab.store.names import EventClass, aggregate_named, aggregates_named, type_named
 from eventlab.timetravel.asof import AsOfLike
 from eventlab.timetravel.asof import as_of as moment_of
 from eventlab.timetravel.calibration import calibrated
-from eventlab.timetravel.history.history import history
-from eventlab.timetravel.marks.routing import MarkWith
 from eventlab.timetravel.reconstruct import StatesTask, reconstruct
 from eventlab.timetravel.state import State, frame_of_states
 
 if TYPE_CHECKING:  # a process that asks for a state need not load what writes files, or shows how far it is
+    from eventlab.feeds.api import Feed
     from eventlab.lab.export import ExportReceipt, Format
     from eventlab.lab.ingest import IngestReceipt
     from eventlab.projections.projection import Projection
+    from eventlab.store.api import Late, Receipt, Report, Store, Vacuumed
     from eventlab.timetravel.cursor.cursor import Cursor
     from eventlab.timetravel.diff.diff import Difference
+    from eventlab.timetravel.marks.routing import MarkWith
 
 HandlerT = TypeVar("HandlerT", bound=Callable[[pl.DataFrame], None])
 
@@ -650,6 +639,8 @@ class Lab:
         ------
         UnknownAggregate, AsOfError, FoldError, ReducerError
         """
+        from eventlab.timetravel.history.history import history
+
         reducer, aggregate_id = as_reducer(reducer), aggregate_named(aggregate_id)
         return history(
             self._store, reducer, aggregate_id,

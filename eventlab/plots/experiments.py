@@ -127,6 +127,8 @@ def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
     PlotError
         No rows, or other columns.
     """
+    from matplotlib.ticker import EngFormatter
+
     rows = series.require(frame, ("version", "latency_ms", "events_per_second"), "latency by length").sort("version")
     length = series.numbers(rows, "version")
     best = float(np.nanmax(series.numbers(rows, "events_per_second")))
@@ -138,7 +140,7 @@ def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
             axes.plot(length, series.numbers(rows, column), mark, color=colour, markersize=5, label=label)
         axes.plot(
             length, length / best * 1e3, color=style.ORANGE, linestyle=(0, (4, 3)), linewidth=1.2, zorder=1.5,
-            label=f"at {_rate(best)} events per second",
+            label=f"at {EngFormatter(places=0)(best)} events per second",
         )  # fmt: skip
         style.log_log(axes)
         # Keeps the measurements in view if the dashed line is far below them.
@@ -147,13 +149,6 @@ def plot_latency_by_length(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:
         axes.set_ylabel("latency (ms)")
         style.set_title(axes, "Reconstructing a state, by length of history", axes)
     return axes
-
-
-def _rate(events_per_second: float) -> str:
-    for size, unit in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
-        if events_per_second >= size:
-            return f"{events_per_second / size:.3g} {unit}"
-    return f"{events_per_second:.3g}"
 
 
 def plot_pareto(frame: pl.DataFrame, ax: Axes | None = None) -> Axes:

@@ -61,23 +61,12 @@ def iso(ns: int | None) -> str | None:
     return None if ns is None else format_ns(ns)
 
 
-def columns_of(frame: pl.DataFrame) -> dict[str, list[Any]]:
-    """A frame's columns as Python values, times as ISO strings in nanosecond precision."""
+def with_iso_times(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame with its times as ISO strings in nanosecond precision."""
     import polars as pl
 
-    columns: dict[str, list[Any]] = {}
-    for series in frame:
-        if isinstance(series.dtype, pl.Datetime):
-            columns[series.name] = [iso(ns) for ns in series.dt.cast_time_unit("ns").to_physical().to_list()]
-        else:
-            columns[series.name] = series.to_list()
-    return columns
-
-
-def rows_of(frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """A frame as a list of rows, for JSON."""
-    columns = columns_of(frame)
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    times = pl.selectors.datetime().dt.cast_time_unit("ns").to_physical()
+    return frame.with_columns(times.map_elements(iso, return_dtype=pl.String))
 
 
 def cell(value: Any) -> str:
@@ -141,11 +130,9 @@ def frame_table(frame: pl.DataFrame, *, more: bool, last: bool = False, choose: 
     if not len(frame):
         say("no rows")
         return
-    hidden = table(columns_of(frame))
-    notes = []
+    hidden = table(with_iso_times(frame).to_dict(as_series=False))
     if more:
-        notes.append(f"the {'last' if last else 'first'} {len(frame):,} rows; --limit 0 shows all")
+        typer.secho(f"the {'last' if last else 'first'} {len(frame):,} rows; --limit 0 shows all", dim=True)
     if hidden:
-        notes.append(f"not shown: {', '.join(hidden)} ({choose}a wider terminal or --json shows them)")
-    for note in notes:
-        typer.secho(printable(note), dim=True)
+        names = printable(", ".join(hidden))
+        typer.secho(f"not shown: {names} ({choose}a wider terminal or --json shows them)", dim=True)

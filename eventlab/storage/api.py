@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import pyarrow as pa
 
@@ -65,6 +65,17 @@ class Storage(Protocol):
 
     def sweep(self) -> Mapping[str, int]:
         """Remove what interrupted writes left, and return its names and bytes. Nobody else may be writing."""
+
+
+@runtime_checkable
+class SupportsArrowFiles(Protocol):
+    """A storage whose files Arrow reads without Python.
+
+    Decoding threads then do not wait for each other at the interpreter's lock. Without it they read through `ranges`.
+    """
+
+    def arrow_file(self, name: str) -> pa.NativeFile:
+        """A file, opened for reading. Raises FileNotFoundError."""
 
 
 def check_name(name: str) -> str:

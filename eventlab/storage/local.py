@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from eventlab.storage import operations as disk
 from eventlab.storage.api import Buffer, check_name, is_unfinished, read_joined
 
@@ -32,6 +34,10 @@ class LocalStorage:
     def ranges(self, name: str, wanted: Sequence[tuple[int, int]]) -> Iterator[memoryview]:
         with self._opened(name) as descriptor:
             yield from read_joined(wanted, self.join_gap, partial(_read, descriptor))
+
+    def arrow_file(self, name: str) -> pa.NativeFile:
+        with self._opened(name) as descriptor:
+            return pa.OSFile(f"/dev/fd/{descriptor}")  # Arrow takes a path, and would follow a link at the file's
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[int]:

@@ -99,10 +99,11 @@ class Block:
             {name: column.slice(start, length) for name, column in self.columns.items()},
         )
 
-    def between(self, first: int, stop: int) -> Block:
-        """Rows whose position lies in ``first:stop``."""
+    def between(self, first: int, stop: int, names: Collection[str] | None = None) -> Block:
+        """Rows whose position lies in ``first:stop``, with only some payload columns if these are named."""
         low, high = np.searchsorted(self.position, (first, stop))
-        return self.slice(int(low), int(high))
+        part = self.slice(int(low), int(high))
+        return part if names is None else part.only(names)
 
     def only(self, names: Collection[str]) -> Block:
         """The same rows with only these payload columns."""

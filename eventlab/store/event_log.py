@@ -28,7 +28,6 @@ from eventlab.store.log_reader import LogReader
 from eventlab.store.read.subscriptions import Handler, Handlers
 from eventlab.store.segments.segments import FORMATS
 from eventlab.store.types import Batch, Codec, Durability, Late, Receipt, Report, Vacuumed
-from eventlab.store.verify.backup import copy_moment, copy_segments, new_copy
 
 Clock = Callable[[], int]
 
@@ -224,6 +223,8 @@ class EventLog(LogReader, Store):
             self._writer.finish_source(identity, receipt)
 
     def backup(self, path: str | Path) -> Report:
+        from eventlab.store.verify.backup import copy_moment, copy_segments, new_copy
+
         place = Path(path).absolute()
         if Path(self.path).absolute() in (place, *place.parents):
             raise NotAStore(f"{path}: is inside the store", expected="a path outside of it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +31,6 @@ from eventlab.store.read.commit_watch import CommitWatch
 from eventlab.store.read.reader import Reader, Want
 from eventlab.store.segments.segments import Runs, Segments
 from eventlab.store.types import Head, Report, Selection
-from eventlab.store.verify.log import verify_log
 
 ItemT = TypeVar("ItemT")
 
@@ -182,16 +180,15 @@ class LogReader(EventReader):
         with self._lock:
             self._refresh()
             known = self._index
-            backdated = set(known.backdated)
+            backdated, runs = set(known.backdated), dict[int, Runs]()
             want = Want.of(
                 selection, known.numbers, known.types, known.types_by_number.values(), known.stop_position,
-                runs=self._runs_of_file, backdated=backdated,
+                runs=self._runs_of_file if selection.aggregates is None else runs.get, backdated=backdated,
             )  # fmt: skip
             if want.numbers is not None:
                 chosen = want.numbers.tolist()
-                runs = known.runs_of_aggregates(chosen, want)
+                runs.update(known.runs_of_aggregates(chosen, want))
                 backdated.intersection_update(chosen)
-                want = replace(want, runs=runs.get)
             return known.manifest(), want
 
     def _runs_of_file(self, number: int) -> Runs:
@@ -253,6 +250,8 @@ class LogReader(EventReader):
     # -- audit
 
     def verify(self) -> Report:
+        from eventlab.store.verify.log import verify_log
+
         with self._lock, self._hold():
             return verify_log(self._catalog, self._segments, self._index)
 

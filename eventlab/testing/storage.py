@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from eventlab.storage.api import Buffer, Storage
+from eventlab.storage.api import Buffer, Storage, SupportsArrowFiles
 
 Opener = Callable[[], Storage]
 """Opens the same storage again. It can be pickled, so that another process can call it."""
@@ -52,6 +52,19 @@ class StorageSuite:
         assert content_of(storage) == {"empty": b"", "one": b"abcdefgh", "two": b"xyz"}
         storage.write("one", [b"new"])
         assert bytes(storage.read("one")) == b"new"
+
+    def test_arrow_reads_the_same_files(self, storage: Storage) -> None:
+        if not isinstance(storage, SupportsArrowFiles):
+            pytest.skip("Arrow reads this storage through `ranges`")
+        storage.write("one", [b"abc", b"defg"])
+        with storage.arrow_file("one") as file:
+            storage.remove("one")
+            assert (file.size(), file.read_at(3, 2), file.read_at(9, 5)) == (7, b"cde", b"fg")
+        with pytest.raises(FileNotFoundError):
+            storage.arrow_file("one")
+        for name in _FORBIDDEN:
+            with pytest.raises(ValueError, match="name"):
+                storage.arrow_file(name)
 
     def test_a_caller_may_reuse_its_buffer(self, storage: Storage) -> None:
         buffer = bytearray(b"before")

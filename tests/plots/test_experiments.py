@@ -172,7 +172,7 @@ def test_lengths_are_shown_logarithmically_with_the_best_rate():
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     np.testing.assert_array_equal(line(axes, "full replay").get_xdata(), [10, 1_000])
     np.testing.assert_array_equal(line(axes, "full replay").get_ydata(), [1.0, 2.0])
-    np.testing.assert_allclose(line(axes, "at 500 thousand events per second").get_ydata(), [0.02, 2.0])
+    np.testing.assert_allclose(line(axes, "at 500 k events per second").get_ydata(), [0.02, 2.0])
     assert len(axes.get_lines()) == 2
 
 

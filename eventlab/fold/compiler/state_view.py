@@ -12,20 +12,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.imputils import impl_ret_borrowed, lower_builtin, lower_cast, lower_constant
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import (
-    intrinsic,
-    lower_getattr_generic,
-    lower_setattr_generic,
-    make_attribute_wrapper,
-    overload,
-    register_model,
-    typeof_impl,
-)
 from numba.np import numpy_support
 
 from eventlab.events.types import NULL_INT
@@ -52,13 +43,13 @@ class TextType(types.Type):
 text_type = TextType()
 
 
-@register_model(TextType)
+@extending.register_model(TextType)
 class _TextModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, ir.IntType(32))
 
 
-@typeof_impl.register(Text)
+@extending.typeof_impl.register(Text)
 def _typeof_text(value: Text, context: Any) -> TextType:
     return text_type
 
@@ -79,7 +70,7 @@ def _maybe_to_text(context: Any, builder: Any, fromty: Any, toty: Any, value: An
     return builder.select(maybe.valid, maybe.data, ir.Constant(ir.IntType(32), NULL_TEXT))
 
 
-@intrinsic
+@extending.intrinsic
 def as_text(typingctx: Any, code: Any) -> Any:
     """An int32 code as text."""
     if code != types.int32:
@@ -87,7 +78,7 @@ def as_text(typingctx: Any, code: Any) -> Any:
     return text_type(types.int32), lambda context, builder, sig, args: args[0]
 
 
-@intrinsic
+@extending.intrinsic
 def code_of(typingctx: Any, text: Any) -> Any:
     """A text's int32 code."""
     if not isinstance(text, TextType):
@@ -104,8 +95,8 @@ def _of_codes(compare: Any) -> Any:
     return typed
 
 
-overload(operator.eq)(_of_codes(operator.eq))
-overload(operator.ne)(_of_codes(operator.ne))
+extending.overload(operator.eq)(_of_codes(operator.eq))
+extending.overload(operator.ne)(_of_codes(operator.ne))
 
 
 def _is_missing(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -124,12 +115,12 @@ for _same, _other in ((operator.is_, operator.is_not), (operator.eq, operator.ne
         lower_builtin(_other, *_pair)(_is_given)
 
 
-@overload(operator.truth)
+@extending.overload(operator.truth)
 def _text_truth(value):
     return (lambda value: code_of(value) > 0) if isinstance(value, TextType) else None
 
 
-@overload(operator.not_)
+@extending.overload(operator.not_)
 def _text_not(value):
     return (lambda value: code_of(value) <= 0) if isinstance(value, TextType) else None
 
@@ -140,7 +131,7 @@ def _text_bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.icmp_signed(">", args[0], ir.Constant(ir.IntType(32), 0))
 
 
-@overload(is_null)
+@extending.overload(is_null)
 def _is_null(value):
     if isinstance(value, TextType):
         return lambda value: code_of(value) == NULL_TEXT
@@ -151,7 +142,7 @@ def _is_null(value):
     return (lambda value: False) if isinstance(value, types.Boolean) else None
 
 
-@intrinsic
+@extending.intrinsic
 def stack_copy(typingctx: Any, record: Any) -> Any:
     """A copy of a record on the kernel's stack, where LLVM can promote its fields to registers."""
 
@@ -165,7 +156,7 @@ def stack_copy(typingctx: Any, record: Any) -> Any:
     return record(record), codegen
 
 
-@intrinsic
+@extending.intrinsic
 def copy_record(typingctx: Any, target: Any, source: Any) -> Any:
     """Copy one record's bytes onto another of the same type."""
 
@@ -184,7 +175,7 @@ def _element(context: Any, builder: Any, sig: Any, args: Any, pointer: Any) -> A
     return builder.bitcast(place, pointer)
 
 
-@intrinsic
+@extending.intrinsic
 def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
     """The address of an array's element, of a record as bytes. Views hold pointers, which need no reference counts."""
     element = types.uint8 if isinstance(array.dtype, types.Record) else array.dtype
@@ -196,7 +187,7 @@ def pointer_to(typingctx: Any, array: Any, first: Any) -> Any:
     return pointer(array, types.int64), codegen
 
 
-@intrinsic
+@extending.intrinsic
 def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
     """Prefetch the cache line of an array's element, which may lie beyond the array's end."""
 
@@ -211,7 +202,7 @@ def prefetch(typingctx: Any, array: Any, first: Any) -> Any:
     return types.none(array, types.int64), codegen
 
 
-@intrinsic
+@extending.intrinsic
 def clear_bytes(typingctx: Any, pointer: Any, offset: Any, size: Any) -> Any:
     """Zero `size` bytes at `offset` from a byte pointer."""
 
@@ -226,7 +217,7 @@ def clear_bytes(typingctx: Any, pointer: Any, offset: Any, size: Any) -> Any:
 def record_at(record: types.Record) -> Any:
     """A function for kernels: the record at a byte offset from a pointer."""
 
-    @intrinsic
+    @extending.intrinsic
     def locate(typingctx: Any, pointer: Any, offset: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             place = builder.gep(args[0], [args[1]], source_etype=ir.IntType(8))
@@ -254,9 +245,9 @@ class _ViewModel(models.StructModel):
 
 def viewed(cls: type[View]) -> type[View]:
     """Register a subclass of View with the compiler; compiled code reads a member `x` as ``view._x``."""
-    register_model(cls)(type(f"_{cls.__name__}Model", (_ViewModel,), {}))
+    extending.register_model(cls)(type(f"_{cls.__name__}Model", (_ViewModel,), {}))
     for name, _ in cls.members:
-        make_attribute_wrapper(cls, name, f"_{name}")
+        extending.make_attribute_wrapper(cls, name, f"_{name}")
     return cls
 
 
@@ -267,7 +258,7 @@ class TableView(View):
     """The word of `meta` that counts the rows."""
 
 
-@overload(len)
+@extending.overload(len)
 def _len(table):
     if not isinstance(table, TableView):
         return None
@@ -275,7 +266,7 @@ def _len(table):
     return lambda table: table._meta[word]
 
 
-@overload(operator.truth)
+@extending.overload(operator.truth)
 def _truth(table):
     if not isinstance(table, TableView):
         return None
@@ -293,7 +284,7 @@ def _bool(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 def make(view: View) -> Any:
     """A constructor of `view` for kernels: takes the members' values in order."""
 
-    @intrinsic
+    @extending.intrinsic
     def construct(typingctx: Any, values: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             proxy = cgutils.create_struct_proxy(view)(context, builder)
@@ -353,7 +344,7 @@ def _property_signature(typingctx: Any, view: RecordView, attr: str) -> Any:
     return typingctx.resolve_function_type(types.Dispatcher(view.properties[attr]), (view,), {})
 
 
-@lower_getattr_generic(RecordView)
+@extending.lower_getattr_generic(RecordView)
 def _record_getattr(context: Any, builder: Any, view: RecordView, value: Any, attr: str) -> Any:
     proxy = cgutils.create_struct_proxy(view)(context, builder, value=value)
     if attr in view.tables:
@@ -366,7 +357,7 @@ def _record_getattr(context: Any, builder: Any, view: RecordView, value: Any, at
     return context.get_getattr(view.record, attr)(context, builder, view.record, record, attr)
 
 
-@lower_setattr_generic(RecordView)
+@extending.lower_setattr_generic(RecordView)
 def _record_setattr(context: Any, builder: Any, sig: Any, args: Any, attr: str) -> Any:
     view, stored = sig.args[0], sig.args[0].record.typeof(attr)
     proxy = cgutils.create_struct_proxy(view)(context, builder, value=args[0])

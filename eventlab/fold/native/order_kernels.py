@@ -53,10 +53,11 @@ def merge_runs(
 ):
     """Merge runs of rows that each ascend by (timestamp, position): the sorted times, and the rows' entries in order.
 
-    Windows of time are merged one after the other, so that the memory worked in stays in the processor's cache. In a
-    window neighbours merge in pairs until one run is left, by timestamp alone, the lower row first; then rows of equal
-    time are put in order of position. A pair merges from both ends at once, without a branch that depends on the data:
-    two independent chains of comparisons take half the time of one.
+    Windows of time are merged one after the other, so that the memory worked in stays in the processor's cache. Where a
+    window's events were recorded in the order of their times, as most are, a row's position gives its place, in
+    a fraction of the time. Elsewhere neighbours merge in pairs until one run is left, by timestamp alone, the lower row
+    first; then rows of equal time are put in order of position. A pair merges from both ends at once, without a branch
+    that depends on the data: two independent chains of comparisons take half the time of one.
 
     Parameters
     ----------
@@ -73,6 +74,33 @@ def merge_runs(
     """
     runs, one, done = len(bounds) - 1, np.uint64(1), 0
     for window in range(len(cuts) // runs - 1):
+        count, low, high = 0, 2**63 - 1, -1
+        for run in range(window * runs, (window + 1) * runs):
+            for row in range(cuts[run], cuts[run + runs]):
+                low, high = min(low, position[row]), max(high, position[row])
+                count += 1
+        span = high - low + 1
+        recorded_in_order = span <= min(4 * count, len(spare_times))
+        if recorded_in_order:
+            for at in range(span):
+                spare_times[at] = -1
+            for run in range(window * runs, (window + 1) * runs):
+                for row in range(cuts[run], cuts[run + runs]):
+                    spare_times[position[row] - low] = row
+            place, previous = done, -(2**63)
+            for at in range(span):
+                row = spare_times[at]
+                if row >= 0:
+                    time = timestamp[row]
+                    recorded_in_order &= previous <= time
+                    previous = merged_time[place] = time
+                    merged_entry[place] = entry[row]
+                    if row < len(places):
+                        places[row] = place
+                    place += 1
+        if recorded_in_order:
+            done += count
+            continue
         count = left = 0
         for run in range(window * runs, (window + 1) * runs):
             bounds[left] = count

@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from eventlab.errors import BudgetTooSmall, SnapshotError
 from eventlab.events.clock import duration_ns
 from eventlab.events.frame import Int64Array
-from eventlab.snapshots.placement.optimum import within
-from eventlab.snapshots.placement.workloads import Workload
 from eventlab.snapshots.policy.cost_model import Model
 from eventlab.snapshots.policy.history import Past
 from eventlab.snapshots.policy.rules import Policy
+
+if TYPE_CHECKING:  # a process that asks for a state plans no snapshots
+    from eventlab.snapshots.placement.workloads import Workload
 
 LEAST_GAP = 2_048
 """Closer together snapshots save next to nothing: to fold so many trades takes a few hundredths of a read."""
@@ -66,8 +68,11 @@ class CostOptimal(Policy):
             raise SnapshotError(
                 "a storage budget must be an int or float above zero", got=size, expected="e.g. 0.1, or 1_000_000"
             )
-        if self.workload is not None and not isinstance(self.workload, Workload):
-            raise SnapshotError("not a workload", got=self.workload, expected="e.g. el.workloads.Uniform()")
+        if self.workload is not None:
+            from eventlab.snapshots.placement.workloads import Workload
+
+            if not isinstance(self.workload, Workload):
+                raise SnapshotError("not a workload", got=self.workload, expected="e.g. el.workloads.Uniform()")
 
     def should_snapshot(self, version: int) -> bool:
         """Whether one may be made at this version: without events at hand nothing is measured."""
@@ -89,6 +94,8 @@ class CostOptimal(Policy):
         candidates = np.arange(step, past.head + 1, step)
         if room < float(model.sizes(candidates).min()):
             return np.empty(0, np.int64)
+        from eventlab.snapshots.placement.optimum import within
+
         placed = within(
             self.workload.density(past.head), model.costs(past.head, past.starts), size=room,
             max_gap=longest, candidates=candidates,

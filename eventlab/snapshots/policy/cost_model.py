@@ -12,13 +12,16 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from eventlab.events.frame import Float64Array, Int64Array
-from eventlab.snapshots.placement.optimum import Costs
 from eventlab.store.api import MOST_GROUPS
+
+if TYPE_CHECKING:
+    from eventlab.snapshots.placement.optimum import Costs
 
 _SPREAD = 101
 
@@ -139,6 +142,8 @@ class Model:
 
     def costs(self, head: int, starts: Int64Array) -> Costs:
         """The costs of every version of a history, for planning. All row groups between count as decoded."""
+        from eventlab.snapshots.placement.optimum import Costs
+
         versions = np.arange(head + 1)
         groups = np.searchsorted(starts, versions, "right")  # the group of a version, from 1
         size, group = self.sizes(versions), self.decode(len(starts)) / len(starts)

@@ -90,15 +90,18 @@ class Connection:
             raise translated(error, self.where) from error
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """One consistent view of the catalog. Keep it short: an open one keeps the WAL from shrinking."""
+    def reading(self) -> Iterator[int]:
+        """One consistent view of the catalog, and its `data_version`.
+
+        Keep it short: an open one keeps the WAL from shrinking.
+        """
         if self._connection.in_transaction:
-            yield
+            yield self.data_version()
             return
         try:
             self.execute("BEGIN")
             self.execute("SELECT 1 FROM meta").fetchone()  # the view begins with the first read
-            yield
+            yield self.data_version()
         except sqlite3.Error as error:
             raise translated(error, self.where) from error
         finally:

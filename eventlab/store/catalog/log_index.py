@@ -149,8 +149,8 @@ class LogIndex:
         """A transaction in which the catalog is as this process knows it."""
         for _ in range(_TRIES):
             self.refresh()
-            with self._catalog.reading():
-                if self.frozen or self._catalog.data_version() == self._seen:  # frozen: others cannot add events
+            with self._catalog.reading() as version:
+                if self.frozen or version == self._seen:  # frozen: others cannot add events
                     yield
                     return
         raise StoreCorrupt(f"{self._catalog.where}: the catalog changes at every attempt to read it")

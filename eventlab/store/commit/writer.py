@@ -16,20 +16,12 @@ from eventlab.store.catalog.connection import translated
 from eventlab.store.catalog.database import SourceChunk
 from eventlab.store.catalog.open_store import OpenStore
 from eventlab.store.catalog.schemas import check_writable
+from eventlab.store.commit import validate
 from eventlab.store.commit.duplicates import earlier_receipt
 from eventlab.store.commit.event_ids import EventIds
 from eventlab.store.commit.group_commit import GroupCommit, PreparedEnd
 from eventlab.store.commit.numbering import NumberedCommit, commit_time, number_batches, number_rows
 from eventlab.store.commit.seal import Sealer
-from eventlab.store.commit.validate import (
-    CheckedRows,
-    PendingHead,
-    check_batches,
-    check_clocks,
-    check_expected,
-    check_late,
-    check_rows,
-)
 from eventlab.store.hash_chain import columns as column_digests
 from eventlab.store.hash_chain import rows as row_digests
 from eventlab.store.journal.columns_codec import to_blob
@@ -95,9 +87,9 @@ class Writer:
         self, batches: Sequence[Batch], expected: Mapping[str, int], late: Late, source: SourceChunk | None
     ) -> Committed:
         try:
-            check_late(late)
+            validate.check_late(late)
             end = self._group.end()
-            rows = None if source else check_rows(batches, self._index.type_numbers, self._index.types)
+            rows = None if source else validate.check_rows(batches, self._index.type_numbers, self._index.types)
             quick = None if rows is None else self._record_of_rows(end, rows, expected, late)
             prepared = quick or self._record_of_batches(end, batches, expected, late, source)
         except BaseException as error:
@@ -111,12 +103,12 @@ class Writer:
         return Committed(record.receipt, [head.name for head in heads])
 
     def _record_of_rows(
-        self, end: PreparedEnd, rows: CheckedRows, expected: Mapping[str, int], late: Late
-    ) -> tuple[PreparedEnd, Record, list[PendingHead]] | None:
+        self, end: PreparedEnd, rows: validate.CheckedRows, expected: Mapping[str, int], late: Late
+    ) -> tuple[PreparedEnd, Record, list[validate.PendingHead]] | None:
         """The journal's record of a few plain rows; None where they need `_record_of_batches`."""
         head = self._head(end, rows.aggregate_id, 0)
         if expected:
-            check_expected(expected, lambda name: self._head(end, name, 0).version)
+            validate.check_expected(expected, lambda name: self._head(end, name, 0).version)
         found = number_rows(rows, head, end.stop, self._clock, end.recorded_at, late)
         if found is None:
             return None
@@ -136,9 +128,9 @@ class Writer:
         expected: Mapping[str, int],
         late: Late,
         source: SourceChunk | None,
-    ) -> tuple[PreparedEnd, Record, list[PendingHead]] | Committed:
+    ) -> tuple[PreparedEnd, Record, list[validate.PendingHead]] | Committed:
         """The journal's record of a commit; or the outcome of one that is large, empty, or there already."""
-        items, names = check_batches(batches)
+        items, names = validate.check_batches(batches)
         has_ids = any(item.batch.event_id is not None for item in items)
         known = all(self._is_known(item.batch.type) for item in items)
         rows = sum(item.rows for item in items)
@@ -150,11 +142,11 @@ class Writer:
         if earlier is not None:
             return Committed(earlier)
         heads = self._heads(end, names)
-        check_expected(expected, lambda name: self._head(end, name, 0).version)
+        validate.check_expected(expected, lambda name: self._head(end, name, 0).version)
         if not items:
             return Committed(Receipt(end.stop - 1, 0, 0, end.stop, end.recorded_at or 0))
         clocks = [head.clock for head in heads]
-        check_clocks(items, heads)
+        validate.check_clocks(items, heads)
         new_clocks = {head.no: head.clock for head, clock in zip(heads, clocks, strict=True) if head.clock != clock}
         types = check_writable([item.batch.type for item in items], self._index.types_by_number.values())
         recorded_at = commit_time(self._clock, end.recorded_at)
@@ -179,7 +171,7 @@ class Writer:
     def _extras(
         self,
         end: PreparedEnd,
-        heads: Sequence[PendingHead],
+        heads: Sequence[validate.PendingHead],
         clocks: Mapping[int, str | None],
         source: SourceChunk | None,
         *,
@@ -214,7 +206,7 @@ class Writer:
     def _write_bulk(
         self,
         numbered: NumberedCommit,
-        heads: Sequence[PendingHead],
+        heads: Sequence[validate.PendingHead],
         types: Mapping[str, EventType],
         recorded_at: int,
         source: SourceChunk | None,
@@ -259,21 +251,21 @@ class Writer:
 
     # -- aggregates
 
-    def _head(self, end: PreparedEnd, name: str, new: int) -> PendingHead:
+    def _head(self, end: PreparedEnd, name: str, new: int) -> validate.PendingHead:
         """A copy of an aggregate's head; `new` aggregates of the commit get their numbers before it."""
         known = end.heads.get(name)
         if known is not None:
-            return PendingHead(
+            return validate.PendingHead(
                 known.no, name, known.version, known.position, known.timestamp, known.clock, is_new=False
             )
         number = self._index.numbers.get(name)
         if number is None:
-            return PendingHead(len(self._index.names) + len(end.new) + new, name, 0, -1, 0, None, is_new=True)
+            return validate.PendingHead(len(self._index.names) + len(end.new) + new, name, 0, -1, 0, None, is_new=True)
         version, position, timestamp, clock = self._index.head(number)
-        return PendingHead(number, name, version, position, timestamp, clock, is_new=False)
+        return validate.PendingHead(number, name, version, position, timestamp, clock, is_new=False)
 
-    def _heads(self, end: PreparedEnd, names: Sequence[str]) -> list[PendingHead]:
-        heads: list[PendingHead] = []
+    def _heads(self, end: PreparedEnd, names: Sequence[str]) -> list[validate.PendingHead]:
+        heads: list[validate.PendingHead] = []
         new = 0
         for name in names:
             head = self._head(end, name, new)
@@ -281,7 +273,7 @@ class Writer:
             heads.append(head)
         return heads
 
-    def _name_of(self, heads: Sequence[PendingHead]) -> Callable[[int], str]:
+    def _name_of(self, heads: Sequence[validate.PendingHead]) -> Callable[[int], str]:
         new = {head.no: head.name for head in heads}
         names = self._index.names
         return lambda number: new[number] if number in new else names[number]

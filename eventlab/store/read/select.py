@@ -39,7 +39,7 @@ class Upcast:
 
     def slab(self, slab: Slab) -> Slab:
         """As `of`, for events clustered by aggregate."""
-        return replace(slab, events=self.of(slab.events))
+        return slab if slab.events.type is self.declared else replace(slab, events=self.of(slab.events))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -233,7 +233,7 @@ def since(slab: Slab, position: int) -> Slab:
 
 def wanted_rows(block: Block, columns: Collection[str], request: Request) -> Block:
     """The rows of a block that a request wants by position, aggregate and version, with some payload columns."""
-    block = block.between(request.start_position, request.stop_position).only(columns)
+    block = block.between(request.start_position, request.stop_position, columns)
     numbers = request.numbers
     if numbers is None:
         if not request.after:

@@ -8,7 +8,7 @@ types. Damage raises OSError or ValueError; the caller adds the file's name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +17,6 @@ from eventlab.store.blocks import Int64Array
 
 Pieces = Sequence[tuple[int, int]] | None
 """Which rows of the row groups read are wanted, as ``start, stop``; None for all of them."""
-
-Fetch = Callable[[Sequence[tuple[int, int]]], Iterator[memoryview]]
-"""Reads ranges ``start:stop`` of a file, all those that a read needs in one call."""
 
 HEAD_BYTES = 8
 """Bytes at the beginning of a file that a format's `index` gets."""

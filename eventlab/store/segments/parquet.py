@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from eventlab.events.types import Field
 from eventlab.runtime import thread_pools as cores
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import NO_CAUSE, Int64Array, Slab
 from eventlab.store.segments import encodings as encoding
-from eventlab.store.segments.format import Fetch, Index, Pieces
+from eventlab.store.segments.format import Index, Pieces
 from eventlab.store.segments.parquet_chunks import BatchReader, Chunks
 
 BATCH_ROWS = 131_072
@@ -63,7 +64,8 @@ class Parquet:
 
     def read(
         self,
-        fetch: Fetch,
+        storage: Storage,
+        file: str,
         index: Index,
         groups: Sequence[int],
         pieces: Pieces,
@@ -74,8 +76,8 @@ class Parquet:
         batch = max(BATCH_ROWS // max(int(index.group_rows[1]), 1), 1) if len(groups) else 1
         if pieces is None and len(groups) > batch:
             batches = [list(groups[at : at + batch]) for at in range(0, len(groups), batch)]
-            return _in_batches(chunks.read(fetch, batches, list(wanted)), index, batches, wanted)
-        _, table = chunks.read(fetch, [groups], list(wanted)).next()
+            return _in_batches(BatchReader(chunks, storage, file, batches, list(wanted)), index, batches, wanted)
+        _, table = BatchReader(chunks, storage, file, [groups], list(wanted)).next()
         if pieces is not None and len(pieces) == 1:
             table = table.slice(pieces[0][0], pieces[0][1] - pieces[0][0])
         elif pieces is not None:

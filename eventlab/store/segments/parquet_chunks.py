@@ -6,12 +6,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eventlab.store.segments.format import Fetch
+from eventlab.storage.api import Storage, SupportsArrowFiles
 
 
 class Chunks:
@@ -22,10 +22,9 @@ class Chunks:
         self._numbers = {name: number for number, name in enumerate(metadata.schema.names)}
         self._places: dict[tuple[int, str], tuple[int, int]] = {}
 
-    def read(self, fetch: Fetch, batches: Sequence[Sequence[int]], names: Sequence[str]) -> BatchReader:
-        """Read some columns of batches of row groups, whose chunks are all requested at once."""
-        places = [[self._place(group, name) for group in batch for name in names] for batch in batches]
-        return BatchReader(self.metadata, batches, names, places, fetch([place for batch in places for place in batch]))
+    def places(self, groups: Sequence[int], names: Sequence[str]) -> list[tuple[int, int]]:
+        """Where the chunks of some columns begin and end, in the order in which Arrow reads them."""
+        return [self._place(group, name) for group in groups for name in names]
 
     def _place(self, group: int, name: str) -> tuple[int, int]:
         # Arrow takes microseconds to look one up, so the places are cached.
@@ -41,33 +40,36 @@ class BatchReader:
     """Decodes one batch of row groups after the other; several threads may do so at the same time."""
 
     def __init__(
-        self,
-        metadata: pq.FileMetaData,
-        batches: Sequence[Sequence[int]],
-        names: Sequence[str],
-        places: Sequence[Sequence[tuple[int, int]]],
-        contents: Iterator[memoryview],
+        self, chunks: Chunks, storage: Storage, file: str, batches: Sequence[Sequence[int]], names: Sequence[str]
     ) -> None:
-        self._metadata, self._names, self._contents = metadata, list(names), contents
-        self._batches = iter(enumerate(zip(batches, places, strict=True)))
+        self._chunks, self._names = chunks, list(names)
+        self._batches = iter(enumerate(batches))
         self._lock = threading.Lock()
         self._idle: list[tuple[_ChunkFile, pq.ParquetFile]] = []
+        self._contents: Iterator[memoryview] | None = None
+        if isinstance(storage, SupportsArrowFiles):
+            self._source = partial(storage.arrow_file, file)
+        else:  # all chunks are requested at once
+            places = [place for groups in batches for place in chunks.places(groups, names)]
+            self._contents = storage.ranges(file, places)
 
     def next(self) -> tuple[int, pa.Table]:
         """Decode the next batch, checking page checksums; returns its number and its columns."""
         with self._lock:
-            number, (groups, places) = next(self._batches)
-            contents = list(islice(self._contents, len(places)))
+            number, groups = next(self._batches)
             file, reader = self._idle.pop() if self._idle else self._opened()
-        file.chunks = {start: content for (start, _), content in zip(places, contents, strict=True)}
+            if self._contents is not None:
+                starts = [start for start, _ in self._chunks.places(groups, self._names)]
+                file.chunks = dict(zip(starts, self._contents, strict=False))
         table = reader.read_row_groups(groups, columns=self._names, use_threads=False)
         self._idle.append((file, reader))  # opening one takes as long as decoding a row group
         return number, table
 
     def _opened(self) -> tuple[_ChunkFile, pq.ParquetFile]:
         file = _ChunkFile()
-        source = pa.PythonFile(file, "r")
-        return file, pq.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True, pre_buffer=False)
+        source = pa.PythonFile(file, "r") if self._contents is not None else self._source()
+        metadata = self._chunks.metadata
+        return file, pq.ParquetFile(source, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
 
 
 class _ChunkFile:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -35,10 +35,11 @@ import pyarrow as pa
 
 from eventlab.events.types import Field
 from eventlab.runtime import thread_pools as cores
+from eventlab.storage.api import Storage
 from eventlab.store.blocks import NO_CAUSE, TEXT, Int64Array, Slab
 from eventlab.store.segments import encodings as encoding
 from eventlab.store.segments import pco_pages as pages
-from eventlab.store.segments.format import Fetch, Index, Pieces
+from eventlab.store.segments.format import Index, Pieces
 from eventlab.store.segments.pco_pages import FetchedPages, Numbers, Pages
 from eventlab.store.segments.row_group_cache import rows_of
 
@@ -48,6 +49,7 @@ _ONE_DICTIONARY = 1 << 16  # bytes of words that any read of the column may be m
 _TRIAL_ROWS = 32_768
 
 Mask = npt.NDArray[np.bool_]
+_Fetch = partial[Iterator[memoryview]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,14 +152,15 @@ class Archive:
 
     def read(
         self,
-        fetch: Fetch,
+        storage: Storage,
+        file: str,
         index: Index,
         groups: Sequence[int],
         pieces: Pieces,
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
         """Decode columns."""
-        reading = _ColumnReader(fetch, index, groups, wanted)
+        reading = _ColumnReader(partial(storage.ranges, file), index, groups, wanted)
 
         def column(name: str, field: Field | None) -> Any:
             try:
@@ -337,7 +340,7 @@ def _packed(
 class _ColumnReader:
     """Columns of some row groups of a file. Its pages are read at once, when it is made."""
 
-    def __init__(self, fetch: Fetch, index: Index, groups: Sequence[int], wanted: Collection[str]) -> None:
+    def __init__(self, fetch: _Fetch, index: Index, groups: Sequence[int], wanted: Collection[str]) -> None:
         self._columns: Mapping[str, _PackedColumn] = index.inside[0]
         self._firsts: Int64Array = index.inside[1]
         self._groups = list(groups)
@@ -346,7 +349,7 @@ class _ColumnReader:
         self._integers: dict[str, Int64Array] = {}
         self._pages = self._fetched(fetch, wanted)
 
-    def _fetched(self, fetch: Fetch, wanted: Collection[str]) -> Mapping[tuple[str, str], FetchedPages]:
+    def _fetched(self, fetch: _Fetch, wanted: Collection[str]) -> Mapping[tuple[str, str], FetchedPages]:
         """The pages of each part of a column. Columns that store differences need the one that these refer to."""
         bases = {column.base for name in wanted if (column := self._columns[name]).base is not None}
         pages = {
@@ -358,7 +361,7 @@ class _ColumnReader:
         numbers = {
             key: [0] if key[1] == "words" and packed.one_for_all else self._groups for key, packed in pages.items()
         }
-        contents = iter(fetch([place for key, packed in pages.items() for place in packed.ranges(numbers[key])]))
+        contents = fetch([place for key, packed in pages.items() for place in packed.ranges(numbers[key])])
         return {
             key: FetchedPages(packed, numbers[key], list(itertools.islice(contents, len(numbers[key]))))
             for key, packed in pages.items()

@@ -40,7 +40,7 @@ class ReadBounds:
 
     def floors(self, aggregates: Int64Array) -> Int64Array:
         """For each of some aggregates the version up to which its events are left out."""
-        return np.fromiter((self.after.get(number, 0) for number in aggregates.tolist()), np.int64, len(aggregates))
+        return np.array([self.after.get(number, 0) for number in aggregates.tolist()], np.int64)
 
 
 def groups_and_pieces(

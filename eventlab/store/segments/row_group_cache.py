@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from eventlab.store.blocks import Int64Array
+
 MOST_GROUPS = 2
 """Reads of more row groups bypass the cache: they would evict what short reads come back to."""
 
@@ -37,9 +39,9 @@ class RowGroupCache:
         names: Sequence[str],
         pieces: Sequence[tuple[int, int]] | None,
         decode: Callable[[Sequence[int]], Columns],
-        rows: Sequence[int],
+        first_rows: Int64Array,
     ) -> dict[str, Any]:
-        """Columns of row groups, or pieces of them; `rows` are the rows of each group.
+        """Columns of row groups, or pieces of them; `first_rows` has each group's first row, and the file's end.
 
         `decode` gets all groups that are not cached in one call: opening a file takes longer than decoding a group.
         """
@@ -54,7 +56,7 @@ class RowGroupCache:
         missing = [group for group in groups if group not in cached]
         if missing:
             read = decode(missing)
-            ends = np.cumsum([rows[groups.index(group)] for group in missing]).tolist()
+            ends = np.cumsum([first_rows[group + 1] - first_rows[group] for group in missing]).tolist()
             for group, start, stop in zip(missing, [0, *ends], ends, strict=False):
                 cached[group] = {name: read[name][start:stop] for name in names}
                 for name in names:

@@ -326,7 +326,7 @@ class Segments:
             found = self._cache.columns(
                 file.name, groups, list(wanted), pieces,
                 lambda missing: self._columns(file, opened, missing, None, wanted),
-                np.diff(opened.group_rows)[groups].tolist(),
+                opened.group_rows,
             )  # fmt: skip
         else:
             found = self._columns(file, opened, groups, pieces, wanted)
@@ -357,8 +357,7 @@ class Segments:
         wanted: Mapping[str, Field | None],
     ) -> dict[str, Any]:
         with self._named(file, "cannot be read"):
-            fetch = partial(self._storage.ranges, file.name)
-            return self._format(file).read(fetch, opened, groups, pieces, wanted)
+            return self._format(file).read(self._storage, file.name, opened, groups, pieces, wanted)
 
     @contextmanager
     def _named(self, file: SegmentFile, what: str) -> Iterator[None]:

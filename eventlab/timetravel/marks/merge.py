@@ -27,7 +27,7 @@ from eventlab.timetravel.marks.routing import RoutedLog, RoutedRun
 from eventlab.timetravel.moments import Bounds
 from eventlab.timetravel.stream import OwnEvents, StreamPiece, concatenated
 
-PIECE_WINDOWS, WINDOW_EVENTS = 32, 32_768
+PIECE_WINDOWS, WINDOW_EVENTS = 8, 32_768
 """Windows of time that a piece has, and about how many events a window has: so many are merged within the processor's
 cache, and folding a piece takes longer than what each fold begins and ends with."""
 _FEW = 4_096

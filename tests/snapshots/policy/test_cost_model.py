@@ -31,7 +31,7 @@ def test_what_is_decoded_is_what_the_store_decodes(drawn, kept):
     """The store's own memory of row groups, of one column of which so many fit in, says which are missing."""
     base, version = np.array([sorted(two) for two in drawn], np.int64).T
     reads = Reads.of(base, version, STARTS, kept)
-    memory, asked = RowGroupCache(), []
+    memory, asked, begins = RowGroupCache(), [], np.arange(HEAD // 10 + 2) * 10
 
     def decode(missing):
         asked.extend(missing)
@@ -43,7 +43,7 @@ def test_what_is_decoded_is_what_the_store_decodes(drawn, kept):
             groups = sorted({(v - 1) // 10 for v in range(begin + 1, end + 1)})
             asked.clear()
             if 0 < len(groups) <= decoded.MOST_GROUPS:
-                memory.columns("file", groups, ["x"], None, decode, [10] * len(groups))
+                memory.columns("file", groups, ["x"], None, decode, begins)
                 expected = len(asked)
             else:
                 expected = len(groups)

@@ -49,7 +49,7 @@ def test_columns_are_those_of_the_file(asked, room):
                 rows = np.concatenate([np.arange(BEGINS[group], BEGINS[group + 1]) for group in missing])
                 return {"price": PRICE[rows], "symbol": SYMBOL.take(pa.array(rows))}
 
-            found = kept.columns(file, groups, names, pieces, decode, [ROWS[group] for group in groups])
+            found = kept.columns(file, groups, names, pieces, decode, BEGINS)
             for name in names:
                 expected = whole(name, groups)
                 if pieces is not None:
@@ -66,13 +66,13 @@ def test_a_group_is_decoded_once_while_there_is_room():
         return {"price": PRICE[rows]}
 
     for groups in ([0], [0, 1], [0, 1], [1]):
-        kept.columns("one", groups, ["price"], None, decode, [ROWS[group] for group in groups])
+        kept.columns("one", groups, ["price"], None, decode, BEGINS)
     assert asked == [[0], [1]]
-    kept.columns("two", [1], ["price"], None, decode, [ROWS[1]])
+    kept.columns("two", [1], ["price"], None, decode, BEGINS)
     assert asked == [[0], [1], [1]]
 
 
 def test_what_is_kept_cannot_be_written_to():
-    found = RowGroupCache().columns("one", [0], ["price"], None, lambda _: {"price": PRICE[:3].copy()}, [3])
+    found = RowGroupCache().columns("one", [0], ["price"], None, lambda _: {"price": PRICE[:3].copy()}, BEGINS)
     with pytest.raises(ValueError, match="read-only"):
         found["price"][0] = 1.0

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
+from eventlab.errors import StoreCorrupt
+from eventlab.storage.local import LocalStorage
 from eventlab.storage.memory import MemoryStorage
 from eventlab.store.blocks import clustered
 from eventlab.store.segments import encodings as encoding
@@ -42,6 +44,24 @@ def test_versions_and_positions_are_cut_to_the_row(codec, group, block, data):
         some = np.diff(found.offsets) > 0
         assert found.aggregates[some].tolist() == expected.aggregates.tolist()
         assert told(found)[2:] == told(expected)[2:]
+
+
+@given(block=blocks())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_arrow_reads_a_local_file_as_it_reads_ranges(block, tmp_path):
+    kept = Kept(without_nothing(block), "parquet")
+    expected = told(kept.read())
+    local = kept.storage = LocalStorage(tmp_path / "files")
+    local.write(kept.file.name, [kept.made.content])
+    assert told(kept.read()) == expected
+    segments = Segments(local, "here")
+    segments.read(kept.file, kept.runs, ())
+    local.write(kept.file.name, [memoryview(kept.made.content)[:10]])
+    with pytest.raises(StoreCorrupt, match="cannot be read"):
+        segments.read(kept.file, kept.runs, [field.name for field in block.type], exact=True)
+    local.remove(kept.file.name)
+    with pytest.raises(StoreCorrupt, match="is missing"):
+        segments.read(kept.file, kept.runs, [field.name for field in block.type], exact=True)
 
 
 @given(st.integers(0, 10**9), st.integers(1, 10**8), st.integers(1, 10**7), st.integers(1, 9))
