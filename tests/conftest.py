@@ -9,7 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline: two busy cores are no failure. Folds are compiled inside an example now and then.
-settings.register_profile("eventlab", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+# Sixty examples: `make test` is short, and a long search is `make nightly`'s.
+settings.register_profile(
+    "eventlab", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
 # The same examples in every run: a red build means that the change broke something.
 settings.register_profile("ci", settings.get_profile("eventlab"), derandomize=True)
 # Long fuzzing: `make nightly`.

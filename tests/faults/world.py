@@ -359,13 +359,17 @@ class Stage:
 
 def check_image(path: Path, allowed: Sequence[Content], *, may_be_absent: bool = False) -> None:
     """Open what is left in a directory as a new process would; it holds one of the allowed states and goes on."""
+    found: Content | None = None
     try:
         with opened(path, read_only=True) as store:
-            check_content(store, allowed)
+            found = check_content(store, allowed)
     except NotAStore:
         assert may_be_absent, "a store that was there is there"
     with opened(path) as store:
-        check_content(store, allowed)
+        if found is None:
+            check_content(store, allowed)
+        else:  # the same files, which were proved a moment ago
+            assert same(content_of(store), found)
         check_tidy(path, store)
         go_on(store)
     check_reopened(path)
