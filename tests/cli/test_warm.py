@@ -1,4 +1,4 @@
-"""After `eventlab warm` no process compiles a built-in reducer; four stand for all, since each takes seconds."""
+"""After `eventlab warm` no process compiles a built-in reducer; three stand for all, since each takes seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from eventlab.fold.native import cache
 
 ROOT = Path(__file__).parents[2]
-CHOSEN = ["OrderBook", "Portfolio", "Signals", "Trades"]  # a ladder; a keyed table, a queue and routed marks; text
+CHOSEN = ["OrderBook", "Portfolio", "Signals"]  # a ladder; a keyed table, a queue and routed marks; text
 ONLY_CHOSEN = f"from eventlab import reducers; reducers.__dir__ = lambda: {CHOSEN}\n"
 STATES = (
     ONLY_CHOSEN

@@ -247,6 +247,13 @@ def _pieces(twin: Twin) -> None:
     twin.append(trades(1))
 
 
+def _few_pieces(twin: Twin) -> None:
+    """Two small segments of two types, and one more commit."""
+    for number in range(2):
+        twin.append([*trades(BULK, (f"market/{number}", "market/BTC")), signal()])
+    twin.append(trades(1))
+
+
 def _several(twin: Twin) -> None:
     for number in range(3):
         twin.append(trades(number + 1))
@@ -285,7 +292,7 @@ OPERATIONS: dict[str, Operation] = {
     "append that seals": Operation(history, lambda twin: twin.append(trades(1)), tail_commits=3),
     "seal that merges": Operation(_pieces, lambda twin: twin.does(lambda store: store.seal())),
     "append that seals and merges": Operation(_pieces, lambda twin: twin.append(trades(1)), tail_commits=1),
-    "archive": Operation(_pieces, lambda twin: twin.does(lambda store: store.archive())),
+    "archive": Operation(_few_pieces, lambda twin: twin.does(lambda store: store.archive())),
     "vacuum": Operation(history, lambda twin: twin.does(lambda store: store.vacuum()), litter=_litter),
     "register": Operation(history, lambda twin: twin.does(lambda store: store.register(TYPES["portfolio_change"]))),
     "finish a source": Operation(
