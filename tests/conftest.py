@@ -27,6 +27,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let libraries free at the exit what they own: DuckDB counts it otherwise, and says so."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def ticking() -> Iterator[int]:
     """Nanoseconds that rise by a second at each `next`, from 2024-01-01."""
