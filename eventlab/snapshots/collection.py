@@ -18,6 +18,7 @@ from eventlab.events.clock import MAX_NS
 from eventlab.events.frame import Int64Array
 from eventlab.fold.declare.layout import digest
 from eventlab.fold.declare.reducer import Reducer, ReducerLike, as_reducer, declared_reducers
+from eventlab.runtime.weak_calls import weakly
 from eventlab.snapshots.build import take_states
 from eventlab.snapshots.policy import rules as policies
 from eventlab.snapshots.policy.cost_based import CostOptimal
@@ -93,7 +94,7 @@ class Snapshots:
         files = MemoryFiles() if in_memory else DirectoryFiles(place, read_only=store.read_only)
         found = Snapshots(store, files, measure)
         if not store.read_only:
-            store.follow(found.after_commit)
+            store.follow(weakly(found.after_commit))
         return found
 
     def close(self) -> None:

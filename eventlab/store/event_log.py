@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Self
 
 from eventlab.errors import NotAStore, ReadOnlyStore, StoreCorrupt, StoreError
 from eventlab.events.types import EventType
+from eventlab.runtime.weak_calls import weakly
 from eventlab.storage.local import LocalStorage
 from eventlab.storage.memory import MemoryStorage
 from eventlab.store.api import Store
@@ -38,12 +40,15 @@ class EventLog(LogReader, Store):
     def __init__(self, store: OpenStore, clock: Clock, *, record_reads: bool) -> None:
         super().__init__(store)
         self._exclusive = store.exclusive
-        self._handlers = Handlers(self._default_frame, self._rows_between)
+        # A log that is dropped gives its files back at once, so none of its parts may keep it alive.
+        self._release = weakref.finalize(self, store.release)
+        self._release.atexit = False
+        self._handlers = Handlers(weakly(self._default_frame), weakly(self._rows_between))
         self._followers: list[Callable[[Collection[str]], None]] = []
-        self._checkpoints = Checkpoints(store.catalog, store.lock, self.digest_at)
+        self._checkpoints = Checkpoints(store.catalog, store.lock, weakly(self.digest_at))
         self._read_log = ReadLog(store.catalog, store.lock, recording=record_reads)
         self._writer = Writer(store, self._event_ids, clock, self._handlers)
-        self._compactor = Compactor(store, self._segments, self._settle)
+        self._compactor = Compactor(store, self._segments, weakly(self._settle))
 
     @classmethod
     def open(
@@ -79,7 +84,7 @@ class EventLog(LogReader, Store):
             return cls(opened, ticking, record_reads=record_reads)
         if not isinstance(path, (str, os.PathLike)):
             raise NotAStore("not a path", got=path, expected="a directory's path, or ':memory:'")
-        directory = Path(path)
+        directory = Path(path).absolute()  # the process may change its working directory
         catalog = open_directory(directory, read_only=read_only, wait=wait)
         lock = directory / LOCK_NAME
         journals = DirectoryJournals(
@@ -87,7 +92,7 @@ class EventLog(LogReader, Store):
         )
         opened = OpenStore(
             catalog, LocalStorage(directory / SEGMENTS_NAME), journals, FileLeases(lock),
-            Exclusive(FileLock(lock, read_only=read_only), wait, str(path)),
+            Exclusive(FileLock(lock, read_only=read_only), wait, str(directory)),
             FileLock(lock, read_only=read_only, byte=REWRITING), codec,
         )  # fmt: skip
         store = cls(opened, ticking, record_reads=record_reads)
@@ -261,9 +266,3 @@ class EventLog(LogReader, Store):
                         self._exclusive.leave()
             finally:
                 self._release()
-
-    def _release(self) -> None:
-        self._exclusive.close()
-        self._open_store.rewriting.close()
-        self._index.close()
-        self._catalog.close()

@@ -50,6 +50,13 @@ class OpenStore:
     def __post_init__(self) -> None:
         self.index = LogIndex(self.catalog, self.journals)
 
+    def release(self) -> None:
+        """Give all locks and files back."""
+        self.exclusive.close()
+        self.rewriting.close()
+        self.index.close()
+        self.catalog.close()
+
     @contextmanager
     def transaction(self) -> Iterator[list[str]]:
         """A write transaction. Whatever fails inside, nothing remains: neither rows nor the files named in the list."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from eventlab.errors import StoreLocked
+from eventlab.errors import StoreError, StoreLocked
 from eventlab.store.disk import range_locks as ofd
 
 LOCK_NAME = "lock"
@@ -104,6 +104,15 @@ class FileLock:
             else:
                 os.close(waiting.descriptor)
 
+    def is_there(self) -> bool:
+        """Whether the path still leads to the file that was opened: others would lock another one."""
+        if self._path is None or self._descriptor is None:
+            return True
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def release(self) -> None:
         if self._descriptor is not None:
             ofd.unlock(self._descriptor, self._byte)
@@ -166,6 +175,11 @@ class Exclusive:
             if self._users > 1:
                 return
             self._taking = True
+        if not self._lock.is_there():
+            raise StoreError(
+                f"{self._where}: was removed, moved or replaced since it was opened",
+                hint="Open it where it is now; nothing was kept.",
+            )
         if not self._lock.acquire(max(deadline - time.monotonic(), 0.0)):
             hint = "Wait for it, or raise el.open(..., wait=seconds)."
             raise StoreLocked(f"{self._where}: another writer holds the store", hint=hint)
